@@ -1,0 +1,340 @@
+//! What went wrong, on whose side, and what to do about it.
+//!
+//! One error type crosses every room. It carries a kind (which is also the exit code), the side at
+//! fault, a sentence that names its subject, and a remedy. The narrow layers (`wire`, `tls`, `tree`)
+//! have small enums of their own and are converted here.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind of a failure. Its number is the process's exit code and an `errno`, because the database
+/// server prints a script's exit code through `strerror` (`wsp::process::wait`, `sql/wsrep_utils.cc`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A file, directory or program is missing: `ENOENT`.
+    NotFound,
+    /// Ended by a signal: `EINTR`.
+    Interrupted,
+    /// Reading or writing failed: `EIO`.
+    Io,
+    /// Not allowed to: `EACCES`.
+    Permission,
+    /// Somebody else holds it: `EBUSY`.
+    Busy,
+    /// Wrong option, configuration or input from the operator: `EINVAL`.
+    Usage,
+    /// A filesystem is, or would be, full: `ENOSPC`.
+    NoSpace,
+    /// The peer went away: `EPIPE`.
+    Disconnected,
+    /// A limit that protects this host was reached: `EOVERFLOW`.
+    Limit,
+    /// The peer does not keep to the protocol: `EPROTO`.
+    Protocol,
+    /// Bytes are not what they were: `EBADMSG`.
+    Integrity,
+    /// The sides have no version, or no capability, in common: `EPROTONOSUPPORT`.
+    Incompatible,
+    /// The network refused or broke: `ECONNREFUSED`.
+    Network,
+    /// A deadline passed: `ETIMEDOUT`.
+    Timeout,
+    /// The database server that started this transfer is gone: `EOWNERDEAD`.
+    ServerGone,
+    /// The peer is not who it must be: `EKEYREJECTED`.
+    Untrusted,
+    /// The tree changed while it was read: `ESTALE`.
+    Changed,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 17] = [
+        Kind::NotFound,
+        Kind::Interrupted,
+        Kind::Io,
+        Kind::Permission,
+        Kind::Busy,
+        Kind::Usage,
+        Kind::NoSpace,
+        Kind::Disconnected,
+        Kind::Limit,
+        Kind::Protocol,
+        Kind::Integrity,
+        Kind::Incompatible,
+        Kind::Network,
+        Kind::Timeout,
+        Kind::ServerGone,
+        Kind::Untrusted,
+        Kind::Changed,
+    ];
+
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::NotFound => 2,
+            Kind::Interrupted => 4,
+            Kind::Io => 5,
+            Kind::Permission => 13,
+            Kind::Busy => 16,
+            Kind::Usage => 22,
+            Kind::NoSpace => 28,
+            Kind::Disconnected => 32,
+            Kind::Protocol => 71,
+            Kind::Integrity => 74,
+            Kind::Limit => 75,
+            Kind::Incompatible => 93,
+            Kind::Timeout => 110,
+            Kind::Network => 111,
+            Kind::Changed => 116,
+            Kind::Untrusted => 129,
+            Kind::ServerGone => 130,
+        }
+    }
+
+    /// How much the kind tells: of two errors about one failure the more telling one is shown, so
+    /// that a broken pipe never hides the full disk which broke it.
+    pub fn weight(self) -> u8 {
+        match self {
+            Kind::Disconnected => 0,
+            Kind::Network => 1,
+            Kind::Timeout => 2,
+            Kind::Interrupted => 3,
+            Kind::Protocol => 4,
+            _ => 5,
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Kind {
+        use io::ErrorKind as E;
+        match error.kind() {
+            E::NotFound => Kind::NotFound,
+            E::PermissionDenied | E::ReadOnlyFilesystem => Kind::Permission,
+            E::StorageFull | E::QuotaExceeded => Kind::NoSpace,
+            E::ConnectionRefused | E::HostUnreachable | E::NetworkUnreachable | E::AddrInUse | E::AddrNotAvailable => {
+                Kind::Network
+            }
+            E::ConnectionReset | E::ConnectionAborted | E::BrokenPipe | E::UnexpectedEof | E::NotConnected => {
+                Kind::Disconnected
+            }
+            E::TimedOut => Kind::Timeout,
+            E::Interrupted => Kind::Interrupted,
+            E::InvalidData => Kind::Protocol,
+            _ => Kind::Io,
+        }
+    }
+}
+
+/// Whose side a failure happened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    Donor,
+    Joiner,
+    /// Neither: a command that works alone, or a failure before the roles are known.
+    Here,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Donor => "donor",
+            Side::Joiner => "joiner",
+            Side::Here => "here",
+        })
+    }
+}
+
+/// A failure: kind, side, a sentence about its subject, and what to do.
+///
+/// `Display` says this layer only; [`Error::report`] adds the causes and the remedy.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    side: Side,
+    what: String,
+    remedy: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// `what` names the subject: the file, the option, the peer.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Error {
+        Error { kind, side: Side::Here, what: what.into(), remedy: None, source: None }
+    }
+
+    /// A system call on `path` failed. `doing` is a verb phrase: "cannot read".
+    pub fn io(doing: &str, path: &Path, error: impl Into<io::Error>) -> Error {
+        let error = error.into();
+        let kind = Kind::of_io(&error);
+        let remedy = match kind {
+            Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
+            Kind::NoSpace => Some("free space on that filesystem and start again; nothing was lost"),
+            _ => None,
+        };
+        let mut made = Error::new(kind, format!("{doing} {}", Printable::path(path))).because(error);
+        made.remedy = remedy.map(str::to_owned);
+        made
+    }
+
+    /// A connection failed. `doing` is a verb phrase with the peer in it.
+    pub fn net(doing: impl Into<String>, error: impl Into<io::Error>) -> Error {
+        let error = error.into();
+        let kind = match Kind::of_io(&error) {
+            Kind::Io => Kind::Network,
+            other => other,
+        };
+        Error::new(kind, doing).because(error)
+    }
+
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        self.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Error {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Sets the side unless one is known already.
+    #[must_use]
+    pub fn on(mut self, side: Side) -> Error {
+        if self.side == Side::Here {
+            self.side = side;
+        }
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    pub fn remedy_text(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied".
+    pub fn sentence(&self) -> String {
+        let mut text = self.what.clone();
+        let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The lines that an operator reads: side, sentence, causes, remedy.
+    pub fn report(&self) -> String {
+        let mut text = match self.side {
+            Side::Here => self.sentence(),
+            side => format!("{side}: {}", self.sentence()),
+        };
+        if let Some(remedy) = &self.remedy {
+            text.push_str("\n  remedy: ");
+            text.push_str(remedy);
+        }
+        text
+    }
+
+    /// Of two errors about one failure, the one that tells more; the first when they tell the same.
+    #[must_use]
+    pub fn or_more_telling(self, other: Error) -> Error {
+        if other.kind.weight() > self.kind.weight() { other } else { self }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|s| s as _)
+    }
+}
+
+/// Bytes or text from somewhere else, made safe to print: control and other unprintable characters
+/// are escaped, so that a name can neither forge a log line nor steer a terminal.
+#[derive(Debug)]
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl<'a> Printable<'a> {
+    pub fn path(path: &'a Path) -> Printable<'a> {
+        use std::os::unix::ffi::OsStrExt;
+        Printable(path.as_os_str().as_bytes())
+    }
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                let bidi = matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+                if c.is_control() || bidi { write!(f, "{}", c.escape_unicode())? } else { write!(f, "{c}")? }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_distinct_and_never_success() {
+        let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.exit_code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        assert!(!codes.contains(&0));
+    }
+
+    #[test]
+    fn a_report_has_side_subject_cause_and_remedy() {
+        let error =
+            Error::io("cannot write", Path::new("/d/ibdata1"), io::Error::from_raw_os_error(28)).on(Side::Joiner);
+        assert_eq!(
+            error.report(),
+            "joiner: cannot write /d/ibdata1: No space left on device (os error 28)\n  \
+             remedy: free space on that filesystem and start again; nothing was lost"
+        );
+        assert_eq!(error.kind(), Kind::NoSpace);
+    }
+
+    #[test]
+    fn the_root_cause_wins_over_the_broken_pipe() {
+        let pipe = || Error::new(Kind::Disconnected, "the peer closed the connection");
+        let disk = || Error::new(Kind::NoSpace, "cannot write x");
+        assert_eq!(pipe().or_more_telling(disk()).kind(), Kind::NoSpace);
+        assert_eq!(disk().or_more_telling(pipe()).kind(), Kind::NoSpace);
+    }
+
+    #[test]
+    fn the_first_side_stays() {
+        assert_eq!(Error::new(Kind::Io, "x").on(Side::Donor).on(Side::Joiner).side(), Side::Donor);
+    }
+
+    #[test]
+    fn foreign_names_cannot_forge_lines() {
+        assert_eq!(Printable(b"a\nb\x1b[31m\xff\xe2\x80\xaec").to_string(), "a\\u{a}b\\u{1b}[31m\\xff\\u{202e}c");
+    }
+}

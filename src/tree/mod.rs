@@ -1,0 +1,11 @@
+//! What travels: roots, the paths beneath them, the rules, and the scan of a donor's tree.
+//!
+//! Knows files and names. Knows no network, no digests and no protocol.
+
+mod entry;
+mod path;
+mod roots;
+
+pub use entry::{Content, Entry, Metadata, Mtime};
+pub use path::{PathError, RelPath, RootName};
+pub use roots::{Root, Roots, Scope};

@@ -1,0 +1,162 @@
+//! Which directories a server uses, by name, on this side.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::path::RootName;
+use crate::error::{Error, Kind, Printable, Result};
+
+/// Which entries of a directory belong to a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that no other root claims.
+    Whole,
+    /// The first-level names that match one of these patterns: a literal, where `*` stands for any
+    /// run of characters and `#` for one or more digits.
+    Names(Vec<String>),
+    /// Only what a transfer itself brings; whatever else lies there is not ours.
+    Listed,
+}
+
+/// One root on this side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    pub name: RootName,
+    /// Absolute.
+    pub path: PathBuf,
+    pub scope: Scope,
+}
+
+/// All roots of one side. There is always a `datadir`, and it is the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots(Vec<Root>);
+
+impl Roots {
+    /// The roots of a server whose directories are `paths`; a root that is not named lies in the
+    /// data directory. Roots that are not the server's own (`external-1`, …) hold what is listed.
+    pub fn new(datadir: &Path, paths: &BTreeMap<RootName, PathBuf>) -> Result<Roots> {
+        let absolute =
+            |path: &Path| std::path::absolute(datadir.join(path)).map_err(|e| Error::io("cannot resolve", path, e));
+        let datadir = absolute(datadir)?;
+        let mut roots = vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole }];
+        for (name, patterns) in STANDARD {
+            let name: RootName = name.parse().map_err(|e| Error::new(Kind::Usage, *name).because(e))?;
+            let path = paths.get(&name).map_or(Ok(datadir.clone()), |path| absolute(path))?;
+            let scope = Scope::Names(patterns.iter().map(|&p| p.to_owned()).collect());
+            roots.push(Root { name, path, scope });
+        }
+        for (name, path) in paths {
+            if name.as_str() == RootName::DATADIR {
+                return Err(Error::new(Kind::Usage, format!("--root {name}={}", Printable::path(path)))
+                    .remedy("the data directory itself is named with --datadir"));
+            }
+            if STANDARD.iter().all(|(standard, _)| *standard != name.as_str()) {
+                roots.push(Root { name: name.clone(), path: absolute(path)?, scope: Scope::Listed });
+            }
+        }
+        Ok(Roots(roots))
+    }
+
+    pub fn datadir(&self) -> &Path {
+        &self.0[0].path
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Root> {
+        self.0.iter()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Root> {
+        self.0.iter().find(|root| root.name.as_str() == name)
+    }
+
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Root> {
+        self.0.iter_mut().find(|root| root.name.as_str() == name)
+    }
+
+    /// Adds a root that only this transfer knows.
+    pub fn push(&mut self, root: Root) {
+        self.0.push(root);
+    }
+
+    /// The directories behind the roots, each once.
+    pub fn directories(&self) -> Vec<&Path> {
+        let mut seen: Vec<&Path> = Vec::new();
+        for root in &self.0 {
+            if !seen.contains(&root.path.as_path()) {
+                seen.push(&root.path);
+            }
+        }
+        seen
+    }
+
+    /// The root that a first-level `name` in `directory` belongs to.
+    pub fn owner(&self, directory: &Path, name: &OsStr) -> Option<&Root> {
+        let here = || self.0.iter().filter(|root| root.path == directory);
+        here()
+            .find(|root| matches!(&root.scope, Scope::Names(patterns) if patterns.iter().any(|p| matches(p, name.as_bytes()))))
+            .or_else(|| here().find(|root| root.scope == Scope::Whole))
+    }
+}
+
+/// The server's own roots and the names that belong to each (`innodb_data_file_path` and `log_bin`
+/// replace the first and the last where the configuration is known).
+const STANDARD: &[(&str, &[&str])] = &[
+    (RootName::INNODB_DATA, &["ibdata#"]),
+    (RootName::INNODB_LOG, &["ib_logfile#"]),
+    (RootName::INNODB_UNDO, &["undo#"]),
+    (RootName::ARIA_LOG, &["aria_log.#", "aria_log_control"]),
+    (RootName::BINLOG, &[]),
+];
+
+/// Whether `name` fits `pattern`: `*` is any run of bytes, `#` one or more digits.
+pub fn matches(pattern: &str, name: &[u8]) -> bool {
+    fn fits(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            [b'*', rest @ ..] => (0..=name.len()).any(|skip| fits(rest, &name[skip..])),
+            [b'#', rest @ ..] => {
+                let digits = name.iter().take_while(|b| b.is_ascii_digit()).count();
+                (1..=digits).any(|skip| fits(rest, &name[skip..]))
+            }
+            [byte, rest @ ..] => name.first() == Some(byte) && fits(rest, &name[1..]),
+        }
+    }
+    fits(pattern.as_bytes(), name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, fits) in [
+            ("ibdata#", "ibdata1", true),
+            ("ibdata#", "ibdata", false),
+            ("ibdata#", "ibdata1x", false),
+            ("*.pem", "ca.pem", true),
+            ("*.pem", "ca.pem.old", false),
+            ("gcache.page.*", "gcache.page.000001", true),
+            ("aria_log.#", "aria_log.00000001", true),
+            ("x", "x", true),
+            ("x", "", false),
+        ] {
+            assert_eq!(matches(pattern, name.as_bytes()), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn names_find_their_root() {
+        let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("/undo"))]);
+        let roots = Roots::new(Path::new("/data"), &paths).unwrap();
+        let owner = |dir: &str, name: &str| roots.owner(Path::new(dir), name.as_ref()).map(|r| r.name.to_string());
+        assert_eq!(owner("/data", "ibdata1").as_deref(), Some("innodb-data"));
+        assert_eq!(owner("/data", "undo001").as_deref(), Some("datadir"));
+        assert_eq!(owner("/undo", "undo001").as_deref(), Some("innodb-undo"));
+        assert_eq!(owner("/undo", "letter.txt"), None);
+        assert_eq!(owner("/data", "sbtest").as_deref(), Some("datadir"));
+        assert_eq!(roots.directories(), [Path::new("/data"), Path::new("/undo")]);
+    }
+}
