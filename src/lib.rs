@@ -4,11 +4,15 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`wire`] | the conversation as bytes |
+//! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod error;
+pub mod lane;
 pub mod manifest;
 pub mod position;
 pub mod tree;
+pub mod wire;
