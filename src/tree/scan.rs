@@ -113,8 +113,9 @@ impl Scan<'_> {
             (true, Some(above), Some(schema)) => (above, Path::new(schema).join(name)),
             _ => (parent, PathBuf::from(name)),
         };
-        let root = match self.roots.iter().find(|root| root.path == directory && root.scope == Scope::Listed) {
-            Some(root) => root.name.clone(),
+        let known = self.roots.iter().find(|root| root.path == directory && root.scope == Scope::Listed);
+        let root = match known.map(|root| root.name.clone()) {
+            Some(name) => name,
             None => {
                 let number = 1 + self.roots.iter().filter(|root| root.name.as_str().starts_with("external-")).count();
                 let name: RootName = format!("external-{number}").parse().map_err(|e| {
