@@ -11,4 +11,5 @@
 pub mod error;
 pub mod manifest;
 pub mod position;
+pub mod tls;
 pub mod tree;
