@@ -14,5 +14,6 @@ pub mod error;
 pub mod lane;
 pub mod manifest;
 pub mod position;
+pub mod tls;
 pub mod tree;
 pub mod wire;
