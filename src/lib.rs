@@ -4,16 +4,24 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`link`] | one authenticated connection: dial, door, control |
+//! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
+//! | [`lane`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
+//! | [`progress`] | how a transfer tells what it does |
+//! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod error;
 pub mod lane;
+pub mod link;
 pub mod manifest;
+pub mod pace;
 pub mod position;
+pub mod progress;
 pub mod tls;
 pub mod tree;
 pub mod wire;

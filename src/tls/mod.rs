@@ -14,8 +14,10 @@ pub mod identity;
 pub mod pem;
 pub mod pin;
 pub mod policy;
+pub mod proof;
 pub mod refusal;
 pub mod session;
+pub mod ticket;
 pub mod verification;
 
 pub use authorities::Authorities;
@@ -26,4 +28,5 @@ pub use pin::Pin;
 pub use policy::Policy;
 pub use refusal::{explain, explain_io};
 pub use session::Session;
+pub use ticket::{Address, Secret, Ticket, TicketError};
 pub use verification::Trust;

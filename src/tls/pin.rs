@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 /// SHA-256 of a certificate's `SubjectPublicKeyInfo` (RFC 7469 §2.4): it names the key, so it stays
 /// the same when a certificate is renewed with its key. As text: 43 characters of base64url.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy)]
 pub struct Pin([u8; 32]);
 
 /// Why a text is no pin.
