@@ -4,6 +4,9 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`donor`] | the sending pipeline, a file a stage |
+//! | [`joiner`] | the receiving pipeline, mirrored |
+//! | [`install`] | staging, switch, recovery; takes `Verified` |
 //! | [`link`] | one authenticated connection: dial, door, control |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
 //! | [`lane`] | chunks as archive members: pack and unpack, compression |
@@ -15,7 +18,10 @@
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod donor;
 pub mod error;
+pub mod install;
+pub mod joiner;
 pub mod lane;
 pub mod link;
 pub mod manifest;

@@ -48,6 +48,8 @@ pub struct Offer {
     pub domain: Option<u32>,
     /// Such as `10.11.19-MariaDB`.
     pub server_version: Option<String>,
+    /// User and group of the donor's data directory.
+    pub owner: (u32, u32),
     pub roots: Vec<OfferedRoot>,
     pub speeds: Speeds,
     pub lanes: u16,
@@ -193,6 +195,7 @@ mod tests {
                 position: Some(position),
                 domain: Some(0),
                 server_version: Some("10.11.19-MariaDB".into()),
+                owner: (999, 999),
                 roots: vec![OfferedRoot {
                     name: RootName::datadir(),
                     path: b"/var/lib/mysql".to_vec(),
