@@ -14,6 +14,7 @@
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`progress`] | how a transfer tells what it does |
+//! | [`stop`] | the wish to end |
 //! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
@@ -28,6 +29,7 @@ pub mod manifest;
 pub mod pace;
 pub mod position;
 pub mod progress;
+pub mod stop;
 pub mod tls;
 pub mod tree;
 pub mod wire;

@@ -21,6 +21,7 @@ use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, follow};
+use crate::stop::Stop;
 use crate::tls::Session;
 use crate::tree::{Found, Roots, Rules, scan};
 use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds};
@@ -118,17 +119,25 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
 }
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
-pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>) -> Result<Report> {
-    let (roots, found) = scanned(order.roots.clone(), order.rules.clone()).await?;
+pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Report> {
+    let (roots, found) = scanned(order.roots.clone(), order.rules.clone()).await.map_err(|e| e.on(Side::Donor))?;
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
             .on(Side::Donor)
             .remedy("name the data directory with --datadir"));
     }
-    let (stream, session) = order.dialler.dial(Purpose::Control).await?;
+    let dialled = tokio::select! {
+        dialled = order.dialler.dial(Purpose::Control) => dialled,
+        asked = stop.requested() => Err(asked),
+    };
+    let (stream, session) = dialled.map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("connected to {}: {session}", order.dialler.peer()));
     let mut control = Control::start(stream, order.dialler.peer(), order.dialler.deadlines);
-    match converse(order, (roots, found), server, &reporter, &mut control, session).await {
+    let sent = tokio::select! {
+        sent = converse(order, (roots, found), server, &reporter, &mut control, session) => sent,
+        asked = stop.requested() => Err(asked),
+    };
+    match sent {
         Ok(report) => Ok(report),
         Err(error) => {
             let error = control.cause(error.on(Side::Donor)).await;

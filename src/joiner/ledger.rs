@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
-        let places = Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners { map: None });
+        let places = Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners::Ours);
         Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes }, places)
     }
 

@@ -23,12 +23,13 @@ pub use preflight::InstallMode;
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::Staging;
 use crate::link::{Control, Deadlines, Door, Guest};
-use crate::manifest::{Checksum, Seal};
+use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, follow};
+use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::Roots;
-use crate::wire::{Accept, Message, Purpose, Speeds};
+use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
 
 /// What a joiner is asked to do, every value checked.
 #[derive(Debug)]
@@ -119,17 +120,21 @@ impl Waiting {
     ///
     /// Dropped before its end it leaves the old tree as it is, except in the middle of the switch,
     /// which `recover` then finishes.
-    pub async fn receive(self, reporter: Arc<dyn Reporter>) -> Result<Outcome> {
+    pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
         let Waiting { order, door, ticket } = self;
         let tls = server_config(&order.identity, order.trust.clone(), &order.policy)?;
         let guests = door.open(tls, order.trust.clone(), ticket.secret, order.deadlines, Arc::clone(&reporter));
         let mut desk = Desk { order, guests, reporter, meter: Arc::new(Meter::default()) };
-        let guest = desk.donor().await.map_err(|e| e.on(Side::Joiner))?;
+        let guest = tokio::select! {
+            guest = desk.donor() => guest,
+            asked = stop.requested() => Err(asked),
+        };
+        let guest = guest.map_err(|e| e.on(Side::Joiner))?;
         let peer = format!("the donor at {}", guest.address);
         desk.reporter.note(&format!("{peer} has proven itself ({}): {}", guest.software, guest.session));
         let session = guest.session;
         let mut control = Control::start(guest.stream, peer, desk.order.deadlines);
-        match desk.converse(&mut control, session).await {
+        match desk.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
@@ -138,6 +143,21 @@ impl Waiting {
             }
         }
     }
+}
+
+/// What a donor has brought.
+enum Taken {
+    Nothing { position: Option<Position>, domain: Option<u32> },
+    Tree(Box<Tree>),
+}
+
+/// A staged tree and the evidence that it is the donor's.
+struct Tree {
+    staging: Staging,
+    verified: Verified,
+    offer: Offer,
+    round: Round,
+    lanes: u16,
 }
 
 impl Desk {
@@ -160,13 +180,52 @@ impl Desk {
         }
     }
 
-    async fn converse(&mut self, control: &mut Control, session: Session) -> Result<Outcome> {
+    async fn converse(&mut self, control: &mut Control, session: Session, stop: &Stop) -> Result<Outcome> {
         let started = Instant::now();
+        let taken = tokio::select! {
+            taken = self.take(control) => taken?,
+            asked = stop.requested() => return Err(asked),
+        };
+        let taken = match taken {
+            Taken::Tree(taken) => taken,
+            Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
+        };
+        control.send(Message::Verified).await?;
+        // From here on nobody is asked: the switch runs to its end.
+        let Tree { staging, verified, offer, round, lanes } = *taken;
+        let checksum = verified.manifest().checksum();
+        let installing = Instant::now();
+        blocking(move || {
+            staging.sync()?;
+            staging.install(&verified)
+        })
+        .await?;
+        let install_seconds = installing.elapsed().as_secs_f64();
+        if control.send(Message::Durable).await.is_ok() {
+            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
+            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
+        }
+        Ok(Outcome::Installed(Box::new(Report {
+            bytes: round.bytes,
+            wire_bytes: self.meter.snapshot().wire,
+            entries: round.entries,
+            seconds: started.elapsed().as_secs_f64(),
+            install_seconds,
+            lanes,
+            checksum,
+            session,
+            position: offer.position,
+            domain: offer.domain,
+        })))
+    }
+
+    /// Everything up to the comparison; nothing outside the staging area is touched.
+    async fn take(&mut self, control: &mut Control) -> Result<Taken> {
         let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
-            return Ok(Outcome::Bypass { position: offer.position, domain: offer.domain });
+            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
         }
         let order = &mut self.order;
         preflight::examine(&mut order.roots, &offer, order.install, order.server_version.as_deref())?;
@@ -178,7 +237,7 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
-        let owners = Owners { map: preflight::owners(self.order.roots.datadir(), &offer)? };
+        let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
         let places = Places::new(staging.directories()?.into_iter().collect::<HashMap<_, _>>(), owners);
         let ledger = Arc::new(Ledger::new(checksum, round, places));
         self.meter.set_total(round.bytes);
@@ -189,32 +248,7 @@ impl Desk {
         let written =
             Arc::into_inner(ledger).ok_or_else(|| Error::new(Kind::Protocol, "a lane goes on after the end"))?;
         let verified = blocking(move || written.finish()?.verify(theirs)).await?;
-        control.send(Message::Verified).await?;
-        let installing = Instant::now();
-        blocking(move || {
-            staging.sync()?;
-            staging.install(&verified)
-        })
-        .await?;
-        let install_seconds = installing.elapsed().as_secs_f64();
-        // From here on the tree is installed, whatever becomes of the donor.
-        if control.send(Message::Durable).await.is_ok() {
-            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
-            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
-        }
-        let end = self.meter.snapshot();
-        Ok(Outcome::Installed(Box::new(Report {
-            bytes: round.bytes,
-            wire_bytes: end.wire,
-            entries: round.entries,
-            seconds: started.elapsed().as_secs_f64(),
-            install_seconds,
-            lanes,
-            checksum,
-            session,
-            position: offer.position,
-            domain: offer.domain,
-        })))
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, offer, round, lanes })))
     }
 
     /// Runs the lanes of a round until the donor seals it and they have all ended.

@@ -16,16 +16,19 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Metadata, RelPath, RootName};
 
-/// How the owners of the donor's tree become owners here.
+/// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
+/// belongs to the data directory's user there belongs to the data directory's user here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owners {
-    /// User and group of the data directory there and here; `None`: owners are not set.
-    pub map: Option<((u32, u32), (u32, u32))>,
+pub enum Owners {
+    /// This process may not give files away: all is its own.
+    Ours,
+    /// User and group of the data directory on both sides.
+    Map { there: (u32, u32), here: (u32, u32) },
 }
 
 impl Owners {
     fn here(self, meta: &Metadata) -> Option<(u32, u32)> {
-        let (there, here) = self.map?;
+        let Owners::Map { there, here } = self else { return None };
         let user = if meta.uid == there.0 { here.0 } else { meta.uid };
         let group = if meta.gid == there.1 { here.1 } else { meta.gid };
         Some((user, group))
@@ -184,7 +187,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn places(dir: &std::path::Path) -> Places {
-        Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners { map: None })
+        Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners::Ours)
     }
 
     fn path(text: &str) -> RelPath {

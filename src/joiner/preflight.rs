@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::places::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
 use crate::tree::{Root, Roots, Scope};
@@ -104,13 +105,13 @@ fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
     Ok(())
 }
 
-/// When this process may give files away: whose the donor's tree is, and whose this one.
-pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Option<((u32, u32), (u32, u32))>> {
+/// Only root may give files away.
+pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
     if !rustix::process::geteuid().is_root() {
-        return Ok(None);
+        return Ok(Owners::Ours);
     }
     let here = stat(datadir)?;
-    Ok(Some((offer.owner, (here.uid(), here.gid()))))
+    Ok(Owners::Map { there: offer.owner, here: (here.uid(), here.gid()) })
 }
 
 #[cfg(test)]
