@@ -4,6 +4,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`sst`] | the contract with the database server: flags, dialogue, option files, layout |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
@@ -11,4 +12,5 @@
 pub mod error;
 pub mod manifest;
 pub mod position;
+pub mod sst;
 pub mod tree;
