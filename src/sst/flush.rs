@@ -198,7 +198,11 @@ mod tests {
     fn no_freeze_is_an_error_with_its_reason() {
         let dir = tempfile::tempdir().unwrap();
         let kind = |name: &'static str, text: &'static str| {
-            begin(dir.path(), 50, || Ok(put(dir.path(), name, text))).unwrap_err().kind()
+            let answer = || {
+                put(dir.path(), name, text);
+                Ok(())
+            };
+            begin(dir.path(), 50, answer).unwrap_err().kind()
         };
         assert_eq!(kind(FAILED, ""), Kind::Busy);
         assert_eq!(kind(FLUSHED, "garbage\n"), Kind::Protocol);
