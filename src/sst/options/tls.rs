@@ -236,8 +236,8 @@ fn galera(look: &mut Lookup<'_>) -> Result<[Option<Item>; 3]> {
     let Some(item) = look.quietly(&[(Server, "wsrep-provider-options")]) else { return Ok([None, None, None]) };
     let text = item.text()?;
     Ok(["socket.ssl_ca", "socket.ssl_cert", "socket.ssl_key"].map(|name| {
-        let pairs = text.split(';').filter_map(|pair| pair.split_once('='));
-        let value = pairs.filter(|(key, _)| key.trim() == name).next_back()?.1.trim();
+        let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
+        let value = pairs.rfind(|(key, _)| key.trim() == name)?.1.trim();
         let origin = format!("wsrep_provider_options, {}", item.origin);
         (!value.is_empty()).then(|| Item { key: name.to_owned(), value: Some(value.into()), origin })
     }))
