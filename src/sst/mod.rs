@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod args;
+pub mod binlog;
 pub mod credentials;
 pub mod descriptors;
 pub mod dialogue;

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::args::{JoinerArgs, Role};
 use crate::error::{Error, Kind, Result};
 
 /// One process, held in a way that a later process of the same number is not mistaken for it.
@@ -28,6 +29,14 @@ enum Hold {
 }
 
 impl ServerWatch {
+    /// Watches the server that started this role.
+    pub fn of_role(role: &Role) -> Result<ServerWatch> {
+        match role {
+            Role::Joiner(JoinerArgs { parent: Some(pid), .. }) => ServerWatch::of(*pid),
+            _ => ServerWatch::of_ancestor(),
+        }
+    }
+
     /// Watches the process that `--parent` names.
     pub fn of(pid: u32) -> Result<ServerWatch> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| gone(pid))?;

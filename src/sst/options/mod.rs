@@ -258,8 +258,9 @@ fn one_of(words: &'static [&'static str]) -> impl Fn(&str) -> Result<String, Str
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::files::tests::read;
+    pub(in crate::sst) use super::files::tests::read_with;
     use super::*;
 
     fn resolve(text: &str) -> Result<Settings> {
