@@ -4,6 +4,10 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`commands`] | a file a verb |
+//! | [`config`] | what was typed means this: one checked value a role |
+//! | [`cli`] | what was typed |
+//! | [`sst`] | the contract with the database server: flags, dialogue, option files, layout |
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
@@ -19,6 +23,9 @@
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod donor;
 pub mod error;
 pub mod install;
@@ -29,6 +36,7 @@ pub mod manifest;
 pub mod pace;
 pub mod position;
 pub mod progress;
+pub mod sst;
 pub mod stop;
 pub mod tls;
 pub mod tree;
