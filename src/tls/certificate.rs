@@ -64,7 +64,8 @@ impl Certificate {
         let spki = x509.public_key();
         let key = match spki.parsed() {
             Ok(PublicKey::RSA(rsa)) => KeyType::Rsa(rsa.key_size()),
-            Ok(PublicKey::EC(point)) => KeyType::Ecdsa(point.key_size()),
+            // The size is told in whole bytes, and P-521 has none.
+            Ok(PublicKey::EC(point)) => KeyType::Ecdsa(if point.key_size() == 528 { 521 } else { point.key_size() }),
             _ if spki.algorithm.algorithm.to_id_string() == "1.3.101.112" => KeyType::Ed25519,
             _ => KeyType::Other(spki.algorithm.algorithm.to_id_string()),
         };

@@ -27,3 +27,10 @@ pub use policy::Policy;
 pub use refusal::{explain, explain_io};
 pub use session::Session;
 pub use verification::Trust;
+
+#[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
+mod identity_tests;
+#[cfg(test)]
+pub(crate) mod testing;
