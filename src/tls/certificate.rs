@@ -197,6 +197,12 @@ impl Moment {
     pub fn from_unix(seconds: i64) -> Moment {
         Moment(seconds)
     }
+
+    /// Before 1970 becomes 1970.
+    pub fn to_system_time(self) -> SystemTime {
+        let seconds = u64::try_from(self.0).unwrap_or(0);
+        UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
+    }
 }
 
 impl From<SystemTime> for Moment {

@@ -8,6 +8,7 @@
 )]
 
 pub mod authorities;
+pub mod authority;
 pub mod certificate;
 pub mod config;
 pub mod identity;
@@ -15,6 +16,7 @@ pub mod pem;
 pub mod pin;
 pub mod policy;
 pub mod refusal;
+pub mod safe_file;
 pub mod session;
 pub mod verification;
 
