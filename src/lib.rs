@@ -8,6 +8,7 @@
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod check;
 pub mod commands;
 pub mod error;
 pub mod manifest;

@@ -5,10 +5,13 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use highline::check::{Report, peer};
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};
 use highline::tls::safe_file::Existing;
+use highline::tls::{Authorities, Identity};
 
 const PROVIDER: &str = "/usr/lib/galera/libgalera_smm.so";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
@@ -17,6 +20,7 @@ struct Server {
     child: Child,
     dir: tempfile::TempDir,
     port: u16,
+    group_port: u16,
 }
 
 impl Drop for Server {
@@ -99,7 +103,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Server { child, dir, port };
+        let server = Server { child, dir, port, group_port: group };
         server.wait_until_synced();
         server
     }
@@ -123,6 +127,18 @@ impl Server {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// What `check --peer` says about Galera's own port.
+    fn look_at_replication(&self) -> String {
+        let now = SystemTime::now();
+        let at = |name: &str| self.path("certs").join(name);
+        let identity = Identity::load(&at("node1.pem"), Some(&at("node1-key.pem")), now).unwrap();
+        let authorities = Arc::new(Authorities::load(&[at("ca.pem")], &[]).unwrap());
+        let mut report = Report::default();
+        let address = format!("{ADDRESS}:{}", self.group_port);
+        peer::look(&address, Some(&identity), Some(&authorities), now, &mut report).unwrap();
+        report.to_string()
     }
 
     /// Connects by TLS, verifying chain and address, and returns what the client says.
@@ -155,6 +171,9 @@ fn a_real_server_serves_clients_and_replication_with_them() {
         other.create("Other CA", 30, key, Existing::Refuse, SystemTime::now()).unwrap();
         let (accepted, said) = server.client(&other.ca_file());
         assert!(!accepted && said.contains("TLS/SSL error"), "{said}");
+        let seen = server.look_at_replication();
+        assert!(seen.contains("certificate \"CN=node1\"") && seen.contains("it is of an authority in"), "{seen}");
+        assert_eq!(seen.lines().last(), Some("0 errors, 1 warning"), "it has 19 days left\n{seen}");
         let log = std::fs::read_to_string(server.path("log.err")).unwrap();
         assert!(log.contains("ssl://"), "replication must be on TLS:\n{log}");
     }
