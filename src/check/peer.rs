@@ -77,7 +77,7 @@ fn describe(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now
                 facts.key,
                 facts.pin
             ),
-            _ if facts.is_self_signed() => format!("authority {}: {}, {days} days left", facts.title(), facts.key),
+            _ if facts.is_self_signed => format!("authority {}: {}, {days} days left", facts.title(), facts.key),
             _ => format!("intermediate {}: {}, {days} days left", facts.title(), facts.key),
         };
         match days {

@@ -208,11 +208,11 @@ wsrep_provider_options = \"socket.ssl_cert={cert};socket.ssl_key={key};socket.ss
 
 # 3. State transfer (SST): each side verifies the other's certificate and name
 wsrep_sst_method = highline
-[sst]
+[highline]
 ssl-mode = VERIFY_IDENTITY
-tcert = {cert}
-tkey  = {key}
-tca   = {ca}
+cert = {cert}
+key  = {key}
+ca   = {ca}
 "
     )
 }
@@ -261,7 +261,7 @@ fn facts(certificate: &Certificate, now: SystemTime) -> String {
         _ => format!("{days} days left"),
     };
     let old = if certificate.version < 3 { "  version   1: too old for VERIFY_CA and VERIFY_IDENTITY\n" } else { "" };
-    let issuer = if certificate.is_self_signed() { "itself" } else { certificate.issuer.as_str() };
+    let issuer = if certificate.is_self_signed { "itself" } else { certificate.issuer.as_str() };
     format!(
         "  subject   {}\n  names     {names}\n  usage     {usage}\n  issuer    {issuer}\n  expires   {} ({left})\n  \
          key type  {}\n{old}  pin       {}\n",
@@ -300,7 +300,7 @@ mod tests {
             "  usage     serverAuth, clientAuth\n",
             "ssl_cert = /etc/mysql/tls/node1.pem\n",
             "wsrep_provider_options = \"socket.ssl_cert=/etc/mysql/tls/node1.pem;socket.ssl_key=/etc/mysql/tls/node1-key.pem;socket.ssl_ca=/etc/mysql/tls/ca.pem\"\n",
-            "ssl-mode = VERIFY_IDENTITY\ntcert = /etc/mysql/tls/node1.pem\ntkey  = /etc/mysql/tls/node1-key.pem\ntca   = /etc/mysql/tls/ca.pem\n",
+            "[highline]\nssl-mode = VERIFY_IDENTITY\ncert = /etc/mysql/tls/node1.pem\nkey  = /etc/mysql/tls/node1-key.pem\nca   = /etc/mysql/tls/ca.pem\n",
         ] {
             assert!(made.contains(line), "{line}\n{made}");
         }

@@ -15,6 +15,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::certificate::{Certificate, Moment};
@@ -119,7 +120,7 @@ impl AuthorityDir {
         }
         let key = generate(key)?;
         let pem = self_signed(name, days, &key, now)?;
-        safe_file::write(&self.ca_key_file(), &key.serialize_pem(), Secrecy::Private, existing)?;
+        safe_file::write(&self.ca_key_file(), &Zeroizing::new(key.serialize_pem()), Secrecy::Private, existing)?;
         safe_file::write(&self.ca_file(), &pem, Secrecy::Public, existing)?;
         self.made_authority(false, false)
     }
@@ -148,8 +149,13 @@ impl AuthorityDir {
             bundle.push_str(&to_pem(&der));
         }
         let kept = self.dir.join(format!("ca-key-{}.pem", old.certificate.serial.replace(':', "")));
-        safe_file::write(&kept, &old.key.serialize_pem(), Secrecy::Private, Existing::Replace)?;
-        safe_file::write(&self.ca_key_file(), &key.serialize_pem(), Secrecy::Private, Existing::Replace)?;
+        safe_file::write(&kept, &Zeroizing::new(old.key.serialize_pem()), Secrecy::Private, Existing::Replace)?;
+        safe_file::write(
+            &self.ca_key_file(),
+            &Zeroizing::new(key.serialize_pem()),
+            Secrecy::Private,
+            Existing::Replace,
+        )?;
         safe_file::write(&self.ca_file(), &bundle, Secrecy::Public, Existing::Replace)?;
         self.made_authority(true, false)
     }
@@ -200,7 +206,7 @@ impl AuthorityDir {
 
         if !kept_key {
             let existing = if request.replace_key { Existing::Replace } else { Existing::Refuse };
-            safe_file::write(&key_file, &key.serialize_pem(), Secrecy::Private, existing)?;
+            safe_file::write(&key_file, &Zeroizing::new(key.serialize_pem()), Secrecy::Private, existing)?;
         }
         safe_file::write(&certificate_file, &signed.pem(), Secrecy::Public, Existing::Replace)?;
         let certificate = Certificate::parse(signed.der()).map_err(cannot_make)?;
@@ -485,12 +491,12 @@ mod tests {
     #[test]
     fn an_authority_of_openssl_can_sign() {
         let (_keep, dir) = new_dir();
-        let now = SystemTime::now();
         safe_file::make_dir(&dir.dir).unwrap();
         crate::tls::testing::openssl(
             &dir.dir,
             "req -x509 -newkey rsa:2048 -nodes -keyout {}/ca-key.pem -out {}/ca.pem -subj /CN=Lab_CA -days 99",
         );
+        let now = SystemTime::now();
         let made = dir.sign(&request("node1"), now).unwrap();
         judge(&dir, &made, now).unwrap();
         std::fs::write(dir.ca_key_file(), KeyPair::generate().unwrap().serialize_pem()).unwrap();

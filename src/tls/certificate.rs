@@ -26,7 +26,10 @@ pub struct Certificate {
     pub not_before: Moment,
     pub not_after: Moment,
     pub key: KeyType,
+    /// It may sign others: CA:TRUE, or self-signed of version 1, which had no way to say so.
     pub is_authority: bool,
+    /// Its subject is its issuer.
+    pub is_self_signed: bool,
     /// X.509 version: 1 to 3.
     pub version: u32,
     pub serial: String,
@@ -72,6 +75,7 @@ impl Certificate {
         let alternatives = x509.subject_alternative_name().ok().flatten();
         let purposes = x509.extended_key_usage().map_err(|_| NoCertificate)?;
         let name_of = |name: &X509Name<'_>| printable(&name.to_string());
+        let is_self_signed = x509.subject().as_raw() == x509.issuer().as_raw();
         Ok(Certificate {
             subject: name_of(x509.subject()),
             issuer: name_of(x509.issuer()),
@@ -98,7 +102,8 @@ impl Certificate {
             not_before: Moment(x509.validity().not_before.timestamp()),
             not_after: Moment(x509.validity().not_after.timestamp()),
             key,
-            is_authority: x509.is_ca(),
+            is_authority: x509.is_ca() || (x509.version() == X509Version::V1 && is_self_signed),
+            is_self_signed,
             version: match x509.version() {
                 X509Version::V1 => 1,
                 X509Version::V2 => 2,
@@ -108,10 +113,6 @@ impl Certificate {
             pin: Pin::of_spki(spki.raw),
             spki: SubjectPublicKeyInfoDer::from(spki.raw.to_vec()),
         })
-    }
-
-    pub fn is_self_signed(&self) -> bool {
-        self.subject == self.issuer
     }
 
     /// Can a TLS server use it: no purposes named, or `serverAuth` among them.

@@ -205,12 +205,38 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
         name: fault,
         authorities: old_authorities,
     });
+    let early_ca = Ca::with("Early CA", |params| params.not_before = OffsetDateTime::from(now + DAY));
+    let early_authorities = early_ca.authorities();
+    let fault = format!(
+        "was issued by \"CN=Early CA\", whose own certificate in {} is valid only from {}",
+        early_authorities.source(),
+        text(OffsetDateTime::from(now + DAY)),
+    );
+    cases.push(Case {
+        what: "authority of tomorrow",
+        identity: early_ca.identity(&early_ca.sign(&good), now),
+        chain: fault.clone(),
+        name: fault,
+        authorities: early_authorities,
+    });
     cases.push(Case {
         what: "two authorities, at rotation",
         identity: other.identity(&other.sign(&good), now),
         chain: String::new(),
         name: String::new(),
         authorities: ca.authorities_with(&[&other], None),
+    });
+
+    // Self-signed, and in the CA file: trusted for itself.
+    let key = KeyPair::generate().unwrap();
+    let alone = (good.self_signed(&key).unwrap().pem(), key.serialize_pem());
+    let trusted = Ca::holding(&alone.0);
+    cases.push(Case {
+        what: "self-signed and trusted",
+        identity: trusted.identity(&alone, now),
+        chain: String::new(),
+        name: String::new(),
+        authorities: trusted.authorities(),
     });
 
     let mut named_only = |what, alternatives: &[&str], presented: &str| {
@@ -417,6 +443,26 @@ fn no_tickets_are_sent_and_no_other_protocol_is_spoken() {
         Session::of(&server, &Trust::Pin, false, "192.0.2.7").unwrap_err().sentence(),
         "192.0.2.7 speaks TLS, but not Highline's protocol"
     );
+}
+
+#[test]
+fn a_node_in_the_ca_file_cannot_make_nodes() {
+    let ca = Ca::new("Lab CA");
+    for self_signed in [false, true] {
+        // The thief of a node's key signs a certificate of his own with it.
+        let node = named("node1", &["node1.lab.example"]);
+        let thief = Ca::with("node1", |params| *params = node.clone());
+        let in_file = if self_signed { thief.pem.clone() } else { ca.reissue(&node, &thief) };
+        let joiner = thief.node("forged", &["node1.lab.example"]);
+        let bundle = Ca::holding(&in_file);
+        let authorities = ca.authorities_with(&[&bundle], None);
+        let ends =
+            Ends { donor: None, donor_trust: Trust::Chain(authorities), joiner: &joiner, joiner_trust: Trust::Pin };
+        let (_, _, (client, _)) = ends.connect();
+        let error = explain(client.unwrap_err(), "the joiner");
+        assert_eq!(error.kind(), Kind::Untrusted);
+        assert!(error.sentence().starts_with("the joiner: the certificate \"CN=forged\" was "), "{}", error.sentence());
+    }
 }
 
 #[test]

@@ -54,6 +54,11 @@ impl Ca {
         Ca { params, key, pem, dir: Arc::new(tempfile::tempdir().unwrap()) }
     }
 
+    /// One whose CA file holds `pem` instead of its own certificate.
+    pub(crate) fn holding(pem: &str) -> Ca {
+        Ca { pem: pem.to_owned(), ..Ca::new("unused") }
+    }
+
     fn issuer(&self) -> Issuer<'_, &KeyPair> {
         Issuer::from_params(&self.params, &self.key)
     }
@@ -70,6 +75,11 @@ impl Ca {
     pub(crate) fn sign(&self, params: &CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer()).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A certificate of `params` for the key of `other`.
+    pub(crate) fn reissue(&self, params: &CertificateParams, other: &Ca) -> String {
+        params.signed_by(&other.key, &self.issuer()).unwrap().pem()
     }
 
     pub(crate) fn revocation_list(&self, serials: &[u64], next_update: SystemTime) -> String {
