@@ -19,7 +19,7 @@ pub struct Authorities {
     source: String,
 }
 
-/// One authority.
+/// One authority; or a self-signed certificate that is trusted for itself alone and signs nothing.
 #[derive(Debug)]
 pub struct Authority {
     pub certificate: Certificate,
@@ -41,13 +41,17 @@ impl Authorities {
                 if authorities.iter().any(|known| known.der == der) {
                     continue;
                 }
-                authorities.push(Authority::new(der, &path)?);
+                // A node's certificate in the file must not become one that can make nodes.
+                let found = Authority::new(der, &path)?;
+                if found.certificate.is_authority || found.certificate.is_self_signed {
+                    authorities.push(found);
+                }
             }
         }
         let source = paths.iter().map(|p| Printable::path(p).to_string()).collect::<Vec<_>>().join(", ");
         if authorities.is_empty() {
             return Err(Error::new(Kind::Usage, format!("there is no certificate of an authority in {source}"))
-                .remedy("name the file with the CA's certificate; `highline certs ca` makes one"));
+                .remedy("name the file with the CA's own certificate (CA:TRUE); `highline certs ca` makes one"));
         }
         let mut revocation_lists = Vec::new();
         for (path, pem) in read_all(lists, "CRL")? {
@@ -90,8 +94,10 @@ impl Authorities {
         self.iter().map(|authority| authority.certificate.title()).collect::<Vec<_>>().join(", ")
     }
 
-    pub(crate) fn valid_at(&self, now: Moment) -> Vec<TrustAnchor<'static>> {
+    /// Those that may vouch for `leaf` at `now`.
+    pub(crate) fn vouching(&self, leaf: &CertificateDer<'_>, now: Moment) -> Vec<TrustAnchor<'static>> {
         let valid = self.iter().filter(|authority| authority.is_valid_at(now));
+        let valid = valid.filter(|authority| authority.certificate.is_authority || authority.der == *leaf);
         valid.map(|authority| authority.anchor.clone()).collect()
     }
 

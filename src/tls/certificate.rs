@@ -26,7 +26,10 @@ pub struct Certificate {
     pub not_before: Moment,
     pub not_after: Moment,
     pub key: KeyType,
+    /// It may sign others: CA:TRUE, or self-signed of version 1, which had no way to say so.
     pub is_authority: bool,
+    /// Its subject is its issuer.
+    pub is_self_signed: bool,
     /// X.509 version: 1 to 3.
     pub version: u32,
     pub serial: String,
@@ -64,13 +67,15 @@ impl Certificate {
         let spki = x509.public_key();
         let key = match spki.parsed() {
             Ok(PublicKey::RSA(rsa)) => KeyType::Rsa(rsa.key_size()),
-            Ok(PublicKey::EC(point)) => KeyType::Ecdsa(point.key_size()),
+            // The size is told in whole bytes, and P-521 has none.
+            Ok(PublicKey::EC(point)) => KeyType::Ecdsa(if point.key_size() == 528 { 521 } else { point.key_size() }),
             _ if spki.algorithm.algorithm.to_id_string() == "1.3.101.112" => KeyType::Ed25519,
             _ => KeyType::Other(spki.algorithm.algorithm.to_id_string()),
         };
         let alternatives = x509.subject_alternative_name().ok().flatten();
         let purposes = x509.extended_key_usage().map_err(|_| NoCertificate)?;
         let name_of = |name: &X509Name<'_>| printable(&name.to_string());
+        let is_self_signed = x509.subject().as_raw() == x509.issuer().as_raw();
         Ok(Certificate {
             subject: name_of(x509.subject()),
             issuer: name_of(x509.issuer()),
@@ -97,7 +102,8 @@ impl Certificate {
             not_before: Moment(x509.validity().not_before.timestamp()),
             not_after: Moment(x509.validity().not_after.timestamp()),
             key,
-            is_authority: x509.is_ca(),
+            is_authority: x509.is_ca() || (x509.version() == X509Version::V1 && is_self_signed),
+            is_self_signed,
             version: match x509.version() {
                 X509Version::V1 => 1,
                 X509Version::V2 => 2,
@@ -107,10 +113,6 @@ impl Certificate {
             pin: Pin::of_spki(spki.raw),
             spki: SubjectPublicKeyInfoDer::from(spki.raw.to_vec()),
         })
-    }
-
-    pub fn is_self_signed(&self) -> bool {
-        self.subject == self.issuer
     }
 
     /// Can a TLS server use it: no purposes named, or `serverAuth` among them.
@@ -195,6 +197,12 @@ impl fmt::Display for KeyType {
 impl Moment {
     pub fn from_unix(seconds: i64) -> Moment {
         Moment(seconds)
+    }
+
+    /// Before 1970 becomes 1970.
+    pub fn to_system_time(self) -> SystemTime {
+        let seconds = u64::try_from(self.0).unwrap_or(0);
+        UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
-use rustls::sign::CertifiedKey;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::certificate::{Certificate, Moment};
-use crate::tls::config::provider;
 use crate::tls::pem::Pem;
 use crate::tls::verification::Purpose;
 use crate::tls::{Authorities, Pin};
@@ -52,7 +53,7 @@ impl Identity {
                 private_key(pem.keys, pem.encrypted_key, path)?
             }
         };
-        let signer = provider().key_provider.load_private_key(key).map_err(|e| {
+        let signer = load_signer(key).map_err(|e| {
             Error::new(Kind::Usage, format!("cannot use the private key in {}", Printable::path(key_file)))
                 .because(e)
                 .remedy("use an RSA key of 2048 bits or more, an ECDSA key on P-256, P-384 or P-521, or an Ed25519 key")
@@ -90,7 +91,7 @@ impl Identity {
         let unusable = || Error::new(Kind::Usage, "cannot use the certificate");
         let leaf = chain.first().ok_or_else(unusable)?;
         let certificate = Certificate::parse(leaf).map_err(|e| unusable().because(e))?;
-        let signer = provider().key_provider.load_private_key(key).map_err(|e| unusable().because(e))?;
+        let signer = load_signer(key).map_err(|e| unusable().because(e))?;
         Ok(Identity { certified: Arc::new(CertifiedKey::new(chain, signer)), certificate, source: None })
     }
 
@@ -131,6 +132,12 @@ impl Identity {
         crate::tls::verification::check_path(leaf, intermediates, authorities, now, purpose)
             .map_err(|refusal| refusal.about(&subject))
     }
+}
+
+/// Hands the key to the TLS library and wipes our copy of it.
+fn load_signer(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    let key = Zeroizing::new(key);
+    any_supported_type(&key)
 }
 
 fn check_usable(facts: &Certificate, path: &Path, now: SystemTime) -> Result<()> {

@@ -8,6 +8,7 @@
 )]
 
 pub mod authorities;
+pub mod authority;
 pub mod certificate;
 pub mod config;
 pub mod identity;
@@ -16,6 +17,7 @@ pub mod pin;
 pub mod policy;
 pub mod proof;
 pub mod refusal;
+pub mod safe_file;
 pub mod session;
 pub mod ticket;
 pub mod verification;
@@ -30,3 +32,10 @@ pub use refusal::{explain, explain_io};
 pub use session::Session;
 pub use ticket::{Address, Secret, Ticket, TicketError};
 pub use verification::Trust;
+
+#[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
+mod identity_tests;
+#[cfg(test)]
+pub(crate) mod testing;

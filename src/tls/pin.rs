@@ -6,11 +6,10 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 /// SHA-256 of a certificate's `SubjectPublicKeyInfo` (RFC 7469 §2.4): it names the key, so it stays
 /// the same when a certificate is renewed with its key. As text: 43 characters of base64url.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; 32]);
 
 /// Why a text is no pin.
@@ -32,14 +31,6 @@ impl Pin {
         &self.0
     }
 }
-
-impl PartialEq for Pin {
-    fn eq(&self, other: &Pin) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for Pin {}
 
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,6 +31,8 @@ pub enum Fault {
     OtherIssuer { issuer: String, source_files: String },
     #[error("was issued by {issuer}, whose own certificate in {source_files} expired on {not_after}")]
     ExpiredIssuer { issuer: String, source_files: String, not_after: Moment },
+    #[error("was issued by {issuer}, whose own certificate in {source_files} is valid only from {not_before}")]
+    EarlyIssuer { issuer: String, source_files: String, not_before: Moment },
     #[error("expired on {0}")]
     Expired(Moment),
     #[error("is valid only from {0}")]
@@ -112,10 +114,13 @@ impl Fault {
             | E::InvalidSignatureForPublicKey
             | E::SignatureAlgorithmMismatch
             | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => match namesake {
+                Some(authority) if authority.certificate.not_before > now => {
+                    Fault::EarlyIssuer { issuer, source_files, not_before: authority.certificate.not_before }
+                }
                 Some(authority) if !authority.is_valid_at(now) => {
                     Fault::ExpiredIssuer { issuer, source_files, not_after: authority.certificate.not_after }
                 }
-                None if facts.is_self_signed() => Fault::SelfSigned { source_files },
+                None if facts.is_self_signed => Fault::SelfSigned { source_files },
                 None => Fault::UnknownIssuer { issuer, source_files, known: authorities.titles() },
                 Some(_) => Fault::OtherIssuer { issuer, source_files },
             },
@@ -142,7 +147,7 @@ impl Fault {
             Fault::Expired(_) | Fault::IntermediateDates(_) => {
                 "renew the certificate (`highline certs node NAME`), and look at the clocks of both hosts"
             }
-            Fault::NotYetValid(_) => "look at the clocks of both hosts, or wait",
+            Fault::NotYetValid(_) | Fault::EarlyIssuer { .. } => "look at the clocks of both hosts, or wait",
             Fault::WrongName { .. } => {
                 "add that name to the certificate (`highline certs node NAME --dns … --ip …`), or use ssl-mode=VERIFY_CA"
             }

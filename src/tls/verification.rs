@@ -99,7 +99,7 @@ pub(crate) fn check_path(
         Purpose::Client => KeyUsage::client_auth(),
     };
     let algorithms = super::config::provider().signature_verification_algorithms.all;
-    let anchors = authorities.valid_at(Moment::from(now));
+    let anchors = authorities.vouching(leaf, Moment::from(now));
     certificate.verify_for_usage(algorithms, &anchors, intermediates, now, usage, revocation, None).map(|_| ()).map_err(
         |error| {
             let fault = Fault::of(error, &facts, intermediates, authorities, Moment::from(now), purpose);
