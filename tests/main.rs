@@ -5,4 +5,5 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod programs;
 mod support;
