@@ -195,8 +195,12 @@ impl Desk {
         let Tree { staging, verified, offer, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
+        let datadir = self.order.roots.datadir().to_path_buf();
         blocking(move || {
             staging.sync()?;
+            let path = crate::install::manifest_path(&datadir);
+            let file = std::fs::File::create(&path).map_err(|e| Error::io("cannot write", &path, e))?;
+            verified.manifest().write(std::io::BufWriter::new(file)).map_err(|e| Error::io("cannot write", &path, e))?;
             staging.install(&verified)
         })
         .await?;
