@@ -331,4 +331,15 @@ mod tests {
             assert!(report.starts_with(says), "{line}: {report}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_command_line_ends_the_process(
+            words in proptest::collection::vec("(--(role|address|gtid|datadir|parent|progress|mysqld-args|bypass))?[=:@/ -~]{0,12}", 0..12),
+        ) {
+            if let Err(error) = SstArgs::parse(words.into_iter().map(OsString::from)) {
+                proptest::prop_assert!(error.sentence().starts_with("--"), "{}", error.sentence());
+            }
+        }
+    }
 }

@@ -63,14 +63,10 @@ impl OptionFiles {
         let start = |group: &str| start(defaults, group);
         let (highline, sst, server) = (start("highline")?, start("sst")?, start("--mysqld")?);
         let named = SERVER_GROUPS.map(|group| (group, start(group)));
-        let mut files = OptionFiles {
-            highline: items(finish(highline)?, "[highline]"),
-            sst: items(finish(sst)?, "[sst]"),
-            server: items(finish(server)?, "[mysqld] or another group of the server"),
-        };
+        let mut files = OptionFiles::of_output(&finish(highline)?, &finish(sst)?, &finish(server)?);
         for (group, child) in named {
             let label = format!("[{group}]");
-            for item in items(finish(child?)?, &label) {
+            for item in items(&finish(child?)?, &label) {
                 let same = |other: &&mut Item| other.key == item.key && other.value == item.value;
                 files.server.iter_mut().filter(same).for_each(|other| other.origin.clone_from(&label));
             }
@@ -81,6 +77,15 @@ impl OptionFiles {
             origin: "the server's command line".to_owned(),
         }));
         Ok(files)
+    }
+
+    /// What `my_print_defaults` printed for `[highline]`, `[sst]` and the server's groups.
+    pub fn of_output(highline: &[u8], sst: &[u8], server: &[u8]) -> OptionFiles {
+        OptionFiles {
+            highline: items(highline, "[highline]"),
+            sst: items(sst, "[sst]"),
+            server: items(server, "[mysqld] or another group of the server"),
+        }
     }
 
     /// The last mention of an option.
@@ -144,9 +149,9 @@ fn finish(child: Child) -> Result<Vec<u8>> {
 }
 
 /// Reads lines `--key=value` and `--key`; a line of another form continues the value before it.
-fn items(output: Vec<u8>, origin: &str) -> Vec<Item> {
+fn items(output: &[u8], origin: &str) -> Vec<Item> {
     let mut raw: Vec<Vec<u8>> = Vec::new();
-    for line in output.strip_suffix(b"\n").unwrap_or(&output).split(|&b| b == b'\n') {
+    for line in output.strip_suffix(b"\n").unwrap_or(output).split(|&b| b == b'\n') {
         match (line.strip_prefix(b"--"), raw.last_mut()) {
             (Some(option), _) => raw.push(option.to_vec()),
             (None, Some(before)) => {

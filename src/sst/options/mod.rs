@@ -372,4 +372,19 @@ pub(super) mod tests {
             assert!(report.starts_with(says), "{text}: {report}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_output_ends_the_process(
+            own in "(--[a-z-]{0,14}=[ -~]{0,12}\n){0,3}",
+            sst in "(--(sockopt|cpat|rlimit|compressor|encrypt|progress|tca|x)=[ -~]{0,16}\n){0,4}",
+            other in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        ) {
+            let files = OptionFiles::of_output(own.as_bytes(), sst.as_bytes(), &other);
+            if let Err(error) = Settings::resolve(&files, Side::Joiner) {
+                proptest::prop_assert_eq!(error.kind(), Kind::Usage);
+                proptest::prop_assert!(error.sentence().contains(" in ["), "{}", error.sentence());
+            }
+        }
+    }
 }
