@@ -1,6 +1,7 @@
-<<<<<<< HEAD
 //! A file a verb. Each takes what was typed, runs it, and says how it ended.
 
+pub mod certs;
+pub mod check;
 mod demo;
 mod receive;
 mod recover;
@@ -9,7 +10,7 @@ mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cli::{Command, parse};
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
+        Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
+            Ok(worst) => return ExitCode::from(worst),
+            Err(error) => Err(error),
+        },
         Command::Sst(_) => Err(Error::new(Kind::Usage, "not yet")),
     };
     match done {
@@ -58,9 +64,3 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 fn json(result: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(result).map_err(|e| Error::new(Kind::Io, "cannot print the result").because(e))
 }
-=======
-//! One file a verb.
-
-pub mod certs;
-pub mod check;
->>>>>>> tls
