@@ -8,4 +8,4 @@ mod roots;
 
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use path::{PathError, RelPath, RootName};
-pub use roots::{Root, Roots, Scope};
+pub use roots::{Root, Roots, Scope, matches};
