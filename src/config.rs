@@ -17,7 +17,7 @@ use crate::manifest::Checksum;
 use crate::progress::Style;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
-use crate::tree::{RootName, Roots, Rules};
+use crate::tree::{RootName, Roots};
 
 /// This program, as the peer's log names it.
 pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"));
@@ -192,7 +192,6 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::Order> {
     Ok(donor::Order {
         dialler: Dialler { ticket, tls, trust, deadlines: deadlines(&args.deadlines)?, software: SOFTWARE.into() },
         roots: roots(&args.tree)?,
-        rules: Rules::default(),
         lanes,
         compression,
         checksum,

@@ -23,7 +23,7 @@ use crate::position::Position;
 use crate::progress::{Meter, Reporter, follow};
 use crate::stop::Stop;
 use crate::tls::Session;
-use crate::tree::{Found, Roots, Rules, scan};
+use crate::tree::{Found, RootName, Roots, Rules, scan};
 use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds};
 use catalog::Catalog;
 use queue::Queue;
@@ -36,6 +36,8 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     fn freeze(&self) -> Result<()>;
     /// Every chunk has arrived: writing may go on.
     fn release(&self) -> Result<()>;
+    /// What travels, asked before each scan.
+    fn rules(&self) -> Result<Rules>;
 }
 
 /// A server that is stopped, or that the caller froze.
@@ -50,6 +52,10 @@ impl Server for Still {
     fn release(&self) -> Result<()> {
         Ok(())
     }
+
+    fn rules(&self) -> Result<Rules> {
+        Ok(Rules::default())
+    }
 }
 
 /// What a donor is asked to do, every value checked.
@@ -57,7 +63,6 @@ impl Server for Still {
 pub struct Order {
     pub dialler: Dialler,
     pub roots: Roots,
-    pub rules: Rules,
     /// 1 to 64.
     pub lanes: u16,
     pub compression: Compression,
@@ -120,7 +125,7 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
 pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Report> {
-    let (roots, found) = scanned(order.roots.clone(), order.rules.clone()).await.map_err(|e| e.on(Side::Donor))?;
+    let (roots, found) = scanned(order.roots.clone(), Vec::new(), Arc::clone(&server)).await.map_err(|e| e.on(Side::Donor))?;
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
             .on(Side::Donor)
@@ -169,7 +174,7 @@ async fn converse(
         }),
     )
     .await?;
-    let (roots, found) = guarded(control, scanned(order.roots, order.rules)).await?;
+    let (roots, found) = guarded(control, scanned(order.roots, accept.without, Arc::clone(&server))).await?;
     let round = Round { number: 0, entries: found.len() as u64, bytes: found.iter().map(Found::size).sum() };
     control.send(Message::Round(round)).await?;
     let meter = Arc::new(Meter::default());
@@ -267,9 +272,14 @@ fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     })
 }
 
-async fn scanned(mut roots: Roots, rules: Rules) -> Result<(Roots, Vec<Found>)> {
+async fn scanned(
+    mut roots: Roots,
+    without: Vec<RootName>,
+    server: Arc<dyn Server>,
+) -> Result<(Roots, Vec<Found>)> {
     blocking(move || {
-        let found = scan(&mut roots, &rules)?;
+        let mut found = scan(&mut roots, &server.rules()?)?;
+        found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
         Ok((roots, found))
     })
     .await

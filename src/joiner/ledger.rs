@@ -132,6 +132,7 @@ impl Ledger {
             let same = known.meta == meta && known.content == content;
             return if same { Ok(Arc::clone(known)) } else { Err(twice(&path)) };
         }
+        self.places.examine(&path)?;
         if records.len() as u64 >= self.round.entries {
             return Err(Error::new(
                 Kind::Protocol,
@@ -204,10 +205,8 @@ fn twice(path: &RelPath) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::joiner::places::{Owners, open_root};
     use crate::lane::{Batch, Extents, MemberError, unpack};
-    use crate::tree::{Mtime, RootName};
-    use std::collections::HashMap;
+    use crate::tree::Mtime;
 
     fn entry(path: &str, content: Content) -> Entry {
         let meta = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
@@ -215,7 +214,7 @@ mod tests {
     }
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
-        let places = Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners::Ours);
+        let places = crate::joiner::places_for_test(dir);
         Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes }, places)
     }
 
@@ -247,7 +246,7 @@ mod tests {
         assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), CHUNK);
         assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), 0);
         let manifest = ledger.finish().unwrap();
-        let content = std::fs::read(dir.path().join("h")).unwrap();
+        let content = std::fs::read(dir.path().join(".highline/incoming/datadir/h")).unwrap();
         assert_eq!(content, [vec![1; CHUNK as usize], vec![2; 3]].concat());
         let digests = [Checksum::Blake3.digest(&content[..CHUNK as usize]), Checksum::Blake3.digest(&[2; 3])];
         assert_eq!(manifest.items()[2].digest, Some(Checksum::Blake3.fold(&digests)));
@@ -292,7 +291,7 @@ mod tests {
             (error.kind(), error.sentence().as_str()),
             (Kind::Integrity, "datadir/f: the chunk at 0 arrived damaged")
         );
-        assert!(!dir.path().join("f").exists());
+        assert!(!dir.path().join(".highline/incoming/datadir/f").exists());
     }
 
     #[test]

@@ -8,7 +8,8 @@ mod ledger;
 mod places;
 mod preflight;
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufWriter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +18,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use ledger::Ledger;
-pub use places::{Owners, Places, open_root};
+pub use places::{Owners, Places};
 pub use preflight::InstallMode;
 
-use crate::error::{Error, Kind, Result, Side};
-use crate::install::Staging;
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::install::{
+    DirLock, HOME, KeepRules, NEW_MANIFEST, OwnFile, Recovered, Staging, recover, server_holding, spend_old_tree,
+};
 use crate::link::{Control, Deadlines, Door, Guest};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
@@ -31,10 +34,19 @@ use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, serv
 use crate::tree::Roots;
 use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
 
+/// The node that receives: what it adds of its own to the tree that arrived.
+///
+/// Called between the comparison and the switch; may block.
+pub trait Node: Send + Sync + std::fmt::Debug {
+    fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>>;
+}
+
 /// What a joiner is asked to do, every value checked.
 #[derive(Debug)]
 pub struct Order {
     pub roots: Roots,
+    /// First-level names that stay besides the usual ones: patterns as in [`crate::tree::Scope::Names`].
+    pub keep: Vec<String>,
     pub install: InstallMode,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.
@@ -47,8 +59,9 @@ pub struct Order {
     pub lanes: u16,
     /// `None` takes the faster of both on the slower side.
     pub checksum: Option<Checksum>,
-    /// This node's server, when known: `10.11.19-MariaDB`.
-    pub server_version: Option<String>,
+    /// Finds out this node's server, `10.11.19-MariaDB`, while the donor is waited for.
+    pub server_version: Option<std::thread::JoinHandle<Option<String>>>,
+    pub node: Arc<dyn Node>,
     /// This program and its version, for the peer's log.
     pub software: String,
 }
@@ -89,6 +102,7 @@ fn as_text<S: serde::Serializer>(position: &Option<Position>, s: S) -> std::resu
 /// A joiner that listens, and the ticket that leads a donor to it.
 #[derive(Debug)]
 pub struct Waiting {
+    lock: Arc<DirLock>,
     order: Order,
     door: Door,
     ticket: Ticket,
@@ -96,6 +110,7 @@ pub struct Waiting {
 
 /// What the parts of one reception share.
 struct Desk {
+    lock: Arc<DirLock>,
     order: Order,
     guests: mpsc::Receiver<Guest>,
     reporter: Arc<dyn Reporter>,
@@ -103,13 +118,24 @@ struct Desk {
 }
 
 impl Waiting {
-    /// Binds the port and makes the ticket. Needs a runtime.
-    pub fn bind(order: Order) -> Result<Waiting> {
+    /// Takes the data directory for this process alone, finishes an install that was cut short, binds the
+    /// port and makes the ticket. Needs a runtime.
+    pub fn bind(order: Order, reporter: &dyn Reporter) -> Result<Waiting> {
+        if let Some(held) = server_holding(&order.roots)? {
+            return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
+                .remedy("stop the server of this node first"));
+        }
+        let lock = Arc::new(DirLock::take(order.roots.datadir())?);
+        match recover(&lock)? {
+            Recovered::Nothing => {}
+            Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
+            Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
+        }
         let door = Door::bind(order.listen)?;
         let address = Address::new(&order.advertise, door.address().port())
             .map_err(|e| Error::from(e).remedy("name this host as the donor reaches it with --advertise"))?;
         let ticket = Ticket { pin: order.identity.pin(), secret: Secret::generate()?, address };
-        Ok(Waiting { order, door, ticket })
+        Ok(Waiting { lock, order, door, ticket })
     }
 
     pub fn ticket(&self) -> &Ticket {
@@ -121,10 +147,10 @@ impl Waiting {
     /// Dropped before its end it leaves the old tree as it is, except in the middle of the switch,
     /// which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
-        let Waiting { order, door, ticket } = self;
+        let Waiting { lock, order, door, ticket } = self;
         let tls = server_config(&order.identity, order.trust.clone(), &order.policy)?;
         let guests = door.open(tls, order.trust.clone(), ticket.secret, order.deadlines, Arc::clone(&reporter));
-        let mut desk = Desk { order, guests, reporter, meter: Arc::new(Meter::default()) };
+        let mut desk = Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()) };
         let guest = tokio::select! {
             guest = desk.donor() => guest,
             asked = stop.requested() => Err(asked),
@@ -195,66 +221,14 @@ impl Desk {
         let Tree { staging, verified, offer, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
-        let datadir = self.order.roots.datadir().to_path_buf();
-        blocking(move || {
-            staging.sync()?;
-            let path = crate::install::manifest_path(&datadir);
-            let file = std::fs::File::create(&path).map_err(|e| Error::io("cannot write", &path, e))?;
-            verified
-                .manifest()
-                .write(std::io::BufWriter::new(file))
-                .map_err(|e| Error::io("cannot write", &path, e))?;
-            staging.install(&verified)
-        })
-        .await?;
-        let install_seconds = installing.elapsed().as_secs_f64();
-        if control.send(Message::Durable).await.is_ok() {
-            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
-            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
-        }
-        Ok(Outcome::Installed(Box::new(Report {
-            bytes: round.bytes,
-            wire_bytes: self.meter.snapshot().wire,
-            entries: round.entries,
-            seconds: started.elapsed().as_secs_f64(),
-            install_seconds,
-            lanes,
-            checksum,
-            session,
-            position: offer.position,
-            domain: offer.domain,
-        })))
-    }
-
-    /// Everything up to the comparison; nothing outside the staging area is touched.
-    async fn take(&mut self, control: &mut Control) -> Result<Taken> {
-        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
-        if offer.bypass {
-            control.send(Message::Durable).await?;
-            control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
-            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
-        }
-        let order = &mut self.order;
-        preflight::examine(&mut order.roots, &offer, order.install, order.server_version.as_deref())?;
-        let checksum = agree(order.checksum, offer.speeds)?;
-        let lanes = order.lanes.min(offer.lanes).max(1);
-        let roots = order.roots.clone();
-        let staging = blocking(move || Staging::prepare(&roots)).await?;
-        let accept = Accept { checksum, lanes, software: order.software.clone() };
-        control.send(Message::Accept(accept)).await?;
-        let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
-
-        let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
-        let places = Places::new(staging.directories()?.into_iter().collect::<HashMap<_, _>>(), owners);
-        let ledger = Arc::new(Ledger::new(checksum, round, places));
-        self.meter.set_total(round.bytes);
-        let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger).await?;
-        drop(reports);
-
-        let written =
-            Arc::into_inner(ledger).ok_or_else(|| Error::new(Kind::Protocol, "a lane goes on after the end"))?;
+        let (node, manifest) = (Arc::clone(&self.order.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
+        let position = offer.position.clone();
+        let domain = offer.domain;
+        let installed = blocking(move || {
+            let still_used = || Error::new(Kind::Protocol, "a lane goes on after the end");
+        let written = Arc::into_inner(ledger).ok_or_else(still_used)?;
         let verified = blocking(move || written.finish()?.verify(theirs)).await?;
+        let staging = Arc::into_inner(staging).ok_or_else(still_used)?;
         Ok(Taken::Tree(Box::new(Tree { staging, verified, offer, round, lanes })))
     }
 
@@ -330,4 +304,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         Ok(result) => result,
         Err(_) => Err(Error::new(Kind::Io, "a worker thread ended unexpectedly")),
     }
+}
+
+/// The places of an empty staging area in `dir`.
+#[cfg(test)]
+pub(crate) fn places_for_test(dir: &std::path::Path) -> Places {
+    let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
+    let lock = Arc::new(DirLock::take(dir).unwrap());
+    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
+    Places::new(Arc::new(staging), Owners::Ours)
 }

@@ -5,16 +5,18 @@
 //! symlink, so that no path can leave its root, whatever was planted there. (`openat2` would say the
 //! same in one call, but the kernels of some supported distributions lack it.)
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
-use crate::tree::{Metadata, RelPath, RootName};
+use crate::install::Staging;
+use crate::tree::{Metadata, RelPath};
 
 /// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
 /// belongs to the data directory's user there belongs to the data directory's user here.
@@ -38,7 +40,7 @@ impl Owners {
 /// The staging directories of all roots.
 #[derive(Debug)]
 pub struct Places {
-    roots: HashMap<RootName, Arc<OwnedFd>>,
+    staging: Arc<Staging>,
     owners: Owners,
     /// Directories that were opened lately, by path.
     opened: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
@@ -48,9 +50,18 @@ const CACHED: usize = 256;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Places {
-    pub fn new(roots: HashMap<RootName, OwnedFd>, owners: Owners) -> Places {
-        let roots = roots.into_iter().map(|(name, fd)| (name, Arc::new(fd))).collect();
-        Places { roots, owners, opened: Mutex::new(HashMap::new()) }
+    pub fn new(staging: Arc<Staging>, owners: Owners) -> Places {
+        Places { staging, owners, opened: Mutex::new(HashMap::new()) }
+    }
+
+    /// Refuses what the install would refuse later.
+    pub fn examine(&self, path: &RelPath) -> Result<()> {
+        if self.staging.accepts(path) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it")).remedy(
+            "both nodes must name the same directories and files: --root, innodb_data_file_path and the like",
+        ))
     }
 
     /// The directory at `path`, made with its parents when it is missing.
@@ -59,15 +70,15 @@ impl Places {
             return Ok(Arc::clone(open));
         }
         let parent = self.parent(path)?;
-        let name = last(path);
+        let name = self.last(path);
         let failed = |e: Errno| failure("cannot make the directory", path, e);
-        let opened = match rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty()) {
+        let opened = match rustix::fs::openat(&parent, &*name, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => {
-                match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+                match rustix::fs::mkdirat(&parent, &*name, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(failed(error)),
                 }
-                rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty())
+                rustix::fs::openat(&parent, &*name, DIRECTORY, Mode::empty())
             }
             other => other,
         };
@@ -80,6 +91,14 @@ impl Places {
         Ok(opened)
     }
 
+    /// What `path` is called here, in its parent.
+    fn last<'a>(&self, path: &'a RelPath) -> Cow<'a, OsStr> {
+        match path.parent() {
+            Some(_) => Cow::Borrowed(path.beneath().file_name().unwrap_or_default()),
+            None => self.staging.local_name(path),
+        }
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<RelPath, Arc<OwnedFd>>> {
         self.opened.lock().unwrap_or_else(|broken| broken.into_inner())
     }
@@ -87,11 +106,12 @@ impl Places {
     fn parent(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {
         match path.parent() {
             Some(parent) => self.directory(&parent),
-            None => self
-                .roots
-                .get(&path.root())
-                .map(Arc::clone)
-                .ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: the donor did not offer this root"))),
+            None => {
+                let root = self.staging.directory(path.root_str());
+                let root = root.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))?;
+                let root = root.try_clone_to_owned().map_err(|e| failure("cannot open the place of", path, e))?;
+                Ok(Arc::new(root))
+            }
         }
     }
 
@@ -99,7 +119,7 @@ impl Places {
     pub fn create(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(path)?;
-        let file = rustix::fs::openat(&parent, last(path), flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::openat(&parent, &*self.last(path), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| failure("cannot make", path, e))?;
         if size > 0 {
             rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
@@ -133,29 +153,25 @@ impl Places {
 
     pub fn make_symlink(&self, path: &RelPath, target: &[u8], meta: &Metadata) -> Result<()> {
         let failed = |e| failure("cannot make the link", path, e);
-        let (parent, name) = (self.parent(path)?, last(path));
-        rustix::fs::symlinkat(target, &parent, name).map_err(failed)?;
+        let (parent, name) = (self.parent(path)?, self.last(path));
+        rustix::fs::symlinkat(target, &parent, &*name).map_err(failed)?;
         if let Some((user, group)) = self.owners.here(meta) {
             let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-            rustix::fs::chownat(&parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            rustix::fs::chownat(&parent, &*name, user, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         }
-        rustix::fs::utimensat(&parent, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+        rustix::fs::utimensat(&parent, &*name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
 
     /// Another name for a file that has arrived.
     pub fn make_hard_link(&self, path: &RelPath, to: &RelPath) -> Result<()> {
         let failed = |e| failure("cannot make the link", path, e);
         let target = self.parent(to)?;
-        let stat = rustix::fs::statat(&target, last(to), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let stat = rustix::fs::statat(&target, &*self.last(to), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::new(Kind::Protocol, format!("{path}: {to} is not a file to link to")));
         }
-        rustix::fs::linkat(&target, last(to), self.parent(path)?, last(path), AtFlags::empty()).map_err(failed)
+        rustix::fs::linkat(&target, &*self.last(to), self.parent(path)?, &*self.last(path), AtFlags::empty()).map_err(failed)
     }
-}
-
-fn last(path: &RelPath) -> &OsStr {
-    path.beneath().file_name().unwrap_or_default()
 }
 
 fn times(meta: &Metadata) -> Timestamps {
@@ -168,18 +184,6 @@ pub(super) fn failure(doing: &str, path: &RelPath, error: impl Into<std::io::Err
     Error::io(doing, std::path::Path::new(OsStr::from_bytes(path.as_bytes())), error)
 }
 
-/// Opens the directory at `path` to stage things beneath.
-pub fn open_root(path: &std::path::Path) -> Result<OwnedFd> {
-    rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))
-}
-
-impl AsFd for Places {
-    /// Any descriptor of the staging area, for calls that need its filesystem.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.roots.values().next().map_or_else(|| rustix::fs::CWD, |fd| fd.as_fd())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,7 +191,11 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn places(dir: &std::path::Path) -> Places {
-        Places::new(HashMap::from([(RootName::datadir(), open_root(dir).unwrap())]), Owners::Ours)
+        crate::joiner::places_for_test(dir)
+    }
+
+    fn staged(dir: &std::path::Path) -> std::path::PathBuf {
+        dir.join(".highline/incoming/datadir")
     }
 
     fn path(text: &str) -> RelPath {
@@ -207,10 +215,10 @@ mod tests {
         };
         let file = places.create(&path("datadir/a/b/c"), 10).unwrap();
         places.settle(&path("datadir/a/b/c"), &file, &meta).unwrap();
-        let stat = std::fs::metadata(dir.path().join("a/b/c")).unwrap();
+        let stat = std::fs::metadata(staged(dir.path()).join("a/b/c")).unwrap();
         assert_eq!((stat.len(), stat.mode() & 0o7777), (10, 0o640));
         assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_700_000_000, 123_456_789));
-        let parent = std::fs::metadata(dir.path().join("a")).unwrap();
+        let parent = std::fs::metadata(staged(dir.path()).join("a")).unwrap();
         assert_eq!(parent.permissions().mode() & 0o777, 0o700);
     }
 
@@ -220,9 +228,9 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let sentinel = outside.path().join("sentinel");
         std::fs::write(&sentinel, "safe").unwrap();
-        symlink(outside.path(), dir.path().join("door")).unwrap();
-        symlink(&sentinel, dir.path().join("file")).unwrap();
         let places = places(dir.path());
+        symlink(outside.path(), staged(dir.path()).join("door")).unwrap();
+        symlink(&sentinel, staged(dir.path()).join("file")).unwrap();
         for bad in ["datadir/door/x", "datadir/file", "datadir/door/deeper/x"] {
             assert!(places.create(&path(bad), 0).is_err(), "{bad}");
         }
@@ -237,6 +245,6 @@ mod tests {
     fn a_root_that_was_not_offered_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let error = places(dir.path()).create(&path("elsewhere/x"), 0).unwrap_err();
-        assert_eq!(error.sentence(), "elsewhere/x: the donor did not offer this root");
+        assert_eq!(error.sentence(), "elsewhere/x: its root is unknown here");
     }
 }

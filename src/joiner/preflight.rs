@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::places::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
-use crate::tree::{Root, Roots, Scope};
+use crate::tree::{Root, RootName, Roots, Scope};
 use crate::wire::Offer;
 
 /// What becomes of the old tree while the new one arrives: `--install`.
@@ -25,14 +25,25 @@ pub enum InstallMode {
     InPlace,
 }
 
-/// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`.
-pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode, server: Option<&str>) -> Result<()> {
+/// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
+/// returns those that this node has no use for.
+pub(super) fn examine(
+    roots: &mut Roots,
+    offer: &Offer,
+    mode: InstallMode,
+    server: Option<&str>,
+) -> Result<Vec<RootName>> {
     if let (Some(theirs), Some(ours)) = (offer.server_version.as_deref(), server) {
         fits(theirs, ours)?;
     }
     let datadir = stat(roots.datadir())?;
+    let mut without = Vec::new();
     for offered in &offer.roots {
-        if roots.get(offered.name.as_str()).is_some() {
+        if let Some(root) = roots.get(offered.name.as_str()) {
+            // A node that writes no binary log.
+            if root.scope == Scope::Names(Vec::new()) {
+                without.push(offered.name.clone());
+            }
             continue;
         }
         let path = PathBuf::from(OsStr::from_bytes(&offered.path));
@@ -51,9 +62,10 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode, serve
         if !here.is_dir() || here.uid() != datadir.uid() {
             return Err(refuse("here it is no directory of the server's user"));
         }
-        roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed });
+        roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed, stem: None });
     }
-    room(roots, offer, mode)
+    room(roots, offer, mode)?;
+    Ok(without)
 }
 
 fn stat(path: &Path) -> Result<std::fs::Metadata> {
@@ -117,7 +129,6 @@ pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::RootName;
     use crate::wire::{OfferedRoot, Speeds};
 
     fn offer(name: &str, path: &Path, allocated: u64) -> Offer {

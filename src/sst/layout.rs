@@ -114,11 +114,13 @@ impl Given<'_> {
                     name: root_name(&format!("{}-{number}", RootName::INNODB_DATA))?,
                     path: directory.clone(),
                     scope,
+                    stem: None,
                 }),
             }
             number = number.saturating_add(1);
         }
         if let (Some(binlog), Some(root)) = (&binlog, roots.get_mut(RootName::BINLOG)) {
+            root.stem = Some(binlog.base.clone());
             let mut names = vec![format!("{}.#", binlog.base), format!("{}.state", binlog.base)];
             if let (Some(parent), Some(name)) = (binlog.index.parent(), binlog.index.file_name())
                 && parent == binlog.directory

@@ -1,5 +1,9 @@
 //! Which names never travel: what belongs to one node alone.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::path::RootName;
 use super::roots::matches;
 
 /// Names directly beneath a root that belong to a node and not to its data: the provider's state and
@@ -41,17 +45,29 @@ const PRIVATE: &[&str] = &[
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     more: Vec<String>,
+    binlogs: Option<Vec<String>>,
 }
 
 impl Rules {
     /// The standing rules, and `more` patterns of the operator's (see [`super::Scope::Names`]).
     pub fn new(more: Vec<String>) -> Rules {
-        Rules { more }
+        Rules { more, binlogs: None }
     }
 
-    /// Whether an entry called `name` directly beneath a root travels.
-    pub fn travels(&self, name: &[u8]) -> bool {
-        !PRIVATE.iter().any(|pattern| matches(pattern, name)) && !self.more.iter().any(|pattern| matches(pattern, name))
+    /// Of the root `binlog` only these names travel.
+    #[must_use]
+    pub fn with_binlogs(self, names: Vec<String>) -> Rules {
+        Rules { binlogs: Some(names), ..self }
+    }
+
+    /// Whether an entry called `name` directly beneath `root` travels.
+    pub fn travels(&self, root: &RootName, name: &OsStr) -> bool {
+        if let (RootName::BINLOG, Some(only)) = (root.as_str(), &self.binlogs) {
+            return only.iter().any(|known| name == known.as_str());
+        }
+        let name = name.as_bytes();
+        let private = PRIVATE.iter().any(|pattern| matches(pattern, name));
+        !private && !self.more.iter().any(|pattern| matches(pattern, name))
     }
 }
 
@@ -63,10 +79,15 @@ mod tests {
     fn data_travels_and_the_node_stays() {
         let rules = Rules::new(vec!["mine.*".into()]);
         for name in ["ibdata1", "ib_logfile0", "undo001", "aria_log.00000001", "mysql", "binlog.000001", "#rocksdb"] {
-            assert!(rules.travels(name.as_bytes()), "{name}");
+            assert!(rules.travels(&RootName::datadir(), name.as_ref()), "{name}");
         }
         for name in ["grastate.dat", "galera.cache", "server-key.pem", "host.err", "ddl_recovery.log", "mine.x"] {
-            assert!(!rules.travels(name.as_bytes()), "{name}");
+            assert!(!rules.travels(&RootName::datadir(), name.as_ref()), "{name}");
         }
+        let binlog = "binlog".parse().unwrap();
+        let rules = rules.with_binlogs(vec!["b.000002".into()]);
+        assert!(rules.travels(&binlog, "b.000002".as_ref()));
+        assert!(!rules.travels(&binlog, "b.000001".as_ref()));
+        assert!(!rules.travels(&binlog, "b.index".as_ref()));
     }
 }

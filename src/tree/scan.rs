@@ -76,7 +76,11 @@ pub fn scan(roots: &mut Roots, rules: &Rules) -> Result<Vec<Found>> {
 
 /// Where an entry of the donor's tree lies. `None` when its root is not one of `roots`.
 pub fn locate(roots: &Roots, path: &RelPath) -> Option<PathBuf> {
-    roots.get(path.root_str()).map(|root| root.path.join(path.beneath()))
+    let root = roots.get(path.root_str())?;
+    match path.parent() {
+        Some(_) => Some(root.path.join(path.beneath())),
+        None => Some(root.path.join(root.local_name(path.first()))),
+    }
 }
 
 struct Scan<'a> {
@@ -92,13 +96,12 @@ impl Scan<'_> {
     fn root(&mut self, directory: &Path) -> Result<()> {
         for name in list(directory)? {
             let nested = self.roots.iter().any(|root| root.path == directory.join(&name));
-            if nested || !self.rules.travels(name.as_bytes()) {
+            let Some(owner) = self.roots.owner(directory, &name) else { continue };
+            if nested || !self.rules.travels(&owner.name, &name) {
                 continue;
             }
-            if let Some(owner) = self.roots.owner(directory, &name) {
-                let owner = owner.name.clone();
-                self.entry(&owner, name.as_bytes(), &directory.join(&name))?;
-            }
+            let (owner, called) = (owner.name.clone(), owner.wire_name(&name).into_owned());
+            self.entry(&owner, called.as_bytes(), &directory.join(&name))?;
         }
         Ok(())
     }
@@ -121,7 +124,7 @@ impl Scan<'_> {
                 let name: RootName = format!("external-{number}").parse().map_err(|e| {
                     Error::new(Kind::Limit, "too many directories outside the data directory").because(e)
                 })?;
-                self.roots.push(Root { name: name.clone(), path: directory.to_path_buf(), scope: Scope::Listed });
+                self.roots.push(Root { name: name.clone(), path: directory.to_path_buf(), scope: Scope::Listed, stem: None });
                 name
             }
         };
