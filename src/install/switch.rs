@@ -21,7 +21,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
 use super::ground::Ground;
@@ -73,9 +73,8 @@ struct Place {
     home: Dir,
     previous: Dir,
     incoming: Dir,
-    /// Where exchanges that take several steps hold what was in place.
-    old_aside: Dir,
-    new_aside: Dir,
+    /// Holds second names, to rename them over others where the filesystem cannot exchange.
+    aside: Dir,
     /// What the path of one of our symlinks ends in, but for the name.
     through: PathBuf,
     /// The same, as a path that leads there.
@@ -102,21 +101,10 @@ impl<'a> Switch<'a> {
             let incoming = home.child(INCOMING)?.child(name)?;
             let previous = home.make(PREVIOUS)?.make(name)?;
             let aside = home.make(ASIDE)?.make(name)?;
-            let (old_aside, new_aside) = (aside.make("old")?, aside.make("new")?);
             let through = Path::new(HOME).join(LIVE).join(name);
             let local = root.path == ground.roots.datadir();
             let target = if local { through.clone() } else { ground.roots.datadir().join(&through) };
-            places.push(Place {
-                root: root.clone(),
-                dir,
-                home,
-                previous,
-                incoming,
-                old_aside,
-                new_aside,
-                through,
-                target,
-            });
+            places.push(Place { root: root.clone(), dir, home, previous, incoming, aside, through, target });
         }
         Ok(Switch { ground, home, places })
     }
@@ -178,14 +166,14 @@ impl<'a> Switch<'a> {
         let live = self.live()?;
         if live != to {
             for place in &self.places {
-                place.settle_all()?;
+                place.settle()?;
                 self.park(place, live)?;
             }
             self.sync()?;
             self.flip(to)?;
         }
         for place in &self.places {
-            place.settle_all()?;
+            place.settle()?;
             place.put(to)?;
         }
         self.sync()
@@ -207,7 +195,7 @@ impl<'a> Switch<'a> {
 
     fn sync(&self) -> Result<()> {
         for place in &self.places {
-            for dir in [&place.dir, &place.home, &place.previous, &place.incoming, &place.old_aside, &place.new_aside] {
+            for dir in [&place.dir, &place.home, &place.previous, &place.incoming, &place.aside] {
                 dir.sync()?;
             }
         }
@@ -287,6 +275,7 @@ impl Place {
                 self.exchange(side, name)
             }
             (Link | Missing, Link) => entries.remove(name),
+            (Missing, Real(FileType::Directory)) => self.dir.symlink(name, &self.target.join(name)),
             (Link | Missing, Missing | Real(_)) => Ok(()),
         }
     }
@@ -311,56 +300,42 @@ impl Place {
         Ok(())
     }
 
-    /// Trades `name` in place with `name` among the side's entries.
+    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
     ///
     /// Where the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at each
-    /// moment; a directory is away between two renames.
+    /// moment; a directory is away between two steps.
     fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
         if self.dir.exchange(name, entries)? {
             return Ok(());
         }
-        let directory = Real(FileType::Directory);
-        if self.thing(&self.dir, name)? == directory || self.thing(entries, name)? == directory {
-            self.dir.rename(name, self.aside(side), name)?;
-        } else {
-            self.dir.hard_link(name, self.aside(side))?;
-        }
-        self.settle(side, name)
-    }
-
-    /// Goes on with an exchange of which the first step is done: what was in place is aside.
-    fn settle(&self, side: Side, name: &OsStr) -> Result<()> {
-        let (entries, aside) = (self.entries(side), self.aside(side));
-        if entries.stat_of(name)?.is_some() {
-            let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-            match (self.dir.stat_of(name)?, aside.stat_of(name)?) {
-                (Some(place), Some(aside)) if !same(&place, &aside) => {
-                    let path = self.dir.join(name);
-                    let what = format!("{} was made by somebody else during the switch", Printable::path(&path));
-                    let first = Printable::path(self.aside(side).path());
-                    return Err(Error::new(Kind::Changed, what)
-                        .remedy(format!("move it away and run highline recover; the first one is in {first}")));
-                }
-                _ => entries.rename(name, &self.dir, name)?,
+        match (self.thing(&self.dir, name)?, self.thing(entries, name)?) {
+            (Link, Real(FileType::Directory)) => {
+                self.dir.remove(name)?;
+                entries.rename(name, &self.dir, name)
+            }
+            (Link, _) => {
+                entries.hard_link(name, &self.aside)?;
+                self.aside.rename(name, &self.dir, name)
+            }
+            (Real(FileType::Directory), _) => {
+                entries.remove(name)?;
+                self.dir.rename(name, entries, name)?;
+                self.dir.symlink(name, &self.target.join(name))
+            }
+            _ => {
+                entries.remove(name)?;
+                self.dir.hard_link(name, entries)?;
+                self.aside.symlink(name, &self.target.join(name))?;
+                self.aside.rename(name, &self.dir, name)
             }
         }
-        aside.rename(name, entries, name)
     }
 
-    fn aside(&self, side: Side) -> &Dir {
-        match side {
-            Side::Old => &self.old_aside,
-            Side::New => &self.new_aside,
-        }
-    }
-
-    /// Finishes exchanges that were broken off where the filesystem cannot do them in one step.
-    fn settle_all(&self) -> Result<()> {
-        for side in [Side::Old, Side::New] {
-            for name in self.aside(side).names()? {
-                self.settle(side, &name)?;
-            }
+    /// Removes the second names that a broken exchange left.
+    fn settle(&self) -> Result<()> {
+        for name in self.aside.names()? {
+            self.aside.remove(name)?;
         }
         Ok(())
     }
