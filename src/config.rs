@@ -11,13 +11,16 @@ use std::time::{Duration, SystemTime};
 use crate::cli::{DeadlineArgs, IdentityArgs, LaneArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
 use crate::donor::{self, Compression};
 use crate::error::{Error, Kind, Result};
+use crate::install::OwnFile;
 use crate::joiner::{self, InstallMode};
 use crate::link::{Deadlines, Dialler};
 use crate::manifest::Checksum;
 use crate::progress::Style;
+use crate::sst::grastate::Grastate;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
 use crate::tree::{RootName, Roots};
+use crate::wire::Offer;
 
 /// This program, as the peer's log names it.
 pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"));
@@ -221,9 +224,27 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::Order> {
         deadlines: Deadlines { arrival, ..deadlines(&args.deadlines)? },
         lanes: MAX_LANES,
         checksum: checksum(&args.checksum)?,
+        keep: Vec::new(),
         server_version: None,
+        node: Arc::new(Seeded),
         software: SOFTWARE.into(),
     })
+}
+
+/// A node that is seeded by hand: it starts from the donor's position, by IST.
+#[derive(Debug)]
+struct Seeded;
+
+impl joiner::Node for Seeded {
+    fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>> {
+        let Some(position) = offer.position.clone() else { return Ok(Vec::new()) };
+        Ok(vec![OwnFile {
+            root: RootName::datadir(),
+            name: Grastate::NAME.into(),
+            content: Grastate::for_joiner(position).to_string().into_bytes(),
+            mode: 0o660,
+        }])
+    }
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr> {

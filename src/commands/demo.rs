@@ -13,7 +13,7 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, Still};
 use crate::error::{Error, Kind, Result};
-use crate::install::manifest_path;
+use crate::install::{HOME, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
 use crate::manifest::Manifest;
 use crate::progress::{Quiet, Style, bytes};
@@ -37,7 +37,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let (sent, received) = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
         let joiner = config::joiner(&receive_args(&to))?;
-        let waiting = Waiting::bind(joiner)?;
+        let waiting = Waiting::bind(joiner, &Quiet)?;
         let ticket = waiting.ticket().clone();
         let donor = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
@@ -47,7 +47,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let Outcome::Installed(received) = received else {
         return Err(Error::new(Kind::Protocol, "the demonstration ended without an installed tree"));
     };
-    let manifest = manifest_path(&to);
+    let manifest = to.join(HOME).join(MANIFEST);
     let file = fs::File::open(&manifest).map_err(|e| Error::io("cannot open", &manifest, e))?;
     let manifest = Manifest::read(std::io::BufReader::new(file))?;
     let faults = verify::faults(&manifest, &config::roots(&tree(&to))?)?;

@@ -16,7 +16,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        let waiting = Waiting::bind(order)?;
+        let waiting = Waiting::bind(order, &*reporter)?;
         let ticket = waiting.ticket().reveal();
         writeln!(std::io::stdout(), "{}", *ticket)
             .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;

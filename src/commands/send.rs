@@ -7,7 +7,8 @@ use super::{block_on, json};
 use crate::cli::SendArgs;
 use crate::config;
 use crate::donor::{self, Still};
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::install::server_holding;
 use crate::progress::{Style, bytes};
 use crate::sst::grastate::Grastate;
 use crate::stop::Stop;
@@ -16,6 +17,13 @@ use crate::tls::Ticket;
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
     let mut order = config::donor(args, ticket)?;
+    if !args.live
+        && let Some(held) = server_holding(&order.roots)?
+    {
+        return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
+            .on(Side::Donor)
+            .remedy("stop it first, or freeze it and say --live"));
+    }
     let reporter = Style::from(args.talk.progress).reporter();
     let state = Grastate::read(order.roots.datadir())?;
     order.position = state.map(|state| state.position).filter(|position| position.is_known());

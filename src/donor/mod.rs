@@ -125,7 +125,8 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
 pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Report> {
-    let (roots, found) = scanned(order.roots.clone(), Vec::new(), Arc::clone(&server)).await.map_err(|e| e.on(Side::Donor))?;
+    let (roots, found) =
+        scanned(order.roots.clone(), Vec::new(), Arc::clone(&server)).await.map_err(|e| e.on(Side::Donor))?;
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
             .on(Side::Donor)
@@ -272,11 +273,7 @@ fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     })
 }
 
-async fn scanned(
-    mut roots: Roots,
-    without: Vec<RootName>,
-    server: Arc<dyn Server>,
-) -> Result<(Roots, Vec<Found>)> {
+async fn scanned(mut roots: Roots, without: Vec<RootName>, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
     blocking(move || {
         let mut found = scan(&mut roots, &server.rules()?)?;
         found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));

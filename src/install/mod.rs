@@ -19,5 +19,5 @@ mod tests;
 pub use keep::{HOME, KeepRules, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
 pub use space::{Filesystem, space};
-pub use staging::{Installed, OwnFile, Recovered, Staging, recover};
+pub use staging::{Installed, OwnFile, Recovered, Staging, recover, spend_old_tree};
 pub use switch::{MANIFEST, NEW_MANIFEST};

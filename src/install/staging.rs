@@ -91,7 +91,10 @@ impl Staging {
     /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
     /// install refuses the tree otherwise, so ask before it is sent.
     pub fn accepts(&self, path: &RelPath) -> bool {
-        self.ground.roots.get(path.root_str()).is_some_and(|root| self.ground.switches(root, &root.local_name(path.first())))
+        self.ground
+            .roots
+            .get(path.root_str())
+            .is_some_and(|root| self.ground.switches(root, &root.local_name(path.first())))
     }
 
     /// Makes all that is staged durable: `syncfs`, once for each filesystem.
@@ -114,8 +117,12 @@ impl Staging {
     /// # Errors
     /// On a failure the old tree is back in place, and what was staged is still staged. When the way
     /// back fails too, both errors are told and the journal remains for `recover`.
-    pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
+    pub fn install(self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
         let _evidence = verified;
+        self.switch(own)
+    }
+
+    fn switch(mut self, own: &[OwnFile]) -> Result<Installed> {
         for file in own {
             let place = self.place(file.root.as_str());
             match (place, file.name.to_str()) {
@@ -142,6 +149,12 @@ impl Staging {
             done => Ok(Installed { leftover: done.err() }),
         }
     }
+}
+
+/// Removes the old tree, so that there is room for a new one: for `--install inplace`. Crash-safe like an
+/// install, for it is one, of an empty tree.
+pub fn spend_old_tree(lock: &Arc<DirLock>, roots: &Roots, keep: &KeepRules) -> Result<Installed> {
+    Staging::prepare(Arc::clone(lock), roots, keep.clone())?.switch(&[])
 }
 
 fn plain(name: &OsStr) -> bool {

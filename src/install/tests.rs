@@ -1,10 +1,10 @@
 //! The process is ended, or fails, at every step of a switch; the tree must be wholly old or wholly new.
 
-use std::sync::Arc;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::failpoint::{Plan, arm, is_crash, set_without_exchange, steps};
 use super::*;
@@ -177,7 +177,7 @@ impl Joiner {
         staging
     }
 
-    fn install(&self, staging: Staging<'_>, plan: Plan) -> Result<Installed> {
+    fn install(&self, staging: Staging, plan: Plan) -> Result<Installed> {
         let own = OwnFile {
             root: RootName::datadir(),
             name: "grastate.dat".into(),

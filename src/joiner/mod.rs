@@ -225,7 +225,69 @@ impl Desk {
         let position = offer.position.clone();
         let domain = offer.domain;
         let installed = blocking(move || {
-            let still_used = || Error::new(Kind::Protocol, "a lane goes on after the end");
+            let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
+            written.map_err(|e| Error::io("cannot write", &manifest, e))?;
+            let own = node.own_files(&offer)?;
+            staging.install(verified, &own)
+        })
+        .await?;
+        if let Some(leftover) = installed.leftover {
+            self.reporter.warn(&format!("the old tree could not be removed: {}", leftover.sentence()));
+        }
+        let install_seconds = installing.elapsed().as_secs_f64();
+        if control.send(Message::Durable).await.is_ok() {
+            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
+            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
+        }
+        Ok(Outcome::Installed(Box::new(Report {
+            bytes: round.bytes,
+            wire_bytes: self.meter.snapshot().wire,
+            entries: round.entries,
+            seconds: started.elapsed().as_secs_f64(),
+            install_seconds,
+            lanes,
+            checksum,
+            session,
+            position,
+            domain,
+        })))
+    }
+
+    /// Everything up to the comparison; nothing outside the staging area is touched.
+    async fn take(&mut self, control: &mut Control) -> Result<Taken> {
+        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
+        if offer.bypass {
+            control.send(Message::Durable).await?;
+            control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
+            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
+        }
+        let order = &mut self.order;
+        let version = order.server_version.take().and_then(|asked| asked.join().ok().flatten());
+        let without = preflight::examine(&mut order.roots, &offer, order.install, version.as_deref())?;
+        let checksum = agree(order.checksum, offer.speeds)?;
+        let lanes = order.lanes.min(offer.lanes).max(1);
+        let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
+        let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
+        let staging = blocking(move || {
+            if spend && let Some(leftover) = spend_old_tree(&lock, &roots, &keep)?.leftover {
+                return Err(leftover);
+            }
+            Staging::prepare(lock, &roots, keep)
+        });
+        let staging = Arc::new(staging.await?);
+        let accept = Accept { checksum, lanes, without, software: order.software.clone() };
+        control.send(Message::Accept(accept)).await?;
+        let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
+
+        let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
+        let places = Places::new(Arc::clone(&staging), owners);
+        let ledger = Arc::new(Ledger::new(checksum, round, places));
+        self.meter.set_total(round.bytes);
+        let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
+        let theirs = self.gather(control, &ledger).await?;
+        drop(reports);
+
+        let still_used = || Error::new(Kind::Protocol, "a lane goes on after the end");
         let written = Arc::into_inner(ledger).ok_or_else(still_used)?;
         let verified = blocking(move || written.finish()?.verify(theirs)).await?;
         let staging = Arc::into_inner(staging).ok_or_else(still_used)?;

@@ -59,9 +59,8 @@ impl Places {
         if self.staging.accepts(path) {
             return Ok(());
         }
-        Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it")).remedy(
-            "both nodes must name the same directories and files: --root, innodb_data_file_path and the like",
-        ))
+        Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))
+            .remedy("both nodes must name the same directories and files: --root, innodb_data_file_path and the like"))
     }
 
     /// The directory at `path`, made with its parents when it is missing.
@@ -108,7 +107,8 @@ impl Places {
             Some(parent) => self.directory(&parent),
             None => {
                 let root = self.staging.directory(path.root_str());
-                let root = root.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))?;
+                let root =
+                    root.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))?;
                 let root = root.try_clone_to_owned().map_err(|e| failure("cannot open the place of", path, e))?;
                 Ok(Arc::new(root))
             }
@@ -170,7 +170,8 @@ impl Places {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::new(Kind::Protocol, format!("{path}: {to} is not a file to link to")));
         }
-        rustix::fs::linkat(&target, &*self.last(to), self.parent(path)?, &*self.last(path), AtFlags::empty()).map_err(failed)
+        rustix::fs::linkat(&target, &*self.last(to), self.parent(path)?, &*self.last(path), AtFlags::empty())
+            .map_err(failed)
     }
 }
 

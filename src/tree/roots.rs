@@ -67,7 +67,8 @@ impl Roots {
         let absolute =
             |path: &Path| std::path::absolute(datadir.join(path)).map_err(|e| Error::io("cannot resolve", path, e));
         let datadir = absolute(datadir)?;
-        let mut roots = vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole, stem: None }];
+        let mut roots =
+            vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole, stem: None }];
         for (name, patterns) in STANDARD {
             let name: RootName = name.parse().map_err(|e| Error::new(Kind::Usage, *name).because(e))?;
             let path = paths.get(&name).map_or(Ok(datadir.clone()), |path| absolute(path))?;
@@ -179,11 +180,11 @@ mod tests {
         let mut roots = Roots::new(Path::new("/data"), &BTreeMap::new()).unwrap();
         let root = roots.get_mut(RootName::BINLOG).unwrap();
         root.stem = Some("db1-bin".into());
-        assert_eq!(root.wire_name("db1-bin.000007".as_ref()), "binlog.000007");
-        assert_eq!(root.local_name("binlog.000007".as_ref()), "db1-bin.000007");
-        assert_eq!(root.wire_name("db1-binx".as_ref()), "db1-binx");
+        assert_eq!(*root.wire_name("db1-bin.000007".as_ref()), *OsStr::new("binlog.000007"));
+        assert_eq!(*root.local_name("binlog.000007".as_ref()), *OsStr::new("db1-bin.000007"));
+        assert_eq!(*root.wire_name("db1-binx".as_ref()), *OsStr::new("db1-binx"));
         root.stem = None;
-        assert_eq!(root.local_name("binlog.000007".as_ref()), "binlog.000007");
+        assert_eq!(*root.local_name("binlog.000007".as_ref()), *OsStr::new("binlog.000007"));
     }
 
     #[test]

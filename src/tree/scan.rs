@@ -124,7 +124,12 @@ impl Scan<'_> {
                 let name: RootName = format!("external-{number}").parse().map_err(|e| {
                     Error::new(Kind::Limit, "too many directories outside the data directory").because(e)
                 })?;
-                self.roots.push(Root { name: name.clone(), path: directory.to_path_buf(), scope: Scope::Listed, stem: None });
+                self.roots.push(Root {
+                    name: name.clone(),
+                    path: directory.to_path_buf(),
+                    scope: Scope::Listed,
+                    stem: None,
+                });
                 name
             }
         };

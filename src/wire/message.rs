@@ -208,7 +208,12 @@ mod tests {
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
             }),
-            Message::Accept(Accept { checksum: Checksum::Blake3, lanes: 4, without: vec![], software: "highline 0.1.0".into() }),
+            Message::Accept(Accept {
+                checksum: Checksum::Blake3,
+                lanes: 4,
+                without: vec![],
+                software: "highline 0.1.0".into(),
+            }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6 }),
             Message::Seal { entries: 5, digest },
             Message::Verified,
