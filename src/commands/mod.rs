@@ -6,6 +6,7 @@ mod demo;
 mod receive;
 mod recover;
 mod send;
+mod sst;
 mod verify;
 
 use std::ffi::OsString;
@@ -38,7 +39,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(worst) => return ExitCode::from(worst),
             Err(error) => Err(error),
         },
-        Command::Sst(_) => Err(Error::new(Kind::Usage, "not yet")),
+        Command::Sst(args) => return sst::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

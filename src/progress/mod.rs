@@ -7,6 +7,7 @@ mod json;
 mod lines;
 mod meter;
 mod quiet;
+mod server_log;
 mod terminal;
 
 use std::io::IsTerminal;
@@ -17,6 +18,7 @@ pub use json::Json;
 pub use lines::Lines;
 pub use meter::{Follow, Meter, Snapshot, bytes, follow, seconds};
 pub use quiet::{Quiet, Recorder};
+pub use server_log::ServerLog;
 pub use terminal::Terminal;
 
 /// Where a transfer's words go.
