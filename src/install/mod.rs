@@ -10,6 +10,8 @@ mod ground;
 mod journal;
 mod keep;
 mod lock;
+#[cfg(test)]
+mod server_tests;
 mod space;
 mod staging;
 mod switch;
