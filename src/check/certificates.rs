@@ -32,6 +32,16 @@ impl Need {
         Need { server: true, ..Need::default() }
     }
 
+    /// The joiner's end of a transfer: a server, under the addresses that other nodes dial.
+    pub fn joiner(node: &Node, names_count: bool) -> Need {
+        Need { client: false, ..Need::both(node, names_count) }
+    }
+
+    /// The donor's end of a transfer: a client.
+    pub fn donor() -> Need {
+        Need { client: true, ..Need::default() }
+    }
+
     /// Server and client in turn, under the addresses that other nodes dial.
     pub fn both(node: &Node, names_count: bool) -> Need {
         Need { server: true, client: true, names: node.addresses(), names_count }

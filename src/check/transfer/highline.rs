@@ -3,7 +3,7 @@
 use super::{HERE, check_script};
 use crate::check::certificates::{Materials, Need};
 use crate::check::node::paths;
-use crate::check::options::{Given, Group};
+use crate::check::options::Group;
 use crate::check::replication::provider_option;
 use crate::check::{Level, Node, Report};
 use crate::error::Printable;
@@ -23,7 +23,7 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
         );
     }
     let options = &node.options;
-    let [ca, capath, cert, key] = files(node);
+    let [ca, capath, cert, _] = files(node, "server");
     let has_ca = ca.is_some() || capath.is_some();
     let encrypt = options.first(&[Group::Sst, Group::Server], "encrypt").map(|given| given.value);
     let mode = match options.first(&GROUPS, "ssl-mode") {
@@ -75,36 +75,35 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
         Some(own) => paths([Some(own)]),
         None => paths(crls),
     };
-    let cas = if verifies { paths([ca, capath]) } else { Vec::new() };
-    materials.add(
-        "state transfer",
-        cert,
-        key,
-        cas,
-        if verifies { crls } else { Vec::new() },
-        Need::both(node, mode == "VERIFY_IDENTITY"),
-    );
+    let crls = if verifies { crls } else { Vec::new() };
+    let needs = [("server", Need::joiner(node, mode == "VERIFY_IDENTITY")), ("client", Need::donor())];
+    for (role, need) in needs {
+        let [ca, capath, cert, key] = files(node, role);
+        let cas = if verifies { paths([ca, capath]) } else { Vec::new() };
+        materials.add("state transfer", cert, key, cas, crls.clone(), need);
+    }
 }
 
 fn replication_is_encrypted(node: &Node) -> bool {
     provider_option(node, "socket.ssl_key").is_some()
 }
 
-/// CA, CA directory, certificate, key: from `[highline]`, `t…` in `[sst]`, `ssl-…`, then Galera's.
-fn files(node: &Node) -> [Option<&str>; 4] {
+/// CA, CA directory, certificate, key: from `[highline]`, the role's own, `t…` in `[sst]`, `ssl-…`, then Galera's.
+fn files<'a>(node: &'a Node, role: &str) -> [Option<&'a str>; 4] {
     let options = &node.options;
-    let value = |given: Option<Given<'_>>| given.is_some();
-    let has_t = PARTS.iter().any(|part| value(options.first(&[Group::Sst], &format!("t{part}"))));
+    let general = |name: &str| options.first(&[Group::Sst, Group::Server], name).map(|given| given.value);
+    let has_t = PARTS.iter().any(|part| options.get(Group::Sst, &format!("t{part}")).is_some());
     PARTS.map(|part| {
-        options.get(Group::Highline, part).or_else(|| options.get(Group::Sst, &format!("t{part}"))).or_else(|| {
-            match has_t {
+        options
+            .get(Group::Highline, part)
+            .or_else(|| general(&format!("ssl-{role}-{part}")))
+            .or_else(|| options.get(Group::Sst, &format!("t{part}")))
+            .or_else(|| match has_t {
                 true => None,
-                false => options
-                    .first(&[Group::Sst, Group::Server], &format!("ssl-{part}"))
-                    .map(|given| given.value)
-                    .or_else(|| provider_option(node, &format!("socket.ssl_{part}"))),
-            }
-        })
+                false => {
+                    general(&format!("ssl-{part}")).or_else(|| provider_option(node, &format!("socket.ssl_{part}")))
+                }
+            })
     })
 }
 

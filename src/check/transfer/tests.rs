@@ -291,6 +291,8 @@ fn faults_of_certificates_are_found_before_a_transfer() {
     assert!(report.to_string().contains("days left\n           -> renew it"), "{report}");
     late.now += std::time::Duration::from_secs(280 * 86_400);
     assert!(check(&late).to_string().contains(" expired on "));
+    let role = highline.replace("[sst]", "ssl_client_cert=/donor.pem\nssl_client_key=/donor.pem\n[sst]");
+    said(&role, Level::Error, "cannot open the certificate file /donor.pem");
     let other = AuthorityDir::new(host.dir.path().join("other"));
     other.create("Other CA", 30, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
     std::fs::copy(other.ca_file(), at("ca.pem")).unwrap();
