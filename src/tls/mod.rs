@@ -15,9 +15,11 @@ pub mod identity;
 pub mod pem;
 pub mod pin;
 pub mod policy;
+pub mod proof;
 pub mod refusal;
 pub mod safe_file;
 pub mod session;
+pub mod ticket;
 pub mod verification;
 
 pub use authorities::Authorities;
@@ -28,6 +30,7 @@ pub use pin::Pin;
 pub use policy::Policy;
 pub use refusal::{explain, explain_io};
 pub use session::Session;
+pub use ticket::{Address, Secret, Ticket, TicketError};
 pub use verification::Trust;
 
 #[cfg(test)]

@@ -1,0 +1,10 @@
+//! What the integration tests share: real servers, load on them, and bounded commands.
+#![allow(dead_code, reason = "a fixture offers more than today's tests use")]
+
+pub mod block;
+pub mod cluster;
+pub mod command;
+pub mod load;
+pub mod node;
+pub mod scripts;
+pub mod template;
