@@ -23,15 +23,11 @@
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
-<<<<<<< HEAD
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod donor;
-=======
-pub mod check;
-pub mod commands;
->>>>>>> tls
 pub mod error;
 pub mod install;
 pub mod joiner;

@@ -67,15 +67,16 @@ impl Materials {
     pub fn add(
         &mut self,
         used_by: &'static str,
-        cert: Option<&str>,
-        key: Option<&str>,
+        cert: Option<&(impl AsRef<Path> + ?Sized)>,
+        key: Option<&(impl AsRef<Path> + ?Sized)>,
         cas: Vec<PathBuf>,
         crls: Vec<PathBuf>,
         need: Need,
     ) {
         // A file that is named alone holds both.
+        let (cert, key) = (cert.map(AsRef::as_ref), key.map(AsRef::as_ref));
         let (Some(cert), Some(key)) = (cert.or(key), key.or(cert)) else { return };
-        let (cert, key) = (PathBuf::from(cert), PathBuf::from(key));
+        let (cert, key): (PathBuf, PathBuf) = (cert.to_owned(), key.to_owned());
         let same =
             |known: &&mut Material| known.cert == cert && known.key == key && known.cas == cas && known.crls == crls;
         if let Some(known) = self.0.iter_mut().find(same) {

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::check::node::paths;
-use crate::check::options::{Defaults, Options};
+use crate::check::options::Options;
 use crate::check::{Node, Report, check, peer};
 use crate::error::{Error, Kind, Result};
+use crate::sst::args::Defaults;
 use crate::tls::{Authorities, Identity};
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
-<<<<<<< HEAD
 //! A file a verb. Each takes what was typed, runs it, and says how it ended.
 
+pub mod certs;
+pub mod check;
 mod demo;
 mod receive;
 mod recover;
@@ -58,9 +59,3 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 fn json(result: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(result).map_err(|e| Error::new(Kind::Io, "cannot print the result").because(e))
 }
-=======
-//! One file a verb.
-
-pub mod certs;
-pub mod check;
->>>>>>> tls

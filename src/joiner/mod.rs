@@ -200,7 +200,10 @@ impl Desk {
             staging.sync()?;
             let path = crate::install::manifest_path(&datadir);
             let file = std::fs::File::create(&path).map_err(|e| Error::io("cannot write", &path, e))?;
-            verified.manifest().write(std::io::BufWriter::new(file)).map_err(|e| Error::io("cannot write", &path, e))?;
+            verified
+                .manifest()
+                .write(std::io::BufWriter::new(file))
+                .map_err(|e| Error::io("cannot write", &path, e))?;
             staging.install(&verified)
         })
         .await?;

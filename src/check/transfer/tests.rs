@@ -100,7 +100,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ),
         ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
         ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
-        ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt in [sst]=4 is for mariabackup: rsync ignores it"),
+        ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt=4 is for mariabackup: rsync ignores it"),
         (
             "[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
             &[],
@@ -220,7 +220,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\n[sst]\nssl-mode=DISABLED\n",
             &[],
             Level::Error,
-            "refuses to copy a database in the clear",
+            "DISABLED would let a copy of the whole database cross the network in the clear",
         ),
         (
             "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\n",
@@ -230,10 +230,17 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ),
         ("wsrep_sst_method=highline\n[sst]\nencrypt=1\n", &[], Level::Error, "a shared symmetric key is not supported"),
         (
+            "wsrep_sst_method=highline\n[sst]\ntcrt=/x\n",
+            &[],
+            Level::Warning,
+            "tcrt in [sst] is not known and has no effect; did you mean tcert?",
+        ),
+        ("wsrep_sst_method=highline\n[highline]\nlane=4\n", &[], Level::Error, "lane in [highline] is not known"),
+        (
             "wsrep_sst_method=highline\ntls_version=TLSv1.2\n",
             &[],
             Level::Note,
-            "so transfers do not follow tls-version in [mysqld]",
+            "so transfers do not follow tls-version of the server's groups",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nssl-cipher=AES128-SHA\n",
@@ -254,7 +261,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
 #[test]
 fn a_node_that_certs_set_up_has_no_fault() {
     let host = Host::new();
-    let text = format!("{FILES}{GALERA}wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_IDENTITY\n");
+    let text = format!("{FILES}{GALERA}wsrep_sst_method=highline\n[highline]\nssl-mode=VERIFY_IDENTITY\n");
     let mut node = host.node(&text, &[]);
     // The server itself is asked for its version.
     node.path = std::env::join_paths(
