@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::commands::certs::CertsArgs;
+use crate::commands::check::CheckArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
@@ -30,6 +32,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Finish or undo an installation that was cut short
     Recover(RecoverArgs),
+    /// Make and show certificates for all traffic of a cluster
+    Certs(CertsArgs),
+    /// Examine this node's configuration: is every kind of traffic secured?
+    Check(CheckArgs),
     /// Be called by the database server (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),

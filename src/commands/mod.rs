@@ -10,7 +10,7 @@ mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cli::{Command, parse};
 use crate::error::{Error, Kind, Result};
@@ -33,6 +33,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
+        Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
+            Ok(worst) => return ExitCode::from(worst),
+            Err(error) => Err(error),
+        },
         Command::Sst(_) => Err(Error::new(Kind::Usage, "not yet")),
     };
     match done {
