@@ -17,9 +17,11 @@ use crate::tls::{Authorities, Identity};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-It reads the option files as the server does, and looks at certificates, programs and free space. It changes
-nothing, and opens nothing that the server holds. Run it as the server's user (or as root), so that it may read
-the keys. Exit code: 0 all is well, 1 there are warnings, 2 there are errors; others: the check itself failed.")]
+It reads the option files as the server does, and looks at certificates,
+programs and free space. It changes nothing, and opens nothing that the server
+holds. Run it as the server's user or as root, so that it may read the keys.
+
+Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
 pub struct CheckArgs {
     /// Read only this option file
     #[arg(long, value_name = "FILE")]

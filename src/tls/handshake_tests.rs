@@ -376,6 +376,21 @@ fn a_joiner_with_an_authority_demands_a_certificate() {
 }
 
 #[test]
+fn without_names_a_joiner_takes_any_donor_of_the_chain_and_a_donor_takes_nobody() {
+    let ca = Ca::new("Lab CA");
+    let (donor, joiner) = (ca.node("node2", &["node2.lab.example"]), ca.node("node1", &["node1.lab.example"]));
+    let nameless = Trust::ChainAndName { authorities: ca.authorities(), names: Vec::new(), common_name: false };
+    let mut ends =
+        Ends { donor: Some(&donor), donor_trust: Trust::Pin, joiner: &joiner, joiner_trust: nameless.clone() };
+    let (_, server, outcome) = ends.connect();
+    assert_eq!(outcome, (Ok(()), Ok(())));
+    assert_eq!(Session::of(&server, &nameless, false, "the donor").unwrap().verified, "chain");
+    ends.donor_trust = nameless;
+    let (_, _, (client, _)) = ends.connect();
+    assert_eq!(explain(client.unwrap_err(), "the joiner").kind(), Kind::Untrusted);
+}
+
+#[test]
 fn a_common_name_counts_only_when_it_is_asked_for() {
     let ca = Ca::new("Lab CA");
     for (cn, alternatives, common_name, accepted) in [
