@@ -204,7 +204,7 @@ fn every_fault_of_a_file_has_its_sentence_and_remedy() {
             "2048 bits or more",
         ),
     ] {
-        let error = Identity::load(&dir.join(certificate), Some(&dir.join(key)), now).unwrap_err();
+        let error = Identity::load(&dir.join(certificate), Some(&dir.join(key)), SystemTime::now()).unwrap_err();
         assert!(error.sentence().starts_with(&sentence), "{}\n{sentence}", error.sentence());
         assert_eq!(error.kind(), kind, "{sentence}");
         assert!(error.remedy_text().unwrap_or_default().contains(remedy), "{sentence}: {:?}", error.remedy_text());
