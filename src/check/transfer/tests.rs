@@ -319,7 +319,7 @@ fn clients_and_replication_are_judged() {
     let host = Host::new();
     for (text, level, says) in [
         ("", Level::Warning, "no TLS: ssl_cert and ssl_key are not set"),
-        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set and ssl_key is not"),
+        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set, ssl_key is not, and the file does not hold both"),
         ("FILESskip_ssl\n", Level::Warning, "TLS is switched off (skip-ssl)"),
         ("FILES", Level::Note, "clients may still connect without TLS"),
         ("tls_version=TLSv1.1,TLSv1.2\n", Level::Warning, "tls_version allows TLSv1.1"),
@@ -333,7 +333,7 @@ fn clients_and_replication_are_judged() {
         ),
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c.pem;socket.ssl_key=/k.pem\"\n",
-            Level::Warning,
+            Level::Error,
             "socket.ssl_ca is not set",
         ),
         (
