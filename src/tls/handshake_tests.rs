@@ -156,6 +156,18 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
     ));
     let bundle = (format!("{leaf}{}", intermediate.pem), key);
     cases.push(same("intermediate in the bundle", ca.identity(&bundle, now), String::new()));
+    let end = OffsetDateTime::from(now - DAY / 2);
+    let old = ca.intermediate_with("Old intermediate", |params| params.not_after = end);
+    let (leaf, key) = old.sign(&good);
+    cases.push(same(
+        "intermediate expired",
+        ca.identity(&(format!("{leaf}{}", old.pem), key), now),
+        format!(
+            "comes with the intermediate certificate \"CN=Old intermediate\", which is valid only from {} to {}",
+            text(OffsetDateTime::from(now - DAY)),
+            text(end)
+        ),
+    ));
     let authority = node(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
     cases.push(same(
         "an authority's certificate",
