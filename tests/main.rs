@@ -5,5 +5,6 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod cluster_certs;
 mod programs;
 mod support;

@@ -32,6 +32,16 @@ impl Need {
         Need { server: true, ..Need::default() }
     }
 
+    /// The joiner's end of a transfer: a server, under the addresses that other nodes dial.
+    pub fn joiner(node: &Node, names_count: bool) -> Need {
+        Need { client: false, ..Need::both(node, names_count) }
+    }
+
+    /// The donor's end of a transfer: a client.
+    pub fn donor() -> Need {
+        Need { client: true, ..Need::default() }
+    }
+
     /// Server and client in turn, under the addresses that other nodes dial.
     pub fn both(node: &Node, names_count: bool) -> Need {
         Need { server: true, client: true, names: node.addresses(), names_count }
@@ -57,15 +67,16 @@ impl Materials {
     pub fn add(
         &mut self,
         used_by: &'static str,
-        cert: Option<&str>,
-        key: Option<&str>,
+        cert: Option<&(impl AsRef<Path> + ?Sized)>,
+        key: Option<&(impl AsRef<Path> + ?Sized)>,
         cas: Vec<PathBuf>,
         crls: Vec<PathBuf>,
         need: Need,
     ) {
         // A file that is named alone holds both.
+        let (cert, key) = (cert.map(AsRef::as_ref), key.map(AsRef::as_ref));
         let (Some(cert), Some(key)) = (cert.or(key), key.or(cert)) else { return };
-        let (cert, key) = (PathBuf::from(cert), PathBuf::from(key));
+        let (cert, key): (PathBuf, PathBuf) = (cert.to_owned(), key.to_owned());
         let same =
             |known: &&mut Material| known.cert == cert && known.key == key && known.cas == cas && known.crls == crls;
         if let Some(known) = self.0.iter_mut().find(same) {

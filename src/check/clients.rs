@@ -4,6 +4,7 @@ use crate::check::certificates::{Materials, Need};
 use crate::check::node::paths;
 use crate::check::options::Group;
 use crate::check::{Channel, Node, Report};
+use crate::tls::pem::Pem;
 
 const HERE: Channel = Channel::Clients;
 
@@ -39,13 +40,20 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
             "no TLS: ssl_cert and ssl_key are not set, so passwords and data of clients cross the network in the clear",
             "set ssl_cert, ssl_key and ssl_ca in [mysqld]; `highline certs node` prints the lines",
         ),
-        (cert, _) => {
+        (cert, key) => {
             let (has, lacks) = if cert.is_some() { ("ssl_cert", "ssl_key") } else { ("ssl_key", "ssl_cert") };
-            report.error(
-                HERE,
-                format!("{has} is set and {lacks} is not: the server cannot offer TLS"),
-                format!("set {lacks} in [mysqld] too"),
-            );
+            // The server takes both from the one file; without the other half in it, it does not start.
+            let file = cert.or(key).and_then(|file| Pem::read(file.as_ref(), "certificate").ok());
+            match file.is_some_and(|pem| !pem.keys.is_empty() && !pem.certificates.is_empty()) {
+                true => report.ok(HERE, format!("TLS is offered to clients; certificate and key are in the file of {has}")),
+                false => report.error(
+                    HERE,
+                    format!("{has} is set, {lacks} is not, and the file does not hold both: the server does not start"),
+                    format!("set {lacks} in [mysqld] too"),
+                ),
+            }
+            let cas = paths([ca, options.server("ssl-capath")]);
+            materials.add("clients", cert, key, cas, paths([options.server("ssl-crl")]), Need::server());
         }
     }
     if let Some(versions) = options.server("tls-version") {

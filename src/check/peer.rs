@@ -1,8 +1,9 @@
 //! A look at a peer: one TLS handshake, and what it showed.
 
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::ClientConnection;
 use rustls_pki_types::CertificateDer;
@@ -15,8 +16,49 @@ use crate::tls::verification::{Purpose, peer_name};
 use crate::tls::{Authorities, Certificate, Identity, Session, Trust};
 
 const HERE: Channel = Channel::Peer;
-/// Longest wait for the connection and for each answer.
+/// Longest wait for the connection, and for the whole handshake after it.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A socket that fails when its time is up, however slowly the peer trickles.
+struct Timed {
+    socket: TcpStream,
+    end: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+fn deadline() -> Instant {
+    let now = Instant::now();
+    now.checked_add(DEADLINE).unwrap_or(now)
+}
+
+/// A timeout of the socket reads as `WouldBlock`.
+fn in_words(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.left()?))?;
+        self.socket.read(buffer).map_err(in_words)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.left()?))?;
+        self.socket.write(bytes).map_err(in_words)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
 
 /// Dials `address` (`HOST:PORT`), shakes hands, and reports what was seen. The chain is judged when there are
 /// authorities. `identity` is presented if the peer asks. No byte is sent after the handshake.
@@ -90,19 +132,14 @@ fn describe(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now
     }
 }
 
-fn dial(address: &str, shown: &str) -> Result<TcpStream> {
+fn dial(address: &str, shown: &str) -> Result<Timed> {
     let addresses = address
         .to_socket_addrs()
         .map_err(|e| Error::net(format!("cannot resolve {shown}"), e).remedy("look at the name, or give an address"))?;
     let mut last = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, DEADLINE) {
-            Ok(socket) => {
-                let timed =
-                    socket.set_read_timeout(Some(DEADLINE)).and_then(|()| socket.set_write_timeout(Some(DEADLINE)));
-                timed.map_err(|e| Error::net(format!("cannot set a deadline for {shown}"), e))?;
-                return Ok(socket);
-            }
+            Ok(socket) => return Ok(Timed { socket, end: deadline() }),
             Err(e) => last = Some(e),
         }
     }
@@ -116,7 +153,6 @@ fn dial(address: &str, shown: &str) -> Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::net::TcpListener;
 
     use rustls::ServerConnection;
@@ -179,6 +215,17 @@ mod tests {
         });
         let error = seen(&greeter, None).unwrap_err();
         assert!(error.sentence().contains(" sent something that is not TLS"), "{}", error.sentence());
+        let slow = listen(|mut socket| {
+            // The beginning of a handshake record, a byte at a time, for longer than anybody should wait.
+            for byte in [22, 3, 3, 0x10, 0].iter().chain(std::iter::repeat_n(&2, 100)) {
+                let _ = socket.write_all(&[*byte]);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        let began = Instant::now();
+        let error = seen(&slow, None).unwrap_err();
+        assert_eq!(error.kind(), Kind::Timeout, "{}", error.sentence());
+        assert!(began.elapsed() < 2 * DEADLINE);
         let silent = listen(drop);
         let error = seen(&silent, None).unwrap_err();
         assert!(error.sentence().starts_with(&format!("{silent}: the TLS handshake failed")), "{}", error.sentence());

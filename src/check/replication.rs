@@ -75,9 +75,10 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
 
 fn verified(ca: Option<&str>, report: &mut Report) {
     match ca {
-        None => report.warning(
+        // Galera 26.4.23: "certificate verify failed: unable to get local issuer certificate", for ever.
+        None => report.error(
             HERE,
-            "socket.ssl_ca is not set: the nodes have no authority of yours to verify each other by",
+            "socket.ssl_ca is not set: Galera verifies the other nodes and has no authority to do it by, so no node can join",
             "set socket.ssl_ca in wsrep_provider_options",
         ),
         Some(_) => report.note(

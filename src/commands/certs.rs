@@ -16,17 +16,19 @@ use crate::tls::{Certificate, Pin};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-A cluster with TLS on all three kinds of traffic, in three commands, on a host that is not a node:
+A cluster with TLS on all three kinds of traffic, on a host that is no node:
 
   highline certs ca --name 'Our Galera CA'
   highline certs node node1 --ip 192.0.2.1
   highline certs node node2 --ip 192.0.2.2
 
-Then copy ca.pem and a node's own two files to that node, and paste the printed lines into its option file.
-ca-key.pem stays where it is: who has it can make a node.
+Copy ca.pem and a node's own two files to that node, and paste the printed
+lines into its option file. ca-key.pem stays: who has it can make a node.
 
-To replace the authority without an outage: `certs ca --rotate`, copy ca.pem to every node and restart them one by
-one; `certs node …` for every node, copy, restart one by one; `certs ca --retire`, copy ca.pem to every node.")]
+To replace the authority without an outage:
+  1. highline certs ca --rotate    copy ca.pem to every node, restart each in turn
+  2. highline certs node NAME ...  for every node; copy, restart each in turn
+  3. highline certs ca --retire    copy ca.pem to every node")]
 pub struct CertsArgs {
     #[command(subcommand)]
     pub verb: CertsVerb,
@@ -206,7 +208,8 @@ ssl_ca   = {ca}
 #    All nodes must have it: a node without TLS cannot talk to one with it.
 wsrep_provider_options = \"socket.ssl_cert={cert};socket.ssl_key={key};socket.ssl_ca={ca}\"
 
-# 3. State transfer (SST): each side verifies the other's certificate and name
+# 3. State transfer (SST): each side verifies the other's certificate, and the donor
+#    also that the joiner's is for the address that it dials
 wsrep_sst_method = highline
 [highline]
 ssl-mode = VERIFY_IDENTITY

@@ -9,16 +9,19 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::check::node::paths;
-use crate::check::options::{Defaults, Options};
+use crate::check::options::Options;
 use crate::check::{Node, Report, check, peer};
 use crate::error::{Error, Kind, Result};
+use crate::sst::args::Defaults;
 use crate::tls::{Authorities, Identity};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-It reads the option files as the server does, and looks at certificates, programs and free space. It changes
-nothing, and opens nothing that the server holds. Run it as the server's user (or as root), so that it may read
-the keys. Exit code: 0 all is well, 1 there are warnings, 2 there are errors; others: the check itself failed.")]
+It reads the option files as the server does, and looks at certificates,
+programs and free space. It changes nothing, and opens nothing that the server
+holds. Run it as the server's user or as root, so that it may read the keys.
+
+Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
 pub struct CheckArgs {
     /// Read only this option file
     #[arg(long, value_name = "FILE")]

@@ -208,7 +208,9 @@ impl AuthorityDir {
             let existing = if request.replace_key { Existing::Replace } else { Existing::Refuse };
             safe_file::write(&key_file, &Zeroizing::new(key.serialize_pem()), Secrecy::Private, existing)?;
         }
-        safe_file::write(&certificate_file, &signed.pem(), Secrecy::Public, Existing::Replace)?;
+        // An authority that another one signed is an intermediate, which the peer needs to see.
+        let chain = if signer.certificate.is_self_signed { String::new() } else { to_pem(&signer.der) };
+        safe_file::write(&certificate_file, &(signed.pem() + &chain), Secrecy::Public, Existing::Replace)?;
         let certificate = Certificate::parse(signed.der()).map_err(cannot_make)?;
         Ok(Made { certificate, certificate_file, key_file, renewed: old.is_some(), kept_key, shortened })
     }

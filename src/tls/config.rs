@@ -68,7 +68,7 @@ fn client(identity: Option<&Identity>, verifier: JoinerVerifier, policy: &Policy
 pub fn server_config(identity: &Identity, trust: Trust, policy: &Policy) -> Result<Arc<ServerConfig>> {
     let builder =
         ServerConfig::builder_with_provider(policy.provider()).with_protocol_versions(&[&TLS13]).map_err(unusable)?;
-    let builder = match trust {
+    let builder = match trust.of_joiner() {
         Trust::Pin => builder.with_no_client_auth(),
         trust => builder.with_client_cert_verifier(Arc::new(DonorVerifier::new(trust, policy.provider()))),
     };

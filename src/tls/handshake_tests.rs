@@ -156,6 +156,18 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
     ));
     let bundle = (format!("{leaf}{}", intermediate.pem), key);
     cases.push(same("intermediate in the bundle", ca.identity(&bundle, now), String::new()));
+    let end = OffsetDateTime::from(now - DAY / 2);
+    let old = ca.intermediate_with("Old intermediate", |params| params.not_after = end);
+    let (leaf, key) = old.sign(&good);
+    cases.push(same(
+        "intermediate expired",
+        ca.identity(&(format!("{leaf}{}", old.pem), key), now),
+        format!(
+            "comes with the intermediate certificate \"CN=Old intermediate\", which is valid only from {} to {}",
+            text(OffsetDateTime::from(now - DAY)),
+            text(end)
+        ),
+    ));
     let authority = node(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
     cases.push(same(
         "an authority's certificate",
@@ -373,6 +385,21 @@ fn a_joiner_with_an_authority_demands_a_certificate() {
         explain(client.unwrap_err(), "the joiner").sentence(),
         "the joiner demands a certificate, and none is configured here"
     );
+}
+
+#[test]
+fn without_names_a_joiner_takes_any_donor_of_the_chain_and_a_donor_takes_nobody() {
+    let ca = Ca::new("Lab CA");
+    let (donor, joiner) = (ca.node("node2", &["node2.lab.example"]), ca.node("node1", &["node1.lab.example"]));
+    let nameless = Trust::ChainAndName { authorities: ca.authorities(), names: Vec::new(), common_name: false };
+    let mut ends =
+        Ends { donor: Some(&donor), donor_trust: Trust::Pin, joiner: &joiner, joiner_trust: nameless.clone() };
+    let (_, server, outcome) = ends.connect();
+    assert_eq!(outcome, (Ok(()), Ok(())));
+    assert_eq!(Session::of(&server, &nameless, false, "the donor").unwrap().verified, "chain");
+    ends.donor_trust = nameless;
+    let (_, _, (client, _)) = ends.connect();
+    assert_eq!(explain(client.unwrap_err(), "the joiner").kind(), Kind::Untrusted);
 }
 
 #[test]

@@ -204,7 +204,7 @@ fn every_fault_of_a_file_has_its_sentence_and_remedy() {
             "2048 bits or more",
         ),
     ] {
-        let error = Identity::load(&dir.join(certificate), Some(&dir.join(key)), now).unwrap_err();
+        let error = Identity::load(&dir.join(certificate), Some(&dir.join(key)), SystemTime::now()).unwrap_err();
         assert!(error.sentence().starts_with(&sentence), "{}\n{sentence}", error.sentence());
         assert_eq!(error.kind(), kind, "{sentence}");
         assert!(error.remedy_text().unwrap_or_default().contains(remedy), "{sentence}: {:?}", error.remedy_text());
@@ -261,6 +261,11 @@ fn weak_and_old_certificates_of_a_peer_are_refused() {
     for (bits, ext, fault) in [
         (1024, "-extfile {}/ext", "has a key of RSA 1024, which is too weak"),
         (2048, "", "is of an old X.509 version, which has neither names nor usages"),
+        (
+            2048,
+            "-sha1 -extfile {}/ext",
+            "or one above it is signed with an algorithm that is broken or not known here; SHA-1 and MD5 are broken",
+        ),
         (2048, "-extfile {}/ext", ""),
     ] {
         openssl(dir, &format!("req -newkey rsa:{bits} -nodes -keyout {{}}/n.key -subj /CN=node1 -out {{}}/n.csr"));
@@ -292,6 +297,37 @@ fn hostile_names_cannot_forge_lines() {
     let facts: &Certificate = identity.certificate();
     assert!(!facts.title().chars().any(char::is_control), "{:?}", facts.title());
     assert!(!facts.all_names().chars().any(char::is_control));
+}
+
+proptest::proptest! {
+    /// A peer's certificate is hostile input: whatever it is, it is judged, and nothing panics.
+    #[test]
+    fn damaged_certificates_are_judged(cut in 0_usize..900, flips in proptest::collection::vec((0_usize..900, 0_u8..), 0..6)) {
+        let (leaf, authorities) = sample();
+        let mut bytes = leaf.to_vec();
+        for (at, with) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= with;
+            }
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut.saturating_sub(600)));
+        let changed = bytes != leaf.to_vec();
+        let damaged = CertificateDer::from(bytes.clone());
+        let _ = Certificate::parse(&damaged);
+        let verdict = check_path(&damaged, std::slice::from_ref(&damaged), authorities, UnixTime::now(), Purpose::Server);
+        assert_eq!(verdict.is_err(), changed, "only the certificate itself is accepted");
+        let _ = crate::tls::pem::Pem::parse(&bytes);
+    }
+}
+
+/// A good certificate and whom it is believed by.
+fn sample() -> &'static (CertificateDer<'static>, std::sync::Arc<Authorities>) {
+    static SAMPLE: std::sync::OnceLock<(CertificateDer<'static>, std::sync::Arc<Authorities>)> =
+        std::sync::OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let ca = Ca::new("Lab CA");
+        (ca.node("node1", &["node1.example", "192.0.2.1"]).chain()[0].clone(), ca.authorities())
+    })
 }
 
 #[test]

@@ -37,8 +37,10 @@ pub enum Fault {
     Expired(Moment),
     #[error("is valid only from {0}")]
     NotYetValid(Moment),
-    #[error("comes with an intermediate certificate that is out of its dates: {0}")]
-    IntermediateDates(webpki::Error),
+    #[error("comes with the intermediate certificate {title}, which is valid only from {not_before} to {not_after}")]
+    IntermediateDates { title: String, not_before: Moment, not_after: Moment },
+    #[error("or one above it is signed with an algorithm that is broken or not known here; SHA-1 and MD5 are broken")]
+    Signature,
     #[error("is for another host: we wanted {}, it has {presented}", .wanted.join(" or "))]
     WrongName { wanted: Vec<String>, presented: String },
     #[error("was revoked by its authority {issuer}")]
@@ -97,11 +99,22 @@ impl Fault {
         let issuer_subject = top.as_ref().map_or(&facts.issuer, |top| &top.issuer);
         let issuer = format!("\"{issuer_subject}\"");
         let source_files = authorities.source().to_owned();
+        let out_of_dates = |der: &CertificateDer<'_>| {
+            Certificate::parse(der).ok().filter(|found| found.not_after < now || found.not_before > now)
+        };
         let namesake = authorities.iter().find(|authority| authority.certificate.subject == *issuer_subject);
         match error {
             E::CertExpired { .. } if facts.not_after < now => Fault::Expired(facts.not_after),
             E::CertNotValidYet { .. } if facts.not_before > now => Fault::NotYetValid(facts.not_before),
-            E::CertExpired { .. } | E::CertNotValidYet { .. } => Fault::IntermediateDates(error),
+            E::CertExpired { .. } | E::CertNotValidYet { .. } => match intermediates.iter().find_map(out_of_dates) {
+                Some(found) => Fault::IntermediateDates {
+                    title: found.title(),
+                    not_before: found.not_before,
+                    not_after: found.not_after,
+                },
+                None => Fault::Other(error),
+            },
+            E::UnsupportedSignatureAlgorithmContext(_) => Fault::Signature,
             E::CaUsedAsEndEntity => Fault::AuthorityAsNode,
             E::CertRevoked => Fault::Revoked { issuer: format!("\"{}\"", facts.issuer) },
             E::UnknownRevocationStatus => Fault::NoRevocationList { issuer: format!("\"{}\"", facts.issuer) },
@@ -144,7 +157,7 @@ impl Fault {
             Fault::ExpiredIssuer { .. } => {
                 "make a new authority with `highline certs ca`, and certificates of it for every node"
             }
-            Fault::Expired(_) | Fault::IntermediateDates(_) => {
+            Fault::Expired(_) | Fault::IntermediateDates { .. } => {
                 "renew the certificate (`highline certs node NAME`), and look at the clocks of both hosts"
             }
             Fault::NotYetValid(_) | Fault::EarlyIssuer { .. } => "look at the clocks of both hosts, or wait",
@@ -166,7 +179,9 @@ impl Fault {
             Fault::AuthorityAsNode => {
                 "make a certificate for the node, signed by that authority: `highline certs node NAME`"
             }
-            Fault::Unreadable | Fault::Other(_) => "make the certificate again with `highline certs node NAME`",
+            Fault::Unreadable | Fault::Signature | Fault::Other(_) => {
+                "make the certificate again with `highline certs node NAME`"
+            }
         }
     }
 }

@@ -32,7 +32,8 @@ impl Session {
     /// The peer did not agree on Highline's protocol (ALPN). `subject` is the peer, for the sentence.
     pub fn of(connection: &CommonState, trust: &Trust, pinned: bool, subject: &str) -> Result<Session> {
         require_alpn(connection.alpn_protocol(), subject)?;
-        let verified = match (trust, pinned) {
+        let trust = if pinned { trust.clone() } else { trust.clone().of_joiner() };
+        let verified = match (&trust, pinned) {
             (Trust::Pin, true) => "pin",
             (Trust::Pin, false) => "no certificate asked",
             (Trust::Chain(_), true) => "pin and chain",

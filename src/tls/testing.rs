@@ -65,7 +65,12 @@ impl Ca {
 
     /// An authority that this one signed.
     pub(crate) fn intermediate(&self, name: &str) -> Ca {
-        let params = authority(name);
+        self.intermediate_with(name, |_| ())
+    }
+
+    pub(crate) fn intermediate_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Ca {
+        let mut params = authority(name);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let pem = params.signed_by(&key, &self.issuer()).unwrap().pem();
         Ca { params, key, pem, dir: Arc::clone(&self.dir) }

@@ -28,7 +28,8 @@ pub enum Trust {
     /// `ssl-mode=VERIFY_IDENTITY`: the same, and for one of these names.
     ChainAndName {
         authorities: Arc<Authorities>,
-        /// A donor: the address that it dialled. A joiner: the donors that it allows.
+        /// A donor: the address that it dialled. A joiner: the donors that it allows, and none means any of
+        /// them, because a joiner cannot know who will be chosen.
         names: Vec<ServerName<'static>>,
         /// Believe the common name of a certificate that has no subjectAltName, which RFC 6125 discourages.
         common_name: bool,
@@ -49,6 +50,14 @@ impl Trust {
         match self {
             Trust::Pin => None,
             Trust::Chain(authorities) | Trust::ChainAndName { authorities, .. } => Some(authorities),
+        }
+    }
+
+    /// As a joiner means it: without names it asks for the chain alone.
+    pub(crate) fn of_joiner(self) -> Trust {
+        match self {
+            Trust::ChainAndName { authorities, names, .. } if names.is_empty() => Trust::Chain(authorities),
+            other => other,
         }
     }
 

@@ -1,127 +1,98 @@
 //! Our own method: always encrypted; which certificates, and how strictly the peer is looked at.
+//!
+//! It resolves the settings as a transfer does, in both roles, and tells what comes out.
 
 use super::{HERE, check_script};
 use crate::check::certificates::{Materials, Need};
-use crate::check::node::paths;
-use crate::check::options::{Given, Group};
 use crate::check::replication::provider_option;
 use crate::check::{Level, Node, Report};
-use crate::error::Printable;
+use crate::error::Side;
+use crate::sst::options::{Settings, SslMode, Tier, TlsSettings, Wish};
 use crate::tls::Policy;
-
-/// The more specific group wins; the server's own scripts decide the other way round.
-const GROUPS: [Group; 3] = [Group::Highline, Group::Sst, Group::Server];
-const PARTS: [&str; 4] = ["ca", "capath", "cert", "key"];
 
 pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     check_script(node, "highline", report);
     if !node.has("highline") {
-        report.error(
-            HERE,
-            "the program highline is not in PATH: every transfer fails",
-            "install it where the server finds it: /usr/bin",
-        );
+        let remedy = "install it where the server finds it: /usr/bin";
+        report.error(HERE, "the program highline is not in PATH: every transfer fails", remedy);
     }
-    let options = &node.options;
-    let [ca, capath, cert, key] = files(node);
-    let has_ca = ca.is_some() || capath.is_some();
-    let encrypt = options.first(&[Group::Sst, Group::Server], "encrypt").map(|given| given.value);
-    let mode = match options.first(&GROUPS, "ssl-mode") {
-        Some(given) => given.value.to_ascii_uppercase().replace('-', "_"),
-        None if matches!(encrypt, Some("2" | "3" | "4")) && has_ca => "VERIFY_CA".to_owned(),
-        None => "REQUIRED".to_owned(),
-    };
-    if encrypt == Some("1") {
-        report.error(
-            HERE,
-            "encrypt=1: a shared symmetric key is not supported, because it cannot tell who the peer is",
-            "take encrypt and encrypt-… out: transfers are encrypted without any key",
-        );
-    }
-    let verifies = matches!(mode.as_str(), "VERIFY_CA" | "VERIFY_IDENTITY");
-    match mode.as_str() {
-        "VERIFY_CA" | "VERIFY_IDENTITY" if !has_ca => {
-            report.error(HERE, format!("ssl-mode={mode} needs a CA, and none is configured"), "set ca in [highline] or ssl_ca in [mysqld]");
-        }
-        "VERIFY_CA" | "VERIFY_IDENTITY" if cert.is_none() => report.error(
-            HERE,
-            format!("ssl-mode={mode} needs a certificate and key of this node, and none is configured"),
-            "set cert and key in [highline]; highline certs node NAME makes them",
-        ),
-        "REQUIRED" => report.ok(
-            HERE,
-            "highline encrypts with TLS 1.3; joiner and donor know each other by the ticket that the cluster carries between them",
-        ),
-        "VERIFY_CA" => report.ok(HERE, "highline encrypts with TLS 1.3; both sides verify ticket and chain"),
-        "VERIFY_IDENTITY" => report.ok(HERE, "highline encrypts with TLS 1.3; both sides verify ticket and chain, the donor the joiner's name too"),
-        "DISABLED" | "PREFERRED" => report.error(
-            HERE,
-            format!("ssl-mode={mode}: highline refuses to copy a database in the clear"),
-            "take ssl-mode out, or set REQUIRED: neither needs a certificate",
-        ),
-        other => report.error(
-            HERE,
-            format!("ssl-mode={} is not known", Printable(other.as_bytes())),
-            "use REQUIRED, VERIFY_CA or VERIFY_IDENTITY",
-        ),
-    }
-    if mode == "REQUIRED" && !replication_is_encrypted(node) {
-        report.note(HERE, "the ticket travels in the replication traffic, which is in the clear: who reads that and reaches this node could pose as the donor");
-    }
-    check_policy(node, report);
-    let crls =
-        ["ssl-crl", "ssl-crlpath"].map(|key| options.first(&[Group::Sst, Group::Server], key).map(|given| given.value));
-    let crls = match options.get(Group::Highline, "crl") {
-        Some(own) => paths([Some(own)]),
-        None => paths(crls),
-    };
-    let cas = if verifies { paths([ca, capath]) } else { Vec::new() };
-    materials.add(
-        "state transfer",
-        cert,
-        key,
-        cas,
-        if verifies { crls } else { Vec::new() },
-        Need::both(node, mode == "VERIFY_IDENTITY"),
-    );
-}
-
-fn replication_is_encrypted(node: &Node) -> bool {
-    provider_option(node, "socket.ssl_key").is_some()
-}
-
-/// CA, CA directory, certificate, key: from `[highline]`, `t…` in `[sst]`, `ssl-…`, then Galera's.
-fn files(node: &Node) -> [Option<&str>; 4] {
-    let options = &node.options;
-    let value = |given: Option<Given<'_>>| given.is_some();
-    let has_t = PARTS.iter().any(|part| value(options.first(&[Group::Sst], &format!("t{part}"))));
-    PARTS.map(|part| {
-        options.get(Group::Highline, part).or_else(|| options.get(Group::Sst, &format!("t{part}"))).or_else(|| {
-            match has_t {
-                true => None,
-                false => options
-                    .first(&[Group::Sst, Group::Server], &format!("ssl-{part}"))
-                    .map(|given| given.value)
-                    .or_else(|| provider_option(node, &format!("socket.ssl_{part}"))),
+    for side in [Side::Joiner, Side::Donor] {
+        match Settings::resolve(&node.options.files, side) {
+            Err(e) => report.failure(HERE, Level::Error, &e),
+            Ok(settings) => {
+                check_mode(node, &settings.tls, report);
+                check_policy(&settings.tls, report);
+                for note in &settings.notes {
+                    tell(note, report);
+                }
+                name_files(node, side, &settings.tls, materials);
             }
-        })
-    })
+        }
+    }
 }
 
-fn check_policy(node: &Node, report: &mut Report) {
-    for key in ["tls-version", "ssl-cipher"] {
-        let Some(given) = node.options.first(&GROUPS, key) else { continue };
-        let parsed = match key {
-            "tls-version" => Policy::parse(Some(given.value), None),
-            _ => Policy::parse(None, Some(given.value)),
-        };
-        match parsed {
+/// The remarks of the option reader; those that it calls warnings are.
+fn tell(note: &str, report: &mut Report) {
+    match note.split_once("WARNING: ") {
+        Some((before, after)) => report.warning(HERE, format!("{before}{after}"), "correct the option, or take it out"),
+        None => report.note(HERE, note),
+    }
+}
+
+fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
+    let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
+    if verifies && tls.cert.is_none() {
+        report.error(
+            HERE,
+            format!("ssl-mode={} needs a certificate and key of this node, and none is configured", tls.mode),
+            "set cert and key in [highline]; highline certs node NAME makes them",
+        );
+        return;
+    }
+    let how = match tls.mode {
+        SslMode::Unset | SslMode::Required => {
+            "joiner and donor know each other by the ticket that the cluster carries between them"
+        }
+        SslMode::VerifyCa => "both sides verify ticket and chain",
+        SslMode::VerifyIdentity => "both sides verify ticket and chain, the donor the joiner's name too",
+    };
+    report.ok(HERE, format!("highline encrypts with TLS 1.3; {how}"));
+    if !verifies && provider_option(node, "socket.ssl_key").is_none() {
+        report.note(
+            HERE,
+            "the ticket travels in the replication traffic, which is in the clear: who reads that and reaches this node could pose as the donor",
+        );
+    }
+}
+
+fn check_policy(tls: &TlsSettings, report: &mut Report) {
+    let judge = |wish: &Option<Wish>, name: &str, report: &mut Report| {
+        let Some(wish) = wish else { return };
+        let (versions, ciphers) =
+            if name == "tls-version" { (Some(&*wish.text), None) } else { (None, Some(&*wish.text)) };
+        match Policy::parse(versions, ciphers) {
             Ok(policy) => policy.notes().iter().for_each(|note| report.note(HERE, note)),
             // What the server's groups say is about clients, who may need what we do not offer.
-            Err(e) if given.group == Group::Server => {
-                report.note(HERE, format!("{}, so transfers do not follow {}", e.sentence(), given.named(key)));
+            Err(e) if wish.tier == Tier::Server => {
+                report
+                    .note(HERE, format!("{}, so transfers do not follow {name} of the server's groups", e.sentence()));
             }
             Err(e) => report.failure(HERE, Level::Error, &e),
         }
-    }
+    };
+    judge(&tls.versions, "tls-version", report);
+    judge(&tls.ciphers, "ssl-cipher", report);
+}
+
+fn name_files(node: &Node, side: Side, tls: &TlsSettings, materials: &mut Materials) {
+    let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
+    let need = match side {
+        Side::Donor => Need::donor(),
+        _ => Need::joiner(node, tls.mode == SslMode::VerifyIdentity),
+    };
+    let (cas, crls) = match verifies {
+        true => (tls.ca.iter().chain(&tls.capath).cloned().collect(), tls.crls.clone()),
+        false => (Vec::new(), Vec::new()),
+    };
+    materials.add("state transfer", tls.cert.as_deref(), tls.key.as_deref(), cas, crls, need);
 }

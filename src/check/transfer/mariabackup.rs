@@ -19,10 +19,9 @@ pub(super) fn check(node: &Node, method: &str, materials: &mut Materials, report
     check_program(node, method, if netcat { "nc" } else { "socat" }, report);
 
     let tls = ScriptTls::of(node, report);
-    let encrypt = options.first(&GROUPS, "encrypt").map_or("0", |given| given.value);
+    let encrypt = options.first(&GROUPS, "encrypt").unwrap_or("0");
     // Unset means DISABLED here, where rsync would derive a mode from the same certificates.
-    let mode =
-        options.first(&GROUPS, "ssl-mode").map_or("DISABLED".to_owned(), |given| given.value.to_ascii_uppercase());
+    let mode = options.first(&GROUPS, "ssl-mode").map_or("DISABLED".to_owned(), str::to_ascii_uppercase);
     if !matches!(mode.as_str(), "DISABLED" | "REQUIRED" | "VERIFY_CA" | "VERIFY_IDENTITY") {
         report.error(
             HERE,

@@ -12,16 +12,16 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
     check_program(node, "wsrep_sst_rsync", "rsync", report);
     let options = &node.options;
     let tls = ScriptTls::of(node, report);
-    if let Some(given) = options.first(&[Group::Sst, Group::Server], "encrypt")
-        && given.value != "0"
+    if let Some(encrypt) = options.first(&[Group::Sst, Group::Server], "encrypt")
+        && encrypt != "0"
     {
         report.error(
             HERE,
-            format!("{}={} is for mariabackup: rsync ignores it", given.named("encrypt"), given.value),
+            format!("encrypt={encrypt} is for mariabackup: rsync ignores it"),
             "set ssl-mode and certificates, or use wsrep_sst_method=highline",
         );
     }
-    let given = options.first(&GROUPS, "ssl-mode").map(|given| given.value.to_ascii_uppercase());
+    let given = options.first(&GROUPS, "ssl-mode").map(str::to_ascii_uppercase);
     let mode = match given.as_deref() {
         Some(mode) => mode,
         None if tls.has_ca() => "VERIFY_CA",

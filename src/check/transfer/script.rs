@@ -25,8 +25,7 @@ impl<'a> ScriptTls<'a> {
         let options = &node.options;
         let [ca, capath, cert, key] = PARTS.map(|part| options.get(Group::Sst, &format!("t{part}")));
         let old = ScriptTls { ca, capath, cert, key };
-        let [ca, capath, cert, key] =
-            PARTS.map(|part| options.first(&GROUPS, &format!("ssl-{part}")).map(|given| given.value));
+        let [ca, capath, cert, key] = PARTS.map(|part| options.first(&GROUPS, &format!("ssl-{part}")));
         let new = ScriptTls { ca, capath, cert, key };
         if old.is_empty() {
             for part in PARTS {
@@ -64,8 +63,14 @@ impl<'a> ScriptTls<'a> {
         self.cert.is_some() && self.key.is_some()
     }
 
+    /// Names the files of both roles for a closer look; a role may have its own (MDEV-23744).
     pub(super) fn add_to(&self, node: &Node, materials: &mut Materials, verified: bool) {
-        let cas = if verified { paths([self.ca, self.capath]) } else { Vec::new() };
-        materials.add("state transfer", self.cert, self.key, cas, Vec::new(), Need::both(node, false));
+        for (role, need) in [("server", Need::joiner(node, false)), ("client", Need::donor())] {
+            let of_role = |part: &str, general| node.options.first(&GROUPS, &format!("ssl-{role}-{part}")).or(general);
+            let cas = paths([of_role("ca", self.ca), of_role("capath", self.capath)]);
+            let cas = if verified { cas } else { Vec::new() };
+            let (cert, key) = (of_role("cert", self.cert), of_role("key", self.key));
+            materials.add("state transfer", cert, key, cas, Vec::new(), need);
+        }
     }
 }

@@ -100,7 +100,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ),
         ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
         ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
-        ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt in [sst]=4 is for mariabackup: rsync ignores it"),
+        ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt=4 is for mariabackup: rsync ignores it"),
         (
             "[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
             &[],
@@ -220,7 +220,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\n[sst]\nssl-mode=DISABLED\n",
             &[],
             Level::Error,
-            "refuses to copy a database in the clear",
+            "DISABLED would let a copy of the whole database cross the network in the clear",
         ),
         (
             "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\n",
@@ -230,10 +230,17 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ),
         ("wsrep_sst_method=highline\n[sst]\nencrypt=1\n", &[], Level::Error, "a shared symmetric key is not supported"),
         (
+            "wsrep_sst_method=highline\n[sst]\ntcrt=/x\n",
+            &[],
+            Level::Warning,
+            "tcrt in [sst] is not known and has no effect; did you mean tcert?",
+        ),
+        ("wsrep_sst_method=highline\n[highline]\nlane=4\n", &[], Level::Error, "lane in [highline] is not known"),
+        (
             "wsrep_sst_method=highline\ntls_version=TLSv1.2\n",
             &[],
             Level::Note,
-            "so transfers do not follow tls-version in [mysqld]",
+            "so transfers do not follow tls-version of the server's groups",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nssl-cipher=AES128-SHA\n",
@@ -254,7 +261,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
 #[test]
 fn a_node_that_certs_set_up_has_no_fault() {
     let host = Host::new();
-    let text = format!("{FILES}{GALERA}wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_IDENTITY\n");
+    let text = format!("{FILES}{GALERA}wsrep_sst_method=highline\n[highline]\nssl-mode=VERIFY_IDENTITY\n");
     let mut node = host.node(&text, &[]);
     // The server itself is asked for its version.
     node.path = std::env::join_paths(
@@ -291,6 +298,8 @@ fn faults_of_certificates_are_found_before_a_transfer() {
     assert!(report.to_string().contains("days left\n           -> renew it"), "{report}");
     late.now += std::time::Duration::from_secs(280 * 86_400);
     assert!(check(&late).to_string().contains(" expired on "));
+    let role = highline.replace("[sst]", "ssl_client_cert=/donor.pem\nssl_client_key=/donor.pem\n[sst]");
+    said(&role, Level::Error, "cannot open the certificate file /donor.pem");
     let other = AuthorityDir::new(host.dir.path().join("other"));
     other.create("Other CA", 30, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
     std::fs::copy(other.ca_file(), at("ca.pem")).unwrap();
@@ -310,7 +319,7 @@ fn clients_and_replication_are_judged() {
     let host = Host::new();
     for (text, level, says) in [
         ("", Level::Warning, "no TLS: ssl_cert and ssl_key are not set"),
-        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set and ssl_key is not"),
+        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set, ssl_key is not, and the file does not hold both"),
         ("FILESskip_ssl\n", Level::Warning, "TLS is switched off (skip-ssl)"),
         ("FILES", Level::Note, "clients may still connect without TLS"),
         ("tls_version=TLSv1.1,TLSv1.2\n", Level::Warning, "tls_version allows TLSv1.1"),
@@ -324,7 +333,7 @@ fn clients_and_replication_are_judged() {
         ),
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c.pem;socket.ssl_key=/k.pem\"\n",
-            Level::Warning,
+            Level::Error,
             "socket.ssl_ca is not set",
         ),
         (
