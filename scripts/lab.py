@@ -173,8 +173,10 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
             time.sleep(0.05)
 
     def tail(self, lines=30):
+        """The last lines of the error log that tell of a failure."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        telling = re.compile(r"\[ERROR\]|WSREP_SST|not found|^highline")
+        return "\n".join([line for line in text.splitlines() if telling.search(line)][-lines:])
 
     def sql(self, statements, limit=300):
         command = ["timeout", str(limit), "mariadb", "--no-defaults", "--skip-ssl", "-u", "root", "-N", "-B",
@@ -184,11 +186,12 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
             raise LabError(f"node {self.number}: {done.stderr.strip()}")
         return done.stdout.rstrip("\n")
 
-    def checksums(self):
-        """{table: checksum} of everything outside the server's own schemas."""
+    def checksums(self, schema="%"):
+        """{table: checksum} of everything outside the server's own schemas, or of one schema."""
         tables = self.sql("SELECT CONCAT('`', table_schema, '`.`', table_name, '`') FROM information_schema.tables WHERE "
                           "table_type = 'BASE TABLE' AND table_schema NOT IN "
-                          "('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY 1").splitlines()
+                          "('mysql', 'sys', 'information_schema', 'performance_schema') "
+                          f"AND table_schema LIKE '{schema}' ORDER BY 1").splitlines()
         rows = self.sql("SET SESSION wsrep_sync_wait = 15; SELECT 'synced', 1; CHECKSUM TABLE " + ", ".join(tables))
         return dict(line.split("\t") for line in rows.splitlines()[1:])
 
