@@ -65,7 +65,7 @@ fn check(cluster: &Cluster, n: usize, more: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
-fn serves_all_channels_with_tls(method: &str) {
+fn serves_all_channels_with_tls(method: &str) -> Cluster {
     let dir = tempfile::tempdir().unwrap();
     let authority = dir.path().join("certs");
     let mut cluster = secured(method, &authority, &[]);
@@ -101,6 +101,7 @@ fn serves_all_channels_with_tls(method: &str) {
     let (code, said) = check(&cluster, 1, &["--peer", &format!("{}:4567", cluster.address(2))]);
     assert!(said.contains("certificate \"CN=node2\"") && said.contains("it is of an authority in"), "{said}");
     assert_eq!(code, Some(0), "{said}");
+    cluster
 }
 
 #[test]
@@ -109,9 +110,11 @@ fn a_stock_method_runs_on_what_certs_made() {
 }
 
 #[test]
-#[ignore = "needs the sst verb"]
 fn highline_runs_on_what_certs_made() {
-    serves_all_channels_with_tls("highline");
+    let cluster = serves_all_channels_with_tls("highline");
+    let (donor, joiner) = (cluster.log(1), cluster.log(2));
+    assert!(donor.contains("peer \"CN=node2\" verified by pin, chain and name"), "{donor}");
+    assert!(joiner.contains("peer \"CN=node1\" verified by chain"), "{joiner}");
 }
 
 /// mariadb-backup's script takes VERIFY_CA without a CA for no verification at all, and says nothing; `check` does.

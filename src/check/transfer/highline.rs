@@ -84,15 +84,13 @@ fn check_policy(tls: &TlsSettings, report: &mut Report) {
     judge(&tls.ciphers, "ssl-cipher", report);
 }
 
+/// Without verification no certificate of ours is needed: one is made for each transfer.
 fn name_files(node: &Node, side: Side, tls: &TlsSettings, materials: &mut Materials) {
-    let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
-    let need = match side {
-        Side::Donor => Need::donor(),
-        _ => Need::joiner(node, tls.mode == SslMode::VerifyIdentity),
+    let need = match (tls.mode, side) {
+        (SslMode::Unset | SslMode::Required, _) => return,
+        (_, Side::Donor) => Need::donor(),
+        (mode, _) => Need::joiner(node, mode == SslMode::VerifyIdentity),
     };
-    let (cas, crls) = match verifies {
-        true => (tls.ca.iter().chain(&tls.capath).cloned().collect(), tls.crls.clone()),
-        false => (Vec::new(), Vec::new()),
-    };
-    materials.add("state transfer", tls.cert.as_deref(), tls.key.as_deref(), cas, crls, need);
+    let cas = tls.ca.iter().chain(&tls.capath).cloned().collect();
+    materials.add("state transfer", tls.cert.as_deref(), tls.key.as_deref(), cas, tls.crls.clone(), need);
 }
