@@ -32,6 +32,10 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
         ),
         (Some(cert), Some(key)) => {
             report.ok(HERE, "replication and IST are encrypted (socket.ssl_cert, socket.ssl_key)");
+            if get("socket.ssl_password_file").is_some() {
+                report.note(HERE, "its key has a passphrase (socket.ssl_password_file), so it is not looked at here, and transfers cannot use it");
+                return verified(ca, report);
+            }
             materials.add("replication", Some(cert), Some(key), paths([ca]), Vec::new(), Need::both(node, false));
             verified(ca, report);
         }

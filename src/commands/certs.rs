@@ -173,6 +173,12 @@ fn node(args: &NodeArgs, now: SystemTime) -> Result<String> {
     if made.shortened {
         text.push_str("note: it ends with its authority; `highline certs ca --renew` gives that more days\n");
     }
+    if made.renewed {
+        text.push_str(
+            "When it is on the node: transfers read it at the next one, the server on FLUSH SSL, and replication on\n\
+             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or all of them at a restart).\n\n",
+        );
+    }
     let absolute = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
     let lies_in = args.node_dir.as_deref().unwrap_or(&absolute);
     text.push_str(&option_lines(&args.name, lies_in));
@@ -308,7 +314,12 @@ mod tests {
             assert!(made.contains(line), "{line}\n{made}");
         }
         let again = certs(dir.path(), "node node1 --dir DIR").unwrap();
-        assert!(again.starts_with("renewed ") && again.contains("names     node1, 192.0.2.1\n"), "{again}");
+        assert!(
+            again.starts_with("renewed ")
+                && again.contains("names     node1, 192.0.2.1\n")
+                && again.contains("FLUSH SSL"),
+            "{again}"
+        );
         let shown = certs(dir.path(), "show DIR/node1.pem DIR/node1-key.pem").unwrap();
         let pin = shown.lines().find_map(|line| line.strip_prefix("  pin       ")).unwrap();
         assert!(shown.contains(&format!("private key, belongs to the certificate with pin {pin}\n")), "{shown}");

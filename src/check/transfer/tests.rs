@@ -343,6 +343,11 @@ fn clients_and_replication_are_judged() {
         ),
         ("wsrep_provider_options=\"socket.dynamic=true\"\n", Level::Warning, "lets nodes without TLS in"),
         ("wsrep_provider_options=\"socket.ssl_cipher=AES128-SHA\"\n", Level::Warning, "socket.ssl_cipher=AES128-SHA"),
+        (
+            "wsrep_provider_options=\"socket.ssl_cert=/c;socket.ssl_key=/k;socket.ssl_ca=/a;socket.ssl_password_file=/p\"\n",
+            Level::Note,
+            "its key has a passphrase",
+        ),
         ("wsrep_provider=none\n", Level::Note, "this is no Galera node"),
     ] {
         let text = text.replace("FILES", FILES).replace("GALERA", GALERA);
