@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -94,10 +95,10 @@ fn mark(datadir: &Path, which: &str) {
     }
 }
 
-fn stage<'a>(lock: &'a DirLock, new: &Path) -> Staging<'a> {
+fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
     arm(Plan::Nothing);
-    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
+    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default()).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         let root = roots.owner(lock.datadir(), &name).unwrap().name.as_str();
@@ -124,7 +125,7 @@ fn crash_and_start_everywhere(old_undo: u32, new_undo: u32) {
         let data = temp.path().join("data");
         let _ = fs::remove_dir_all(&data);
         copy(&old, &data);
-        let lock = DirLock::take(&data).unwrap();
+        let lock = Arc::new(DirLock::take(&data).unwrap());
         let staging = stage(&lock, &new);
         arm(Plan::Crash(at));
         let result = staging.install(Verified::for_test(), &[]);
