@@ -286,6 +286,27 @@ fn weak_and_old_certificates_of_a_peer_are_refused() {
     }
 }
 
+#[test]
+fn a_weak_authority_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    openssl(dir, "req -x509 -newkey rsa:1024 -nodes -keyout {}/ca.key -out {}/ca.pem -subj /CN=Weak_CA -days 9");
+    openssl(dir, "req -newkey rsa:2048 -nodes -keyout {}/n.key -subj /CN=node1 -out {}/n.csr");
+    write(dir, "ext", "subjectAltName=DNS:node1.example\n");
+    openssl(
+        dir,
+        "x509 -req -in {}/n.csr -CA {}/ca.pem -CAkey {}/ca.key -set_serial 2 -days 9 -extfile {}/ext -out {}/n.pem",
+    );
+    let authorities = Authorities::load(&[dir.join("ca.pem")], &[]).unwrap();
+    let leaf = certificate_in(&dir.join("n.pem"));
+    let refusal = check_path(&leaf, &[], &authorities, UnixTime::now(), Purpose::Server).unwrap_err();
+    let expected = format!(
+        "the certificate \"CN=node1\" was issued by \"CN=Weak_CA\" in {}, whose key of RSA 1024 is too weak to believe",
+        authorities.source()
+    );
+    assert_eq!(refusal.to_string(), expected);
+}
+
 fn certificate_in(path: &Path) -> CertificateDer<'static> {
     crate::tls::pem::Pem::read(path, "certificate").unwrap().certificates.remove(0)
 }

@@ -33,6 +33,8 @@ pub enum Fault {
     ExpiredIssuer { issuer: String, source_files: String, not_after: Moment },
     #[error("was issued by {issuer}, whose own certificate in {source_files} is valid only from {not_before}")]
     EarlyIssuer { issuer: String, source_files: String, not_before: Moment },
+    #[error("was issued by {issuer} in {source_files}, whose key of {key} is too weak to believe")]
+    WeakIssuer { issuer: String, source_files: String, key: String },
     #[error("expired on {0}")]
     Expired(Moment),
     #[error("is valid only from {0}")]
@@ -133,6 +135,9 @@ impl Fault {
                 Some(authority) if !authority.is_valid_at(now) => {
                     Fault::ExpiredIssuer { issuer, source_files, not_after: authority.certificate.not_after }
                 }
+                Some(authority) if authority.certificate.key.is_weak() => {
+                    Fault::WeakIssuer { issuer, source_files, key: authority.certificate.key.to_string() }
+                }
                 None if facts.is_self_signed => Fault::SelfSigned { source_files },
                 None => Fault::UnknownIssuer { issuer, source_files, known: authorities.titles() },
                 Some(_) => Fault::OtherIssuer { issuer, source_files },
@@ -154,7 +159,7 @@ impl Fault {
                 "if that issuer is an intermediate authority, append its certificate to the node's certificate file; if it is a new CA, add it to ssl-ca here"
             }
             Fault::OtherIssuer { .. } => "give every node the same CA file, or put both authorities into it",
-            Fault::ExpiredIssuer { .. } => {
+            Fault::ExpiredIssuer { .. } | Fault::WeakIssuer { .. } => {
                 "make a new authority with `highline certs ca`, and certificates of it for every node"
             }
             Fault::Expired(_) | Fault::IntermediateDates { .. } => {
@@ -190,13 +195,12 @@ impl Fault {
 pub fn explain(error: rustls::Error, subject: &str) -> Error {
     use AlertDescription as A;
     let say = |kind: Kind, what: &str, remedy: &str| Error::new(kind, format!("{subject} {what}")).remedy(remedy);
+    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = &error
+        && let Some(refusal) = inner.downcast_ref::<Refusal>()
+    {
+        return refusal.about(subject);
+    }
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) if inner.is::<Refusal>() => {
-            match inner.downcast_ref::<Refusal>() {
-                Some(refusal) => refusal.about(subject),
-                None => say(Kind::Untrusted, "presented a certificate that was refused", "see its log"),
-            }
-        }
         rustls::Error::NoCertificatesPresented => say(
             Kind::Untrusted,
             "presented no certificate, though an authority is configured here",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -185,6 +185,11 @@ fn check_signature(
     verify_tls13_signature_with_raw_key(message, &facts.spki, signed, &provider.signature_verification_algorithms)
 }
 
+/// The library is built without TLS 1.2, so this is never asked.
+fn below_tls13() -> rustls::Error {
+    rustls::Error::General("TLS below 1.3 is not spoken".to_owned())
+}
+
 impl ServerCertVerifier for JoinerVerifier {
     fn verify_server_cert(
         &self,
@@ -210,7 +215,7 @@ impl ServerCertVerifier for JoinerVerifier {
         _leaf: &CertificateDer<'_>,
         _signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(below_tls13())
     }
 
     fn verify_tls13_signature(
@@ -248,7 +253,7 @@ impl ClientCertVerifier for DonorVerifier {
         _leaf: &CertificateDer<'_>,
         _signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(below_tls13())
     }
 
     fn verify_tls13_signature(
