@@ -19,17 +19,15 @@ class Failed(Exception):
 
 
 def run(options, record):
-    """Measures every shape over every link and hands each run to `record`."""
+    """Measures each (shape, link, size, pairs) of the plan and hands each run to `record`."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=options.cache))
     try:
-        for shape in options.shapes:
-            source = shapes.get(shape, options.size, options.cache)
-            with Live(source, shape, options) as socket:
-                for name in options.links:
-                    with links.Link(name) as link:
-                        certificates = lab.make_certificates(work / f"tls-{name}", addresses=[link.address])
-                        subprocess.run(["chown", "-R", str(os.geteuid()), certificates], check=True)
-                        pairs(options, shape, source, link, certificates, socket, work, record)
+        for shape, name, size, pairs in options.plan:
+            source = shapes.get(shape, size, options.cache)
+            with Live(source, shape, options) as socket, links.Link(name) as link:
+                certificates = lab.make_certificates(work / f"tls-{name}", addresses=[link.address])
+                subprocess.run(["chown", "-R", str(os.geteuid()), certificates], check=True)
+                measure(options, shape, source, link, pairs, certificates, socket, work, record)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -61,14 +59,14 @@ class Live:
             self.cluster.__exit__()
 
 
-def pairs(options, shape, source, link, certificates, socket, work, record):
+def measure(options, shape, source, link, pairs, certificates, socket, work, record):
     count, apparent, allocated = shapes.usage(source)
     facts = {"kind": "transfer", "shape": shape, "link": link.name, "files": count, "bytes": apparent, "allocated": allocated}
     setting = contestants.Setting(source, work / "target", work, certificates, link.address, link.port, link.bind_port, socket,
                                   options.program, options.highline_receive, options.highline_send)
     names = [name for name in options.contestants if contestants.CONTESTANTS[name](setting)]
     shapes.warm(source)
-    for pair in range(-1, options.pairs):
+    for pair in range(-1, pairs):
         for name in rotated(names, pair):
             warm_up = pair < 0
             if warm_up and link.name != "loopback" and not options.quick:
