@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::dir::Dir;
 use super::ground::Ground;
-use super::keep::KeepRules;
+use super::keep::{HOME, KeepRules};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{RootName, Roots, Scope};
 
@@ -143,9 +143,14 @@ pub(super) fn exists(home: &Dir) -> Result<bool> {
     Ok(home.stat_of(NAME)?.is_some())
 }
 
-pub(super) fn remove(home: &Dir) -> Result<()> {
+/// Removes it, and the data directory's `.highline` with it when nothing else is in there.
+pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     home.remove(NAME)?;
-    home.sync()
+    home.sync()?;
+    if home.names()?.is_empty() {
+        Dir::open(datadir)?.remove(HOME)?;
+    }
+    Ok(())
 }
 
 type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);

@@ -181,15 +181,17 @@ fn a_running_server_is_seen_and_not_disturbed() {
     assert_eq!(server_holding(&roots).unwrap(), None);
     let mut child = start(&data, &[]);
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !data.join("s.sock").exists() && Instant::now() < deadline {
+    let ready = || fs::read_to_string(data.join("server.err")).is_ok_and(|log| log.contains("ready for connections"));
+    while !ready() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
     }
-    for _ in 0..3 {
-        let held = server_holding(&roots).unwrap();
-        assert!(held == Some(data.join("aria_log_control")) || held == Some(data.join("ibdata1")), "{held:?}");
-    }
+    let held = [(); 3].map(|()| server_holding(&roots));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    let ended = child.wait().unwrap();
+    for held in held {
+        assert_eq!(held.unwrap(), Some(data.join("aria_log_control")));
+    }
+    assert!(ended.success());
     assert_eq!(server_holding(&roots).unwrap(), None);
 }

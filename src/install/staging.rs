@@ -30,6 +30,8 @@ pub struct OwnFile {
 #[derive(Debug)]
 pub struct Staging<'a> {
     lock: &'a DirLock,
+    /// The data directory's `.highline`.
+    home: Dir,
     ground: Ground,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
@@ -50,10 +52,8 @@ impl<'a> Staging<'a> {
     /// An unfinished switch, roots that cannot be switched (see `docs`: nested too deep, shared,
     /// with a filesystem mounted inside), or a directory that cannot be written.
     pub fn prepare(lock: &'a DirLock, roots: &Roots, keep: KeepRules) -> Result<Staging<'a>> {
-        if journal::exists(&lock.home)? {
-            let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
-            return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
-        }
+        let home = lock.datadir.make(HOME)?;
+        refuse_unfinished(lock, &home)?;
         let ground = Ground::new(roots, keep, Vec::new())?;
         if ground.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
@@ -66,7 +66,7 @@ impl<'a> Staging<'a> {
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
-        Ok(Staging { lock, ground, places })
+        Ok(Staging { lock, home, ground, places })
     }
 
     /// The directory to open a root's entries beneath.
@@ -99,13 +99,13 @@ impl<'a> Staging<'a> {
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
     ///
-    /// A `manifest.new` in the data directory's `.highline` becomes `manifest`.
+    /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
     ///
     /// # Errors
     /// On a failure the old tree is back in place, and what was staged is still staged. When the way
     /// back fails too, both errors are told and the journal remains for `recover`.
     pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
-        let _evidence = verified;
+        let _evidence = (verified, self.lock);
         for file in own {
             let place = self.place(file.root.as_str());
             match (place, file.name.to_str()) {
@@ -118,16 +118,16 @@ impl<'a> Staging<'a> {
             self.ground.own.push((file.root.clone(), file.name.clone()));
         }
         self.sync()?;
-        let switch = Switch::new(&self.ground, &self.lock.home)?;
+        let switch = Switch::new(&self.ground, &self.home)?;
         switch.prepare()?;
-        journal::write(&self.lock.home, &self.ground, Phase::Switching)?;
+        journal::write(&self.home, &self.ground, Phase::Switching)?;
         match switch.forward() {
             Ok(()) => {}
             Err(error) if failpoint::is_crash(&error) => return Err(error),
-            Err(error) => return Err(undo(&self.ground, &self.lock.home, &switch, error)),
+            Err(error) => return Err(undo(&self.ground, &self.home, &switch, error)),
         }
-        journal::write(&self.lock.home, &self.ground, Phase::Finished)?;
-        match finish(&self.ground, &self.lock.home) {
+        journal::write(&self.home, &self.ground, Phase::Finished)?;
+        match finish(&self.ground, &self.home) {
             Err(error) if failpoint::is_crash(&error) => Err(error),
             done => Ok(Installed { leftover: done.err() }),
         }
@@ -145,7 +145,7 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
         .back()
         .and_then(|()| journal::write(home, ground, Phase::Undone))
         .and_then(|()| Switch::clean(ground, home, false))
-        .and_then(|()| journal::remove(home));
+        .and_then(|()| journal::remove(home, ground.roots.datadir()));
     match undone {
         Ok(()) => cause,
         Err(error) if failpoint::is_crash(&error) => error,
@@ -158,7 +158,7 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
 
 fn finish(ground: &Ground, home: &Dir) -> Result<()> {
     Switch::clean(ground, home, true)?;
-    journal::remove(home)
+    journal::remove(home, ground.roots.datadir())
 }
 
 /// What [`recover`] found and did.
@@ -172,13 +172,40 @@ pub enum Recovered {
     Undone,
 }
 
+/// Removes what is staged in these roots, so that a server which serves the old tree does not list
+/// `.highline` as a schema.
+///
+/// # Errors
+/// An unfinished switch: it must be recovered first.
+pub fn discard(lock: &DirLock, roots: &Roots) -> Result<()> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
+    refuse_unfinished(lock, &home)?;
+    for path in roots.directories() {
+        Dir::open(path)?.remove(HOME)?;
+    }
+    Ok(())
+}
+
+fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
+    if journal::exists(home)? {
+        let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
+        return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
+    }
+    Ok(())
+}
+
 /// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
 ///
 /// # Errors
 /// A journal that cannot be trusted (nothing is touched then), or a failure in both directions.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
-    let home = &lock.home;
-    let Some((ground, phase)) = journal::read(home, lock.datadir())? else { return Ok(Recovered::Nothing) };
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    let Some((ground, phase)) = journal::read(home, lock.datadir())? else {
+        if home.names()?.is_empty() {
+            lock.datadir.remove(HOME)?;
+        }
+        return Ok(Recovered::Nothing);
+    };
     match phase {
         Phase::Finished => {
             finish(&ground, home)?;
@@ -186,7 +213,7 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         Phase::Undone => {
             Switch::clean(&ground, home, false)?;
-            journal::remove(home)?;
+            journal::remove(home, lock.datadir())?;
             Ok(Recovered::Undone)
         }
         Phase::Switching => {

@@ -25,7 +25,7 @@ use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
 use super::ground::Ground;
-use super::keep::{HOME, KeepRules};
+use super::keep::{HOME, KeepRules, MANIFEST, NEW_MANIFEST};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, Scope, matches};
 
@@ -33,8 +33,6 @@ pub(super) const INCOMING: &str = "incoming";
 pub(super) const PREVIOUS: &str = "previous";
 const ASIDE: &str = "aside";
 const LIVE: &str = "live";
-const MANIFEST: &str = "manifest";
-const NEW_MANIFEST: &str = "manifest.new";
 
 /// Files that a server may remove at a start: when one is gone, it was a server's doing.
 const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];
@@ -151,7 +149,9 @@ impl<'a> Switch<'a> {
     pub(super) fn forward(&self) -> Result<()> {
         self.turn(Side::New)?;
         if self.home.stat_of(NEW_MANIFEST)?.is_some() {
-            self.home.rename(NEW_MANIFEST, self.home, MANIFEST)?;
+            let datadir = Dir::open(self.ground.roots.datadir())?;
+            self.home.rename(NEW_MANIFEST, &datadir, MANIFEST)?;
+            datadir.sync()?;
             self.home.sync()?;
         }
         Ok(())
@@ -230,7 +230,8 @@ impl<'a> Switch<'a> {
             home.remove(side.selector())?;
         }
         for root in ground.roots.iter() {
-            let Some(home) = Dir::open(&root.path)?.find(HOME)? else { continue };
+            let dir = Dir::open(&root.path)?;
+            let Some(home) = dir.find(HOME)? else { continue };
             for kind in [PREVIOUS, ASIDE].into_iter().chain(incoming.then_some(INCOMING)) {
                 if let Some(dir) = home.find(kind)? {
                     dir.remove(root.name.as_str())?;
@@ -240,6 +241,10 @@ impl<'a> Switch<'a> {
                 }
             }
             home.sync()?;
+            if home.names()?.is_empty() {
+                dir.remove(HOME)?;
+                dir.sync()?;
+            }
         }
         Ok(())
     }
