@@ -28,6 +28,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) enum Phase {
     /// Both trees are complete and durable, one of them is live; any entry may be on its way.
     Switching,
+    /// The old tree is being removed to make room; nothing is staged yet.
+    Spending,
     /// The new tree is in place and durable. What is left of the old one goes.
     Finished,
     /// The old tree is in place and durable. What is staged stays.

@@ -9,7 +9,7 @@ use super::ground::Ground;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules};
 use super::lock::DirLock;
-use super::switch::{INCOMING, Switch};
+use super::switch::{INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{RelPath, RootName, Roots};
@@ -97,6 +97,19 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
+    /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
+    /// directories of listed content, of which the transfer replaces what it brings.
+    ///
+    /// # Errors
+    /// On a failure before the point of no return the old tree is back in place; after it, `recover`
+    /// finishes the removal.
+    pub fn spend_old_tree(&self) -> Result<()> {
+        let switch = Switch::new(&self.ground, &self.home)?;
+        switch.prepare()?;
+        journal::write(&self.home, &self.ground, Phase::Spending)?;
+        spend(&self.ground, &self.home, &switch)
+    }
+
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
     ///
     /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
@@ -139,6 +152,15 @@ fn plain(name: &OsStr) -> bool {
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
 }
 
+fn spend(ground: &Ground, home: &Dir, switch: &Switch<'_>) -> Result<()> {
+    if let Err(error) = switch.spend() {
+        let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
+        return Err(if back { undo(ground, home, switch, error) } else { error });
+    }
+    Switch::clean(ground, home, false)?;
+    journal::remove(home, ground.roots.datadir())
+}
+
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
 fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error {
     let undone = switch
@@ -170,6 +192,8 @@ pub enum Recovered {
     Finished,
     /// The old tree is in place.
     Undone,
+    /// The old tree is gone, as was asked for, and no new one is there.
+    Spent,
 }
 
 /// Removes what is staged in these roots, so that a server which serves the old tree does not list
@@ -215,6 +239,16 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
             Switch::clean(&ground, home, false)?;
             journal::remove(home, lock.datadir())?;
             Ok(Recovered::Undone)
+        }
+        Phase::Spending => {
+            // The selector goes first when what is left is removed.
+            if home.stat_of(LIVE)?.is_some() {
+                spend(&ground, home, &Switch::new(&ground, home)?)?;
+            } else {
+                Switch::clean(&ground, home, false)?;
+                journal::remove(home, lock.datadir())?;
+            }
+            Ok(Recovered::Spent)
         }
         Phase::Switching => {
             let switch = Switch::new(&ground, home)?;

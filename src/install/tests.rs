@@ -192,7 +192,7 @@ impl Joiner {
         let mut tree = Tree::new();
         for (path, content) in read(self.temp.path()) {
             let full = self.temp.path().join(&path);
-            if !content.starts_with(b"-> ") || !String::from_utf8_lossy(&content).contains(".highline/live") {
+            if !content.starts_with(b"-> ") || !String::from_utf8_lossy(&content).contains(".highline/") {
                 tree.insert(path, content);
                 continue;
             }
@@ -280,7 +280,7 @@ fn crash_everywhere(exchange: bool) {
         match recovered {
             Recovered::Nothing if !live_new => assert_eq!(read(joiner.temp.path()), old, "{why}"),
             Recovered::Nothing | Recovered::Finished => assert_eq!(read(joiner.temp.path()), new, "{why}"),
-            Recovered::Undone => panic!("{why}: undone"),
+            other => panic!("{why}: {other:?}"),
         }
         if recovered == Recovered::Finished {
             joiner.assert_clean(&why);
@@ -417,4 +417,48 @@ fn what_is_staged_can_be_thrown_away() {
     assert_eq!(read(joiner.temp.path()), old_tree());
     joiner.install(joiner.stage(&lock), Plan::Crash(150)).unwrap_err();
     assert_eq!(discard(&lock, &joiner.roots).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn spending_the_old_tree_leaves_what_is_kept() {
+    let rest = tree_of(&[STAYS, &[GRASTATE, ("outside/t1.ibd", "old outside")]]);
+    let spend = |plan| {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        arm(Plan::Nothing);
+        let staging = Staging::prepare(&lock, &joiner.roots, KeepRules::new(["slow".to_owned()])).unwrap();
+        arm(plan);
+        let result = staging.spend_old_tree();
+        (joiner, lock, result)
+    };
+    let (joiner, _lock, result) = spend(Plan::Nothing);
+    let total = steps();
+    result.unwrap();
+    assert_eq!(read(joiner.temp.path()), rest);
+    assert!(total > 60, "{total}");
+    for exchange in [true, false] {
+        set_without_exchange(!exchange);
+        for plan in (0..total).flat_map(|at| [Plan::Crash(at), Plan::Fail(at)]) {
+            let (joiner, lock, result) = spend(plan);
+            arm(Plan::Nothing);
+            let Err(error) = result else { continue };
+            let why = format!("{plan:?} {}", error.sentence());
+            let seen = joiner.seen();
+            let system = ["data/ibdata1", "redo/ib_logfile0"].map(|name| {
+                let file = seen.get(Path::new(name));
+                file.is_some_and(|content| content.starts_with(b"old "))
+            });
+            assert_eq!(system[0], system[1], "{why}");
+            match recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence())) {
+                Recovered::Nothing if system[0] => assert_eq!(read(joiner.temp.path()), old_tree(), "{why}"),
+                Recovered::Nothing | Recovered::Spent => assert_eq!(read(joiner.temp.path()), rest, "{why}"),
+                Recovered::Undone => assert_eq!(read(joiner.temp.path()), old_tree(), "{why}"),
+                Recovered::Finished => panic!("{why}"),
+            }
+            let staging = joiner.stage(&lock);
+            let done = joiner.install(staging, Plan::Nothing).unwrap_or_else(|e| panic!("{why}: {}", e.sentence()));
+            assert!(done.leftover.is_none());
+            assert_eq!(read(joiner.temp.path()), new_tree(), "{why}");
+        }
+    }
 }
