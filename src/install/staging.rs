@@ -100,10 +100,14 @@ impl<'a> Staging<'a> {
     /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
     /// directories of listed content, of which the transfer replaces what it brings.
     ///
+    /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
+    /// provider holds it open, because a position without its data must never be believed.
+    ///
     /// # Errors
     /// On a failure before the point of no return the old tree is back in place; after it, `recover`
     /// finishes the removal.
-    pub fn spend_old_tree(&self) -> Result<()> {
+    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
+        self.ground.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
         let switch = Switch::new(&self.ground, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.ground, Phase::Spending)?;

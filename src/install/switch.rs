@@ -241,6 +241,14 @@ impl<'a> Switch<'a> {
         let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO];
         let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
         if self.old_is_live()? {
+            for place in &self.places {
+                for (_, name) in self.ground.own.iter().filter(|(root, _)| *root == place.root.name) {
+                    if matches!(place.thing(&place.dir, name)?, Real(_)) {
+                        place.dir.rename(name, &place.previous, name)?;
+                    }
+                }
+            }
+            self.sync()?;
             let void = self.places.iter().find(|place| place.root.name.as_str() == RootName::INNODB_DATA);
             if !void.map_or(Ok(false), Place::is_exposed)? {
                 for place in innodb.clone() {
