@@ -13,7 +13,7 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, Still};
 use crate::error::{Error, Kind, Result};
-use crate::install::{HOME, MANIFEST};
+use crate::install::MANIFEST;
 use crate::joiner::{Outcome, Waiting};
 use crate::manifest::Manifest;
 use crate::progress::{Quiet, Style, bytes};
@@ -47,7 +47,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let Outcome::Installed(received) = received else {
         return Err(Error::new(Kind::Protocol, "the demonstration ended without an installed tree"));
     };
-    let manifest = to.join(HOME).join(MANIFEST);
+    let manifest = to.join(MANIFEST);
     let file = fs::File::open(&manifest).map_err(|e| Error::io("cannot open", &manifest, e))?;
     let manifest = Manifest::read(std::io::BufReader::new(file))?;
     let faults = verify::faults(&manifest, &config::roots(&tree(&to))?)?;

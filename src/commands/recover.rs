@@ -11,6 +11,7 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
         match recover(&lock)? {
             Recovered::Nothing => "nothing to recover: no install was cut short",
             Recovered::Finished => "finished: the new tree is in place",
+            Recovered::Spent => "the old tree was being removed to make room; what was left of it is gone",
             Recovered::Undone => "undone: the old tree is in place",
         }
     );

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::cli::VerifyArgs;
 use crate::config;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::install::{HOME, MANIFEST};
+use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::progress::bytes;
 use crate::tree::{Content, Roots, Rules, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let roots = config::roots(&args.tree)?;
-    let path = roots.datadir().join(HOME).join(MANIFEST);
+    let path = roots.datadir().join(MANIFEST);
     let file = File::open(&path).map_err(|e| {
         Error::io("cannot open the manifest", &path, e)
             .remedy("only a tree that Highline installed has one; name it with --datadir")

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::dir::Dir;
 use super::ground::Ground;
-use super::keep::KeepRules;
+use super::keep::{HOME, KeepRules};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{RootName, Roots, Scope};
 
@@ -28,6 +28,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) enum Phase {
     /// Both trees are complete and durable, one of them is live; any entry may be on its way.
     Switching,
+    /// The old tree is being removed to make room; nothing is staged yet.
+    Spending,
     /// The new tree is in place and durable. What is left of the old one goes.
     Finished,
     /// The old tree is in place and durable. What is staged stays.
@@ -143,9 +145,14 @@ pub(super) fn exists(home: &Dir) -> Result<bool> {
     Ok(home.stat_of(NAME)?.is_some())
 }
 
-pub(super) fn remove(home: &Dir) -> Result<()> {
+/// Removes it, and the data directory's `.highline` with it when nothing else is in there.
+pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     home.remove(NAME)?;
-    home.sync()
+    home.sync()?;
+    if home.names()?.is_empty() {
+        Dir::open(datadir)?.remove(HOME)?;
+    }
+    Ok(())
 }
 
 type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);

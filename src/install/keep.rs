@@ -7,8 +7,17 @@ use rustix::fs::FileType;
 
 use crate::tree::matches;
 
-/// Our own directory in each root.
+/// Our own directory in each root, there while a transfer or a switch is unfinished.
+///
+/// It must not outlive them: a server lists it as a schema `#mysql50#.highline`, at which
+/// `mariadb-dump --all-databases` and `mariadb-upgrade` stop (10.11.19). Files beside it are not listed.
 pub const HOME: &str = ".highline";
+/// The lock of [`super::DirLock`], in the data directory.
+pub const LOCK: &str = ".highline.lock";
+/// The manifest of the tree that is in place, in the data directory.
+pub const MANIFEST: &str = ".highline.manifest";
+/// The manifest of the staged tree, beneath [`HOME`] in the data directory.
+pub const NEW_MANIFEST: &str = "manifest.new";
 
 /// First-level names that belong to the node. Owned by, in this order: the Galera provider, the
 /// operator, the server process, the filesystem, this program, the server's scripts.
@@ -26,6 +35,8 @@ pub const NODE: &[&str] = &[
     ".snapshot",
     ".zfs",
     HOME,
+    LOCK,
+    MANIFEST,
     "sst_in_progress",
     "wsrep_sst.pid",
     "tables_flushed",

@@ -10,35 +10,31 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockType};
 
 use super::dir::Dir;
-use super::keep::HOME;
+use super::keep::LOCK;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, Scope, matches};
 
-const NAME: &str = "lock";
-
-/// Exclusive use of a data directory among processes of this program: `flock` on `.highline/lock`,
+/// Exclusive use of a data directory among processes of this program: `flock` on `.highline.lock`,
 /// given back when the value is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct DirLock {
     pub(super) datadir: Dir,
-    pub(super) home: Dir,
     _held: File,
 }
 
 impl DirLock {
-    /// Makes `.highline` (0700, the data directory's owner) when it is missing. Does not wait.
+    /// Does not wait.
     ///
     /// # Errors
     /// [`Kind::Busy`] when another process holds it, with its number.
     pub fn take(datadir: &Path) -> Result<DirLock> {
         let path = datadir.canonicalize().map_err(|e| Error::io("cannot open the data directory", datadir, e))?;
         let datadir = Dir::open(&path)?;
-        let home = datadir.make(HOME)?;
-        let path = home.join(NAME);
+        let path = datadir.join(LOCK);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&home, NAME, flags, Mode::RUSR | Mode::WUSR)
+        let fd = rustix::fs::openat(&datadir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Error::io("cannot open", &path, e))?;
-        home.give(&fd, &path)?;
+        datadir.give(&fd, &path)?;
         let mut held = File::from(fd);
         match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -54,7 +50,7 @@ impl DirLock {
         let failed = |e| Error::io("cannot write", &path, e);
         held.set_len(0).map_err(failed)?;
         writeln!(held, "{}", std::process::id()).map_err(failed)?;
-        Ok(DirLock { datadir, home, _held: held })
+        Ok(DirLock { datadir, _held: held })
     }
 
     pub fn datadir(&self) -> &Path {

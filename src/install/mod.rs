@@ -18,8 +18,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-pub use keep::{HOME, KeepRules, NODE, REPLAYED};
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
 pub use space::{Filesystem, space};
-pub use staging::{Installed, OwnFile, Recovered, Staging, recover, spend_old_tree};
-pub use switch::{MANIFEST, NEW_MANIFEST};
+pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};

@@ -11,7 +11,7 @@ use super::ground::Ground;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules};
 use super::lock::DirLock;
-use super::switch::{INCOMING, Switch};
+use super::switch::{INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{RelPath, RootName, Roots};
@@ -31,7 +31,10 @@ pub struct OwnFile {
 /// A place for a new tree. Dropping it leaves what is staged.
 #[derive(Debug)]
 pub struct Staging {
-    lock: Arc<DirLock>,
+    /// Held as long as there is something to switch.
+    _lock: Arc<DirLock>,
+    /// The data directory's `.highline`.
+    home: Dir,
     ground: Ground,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
@@ -52,10 +55,8 @@ impl Staging {
     /// An unfinished switch, roots that cannot be switched (see `docs`: nested too deep, shared,
     /// with a filesystem mounted inside), or a directory that cannot be written.
     pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
-        if journal::exists(&lock.home)? {
-            let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
-            return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
-        }
+        let home = lock.datadir.make(HOME)?;
+        refuse_unfinished(&lock, &home)?;
         let ground = Ground::new(roots, keep, Vec::new())?;
         if ground.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
@@ -68,7 +69,7 @@ impl Staging {
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
-        Ok(Staging { lock, ground, places })
+        Ok(Staging { _lock: lock, home, ground, places })
     }
 
     /// The directory to open a root's entries beneath.
@@ -110,19 +111,32 @@ impl Staging {
         Ok(())
     }
 
+    /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
+    /// directories of listed content, of which the transfer replaces what it brings.
+    ///
+    /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
+    /// provider holds it open, because a position without its data must never be believed.
+    ///
+    /// # Errors
+    /// On a failure before the point of no return the old tree is back in place; after it, `recover`
+    /// finishes the removal.
+    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
+        self.ground.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        let switch = Switch::new(&self.ground, &self.home)?;
+        switch.prepare()?;
+        journal::write(&self.home, &self.ground, Phase::Spending)?;
+        spend(&self.ground, &self.home, &switch)
+    }
+
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
     ///
-    /// A `manifest.new` in the data directory's `.highline` becomes `manifest`.
+    /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
     ///
     /// # Errors
     /// On a failure the old tree is back in place, and what was staged is still staged. When the way
     /// back fails too, both errors are told and the journal remains for `recover`.
-    pub fn install(self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
+    pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
         let _evidence = verified;
-        self.switch(own)
-    }
-
-    fn switch(mut self, own: &[OwnFile]) -> Result<Installed> {
         for file in own {
             let place = self.place(file.root.as_str());
             match (place, file.name.to_str()) {
@@ -135,31 +149,34 @@ impl Staging {
             self.ground.own.push((file.root.clone(), file.name.clone()));
         }
         self.sync()?;
-        let switch = Switch::new(&self.ground, &self.lock.home)?;
+        let switch = Switch::new(&self.ground, &self.home)?;
         switch.prepare()?;
-        journal::write(&self.lock.home, &self.ground, Phase::Switching)?;
+        journal::write(&self.home, &self.ground, Phase::Switching)?;
         match switch.forward() {
             Ok(()) => {}
             Err(error) if failpoint::is_crash(&error) => return Err(error),
-            Err(error) => return Err(undo(&self.ground, &self.lock.home, &switch, error)),
+            Err(error) => return Err(undo(&self.ground, &self.home, &switch, error)),
         }
-        journal::write(&self.lock.home, &self.ground, Phase::Finished)?;
-        match finish(&self.ground, &self.lock.home) {
+        journal::write(&self.home, &self.ground, Phase::Finished)?;
+        match finish(&self.ground, &self.home) {
             Err(error) if failpoint::is_crash(&error) => Err(error),
             done => Ok(Installed { leftover: done.err() }),
         }
     }
 }
 
-/// Removes the old tree, so that there is room for a new one: for `--install inplace`. Crash-safe like an
-/// install, for it is one, of an empty tree.
-pub fn spend_old_tree(lock: &Arc<DirLock>, roots: &Roots, keep: &KeepRules) -> Result<Installed> {
-    Staging::prepare(Arc::clone(lock), roots, keep.clone())?.switch(&[])
-}
-
 fn plain(name: &OsStr) -> bool {
     use std::os::unix::ffi::OsStrExt;
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
+}
+
+fn spend(ground: &Ground, home: &Dir, switch: &Switch<'_>) -> Result<()> {
+    if let Err(error) = switch.spend() {
+        let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
+        return Err(if back { undo(ground, home, switch, error) } else { error });
+    }
+    Switch::clean(ground, home, false)?;
+    journal::remove(home, ground.roots.datadir())
 }
 
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
@@ -168,7 +185,7 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
         .back()
         .and_then(|()| journal::write(home, ground, Phase::Undone))
         .and_then(|()| Switch::clean(ground, home, false))
-        .and_then(|()| journal::remove(home));
+        .and_then(|()| journal::remove(home, ground.roots.datadir()));
     match undone {
         Ok(()) => cause,
         Err(error) if failpoint::is_crash(&error) => error,
@@ -181,7 +198,7 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
 
 fn finish(ground: &Ground, home: &Dir) -> Result<()> {
     Switch::clean(ground, home, true)?;
-    journal::remove(home)
+    journal::remove(home, ground.roots.datadir())
 }
 
 /// What [`recover`] found and did.
@@ -193,6 +210,30 @@ pub enum Recovered {
     Finished,
     /// The old tree is in place.
     Undone,
+    /// The old tree is gone, as was asked for, and no new one is there.
+    Spent,
+}
+
+/// Removes what is staged in these roots, so that a server which serves the old tree does not list
+/// `.highline` as a schema.
+///
+/// # Errors
+/// An unfinished switch: it must be recovered first.
+pub fn discard(lock: &DirLock, roots: &Roots) -> Result<()> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
+    refuse_unfinished(lock, &home)?;
+    for path in roots.directories() {
+        Dir::open(path)?.remove(HOME)?;
+    }
+    Ok(())
+}
+
+fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
+    if journal::exists(home)? {
+        let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
+        return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
+    }
+    Ok(())
 }
 
 /// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
@@ -200,8 +241,13 @@ pub enum Recovered {
 /// # Errors
 /// A journal that cannot be trusted (nothing is touched then), or a failure in both directions.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
-    let home = &lock.home;
-    let Some((ground, phase)) = journal::read(home, lock.datadir())? else { return Ok(Recovered::Nothing) };
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    let Some((ground, phase)) = journal::read(home, lock.datadir())? else {
+        if home.names()?.is_empty() {
+            lock.datadir.remove(HOME)?;
+        }
+        return Ok(Recovered::Nothing);
+    };
     match phase {
         Phase::Finished => {
             finish(&ground, home)?;
@@ -209,8 +255,18 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         Phase::Undone => {
             Switch::clean(&ground, home, false)?;
-            journal::remove(home)?;
+            journal::remove(home, lock.datadir())?;
             Ok(Recovered::Undone)
+        }
+        Phase::Spending => {
+            // The selector goes first when what is left is removed.
+            if home.stat_of(LIVE)?.is_some() {
+                spend(&ground, home, &Switch::new(&ground, home)?)?;
+            } else {
+                Switch::clean(&ground, home, false)?;
+                journal::remove(home, lock.datadir())?;
+            }
+            Ok(Recovered::Spent)
         }
         Phase::Switching => {
             let switch = Switch::new(&ground, home)?;

@@ -24,17 +24,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
+use super::failpoint;
 use super::ground::Ground;
-use super::keep::{HOME, KeepRules};
+use super::keep::{HOME, KeepRules, MANIFEST, NEW_MANIFEST};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{Root, Scope, matches};
+use crate::tree::{Root, RootName, Scope, matches};
 
 pub(super) const INCOMING: &str = "incoming";
 pub(super) const PREVIOUS: &str = "previous";
 const ASIDE: &str = "aside";
-const LIVE: &str = "live";
-pub const MANIFEST: &str = "manifest";
-pub const NEW_MANIFEST: &str = "manifest.new";
+pub(super) const LIVE: &str = "live";
 
 /// Files that a server may remove at a start: when one is gone, it was a server's doing.
 const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];
@@ -151,7 +150,9 @@ impl<'a> Switch<'a> {
     pub(super) fn forward(&self) -> Result<()> {
         self.turn(Side::New)?;
         if self.home.stat_of(NEW_MANIFEST)?.is_some() {
-            self.home.rename(NEW_MANIFEST, self.home, MANIFEST)?;
+            let datadir = Dir::open(self.ground.roots.datadir())?;
+            self.home.rename(NEW_MANIFEST, &datadir, MANIFEST)?;
+            datadir.sync()?;
             self.home.sync()?;
         }
         Ok(())
@@ -223,6 +224,64 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
+    /// Whether the old tree can still be seen whole.
+    pub(super) fn old_is_live(&self) -> Result<bool> {
+        Ok(self.home.read_link(LIVE)? == Side::Old.selector().as_bytes())
+    }
+
+    /// Takes the old tree away with nothing in its place, for [`Switch::clean`] to remove.
+    ///
+    /// A server refuses to start on a system tablespace without log or the reverse, so both must go
+    /// at once: InnoDB's files go behind symlinks, and then the first one's symlink is renamed over
+    /// `live`. That takes its name away and lets all the others lead to nothing, which InnoDB takes
+    /// for an absent file in all places but one: it cannot create a file there. So, until the dangling
+    /// symlinks are removed too, a start fails where undo tablespaces are configured, or more than one
+    /// data file, or where `innodb_data_home_dir` is another filesystem than the data directory.
+    pub(super) fn spend(&self) -> Result<()> {
+        let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO];
+        let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
+        if self.old_is_live()? {
+            for place in &self.places {
+                for (_, name) in self.ground.own.iter().filter(|(root, _)| *root == place.root.name) {
+                    if matches!(place.thing(&place.dir, name)?, Real(_)) {
+                        place.dir.rename(name, &place.previous, name)?;
+                    }
+                }
+            }
+            self.sync()?;
+            let void = self.places.iter().find(|place| place.root.name.as_str() == RootName::INNODB_DATA);
+            if !void.map_or(Ok(false), Place::is_exposed)? {
+                for place in innodb.clone() {
+                    place.settle()?;
+                    self.park(place, Side::Old)?;
+                }
+            }
+            self.sync()?;
+            match void {
+                Some(place) => place.void(self.home)?,
+                None => self.home.symlink_over(LIVE, Path::new("void"))?,
+            }
+            self.home.sync()?;
+        }
+        for place in innodb {
+            place.remove_links()?;
+            place.dir.sync()?;
+        }
+        for place in &self.places {
+            let mut names = place.dir.names()?;
+            // Aria makes a new control file beside old logs, and stops at old control beside no logs.
+            names.sort_by_key(|name| name != "aria_log_control");
+            for name in names.iter().filter(|name| self.ground.switches(&place.root, name)) {
+                let Real(kind) = place.thing(&place.dir, name)? else { continue };
+                if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
+                    place.previous.remove(name)?;
+                    place.dir.rename(name, &place.previous, name)?;
+                }
+            }
+        }
+        self.sync()
+    }
+
     /// Removes what a finished or undone switch leaves behind. With `incoming`, the staged tree too.
     pub(super) fn clean(ground: &Ground, home: &Dir, incoming: bool) -> Result<()> {
         home.remove(LIVE)?;
@@ -230,7 +289,8 @@ impl<'a> Switch<'a> {
             home.remove(side.selector())?;
         }
         for root in ground.roots.iter() {
-            let Some(home) = Dir::open(&root.path)?.find(HOME)? else { continue };
+            let dir = Dir::open(&root.path)?;
+            let Some(home) = dir.find(HOME)? else { continue };
             for kind in [PREVIOUS, ASIDE].into_iter().chain(incoming.then_some(INCOMING)) {
                 if let Some(dir) = home.find(kind)? {
                     dir.remove(root.name.as_str())?;
@@ -240,6 +300,10 @@ impl<'a> Switch<'a> {
                 }
             }
             home.sync()?;
+            if home.names()?.is_empty() {
+                dir.remove(HOME)?;
+                dir.sync()?;
+            }
         }
         Ok(())
     }
@@ -292,12 +356,53 @@ impl Place {
                 _ => {}
             }
         }
+        self.remove_links()
+    }
+
+    fn remove_links(&self) -> Result<()> {
         for name in self.dir.names()? {
             if self.thing(&self.dir, &name)? == Link {
                 self.dir.remove(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// The first parked file, and the path to it that does not lead through `live`. Seen from
+    /// `.highline` it leads to nothing.
+    fn first(&self) -> Result<Option<(OsString, PathBuf)>> {
+        let first = self.previous.names()?.into_iter().next();
+        Ok(first.map(|name| {
+            let path = Path::new(HOME).join(PREVIOUS).join(self.root.name.as_str()).join(&name);
+            (name, path)
+        }))
+    }
+
+    /// Whether `void` was broken off just before its last step.
+    fn is_exposed(&self) -> Result<bool> {
+        let Some((name, path)) = self.first()? else { return Ok(false) };
+        let link = matches!(self.thing(&self.dir, &name)?, Real(FileType::Symlink));
+        Ok(link && self.dir.read_link(&name)? == path.as_os_str().as_bytes())
+    }
+
+    /// Makes `live` lead to nothing, and takes the first file's name away in the same step.
+    fn void(&self, home: &Dir) -> Result<()> {
+        let Some((name, path)) = self.first()? else { return home.symlink_over(LIVE, Path::new("void")) };
+        if self.dir.stat()?.st_dev != home.stat()?.st_dev {
+            self.dir.remove(&name)?;
+            return home.symlink_over(LIVE, Path::new("void"));
+        }
+        if !self.is_exposed()? {
+            self.aside.remove(&name)?;
+            self.aside.symlink(&name, &path)?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
+        let voided = self.dir.rename(&name, home, LIVE);
+        if voided.is_err() && !voided.as_ref().is_err_and(failpoint::is_crash) {
+            self.aside.symlink(&name, &self.target.join(&name))?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
+        voided
     }
 
     /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.

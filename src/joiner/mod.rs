@@ -23,7 +23,7 @@ pub use preflight::InstallMode;
 
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{
-    DirLock, HOME, KeepRules, NEW_MANIFEST, OwnFile, Recovered, Staging, recover, server_holding, spend_old_tree,
+    DirLock, HOME, KeepRules, NEW_MANIFEST, OwnFile, Recovered, Staging, discard, recover, server_holding,
 };
 use crate::link::{Control, Deadlines, Door, Guest};
 use crate::manifest::{Checksum, Seal, Verified};
@@ -129,6 +129,7 @@ impl Waiting {
         match recover(&lock)? {
             Recovered::Nothing => {}
             Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
+            Recovered::Spent => reporter.warn("the old tree had been given up for an install in place"),
             Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
         }
         let door = Door::bind(order.listen)?;
@@ -165,6 +166,10 @@ impl Waiting {
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
+                let Desk { lock, order, reporter, .. } = desk;
+                if let Err(left) = blocking(move || discard(&lock, &order.roots)).await {
+                    reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
+                }
                 Err(error)
             }
         }
@@ -269,10 +274,11 @@ impl Desk {
         let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
         let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
         let staging = blocking(move || {
-            if spend && let Some(leftover) = spend_old_tree(&lock, &roots, &keep)?.leftover {
-                return Err(leftover);
+            let mut staging = Staging::prepare(lock, &roots, keep)?;
+            if spend {
+                staging.spend_old_tree(&[])?;
             }
-            Staging::prepare(lock, &roots, keep)
+            Ok(staging)
         });
         let staging = Arc::new(staging.await?);
         let accept = Accept { checksum, lanes, without, software: order.software.clone() };

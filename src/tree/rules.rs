@@ -9,7 +9,7 @@ use super::roots::matches;
 /// Names directly beneath a root that belong to a node and not to its data: the provider's state and
 /// cache, certificates, logs, sockets, and the marker files of this and other SST methods.
 const PRIVATE: &[&str] = &[
-    ".highline",
+    ".highline*",
     ".snapshot",
     ".sst",
     ".zfs",
