@@ -199,29 +199,51 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
     }
 }
 
+/// Runs a server until it is ready, and `during` with it.
+fn with_server<T>(datadir: &Path, during: impl FnOnce() -> T) -> T {
+    let log = datadir.join("server.err");
+    let _ = fs::remove_file(&log);
+    let mut child = start(datadir, &[]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // It may ignore a TERM that comes before it is ready.
+    let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("ready for connections"));
+    while !ready() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(during));
+    let pid = rustix::process::Pid::from_child(&child);
+    let signal = if ready() { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
+    rustix::process::kill_process(pid, signal).unwrap();
+    let ended = child.wait().unwrap();
+    assert!(ended.success(), "{ended}\n{}", fs::read_to_string(&log).unwrap());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 #[test]
 fn a_running_server_is_seen_and_not_disturbed() {
     if server().is_none() {
         return;
     }
     let temp = folder();
-    let data = temp.path().join("data");
+    let (data, new) = (temp.path().join("data"), temp.path().join("new"));
     make_tree(&data, 0);
     let roots = Roots::new(&data, &Default::default()).unwrap();
     assert_eq!(server_holding(&roots).unwrap(), None);
-    let mut child = start(&data, &[]);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let ready = || fs::read_to_string(data.join("server.err")).is_ok_and(|log| log.contains("ready for connections"));
-    while !ready() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let held = [(); 3].map(|()| server_holding(&roots));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let ended = child.wait().unwrap();
-    for held in held {
-        assert_eq!(held.unwrap(), Some(data.join("aria_log_control")));
-    }
-    assert!(ended.success());
+    let held = with_server(&data, || [(); 3].map(|()| server_holding(&roots).unwrap()));
+    assert_eq!(held, [(); 3].map(|()| Some(data.join("aria_log_control"))));
     assert_eq!(server_holding(&roots).unwrap(), None);
+
+    // Half way through a switch the server works too, and the switch waits for its end.
+    copy(&data, &new);
+    fs::remove_file(new.join("server.err")).unwrap();
+    let lock = DirLock::take(&data).unwrap();
+    let staging = stage(&lock, &new);
+    arm(Plan::Crash(70));
+    staging.install(Verified::for_test(), &[]).unwrap_err();
+    arm(Plan::Nothing);
+    assert!(data.join("ibdata1").is_symlink());
+    let error = with_server(&data, || recover(&lock).unwrap_err());
+    assert_eq!(error.to_string(), format!("a running server holds {}", data.join("aria_log_control").display()));
+    assert_eq!(recover(&lock).unwrap(), Recovered::Finished);
+    with_server(&data, || assert!(!data.join("ibdata1").is_symlink()));
 }
