@@ -4,7 +4,7 @@
 //! [`crate::manifest::Verified`]. The server's working directory is the data directory, so roots are
 //! never renamed or replaced themselves; their entries are.
 //!
-//! In the order of use: [`DirLock::take`], [`recover`], [`space`], [`Staging::prepare`], with
+//! In the order of use: [`DirLock::take`], [`recover`], [`space()`], [`Staging::prepare`], with
 //! [`Staging::spend_old_tree`] where there is no room for two trees, then [`Staging::directory`] and
 //! [`Staging::accepts`] while entries come, and [`Staging::install`].
 
