@@ -39,6 +39,12 @@ use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
 /// Called between the comparison and the switch; may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
     fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>>;
+
+    /// Kept names of the data directory that must not outlive an old tree which goes first
+    /// (`--install inplace`): a position without its data.
+    fn spent(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// What a joiner is asked to do, every value checked.
@@ -273,10 +279,11 @@ impl Desk {
         let lanes = order.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
         let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
+        let node = Arc::clone(&order.node);
         let staging = blocking(move || {
             let mut staging = Staging::prepare(lock, &roots, keep)?;
             if spend {
-                staging.spend_old_tree(&[])?;
+                staging.spend_old_tree(node.spent())?;
             }
             Ok(staging)
         });
