@@ -124,7 +124,6 @@ fn pair_verify_names_what_differs() {
     let expected = [
         "datadir/hole last: its mode is 0600, 0644 was sent",
         "datadir/hollow/more: extra, it was not sent",
-        
         "datadir/odd/up: missing",
         "datadir/text: has 5 bytes, 1200000 were sent",
         "innodb-data/ibdata1: its content differs",
