@@ -7,6 +7,7 @@
 
 mod cluster_basics;
 mod cluster_certs;
+mod pair_faults;
 mod pair_roundtrip;
 mod programs;
 mod support;
