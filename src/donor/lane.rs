@@ -268,6 +268,7 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
     let peer = shared.dialler.peer();
     let idle = shared.dialler.deadlines.idle;
     let mut bytes = [0; Ack::LEN];
+    let mut acknowledged = 0;
     loop {
         let mut filled = 0;
         while filled < bytes.len() {
@@ -286,8 +287,12 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
             }
         }
         let ack = Ack::decode(&bytes);
-        let wrong = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
         let mut pending = lock(pending);
+        let sent = pending.back().map_or(acknowledged, |last| last.members);
+        if ack.round != shared.round.number || ack.members > sent {
+            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")));
+        }
+        acknowledged = acknowledged.max(ack.members);
         while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
             shared.meter.add_done(front.bytes);
             shared.meter.add_entries(match &front.work {
@@ -296,9 +301,6 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
             });
             shared.queue.done();
             pending.pop_front();
-        }
-        if ack.round != shared.round.number {
-            return Err(wrong());
         }
     }
 }
