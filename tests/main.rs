@@ -8,6 +8,7 @@
 mod cluster_basics;
 mod cluster_certs;
 mod pair_faults;
+mod pair_hostile;
 mod pair_roundtrip;
 mod programs;
 mod support;
