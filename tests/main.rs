@@ -9,6 +9,7 @@ mod cluster_basics;
 mod cluster_certs;
 mod pair_faults;
 mod pair_hostile;
+mod pair_limits;
 mod pair_roundtrip;
 mod programs;
 mod support;

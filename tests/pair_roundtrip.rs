@@ -239,7 +239,7 @@ fn killed(joiners: bool, moment: u64) {
     let both = Both::of(donor, joiner, Duration::from_secs(15));
     let (victim, other) = if joiners { (&both.joiner, &both.donor) } else { (&both.donor, &both.joiner) };
     assert_eq!(victim.code(), -9, "{}", victim.stderr);
-    other.failed(32, &["closed"]);
+    other.failed(32, &[if joiners { "donor: the joiner at " } else { "joiner: the donor at " }]);
     tree::assert_same(&before, &tree::read(&pair.joiner));
     pair.arrives(&[], &[]);
     pair.verify().succeeded();
