@@ -1,6 +1,7 @@
 //! What goes wrong, where and when: the exit code and the words on both sides, and the joiner's old tree
 //! afterwards.
 
+use crate::support::disk::Tmpfs;
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
 use crate::support::tree::{self, MIB, Tree, file};
@@ -8,7 +9,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -214,27 +215,6 @@ fn pair_a_slow_link_costs_no_round_trip_a_file() {
     assert!(both.donor.took < Duration::from_secs(8), "{:?}", both.donor.took);
 }
 
-/// A filesystem of its own, when this process may mount one.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(place: &Path, mib: u64) -> Option<Tmpfs> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        fs::create_dir_all(place).unwrap();
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place).output().unwrap();
-        mounted.status.success().then(|| Tmpfs(place.into()))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn pair_the_disk_fills_up() {
     let mut pair = Pair::default();
@@ -251,6 +231,7 @@ fn pair_the_disk_fills_up() {
     ground.untouched();
     fs::remove_file(filler).unwrap();
     ground.and_the_next_one_works();
+    drop(disk);
 }
 
 #[test]
