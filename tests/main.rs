@@ -6,5 +6,6 @@
 
 mod cluster_basics;
 mod cluster_certs;
+mod package;
 mod programs;
 mod support;
