@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::error::{Error, Side};
+use crate::error::{Error, Kind, Side};
 use crate::lane::{Batch, Codec, Member, unpack};
 use crate::manifest::{Checksum, Manifest};
 use crate::sst::args::SstArgs;
@@ -50,9 +50,10 @@ pub fn preamble(data: &[u8]) -> bool {
     match Preamble::decode(bytes) {
         Ok(theirs) => {
             assert_eq!(theirs.encode(), *bytes);
-            let version = Preamble::ours().agree(theirs);
-            version.as_ref().err().inspect(|error| one_line(error));
-            version.is_ok()
+            match Preamble::ours().agree(theirs) {
+                Ok(_) => true,
+                Err(error) => refused(error),
+            }
         }
         Err(error) => refused(error),
     }
@@ -64,7 +65,7 @@ pub fn message(data: &[u8]) -> bool {
     let _ = Message::length(*prefix);
     let message = match Message::decode(json) {
         Ok(message) => message,
-        Err(error) => return refused(Error::from(error).sentence()),
+        Err(error) => return refused(error),
     };
     let bytes = message.encode().unwrap();
     let length = Message::length(*bytes.first_chunk().unwrap()).unwrap();
@@ -176,7 +177,7 @@ pub fn manifest(data: &[u8]) -> bool {
             assert_eq!(Manifest::read(text.as_slice()).unwrap(), manifest);
             true
         }
-        Err(error) => refused(error.sentence()),
+        Err(error) => refused(error),
     }
 }
 
@@ -190,7 +191,7 @@ pub fn ticket(data: &[u8]) -> bool {
             one_line(&ticket.address);
             true
         }
-        Err(error) => refused(Error::from(error).sentence()),
+        Err(error) => refused(error),
     }
 }
 
@@ -204,7 +205,7 @@ pub fn options(data: &[u8]) -> bool {
             assert!(settings.lanes.is_none_or(|lanes| (1..=Settings::MAX_LANES).contains(&lanes)));
             true
         }
-        Err(error) => !error.report().is_empty() && false,
+        Err(error) => refused(error),
     });
     taken.contains(&true)
 }
@@ -215,7 +216,7 @@ pub fn sst_args(data: &[u8]) -> bool {
         Ok(args) => !args.datadir.as_os_str().is_empty(),
         Err(error) => {
             assert!(error.sentence().starts_with("--"), "no flag is named: {}", error.sentence());
-            false
+            refused(error)
         }
     }
 }
@@ -225,7 +226,7 @@ pub fn server_args(data: &[u8]) -> bool {
     let args = ServerArgs::parse(words(data));
     args.defaults();
     for (name, _) in args.iter() {
-        assert!(args.last(name).is_some() && !name.contains('_'), "{name}");
+        assert!(args.last(name).is_some() && (name.len() == 1 || !name.contains('_')), "{name}");
     }
     args.iter().next().is_some()
 }
@@ -277,8 +278,8 @@ pub fn journal(data: &[u8]) -> bool {
     crate::install::journal::parse(&sealed, datadir).is_ok()
 }
 
-fn refused(why: impl Display) -> bool {
-    one_line(why);
+fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> bool {
+    one_line(Error::new(Kind::Protocol, "refused").because(why).sentence());
     false
 }
 

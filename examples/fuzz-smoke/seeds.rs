@@ -201,10 +201,10 @@ fn words(line: &str) -> Vec<u8> {
 const OPTIONS: [&str; 4] = [
     "--ssl-mode=VERIFY_IDENTITY\n--ca=/etc/mysql/tls/ca.pem\n--cert=/c.pem\n--key=/k.pem\n--lanes=8\n--compress=zstd:3\n\
      --rate-limit=200M\n--idle-timeout=2min\n--install=staged\0--encrypt=4\n--rlimit=100m\n--progress=1\n\
-     --compressor='lz4 -1'\n--backup-threads=4\n--sst-initial-timeout=60\n--cpat=.*\\.pem$|.*init\\.ok$\0\
+     --compressor=lz4\n--backup-threads=4\n--sst-initial-timeout=60\n--cpat=.*\\.pem$|.*init\\.ok$\0\
      --wsrep_sst_method=highline\n--ssl_ca=/ca.pem\n--wsrep-provider-options=socket.ssl_key=/k.pem;socket.ssl_cert=/c.pem\n",
     "--listen=[::]:4445\n--checksum=sha256\0--tca=/ca.pem\n--tcert=/c.pem\n--tkey=/k.pem\n--sockopt=,commonname=node2\n\
-     --sst-idle-timeout=0\n--tmpdir=/srv/tmp\n--sst-max-binlogs=all\0--skip-ssl\n--datadir=/a b\n--log-bin\n",
+     --sst-idle-timeout=0\n--tmpdir=/srv/tmp\n--sst-max-binlogs=-1\0--skip-ssl\n--datadir=/a b\n--log-bin\n",
     "\0--ssl-mode=DISABLED\n\0",
     "\0\0",
 ];
