@@ -186,7 +186,7 @@ async fn converse(
         catalog: Catalog::new(roots, found)?,
         dialler: order.dialler,
         checksum: accept.checksum,
-        compression: compression::Chooser::new(order.compression),
+        compression: compression::Chooser::new(order.compression, Instant::now()),
         pace: order.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
