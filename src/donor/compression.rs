@@ -4,6 +4,7 @@
 //! while cores are idle, keeps it when more bytes arrive and goes back when not. Where no core is idle
 //! it climbs down. So a fast link on busy cores is left alone, and a slow link gets what it can use.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,15 @@ pub enum Compression {
     #[default]
     Auto,
     Fixed(Codec),
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Compression::Auto => f.write_str("auto"),
+            Compression::Fixed(codec) => codec.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Compression {
