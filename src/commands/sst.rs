@@ -61,8 +61,9 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     let dialogue = Arc::new(Mutex::new(Dialogue::take_stdout(side, args.progress)?));
     let files = OptionFiles::read(&args.defaults, &args.server)?;
     let settings = Settings::resolve(&files, side)?;
-    let log =
-        Log { lines: ServerLog::new(side, settings.progress != ProgressTo::Nowhere), dialogue: Arc::clone(&dialogue) };
+    let (progress, trouble) = progress_lines(&settings.progress);
+    let log = Log { lines: ServerLog::new(side, progress), dialogue: Arc::clone(&dialogue) };
+    trouble.iter().for_each(|trouble| log.warn(trouble));
     let run = Run {
         layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
         watch: Arc::new(ServerWatch::of_role(&args.role)?),
@@ -76,6 +77,26 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
         Role::Joiner(joiner) => run.join(joiner),
         Role::Donor(donor) if donor.bypass => run.bypass(donor),
         Role::Donor(donor) => run.donate(donor),
+    }
+}
+
+/// A file or a FIFO is opened without waiting for a reader; where that fails the log takes the lines.
+fn progress_lines(to: &ProgressTo) -> (ProgressLines, Option<String>) {
+    use std::os::unix::fs::OpenOptionsExt;
+    match to {
+        ProgressTo::Log => (ProgressLines::Log, None),
+        ProgressTo::Nowhere => (ProgressLines::Nowhere, None),
+        ProgressTo::File(path) => {
+            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let opened = File::options().append(true).create(true).custom_flags(nonblocking).open(path);
+            match opened {
+                Ok(file) => (ProgressLines::File(file), None),
+                Err(error) => {
+                    let error = Error::io("cannot write progress to", path, error);
+                    (ProgressLines::Log, Some(error.sentence()))
+                }
+            }
+        }
     }
 }
 
@@ -134,6 +155,9 @@ impl Run {
         let sources = if sources.is_empty() { "no option is set".to_owned() } else { sources.join(", ") };
         self.log.note(&format!("{SOFTWARE} starts as {role}; {sources}"));
         self.settings.notes.iter().for_each(|note| self.log.note(note));
+        if self.settings.tmpdir.is_some() {
+            self.log.note("tmpdir has no effect: a new tree is staged on the filesystem that it will live on");
+        }
     }
 
     fn deadlines(&self) -> Deadlines {
