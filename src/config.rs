@@ -15,6 +15,7 @@ use crate::install::OwnFile;
 use crate::joiner::{self, InstallMode};
 use crate::link::{Deadlines, Dialler};
 use crate::manifest::Checksum;
+use crate::position::Position;
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
 use crate::tls::verification::peer_name;
@@ -237,13 +238,22 @@ struct Seeded;
 
 impl joiner::Node for Seeded {
     fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>> {
-        let Some(position) = offer.position.clone() else { return Ok(Vec::new()) };
+        // An unknown position replaces a known one too, which would belong to the old data.
+        let unknown = || Position::new("00000000-0000-0000-0000-000000000000", -1);
+        let position = match &offer.position {
+            Some(position) => position.clone(),
+            None => unknown().map_err(|e| Error::new(Kind::Usage, "grastate.dat").because(e))?,
+        };
         Ok(vec![OwnFile {
             root: RootName::datadir(),
             name: Grastate::NAME.into(),
             content: Grastate::for_joiner(position).to_string().into_bytes(),
             mode: 0o660,
         }])
+    }
+
+    fn spent(&self) -> &'static [&'static str] {
+        &[Grastate::NAME]
     }
 }
 

@@ -129,9 +129,15 @@ impl Dir {
         self.rename(&temporary, self, name)
     }
 
-    pub(super) fn hard_link(&self, name: &OsStr, to: &Dir) -> Result<()> {
+    /// Gives `name` a second name in `to`; `false` when this filesystem cannot, or the kernel does not
+    /// let this user (`fs.protected_hardlinks`).
+    pub(super) fn hard_link(&self, name: &OsStr, to: &Dir) -> Result<bool> {
         self.step("link", name)?;
-        fs::linkat(&self.fd, name, &to.fd, name, AtFlags::empty()).map_err(self.failed("cannot link", name))
+        match fs::linkat(&self.fd, name, &to.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => Ok(false),
+            Err(errno) => Err(self.failed("cannot link", name)(errno)),
+        }
     }
 
     pub(super) fn rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::dir::Dir;
-use super::keep::KeepRules;
+use super::keep::{HOME, KeepRules};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Roots, Scope};
 
@@ -70,10 +70,13 @@ impl Ground {
         if self.own.iter().any(|(at, own)| *at == root.name && own == name) {
             return true;
         }
-        if self.keep.keeps(name) || self.holds_root(&root.path, name) {
+        if name == HOME || self.holds_root(&root.path, name) {
             return false;
         }
-        root.scope == Scope::Listed || self.roots.owner(&root.path, name).is_some_and(|owner| owner.name == root.name)
+        if root.scope == Scope::Listed {
+            return true;
+        }
+        !self.keep.keeps(name) && self.roots.owner(&root.path, name).is_some_and(|owner| owner.name == root.name)
     }
 
     fn holds_root(&self, directory: &Path, name: &OsStr) -> bool {

@@ -3,6 +3,10 @@
 //! Works on the filesystem alone: no network, no protocol, no clock. What it installs must be
 //! [`crate::manifest::Verified`]. The server's working directory is the data directory, so roots are
 //! never renamed or replaced themselves; their entries are.
+//!
+//! In the order of use: [`DirLock::take`], [`recover`], [`space()`], [`Staging::prepare`], with
+//! [`Staging::spend_old_tree`] where there is no room for two trees, then [`Staging::directory`] and
+//! [`Staging::accepts`] while entries come, and [`Staging::install`].
 
 mod dir;
 mod failpoint;

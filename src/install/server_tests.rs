@@ -5,7 +5,7 @@
 //! line that says so, where they are missing.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -89,7 +89,6 @@ fn mark(datadir: &Path, which: &str) {
     fs::write(schema.join("db.opt"), "default-character-set=utf8mb4\n").unwrap();
     fs::write(datadir.join("mysql").join("which"), which).unwrap();
     let owner = fs::metadata(datadir.join("ibdata1")).unwrap();
-    use std::os::unix::fs::MetadataExt;
     for path in [schema.clone(), schema.join("db.opt"), datadir.join("mysql/which")] {
         chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
@@ -169,7 +168,7 @@ fn a_server_starts_after_a_crash_at_every_step() {
 
 #[test]
 fn a_server_with_undo_tablespaces_starts_after_a_crash() {
-    crash_and_start(3, 0, 3);
+    crash_and_start(5, 0, 3);
 }
 
 #[test]
@@ -180,7 +179,7 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
     let temp = folder();
     let (old, data) = (temp.path().join("old"), temp.path().join("data"));
     make_tree(&old, 0);
-    for at in 0.. {
+    for at in (0..).step_by(2) {
         let _ = fs::remove_dir_all(&data);
         copy(&old, &data);
         let lock = Arc::new(DirLock::take(&data).unwrap());
@@ -200,29 +199,57 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
     }
 }
 
+/// Runs a server until it is ready, and `during` with it.
+fn with_server<T>(datadir: &Path, during: impl FnOnce() -> T) -> T {
+    let log = datadir.join("server.err");
+    let _ = fs::remove_file(&log);
+    let mut child = start(datadir, &[]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // It may ignore a TERM that comes before it is ready.
+    let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("ready for connections"));
+    while !ready() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(during));
+    let pid = rustix::process::Pid::from_child(&child);
+    let signal = if ready() { rustix::process::Signal::TERM } else { rustix::process::Signal::KILL };
+    rustix::process::kill_process(pid, signal).unwrap();
+    let ended = child.wait().unwrap();
+    assert!(ended.success(), "{ended}\n{}", fs::read_to_string(&log).unwrap());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 #[test]
 fn a_running_server_is_seen_and_not_disturbed() {
     if server().is_none() {
         return;
     }
     let temp = folder();
-    let data = temp.path().join("data");
+    let (data, new) = (temp.path().join("data"), temp.path().join("new"));
     make_tree(&data, 0);
     let roots = Roots::new(&data, &Default::default()).unwrap();
     assert_eq!(server_holding(&roots).unwrap(), None);
-    let mut child = start(&data, &[]);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let ready = || fs::read_to_string(data.join("server.err")).is_ok_and(|log| log.contains("ready for connections"));
-    while !ready() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let held = [(); 3].map(|()| server_holding(&roots));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let ended = child.wait().unwrap();
-    for held in held {
-        assert_eq!(held.unwrap(), Some(data.join("aria_log_control")));
-    }
-    assert!(ended.success());
+    let held = with_server(&data, || [(); 3].map(|()| server_holding(&roots).unwrap()));
+    assert_eq!(held, [(); 3].map(|()| Some(data.join("aria_log_control"))));
     assert_eq!(server_holding(&roots).unwrap(), None);
+
+    // Half way through a switch the server works too, and the switch waits for its end.
+    copy(&data, &new);
+    fs::remove_file(new.join("server.err")).unwrap();
+    let lock = Arc::new(DirLock::take(&data).unwrap());
+    let staging = stage(&lock, &new);
+    arm(Plan::Crash(70));
+    staging.install(Verified::for_test(), &[]).unwrap_err();
+    arm(Plan::Nothing);
+    assert!(data.join("ibdata1").is_symlink());
+    // Another time the server's own user may have to go on with it.
+    let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+    for name in ["", "journal", "previous", "previous/innodb-data", "incoming/datadir", "aside", "old", "new"] {
+        assert_eq!(owner(&data.join(HOME).join(name)), owner(&data), "{name}");
+    }
+    assert_eq!(owner(&data.join(LOCK)), owner(&data));
+    let error = with_server(&data, || recover(&lock).unwrap_err());
+    assert_eq!(error.to_string(), format!("a running server holds {}", data.join("aria_log_control").display()));
+    assert_eq!(recover(&lock).unwrap(), Recovered::Finished);
+    with_server(&data, || assert!(!data.join("ibdata1").is_symlink()));
 }

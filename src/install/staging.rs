@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::dir::Dir;
@@ -10,7 +11,7 @@ use super::failpoint;
 use super::ground::Ground;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules};
-use super::lock::DirLock;
+use super::lock::{DirLock, server_holding};
 use super::switch::{INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
@@ -52,8 +53,8 @@ impl Staging {
     /// Makes the staging directories (0700, the roots' owners), empty.
     ///
     /// # Errors
-    /// An unfinished switch, roots that cannot be switched (see `docs`: nested too deep, shared,
-    /// with a filesystem mounted inside), or a directory that cannot be written.
+    /// An unfinished switch, roots that cannot be switched (nested too deep, shared, with a
+    /// filesystem mounted inside), or a directory that cannot be written.
     pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
@@ -122,6 +123,7 @@ impl Staging {
     /// finishes the removal.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
         self.ground.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        refuse_server(&self.ground)?;
         let switch = Switch::new(&self.ground, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.ground, Phase::Spending)?;
@@ -142,13 +144,14 @@ impl Staging {
             match (place, file.name.to_str()) {
                 (Some(dir), Some(name)) if plain(&file.name) => dir.write(name, &file.content, file.mode)?,
                 _ => {
-                    let what = format!("{}/{} is no name in a root", file.root, file.name.display());
+                    let what = format!("{}/{} is no name in a root", file.root, Printable(file.name.as_bytes()));
                     return Err(Error::new(Kind::Usage, what));
                 }
             }
             self.ground.own.push((file.root.clone(), file.name.clone()));
         }
         self.sync()?;
+        refuse_server(&self.ground)?;
         let switch = Switch::new(&self.ground, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.ground, Phase::Switching)?;
@@ -166,7 +169,6 @@ impl Staging {
 }
 
 fn plain(name: &OsStr) -> bool {
-    use std::os::unix::ffi::OsStrExt;
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
 }
 
@@ -199,6 +201,12 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
 fn finish(ground: &Ground, home: &Dir) -> Result<()> {
     Switch::clean(ground, home, true)?;
     journal::remove(home, ground.roots.datadir())
+}
+
+fn refuse_server(ground: &Ground) -> Result<()> {
+    let Some(file) = server_holding(&ground.roots)? else { return Ok(()) };
+    let what = format!("a running server holds {}", Printable::path(&file));
+    Err(Error::new(Kind::Busy, what).remedy("stop the server first"))
 }
 
 /// What [`recover`] found and did.
@@ -239,7 +247,8 @@ fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
 /// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
 ///
 /// # Errors
-/// A journal that cannot be trusted (nothing is touched then), or a failure in both directions.
+/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or a
+/// failure in both directions.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     let Some((ground, phase)) = journal::read(home, lock.datadir())? else {
@@ -248,6 +257,7 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         return Ok(Recovered::Nothing);
     };
+    refuse_server(&ground)?;
     match phase {
         Phase::Finished => {
             finish(&ground, home)?;

@@ -38,6 +38,10 @@ pub(super) const LIVE: &str = "live";
 /// Files that a server may remove at a start: when one is gone, it was a server's doing.
 const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];
 
+fn server_removes(name: &OsStr) -> bool {
+    SERVER_REMOVES.iter().any(|pattern| matches(pattern, name.as_bytes()))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Old,
@@ -339,7 +343,9 @@ impl Place {
                 self.exchange(side, name)
             }
             (Link | Missing, Link) => entries.remove(name),
-            (Missing, Real(FileType::Directory)) => self.dir.symlink(name, &self.target.join(name)),
+            (Missing, Real(kind)) if kind == FileType::Directory || !server_removes(name) => {
+                self.dir.symlink(name, &self.target.join(name))
+            }
             (Link | Missing, Missing | Real(_)) => Ok(()),
         }
     }
@@ -408,32 +414,34 @@ impl Place {
     /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
     ///
     /// Where the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at each
-    /// moment; a directory is away between two steps.
+    /// moment; a directory, or a file that cannot have a second name, is away between two steps.
     fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
         if self.dir.exchange(name, entries)? {
             return Ok(());
         }
-        match (self.thing(&self.dir, name)?, self.thing(entries, name)?) {
-            (Link, Real(FileType::Directory)) => {
-                self.dir.remove(name)?;
-                entries.rename(name, &self.dir, name)
-            }
-            (Link, _) => {
-                entries.hard_link(name, &self.aside)?;
-                self.aside.rename(name, &self.dir, name)
-            }
-            (Real(FileType::Directory), _) => {
-                entries.remove(name)?;
-                self.dir.rename(name, entries, name)?;
-                self.dir.symlink(name, &self.target.join(name))
-            }
-            _ => {
-                entries.remove(name)?;
-                self.dir.hard_link(name, entries)?;
+        let parking = self.thing(&self.dir, name)? != Link;
+        let (from, to) = if parking { (&self.dir, entries) } else { (entries, &self.aside) };
+        if parking {
+            entries.remove(name)?;
+        }
+        let directory = self.thing(from, name)? == Real(FileType::Directory);
+        let linked = !directory && from.hard_link(name, to)?;
+        match (parking, linked) {
+            (true, true) => {
                 self.aside.symlink(name, &self.target.join(name))?;
                 self.aside.rename(name, &self.dir, name)
             }
+            (true, false) => {
+                self.dir.rename(name, entries, name)?;
+                self.dir.symlink(name, &self.target.join(name))
+            }
+            (false, true) => self.aside.rename(name, &self.dir, name),
+            (false, false) if directory => {
+                self.dir.remove(name)?;
+                entries.rename(name, &self.dir, name)
+            }
+            (false, false) => entries.rename(name, &self.dir, name),
         }
     }
 

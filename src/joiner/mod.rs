@@ -28,7 +28,7 @@ use crate::install::{
 use crate::link::{Control, Deadlines, Door, Guest};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
-use crate::progress::{Meter, Reporter, follow};
+use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::Roots;
@@ -39,6 +39,12 @@ use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
 /// Called between the comparison and the switch; may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
     fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>>;
+
+    /// Kept names of the data directory that must not outlive an old tree which goes first
+    /// (`--install inplace`): a position without its data.
+    fn spent(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// What a joiner is asked to do, every value checked.
@@ -221,6 +227,7 @@ impl Desk {
             Taken::Tree(taken) => taken,
             Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
         };
+        self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
         let Tree { staging, verified, offer, round, lanes } = *taken;
@@ -273,10 +280,11 @@ impl Desk {
         let lanes = order.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
         let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
+        let node = Arc::clone(&order.node);
         let staging = blocking(move || {
             let mut staging = Staging::prepare(lock, &roots, keep)?;
             if spend {
-                staging.spend_old_tree(&[])?;
+                staging.spend_old_tree(node.spent())?;
             }
             Ok(staging)
         });
@@ -285,6 +293,11 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
+        self.reporter.note(&format!(
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            bytes(round.bytes),
+            round.entries
+        ));
         let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
         let places = Places::new(Arc::clone(&staging), owners);
         let ledger = Arc::new(Ledger::new(checksum, round, places));
