@@ -5,5 +5,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod cluster_faults;
+mod cluster_layouts;
+mod cluster_life;
 mod programs;
 mod support;

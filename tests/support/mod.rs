@@ -8,3 +8,8 @@ pub mod load;
 pub mod node;
 pub mod scripts;
 pub mod template;
+
+/// The SST method of the tests that any correct method passes. `HIGHLINE_LAB_METHOD=mariabackup` runs them with another.
+pub fn method() -> String {
+    std::env::var("HIGHLINE_LAB_METHOD").unwrap_or_else(|_| "rsync".to_owned())
+}

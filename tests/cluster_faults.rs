@@ -1,0 +1,76 @@
+//! A state transfer that fails on real servers: the donor serves again, and the next transfer needs no person.
+
+use crate::support::cluster::Cluster;
+use crate::support::method;
+use crate::support::scripts::ScriptRun;
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+
+/// When the joiner's server logs this, its script is ready and the donor is being asked.
+const REQUESTED: &str = "Requesting state transfer: success";
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A donor with enough to send that a fault falls into the transfer.
+fn donor() -> Cluster {
+    let mut cluster = Cluster::plan(2, &method()).build();
+    cluster.start(1);
+    cluster.prepare_sysbench(1, 4, 20_000);
+    cluster
+}
+
+/// The donor is back, takes writes, and seeds a node without anybody's help.
+fn recovers(mut cluster: Cluster) {
+    cluster.wait_synced(1, LIMIT);
+    cluster.wait_scripts_gone(1, LIMIT);
+    cluster.wait_scripts_gone(2, LIMIT);
+    cluster.sql(1, "CREATE TABLE sb.after (id INT PRIMARY KEY); INSERT INTO sb.after VALUES (1)");
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    cluster.check(2);
+}
+
+fn running(cluster: &Cluster, n: usize, role: &str) -> ScriptRun {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let run = cluster.script_times(n).into_iter().find(|run| run.end.is_none() && run.arguments.contains(role));
+        if let Some(run) = run {
+            return run;
+        }
+        assert!(Instant::now() < deadline, "no script with {role} runs on node {n}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn end(run: &ScriptRun, signal: Signal) {
+    kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn the_joiner_server_dies() {
+    let mut cluster = donor();
+    cluster.spawn(2);
+    cluster.wait_log(2, REQUESTED, LIMIT);
+    cluster.kill(2);
+    recovers(cluster);
+}
+
+#[test]
+fn the_joiner_script_dies() {
+    let mut cluster = donor();
+    cluster.spawn(2);
+    cluster.wait_log(2, REQUESTED, LIMIT);
+    end(&running(&cluster, 2, "--role joiner"), Signal::TERM);
+    let status = cluster.wait_exit(2, LIMIT);
+    assert!(!status.success());
+    recovers(cluster);
+}
+
+#[test]
+fn the_donor_script_dies() {
+    let mut cluster = donor();
+    cluster.spawn(2);
+    end(&running(&cluster, 1, "--role donor"), Signal::TERM);
+    let status = cluster.wait_exit(2, LIMIT);
+    assert!(!status.success());
+    recovers(cluster);
+}
