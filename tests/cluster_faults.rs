@@ -1,6 +1,7 @@
 //! A state transfer that fails on real servers: the donor serves again, and the next transfer needs no person.
 
 use crate::support::cluster::Cluster;
+use crate::support::disk::SmallDisk;
 use crate::support::method;
 use crate::support::scripts::ScriptRun;
 use rustix::process::{Pid, Signal, kill_process};
@@ -73,4 +74,41 @@ fn the_donor_script_dies() {
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
     recovers(cluster);
+}
+
+#[test]
+fn the_joiner_disk_is_full() {
+    let mut cluster = donor();
+    // The galera cache of 64 MiB fits, the database does not.
+    let Some(disk) = SmallDisk::mount(&cluster.datadir(2), 110) else {
+        eprintln!("not run: this needs the right to mount");
+        return;
+    };
+    let (_, log) = cluster.start_expecting_failure(2, LIMIT);
+    assert!(!log.contains("SST succeeded"), "{log}");
+    cluster.wait_synced(1, LIMIT);
+    cluster.wait_scripts_gone(1, LIMIT);
+    disk.grow(2000);
+    recovers(cluster);
+}
+
+/// A donor whose receiver does not exist gives up and serves again.
+#[test]
+fn nobody_listens() {
+    let mut cluster = donor();
+    let nobody =
+        format!("{}:4444/{}", cluster.address(2), if method() == "rsync" { "rsync_sst" } else { "xtrabackup_sst//1" });
+    cluster.donate_to(1, &nobody);
+    running_or_done(&cluster, 1);
+    cluster.wait_scripts_gone(1, LIMIT);
+    cluster.wait_synced(1, LIMIT);
+    cluster.sql(1, "CREATE TABLE sb.after (id INT PRIMARY KEY); INSERT INTO sb.after VALUES (1)");
+}
+
+fn running_or_done(cluster: &Cluster, n: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while cluster.script_times(n).is_empty() {
+        assert!(Instant::now() < deadline, "no script ran on node {n}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -311,11 +311,16 @@ impl Cluster {
     pub fn wipe(&mut self, n: usize) {
         assert!(!self.is_running(n), "node {n} runs");
         for dir in std::iter::once(self.datadir(n)).chain(self.node(n).extra_folders()) {
-            if dir.is_dir() {
-                std::fs::remove_dir_all(&dir).expect("remove");
+            // The folder itself may be a mount point.
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let removed = if path.is_symlink() || path.is_file() {
+                    std::fs::remove_file(&path)
+                } else {
+                    std::fs::remove_dir_all(&path)
+                };
+                removed.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
-            std::fs::create_dir_all(&dir).expect("mkdir");
-            template::own(&dir);
         }
     }
 

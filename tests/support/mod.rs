@@ -4,6 +4,7 @@
 pub mod block;
 pub mod cluster;
 pub mod command;
+pub mod disk;
 pub mod load;
 pub mod node;
 pub mod scripts;
