@@ -4,11 +4,42 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`commands`] | a file a verb |
+//! | [`config`] | what was typed means this: one checked value a role |
+//! | [`cli`] | what was typed |
+//! | [`check`] | is every channel of this node secured |
+//! | [`sst`] | the contract with the database server: flags, dialogue, option files, layout |
+//! | [`donor`] | the sending pipeline, a file a stage |
+//! | [`joiner`] | the receiving pipeline, mirrored |
+//! | [`install`] | staging, switch, recovery; takes `Verified` |
+//! | [`link`] | one authenticated connection: dial, door, control |
+//! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
+//! | [`lane`] | chunks as archive members: pack and unpack, compression |
+//! | [`wire`] | the conversation as bytes |
+//! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
+//! | [`progress`] | how a transfer tells what it does |
+//! | [`stop`] | the wish to end |
+//! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod check;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod donor;
 pub mod error;
+pub mod install;
+pub mod joiner;
+pub mod lane;
+pub mod link;
 pub mod manifest;
+pub mod pace;
 pub mod position;
+pub mod progress;
+pub mod sst;
+pub mod stop;
+pub mod tls;
 pub mod tree;
+pub mod wire;

@@ -2,14 +2,155 @@
 //!
 //! [`Verified`] can only come out of that comparison; the install takes nothing else.
 
+mod digest;
+mod text;
+
+pub use digest::{Checksum, Digest, DigestError, Hasher};
+
+use crate::error::{Error, Kind, Result};
+use crate::tree::{Content, Entry};
+
+/// The bytes of one chunk: the unit of sending, digesting, acknowledging and comparing. A multiple of
+/// every InnoDB page size (4 to 64 KiB).
+pub const CHUNK: u64 = 1 << 20;
+
+/// How many chunks a file of `size` bytes has; an empty file has one, of no bytes.
+pub fn chunks(size: u64) -> u64 {
+    size.div_ceil(CHUNK).max(1)
+}
+
+/// An entry and, for a regular file, the digest of its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub entry: Entry,
+    pub digest: Option<Digest>,
+}
+
+/// All entries of a transfer, ordered by path, each path once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Manifest {
+    checksum: Checksum,
+    items: Vec<Item>,
+}
+
+/// One digest over a whole manifest, and how many entries it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    pub entries: u64,
+    pub digest: Digest,
+}
+
+impl Manifest {
+    /// Fails on a path that comes twice and on a file without a digest.
+    pub fn new(checksum: Checksum, mut items: Vec<Item>) -> Result<Manifest> {
+        items.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
+        for pair in items.windows(2) {
+            if let [a, b] = pair
+                && a.entry.path == b.entry.path
+            {
+                return Err(Error::new(Kind::Integrity, format!("{} is in the manifest twice", a.entry.path)));
+            }
+        }
+        for item in &items {
+            if matches!(item.entry.content, Content::File { .. }) != item.digest.is_some() {
+                return Err(Error::new(Kind::Integrity, format!("{} has no complete digest", item.entry.path)));
+            }
+        }
+        Ok(Manifest { checksum, items })
+    }
+
+    pub fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    pub fn seal(&self) -> Seal {
+        let mut hasher = self.checksum.hasher();
+        let mut line = String::new();
+        for item in &self.items {
+            line.clear();
+            text::line(item, &mut line);
+            hasher.update(line.as_bytes());
+        }
+        Seal { entries: self.items.len() as u64, digest: hasher.finish() }
+    }
+
+    /// The comparison: this manifest, made from what was written, against the donor's seal.
+    pub fn verify(self, donors: Seal) -> Result<Verified> {
+        let ours = self.seal();
+        if ours != donors {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!(
+                    "the copy is not what the donor sealed: {} entries under {} here, {} under {} there",
+                    ours.entries, ours.digest, donors.entries, donors.digest
+                ),
+            )
+            .remedy("start the transfer again; nothing was installed"));
+        }
+        Ok(Verified(self))
+    }
+}
+
 /// Evidence that every byte and every name of a staged tree is what the donor sealed.
 #[derive(Debug)]
-pub struct Verified(());
+pub struct Verified(Manifest);
+
+impl Verified {
+    pub fn manifest(&self) -> &Manifest {
+        &self.0
+    }
+
+    /// For tests of what comes after the comparison.
+    #[cfg(test)]
+    pub fn for_test() -> Verified {
+        Verified(Manifest { checksum: Checksum::Blake3, items: Vec::new() })
+    }
+}
 
 #[cfg(test)]
-impl Verified {
-    /// For tests of what comes after the comparison.
-    pub fn for_test() -> Verified {
-        Verified(())
+mod tests {
+    use super::*;
+    use crate::tree::{Metadata, Mtime, RelPath};
+
+    fn file(path: &str, content: &[u8]) -> Item {
+        Item {
+            entry: Entry {
+                path: RelPath::parse(path.as_bytes()).unwrap(),
+                meta: Metadata { mode: 0o660, uid: 1, gid: 2, mtime: Mtime { secs: 3, nanos: 4 }, xattrs: vec![] },
+                content: Content::File { size: content.len() as u64 },
+            },
+            digest: Some(Checksum::Blake3.digest(content)),
+        }
+    }
+
+    #[test]
+    fn order_does_not_matter_and_content_does() {
+        let of = |items| Manifest::new(Checksum::Blake3, items).unwrap();
+        let one = of(vec![file("datadir/a", b"1"), file("datadir/b", b"2")]);
+        let same = of(vec![file("datadir/b", b"2"), file("datadir/a", b"1")]);
+        let other = of(vec![file("datadir/b", b"2"), file("datadir/a", b"x")]);
+        assert_eq!(one.seal(), same.seal());
+        assert!(same.verify(one.seal()).is_ok());
+        let error = other.verify(one.seal()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.sentence().starts_with("the copy is not what the donor sealed: 2 entries under "));
+    }
+
+    #[test]
+    fn a_path_comes_once_and_a_file_has_a_digest() {
+        let twice = Manifest::new(Checksum::Blake3, vec![file("datadir/a", b"1"), file("datadir/a", b"1")]);
+        assert_eq!(twice.unwrap_err().sentence(), "datadir/a is in the manifest twice");
+        let bare = Item { digest: None, ..file("datadir/a", b"1") };
+        let error = Manifest::new(Checksum::Blake3, vec![bare]).unwrap_err();
+        assert_eq!(error.sentence(), "datadir/a has no complete digest");
+    }
+
+    #[test]
+    fn an_empty_file_has_one_chunk() {
+        assert_eq!([0, 1, CHUNK, CHUNK + 1].map(chunks), [1, 1, 1, 2]);
     }
 }

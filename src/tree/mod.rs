@@ -5,7 +5,13 @@
 mod entry;
 mod path;
 mod roots;
+mod rules;
+mod scan;
+mod source;
 
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use path::{PathError, RelPath, RootName};
-pub use roots::{Root, Roots, Scope};
+pub use roots::{Root, Roots, Scope, matches};
+pub use rules::Rules;
+pub use scan::{Found, Stamp, locate, scan};
+pub use source::{Source, unchanged};

@@ -1,8 +1,9 @@
 //! Which directories a server uses, by name, on this side.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::path::RootName;
@@ -27,6 +28,32 @@ pub struct Root {
     /// Absolute.
     pub path: PathBuf,
     pub scope: Scope,
+    /// What the first-level names of this root begin with here, when nodes choose that themselves: the
+    /// base name of the binary logs. On the wire they begin with the root's own name.
+    pub stem: Option<String>,
+}
+
+impl Root {
+    /// The name on the wire of what is called `name` here.
+    pub fn wire_name<'a>(&self, name: &'a OsStr) -> Cow<'a, OsStr> {
+        restemmed(name, self.stem.as_deref(), self.name.as_str())
+    }
+
+    /// The name here of what is called `name` on the wire.
+    pub fn local_name<'a>(&self, name: &'a OsStr) -> Cow<'a, OsStr> {
+        match &self.stem {
+            Some(stem) => restemmed(name, Some(self.name.as_str()), stem),
+            None => Cow::Borrowed(name),
+        }
+    }
+}
+
+/// `name` with `from` before its first dot replaced by `to`.
+fn restemmed<'a>(name: &'a OsStr, from: Option<&str>, to: &str) -> Cow<'a, OsStr> {
+    match from.and_then(|from| name.as_bytes().strip_prefix(from.as_bytes())) {
+        Some(rest) if rest.first() == Some(&b'.') => Cow::Owned(OsString::from_vec([to.as_bytes(), rest].concat())),
+        _ => Cow::Borrowed(name),
+    }
 }
 
 /// All roots of one side. There is always a `datadir`, and it is the first.
@@ -40,12 +67,13 @@ impl Roots {
         let absolute =
             |path: &Path| std::path::absolute(datadir.join(path)).map_err(|e| Error::io("cannot resolve", path, e));
         let datadir = absolute(datadir)?;
-        let mut roots = vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole }];
+        let mut roots =
+            vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole, stem: None }];
         for (name, patterns) in STANDARD {
             let name: RootName = name.parse().map_err(|e| Error::new(Kind::Usage, *name).because(e))?;
             let path = paths.get(&name).map_or(Ok(datadir.clone()), |path| absolute(path))?;
             let scope = Scope::Names(patterns.iter().map(|&p| p.to_owned()).collect());
-            roots.push(Root { name, path, scope });
+            roots.push(Root { name, path, scope, stem: None });
         }
         for (name, path) in paths {
             if name.as_str() == RootName::DATADIR {
@@ -53,7 +81,7 @@ impl Roots {
                     .remedy("the data directory itself is named with --datadir"));
             }
             if STANDARD.iter().all(|(standard, _)| *standard != name.as_str()) {
-                roots.push(Root { name: name.clone(), path: absolute(path)?, scope: Scope::Listed });
+                roots.push(Root { name: name.clone(), path: absolute(path)?, scope: Scope::Listed, stem: None });
             }
         }
         Ok(Roots(roots))
@@ -145,6 +173,18 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name.as_bytes()), fits, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn binary_logs_are_called_as_each_node_calls_them() {
+        let mut roots = Roots::new(Path::new("/data"), &BTreeMap::new()).unwrap();
+        let root = roots.get_mut(RootName::BINLOG).unwrap();
+        root.stem = Some("db1-bin".into());
+        assert_eq!(*root.wire_name("db1-bin.000007".as_ref()), *OsStr::new("binlog.000007"));
+        assert_eq!(*root.local_name("binlog.000007".as_ref()), *OsStr::new("db1-bin.000007"));
+        assert_eq!(*root.wire_name("db1-binx".as_ref()), *OsStr::new("db1-binx"));
+        root.stem = None;
+        assert_eq!(*root.local_name("binlog.000007".as_ref()), *OsStr::new("binlog.000007"));
     }
 
     #[test]

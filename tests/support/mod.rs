@@ -12,5 +12,5 @@ pub mod template;
 
 /// The SST method of the tests that any correct method passes. `HIGHLINE_LAB_METHOD=mariabackup` runs them with another.
 pub fn method() -> String {
-    std::env::var("HIGHLINE_LAB_METHOD").unwrap_or_else(|_| "rsync".to_owned())
+    std::env::var("HIGHLINE_LAB_METHOD").unwrap_or_else(|_| "highline".to_owned())
 }

@@ -1,0 +1,76 @@
+//! TLS between clients and this server.
+
+use crate::check::certificates::{Materials, Need};
+use crate::check::node::paths;
+use crate::check::options::Group;
+use crate::check::{Channel, Node, Report};
+use crate::tls::pem::Pem;
+
+const HERE: Channel = Channel::Clients;
+
+pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
+    let options = &node.options;
+    let off =
+        options.switch(Group::Server, "skip-ssl") == Some(true) || options.switch(Group::Server, "ssl") == Some(false);
+    let (cert, key, ca) = (options.server("ssl-cert"), options.server("ssl-key"), options.server("ssl-ca"));
+    match (cert, key) {
+        _ if off => report.warning(
+            HERE,
+            "TLS is switched off (skip-ssl): passwords and data of clients cross the network in the clear",
+            "take skip-ssl out of [mysqld], and set ssl_cert, ssl_key and ssl_ca; `highline certs node` prints the lines",
+        ),
+        (Some(cert), Some(key)) => {
+            report.ok(HERE, "TLS is offered to clients");
+            let cas = paths([ca, options.server("ssl-capath")]);
+            materials.add("clients", Some(cert), Some(key), cas, paths([options.server("ssl-crl")]), Need::server());
+            if options.switch(Group::Server, "require-secure-transport") != Some(true) {
+                report.note(
+                    HERE,
+                    "clients may still connect without TLS; require_secure_transport=ON in [mysqld] forbids it",
+                );
+            }
+        }
+        (None, None) if serves_itself(node) => report.warning(
+            HERE,
+            "no certificate is configured: the server makes one at each start, which only clients of the same version can verify",
+            "set ssl_cert, ssl_key and ssl_ca in [mysqld]; `highline certs node` prints the lines",
+        ),
+        (None, None) => report.warning(
+            HERE,
+            "no TLS: ssl_cert and ssl_key are not set, so passwords and data of clients cross the network in the clear",
+            "set ssl_cert, ssl_key and ssl_ca in [mysqld]; `highline certs node` prints the lines",
+        ),
+        (cert, key) => {
+            let (has, lacks) = if cert.is_some() { ("ssl_cert", "ssl_key") } else { ("ssl_key", "ssl_cert") };
+            // The server takes both from the one file; without the other half in it, it does not start.
+            let file = cert.or(key).and_then(|file| Pem::read(file.as_ref(), "certificate").ok());
+            match file.is_some_and(|pem| !pem.keys.is_empty() && !pem.certificates.is_empty()) {
+                true => report.ok(HERE, format!("TLS is offered to clients; certificate and key are in the file of {has}")),
+                false => report.error(
+                    HERE,
+                    format!("{has} is set, {lacks} is not, and the file does not hold both: the server does not start"),
+                    format!("set {lacks} in [mysqld] too"),
+                ),
+            }
+            let cas = paths([ca, options.server("ssl-capath")]);
+            materials.add("clients", cert, key, cas, paths([options.server("ssl-crl")]), Need::server());
+        }
+    }
+    if let Some(versions) = options.server("tls-version") {
+        let old = |word: &&str| matches!(word.to_ascii_lowercase().as_str(), "tlsv1.0" | "tlsv1.1");
+        if let Some(word) = versions.split(',').map(str::trim).find(old) {
+            report.warning(
+                HERE,
+                format!("tls_version allows {word}, which RFC 8996 forbids"),
+                "set tls_version=TLSv1.2,TLSv1.3 in [mysqld]",
+            );
+        }
+    }
+}
+
+/// Since 11.4 the server makes a certificate of its own when it has none (MDEV-31856).
+fn serves_itself(node: &Node) -> bool {
+    let Some(version) = node.server_version() else { return false };
+    let mut numbers = version.split('.').filter_map(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(11), Some(4))
+}

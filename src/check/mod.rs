@@ -1,0 +1,33 @@
+//! Is this node's traffic safe: clients, replication, state transfer; its certificates, and the host.
+//!
+//! Every room here reads the node's option files, looks at files, and says what it finds with a remedy.
+//! Nothing is changed, nothing that the server holds is opened.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+pub mod certificates;
+pub mod clients;
+pub mod finding;
+pub mod host;
+pub mod node;
+pub mod options;
+pub mod peer;
+pub mod replication;
+pub mod transfer;
+
+pub use finding::{Channel, Finding, Level, Report};
+pub use node::Node;
+
+/// Looks at all channels of `node`.
+pub fn check(node: &Node) -> Report {
+    let mut report = Report::default();
+    let mut material = certificates::Materials::default();
+    clients::check(node, &mut material, &mut report);
+    replication::check(node, &mut material, &mut report);
+    transfer::check(node, &mut material, &mut report);
+    material.check(node, &mut report);
+    host::check(node, &mut report);
+    report
+}

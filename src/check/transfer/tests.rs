@@ -1,0 +1,367 @@
+//! Configurations that people have, and what is said about them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
+
+use super::*;
+use crate::check::options::tests::read;
+use crate::check::{Level, check};
+use crate::tls::authority::{AuthorityDir, NewKey, NodeRequest};
+use crate::tls::safe_file::Existing;
+
+const PROGRAMS: &[&str] = &[
+    "wsrep_sst_highline",
+    "highline",
+    "wsrep_sst_rsync",
+    "rsync",
+    "stunnel",
+    "wsrep_sst_mariabackup",
+    "mariadb-backup",
+    "socat",
+    "wsrep_sst_mysqldump",
+    "mariadb-dump",
+];
+
+/// A host with certificates of `certs`, a data directory, and a folder of programs.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["bin", "data", "tls"] {
+            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let ca = AuthorityDir::new(dir.path().join("tls"));
+        ca.create("Lab CA", 3650, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
+        let request = NodeRequest {
+            name: "node1".parse().unwrap(),
+            dns: Vec::new(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            days: 300,
+            key: NewKey::default(),
+            replace_key: false,
+        };
+        ca.sign(&request, SystemTime::now()).unwrap();
+        // The authority's key is no node's business.
+        std::fs::remove_file(ca.ca_key_file()).unwrap();
+        Host { dir }
+    }
+
+    /// `DIR` in `text` is this host's folder. All programs are there but `missing`.
+    fn node(&self, text: &str, missing: &[&str]) -> Node {
+        let bin = self.dir.path().join("bin");
+        for program in PROGRAMS {
+            let file = bin.join(program);
+            if missing.contains(program) {
+                let _ = std::fs::remove_file(file);
+            } else {
+                std::fs::write(&file, "").unwrap();
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        let galera = "[mysqld]\nwsrep_provider=/p.so\nwsrep_node_address=192.0.2.1\nwsrep_sst_receive_address=192.0.2.1:1\ndatadir=DIR/data\n";
+        let text = format!("{galera}{text}").replace("DIR", self.dir.path().to_str().unwrap());
+        Node { options: read(&text), path: bin.into(), now: SystemTime::now() }
+    }
+
+    fn transfer(&self, text: &str, missing: &[&str]) -> Report {
+        let mut report = Report::default();
+        super::check(&self.node(text, missing), &mut Materials::default(), &mut report);
+        report
+    }
+}
+
+const FILES: &str = "ssl_cert=DIR/tls/node1.pem\nssl_key=DIR/tls/node1-key.pem\nssl_ca=DIR/tls/ca.pem\n";
+const GALERA: &str = "wsrep_provider_options=\"socket.ssl_cert=DIR/tls/node1.pem;socket.ssl_key=DIR/tls/node1-key.pem;socket.ssl_ca=DIR/tls/ca.pem\"\n";
+
+#[test]
+fn every_method_is_judged_by_what_its_script_would_do() {
+    let host = Host::new();
+    for (text, missing, level, says) in [
+        // rsync
+        ("", &[][..], Level::Warning, "rsync copies the whole database in the clear (no certificate is configured)"),
+        ("", &["rsync"], Level::Error, "wsrep_sst_rsync runs rsync, which is not installed"),
+        ("", &["wsrep_sst_rsync"], Level::Error, "there is no program wsrep_sst_rsync in PATH"),
+        (
+            "FILES",
+            &["stunnel"],
+            Level::Error,
+            "ssl-mode is VERIFY_CA and stunnel is not installed: every transfer ends with error 2",
+        ),
+        ("FILES", &[], Level::Note, "checks the donor's secret only after the data was written"),
+        ("FILES[sst]\nssl-mode=REQUIRED\n", &[], Level::Warning, "stunnel encrypts and verifies nothing"),
+        (
+            "FILES[sst]\nssl-mode=verify_identity\n",
+            &[],
+            Level::Error,
+            "stunnel wants every node's own certificate in the CA file",
+        ),
+        ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
+        ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
+        ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt=4 is for mariabackup: rsync ignores it"),
+        (
+            "[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
+            &[],
+            Level::Error,
+            "without a CA: the script ends with error 22",
+        ),
+        (
+            "FILES[sst]\nssl-cert=/other.pem\n",
+            &[],
+            Level::Warning,
+            "ssl-cert in [sst] has no effect: the script takes DIR/tls/node1.pem",
+        ),
+        // mariabackup
+        (
+            "wsrep_sst_method=mariabackup\n",
+            &[],
+            Level::Warning,
+            "mariabackup copies the whole database in the clear: it is its default",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\nFILES",
+            &[],
+            Level::Error,
+            "certificates are configured, and mariabackup does not use them",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[sst]\nssl-mode=REQUIRED\n",
+            &[],
+            Level::Warning,
+            "verifies nothing (verify=0)",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[sst]\nssl-mode=VERIFY_CA\n",
+            &[],
+            Level::Note,
+            "the second, with the data, has no such check",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\nssl-mode=VERIFY_CA\n",
+            &[],
+            Level::Error,
+            "ssl-mode=VERIFY_CA without a CA: the script verifies nothing",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nssl-mode=VERIFY_CA\n",
+            &[],
+            Level::Error,
+            "without certificate and key: the script ends with error 22",
+        ),
+        ("wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=1\n", &[], Level::Warning, "one shared key"),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=3\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
+            &[],
+            Level::Warning,
+            "encrypt=3 without a CA: socat encrypts and verifies nothing",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=4\n",
+            &[],
+            Level::Error,
+            "encrypt=4 without a CA: the script ends with error 22",
+        ),
+        ("wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=9\n", &[], Level::Error, "encrypt=9 is not known"),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=4\nsockopt=,retry=3,verify=0\n",
+            &[],
+            Level::Warning,
+            "sockopt has verify=0",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=4\ntransferfmt=nc\n",
+            &[],
+            Level::Error,
+            "netcat has no TLS",
+        ),
+        ("wsrep_sst_method=mariabackup\n", &["socat"], Level::Error, "mariabackup runs socat, which is not installed"),
+        ("wsrep_sst_method=mariabackup\n", &["mariadb-backup"], Level::Error, "mariabackup runs mariadb-backup"),
+        ("wsrep_sst_method=xtrabackup-v2\n", &[], Level::Error, "there is no program wsrep_sst_xtrabackup-v2 in PATH"),
+        // the others
+        ("wsrep_sst_method=mysqldump\n", &[], Level::Warning, "[client] asks for no TLS"),
+        (
+            "wsrep_sst_method=mysqldump\n[client]\nssl-ca=/ca.pem\n",
+            &[],
+            Level::Warning,
+            "does not verify the other server",
+        ),
+        (
+            "wsrep_sst_method=mysqldump\n[client]\nssl-ca=/ca.pem\nssl-verify-server-cert\n",
+            &[],
+            Level::Ok,
+            "verifies the joiner's certificate",
+        ),
+        ("wsrep_sst_method=skip\n", &[], Level::Note, "never gets a full copy"),
+        ("wsrep_sst_method=other\n", &[], Level::Error, "there is no program wsrep_sst_other in PATH"),
+        // highline
+        (
+            "wsrep_sst_method=highline\n",
+            &[],
+            Level::Ok,
+            "highline encrypts with TLS 1.3; joiner and donor know each other by the ticket",
+        ),
+        (
+            "wsrep_sst_method=highline\n",
+            &[],
+            Level::Note,
+            "the ticket travels in the replication traffic, which is in the clear",
+        ),
+        ("wsrep_sst_method=highline\n", &["highline"], Level::Error, "the program highline is not in PATH"),
+        (
+            "wsrep_sst_method=highline\nFILES[sst]\nssl-mode=VERIFY_IDENTITY\n",
+            &[],
+            Level::Ok,
+            "both sides verify ticket and chain, the donor the joiner's name too",
+        ),
+        ("wsrep_sst_method=highline\nFILES[sst]\nencrypt=4\n", &[], Level::Ok, "both sides verify ticket and chain"),
+        (
+            "wsrep_sst_method=highline\n[sst]\nssl-mode=DISABLED\n",
+            &[],
+            Level::Error,
+            "DISABLED would let a copy of the whole database cross the network in the clear",
+        ),
+        (
+            "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\n",
+            &[],
+            Level::Error,
+            "needs a CA, and none is configured",
+        ),
+        ("wsrep_sst_method=highline\n[sst]\nencrypt=1\n", &[], Level::Error, "a shared symmetric key is not supported"),
+        (
+            "wsrep_sst_method=highline\n[sst]\ntcrt=/x\n",
+            &[],
+            Level::Warning,
+            "tcrt in [sst] is not known and has no effect; did you mean tcert?",
+        ),
+        ("wsrep_sst_method=highline\n[highline]\nlane=4\n", &[], Level::Error, "lane in [highline] is not known"),
+        (
+            "wsrep_sst_method=highline\ntls_version=TLSv1.2\n",
+            &[],
+            Level::Note,
+            "so transfers do not follow tls-version of the server's groups",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nssl-cipher=AES128-SHA\n",
+            &[],
+            Level::Error,
+            "ssl-cipher has AES128-SHA",
+        ),
+    ] {
+        let report = host.transfer(&text.replace("FILES", FILES), missing);
+        let says = says.replace("DIR", host.dir.path().to_str().unwrap());
+        let found = report.findings.iter().any(|finding| finding.level == level && finding.text.contains(&says));
+        assert!(found, "{text} without {missing:?}: {level:?} {says}\n{report}");
+        let bare = report.findings.iter().find(|finding| finding.level >= Level::Warning && finding.remedy.is_none());
+        assert_eq!(bare, None, "every warning has a remedy");
+    }
+}
+
+#[test]
+fn a_node_that_certs_set_up_has_no_fault() {
+    let host = Host::new();
+    let text = format!("{FILES}{GALERA}wsrep_sst_method=highline\n[highline]\nssl-mode=VERIFY_IDENTITY\n");
+    let mut node = host.node(&text, &[]);
+    // The server itself is asked for its version.
+    node.path = std::env::join_paths(
+        std::env::split_paths(&node.path).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    )
+    .unwrap();
+    let report = check(&node);
+    assert_eq!(report.worst().max(Level::Note), Level::Note, "{report}");
+    assert_eq!(report.exit_code(), 0);
+    let certificates = report.findings.iter().filter(|finding| finding.channel == crate::check::Channel::Certificates);
+    assert!(certificates.count() >= 2, "{report}");
+}
+
+#[test]
+fn faults_of_certificates_are_found_before_a_transfer() {
+    let host = Host::new();
+    let at = |name: &str| host.dir.path().join("tls").join(name);
+    let highline = format!("{FILES}wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_IDENTITY\n");
+    let said = |text: &str, level: Level, says: &str| {
+        let report = check(&host.node(text, &[]));
+        let found = report.findings.iter().any(|finding| finding.level == level && finding.text.contains(says));
+        assert!(found, "{level:?} {says}\n{report}");
+    };
+    let elsewhere = highline.replace("[sst]", "wsrep_sst_receive_address=192.0.2.7:5555\n[sst]");
+    said(&elsewhere, Level::Error, "is not for 192.0.2.7, the address that other nodes dial; it has node1, 192.0.2.1");
+    std::fs::set_permissions(at("node1-key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    said(&highline, Level::Error, "everybody on this host can read the private key");
+    std::fs::set_permissions(at("node1-key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(at("ca-key.pem"), "x").unwrap();
+    said(&highline, Level::Warning, "the authority's key lies on this node");
+    let mut late = host.node(&highline, &[]);
+    late.now += std::time::Duration::from_secs(280 * 86_400);
+    let report = check(&late);
+    assert!(report.to_string().contains("days left\n           -> renew it"), "{report}");
+    late.now += std::time::Duration::from_secs(280 * 86_400);
+    assert!(check(&late).to_string().contains(" expired on "));
+    let role = highline.replace("[sst]", "ssl_client_cert=/donor.pem\nssl_client_key=/donor.pem\n[sst]");
+    said(&role, Level::Error, "cannot open the certificate file /donor.pem");
+    let other = AuthorityDir::new(host.dir.path().join("other"));
+    other.create("Other CA", 30, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
+    std::fs::copy(other.ca_file(), at("ca.pem")).unwrap();
+    said(&highline, Level::Error, "was issued by \"CN=Lab CA\", which is not among the authorities in");
+    said(&highline, Level::Warning, "the authority \"CN=Other CA\" has ");
+    std::fs::copy(other.ca_key_file(), at("node1-key.pem")).unwrap();
+    said(&highline, Level::Error, "is not the key of the certificate in");
+    said(
+        "ssl_cert=/missing.pem\nssl_key=/missing.pem\n",
+        Level::Error,
+        "cannot open the certificate file /missing.pem",
+    );
+}
+
+#[test]
+fn clients_and_replication_are_judged() {
+    let host = Host::new();
+    for (text, level, says) in [
+        ("", Level::Warning, "no TLS: ssl_cert and ssl_key are not set"),
+        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set, ssl_key is not, and the file does not hold both"),
+        ("FILESskip_ssl\n", Level::Warning, "TLS is switched off (skip-ssl)"),
+        ("FILES", Level::Note, "clients may still connect without TLS"),
+        ("tls_version=TLSv1.1,TLSv1.2\n", Level::Warning, "tls_version allows TLSv1.1"),
+        ("", Level::Warning, "replication is in the clear"),
+        ("GALERA", Level::Ok, "replication and IST are encrypted"),
+        ("GALERA", Level::Note, "Galera verifies the chain and no name"),
+        (
+            "wsrep_provider_options=\"socket.ssl_cert=/c.pem\"\n",
+            Level::Error,
+            "socket.ssl_cert is set and socket.ssl_key is not",
+        ),
+        (
+            "wsrep_provider_options=\"socket.ssl_cert=/c.pem;socket.ssl_key=/k.pem\"\n",
+            Level::Error,
+            "socket.ssl_ca is not set",
+        ),
+        (
+            "wsrep_provider_options=\"socket.ssl=no;socket.ssl_cert=/c;socket.ssl_key=/k\"\n",
+            Level::Error,
+            "socket.ssl switches TLS off",
+        ),
+        ("wsrep_provider_options=\"socket.dynamic=true\"\n", Level::Warning, "lets nodes without TLS in"),
+        ("wsrep_provider_options=\"socket.ssl_cipher=AES128-SHA\"\n", Level::Warning, "socket.ssl_cipher=AES128-SHA"),
+        (
+            "wsrep_provider_options=\"socket.ssl_cert=/c;socket.ssl_key=/k;socket.ssl_ca=/a;socket.ssl_password_file=/p\"\n",
+            Level::Note,
+            "its key has a passphrase",
+        ),
+        ("wsrep_provider=none\n", Level::Note, "this is no Galera node"),
+    ] {
+        let text = text.replace("FILES", FILES).replace("GALERA", GALERA);
+        let report = check(&host.node(&text, &[]));
+        let found = report.findings.iter().any(|finding| finding.level == level && finding.text.contains(says));
+        assert!(found, "{text}: {level:?} {says}\n{report}");
+    }
+}
+
+#[test]
+fn the_two_stock_configurations_do_not_pass() {
+    let host = Host::new();
+    let rsync = check(&host.node(FILES, &["stunnel"]));
+    assert_eq!(rsync.exit_code(), 2, "{rsync}");
+    let backup = check(&host.node("wsrep_sst_method=mariabackup\n", &[]));
+    assert_eq!(backup.exit_code(), 1, "{backup}");
+}

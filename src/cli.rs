@@ -1,0 +1,256 @@
+//! What was typed. `clap` lives here alone; what it means is decided in `config` and the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::commands::certs::CertsArgs;
+use crate::commands::check::CheckArgs;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
+/// verified, on parallel connections.
+#[derive(Debug, Parser)]
+#[command(name = "highline", version, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Start with `highline demo`. To reseed a node by hand, stop its server, run `highline receive` \
+on it, and give the line that it prints to `highline send` on a donor."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Wait for a donor and take its data (the joiner's side)
+    Receive(ReceiveArgs),
+    /// Send this node's data to a waiting joiner (the donor's side)
+    Send(SendArgs),
+    /// Make a tree, move it over loopback, verify it, and show the figures
+    Demo(DemoArgs),
+    /// Re-read an installed tree and name every file that is not what was sent
+    Verify(VerifyArgs),
+    /// Finish or undo an installation that was cut short
+    Recover(RecoverArgs),
+    /// Make and show certificates for all traffic of a cluster
+    Certs(CertsArgs),
+    /// Examine this node's configuration: is every kind of traffic secured?
+    Check(CheckArgs),
+    /// Be called by the database server (`wsrep_sst_method=highline`)
+    #[command(disable_help_flag = true)]
+    Sst(SstArgs),
+}
+
+/// Where the server keeps its files.
+#[derive(Args, Clone, Debug)]
+pub struct TreeArgs {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR")]
+    pub datadir: PathBuf,
+
+    /// Another directory that the server uses: innodb-data, innodb-log, innodb-undo, aria-log or binlog; repeatable.
+    /// A name that is not given lies in the data directory
+    #[arg(long = "root", value_name = "NAME=PATH")]
+    pub roots: Vec<OsString>,
+}
+
+/// Who we are and whom we trust, beyond the ticket.
+#[derive(Args, Clone, Debug, Default)]
+pub struct IdentityArgs {
+    /// This node's certificate (PEM); made for this one run when not given
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM); not needed when the certificate's file holds it
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// Authorities that must have signed the peer's certificate: a PEM file or a directory; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+
+    /// Certificate revocation lists: a PEM file or a directory; repeatable
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    pub crl: Vec<PathBuf>,
+
+    /// Beside pin and secret, what the peer's certificate must hold: REQUIRED (nothing more), VERIFY_CA (the default
+    /// with --ca) or VERIFY_IDENTITY (authority and name)
+    #[arg(long, value_name = "MODE")]
+    pub ssl_mode: Option<String>,
+
+    /// With VERIFY_IDENTITY on the joiner: a name that the donor's certificate may have; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub peer_name: Vec<String>,
+}
+
+/// How long to wait for what.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DeadlineArgs {
+    /// How long a donor tries to reach the joiner
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub connect_timeout: String,
+
+    /// How long a transfer may stand still before it fails
+    #[arg(long, value_name = "TIME", default_value = "2min")]
+    pub idle_timeout: String,
+}
+
+/// How a command talks.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TalkArgs {
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: ProgressStyle,
+
+    /// Print the result as one JSON object at the end (`send` on standard output, `receive` on standard error)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ProgressStyle {
+    /// A bar on a terminal, else a line every ten seconds
+    #[default]
+    Auto,
+    Bar,
+    Lines,
+    /// One JSON object a line
+    Json,
+    /// Warnings only
+    None,
+}
+
+/// What the donor chooses.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LaneArgs {
+    /// Parallel connections, 1 to 64; by default twice the cores, 8 at most
+    #[arg(long, value_name = "N")]
+    pub lanes: Option<u16>,
+
+    /// auto, none, lz4, zstd or zstd:LEVEL
+    #[arg(long, value_name = "CODEC", default_value = "auto")]
+    pub compress: String,
+
+    /// auto (the faster on the slower side), sha256 or blake3
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub checksum: String,
+
+    /// The most bytes a second on the wire, such as 200M; units k, M, G and T are powers of 1024
+    #[arg(long, value_name = "RATE")]
+    pub rate_limit: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct ReceiveArgs {
+    #[command(flatten)]
+    pub tree: TreeArgs,
+
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "[::]:4444")]
+    pub listen: String,
+
+    /// The host that the ticket names; by default the address of --listen, else this host's name
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Option<String>,
+
+    /// What becomes of the old data: `staged` keeps it until the new data is verified, `inplace` removes it first,
+    /// `auto` is staged where there is room for both and refuses where there is not
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub install: String,
+
+    /// auto (the faster on the slower side), sha256 or blake3
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub checksum: String,
+
+    /// How long to wait for the donor; for ever when not given
+    #[arg(long, value_name = "TIME")]
+    pub initial_timeout: Option<String>,
+
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct SendArgs {
+    #[command(flatten)]
+    pub tree: TreeArgs,
+
+    /// The line that `highline receive` printed; `-` reads it from standard input, so that it is in no process list
+    #[arg(value_name = "TICKET")]
+    pub ticket: String,
+
+    /// The caller has frozen the server that runs on this data; without it a running server is refused
+    #[arg(long)]
+    pub live: bool,
+
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+    #[command(flatten)]
+    pub deadlines: DeadlineArgs,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// How much data to make
+    #[arg(long, value_name = "BYTES", default_value = "512M")]
+    pub size: String,
+
+    /// Where to make it; by default the directory for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub tree: TreeArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct RecoverArgs {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR")]
+    pub datadir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct SstArgs {
+    /// The server's own flags for the method
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
+    pub flags: Vec<OsString>,
+}
+
+/// Reads the command line; help and mistakes come back as what `clap` made of them.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_agree() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_servers_flags_pass_untouched() {
+        let typed = ["highline", "sst", "--role", "joiner", "--help", "--mysqld-args", "-x"];
+        let cli = parse(typed.map(OsString::from)).unwrap();
+        let Command::Sst(args) = cli.command else { panic!() };
+        assert_eq!(args.flags, ["--role", "joiner", "--help", "--mysqld-args", "-x"]);
+    }
+}

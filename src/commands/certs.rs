@@ -1,0 +1,352 @@
+//! `highline certs`: make an authority and node certificates, look at certificates, and show where they go.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand};
+
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tls::authority::{AuthorityDir, Made, NewKey, NodeName, NodeRequest};
+use crate::tls::config::provider;
+use crate::tls::pem::Pem;
+use crate::tls::safe_file::Existing;
+use crate::tls::{Certificate, Pin};
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+A cluster with TLS on all three kinds of traffic, on a host that is no node:
+
+  highline certs ca --name 'Our Galera CA'
+  highline certs node node1 --ip 192.0.2.1
+  highline certs node node2 --ip 192.0.2.2
+
+Copy ca.pem and a node's own two files to that node, and paste the printed
+lines into its option file. ca-key.pem stays: who has it can make a node.
+
+To replace the authority without an outage:
+  1. highline certs ca --rotate    copy ca.pem to every node, restart each in turn
+  2. highline certs node NAME ...  for every node; copy, restart each in turn
+  3. highline certs ca --retire    copy ca.pem to every node")]
+pub struct CertsArgs {
+    #[command(subcommand)]
+    pub verb: CertsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsVerb {
+    /// Make the cluster's own certificate authority (CA), or renew or replace it
+    Ca(CaArgs),
+    /// Make or renew the certificate of one node
+    Node(NodeArgs),
+    /// Say what certificates and keys are: names, usage, issuer, days left, pin
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CaArgs {
+    /// Where the authority lives: ca.pem, ca-key.pem, and the nodes' files
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub dir: PathBuf,
+    /// The authority's name, seen in logs and refusals
+    #[arg(long, value_name = "NAME", default_value = "Highline cluster CA")]
+    pub name: String,
+    /// Days until it expires
+    #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// Make an RSA key of that many bits instead of ECDSA P-256
+    #[arg(long, value_name = "BITS", value_parser = rsa)]
+    pub rsa: Option<NewKey>,
+    /// New dates for the authority that is there; its key stays, so nothing that it signed changes
+    #[arg(long, group = "change")]
+    pub renew: bool,
+    /// A new authority beside the old one; ca.pem then holds both, so both are trusted
+    #[arg(long, group = "change")]
+    pub rotate: bool,
+    /// End a rotation: leave only the signing authority in ca.pem
+    #[arg(long, group = "change")]
+    pub retire: bool,
+    /// Replace the authority that is there and lose its key
+    #[arg(long, group = "change")]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The node's name; it is also the name of its files, and a DNS name in the certificate
+    #[arg(value_name = "NAME")]
+    pub name: NodeName,
+    /// An address that other nodes dial: wsrep_node_address, wsrep_sst_receive_address (repeatable)
+    #[arg(long = "ip", value_name = "ADDRESS")]
+    pub addresses: Vec<IpAddr>,
+    /// A DNS name that other nodes or clients dial (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub dns: Vec<String>,
+    /// Where the authority lives
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub dir: PathBuf,
+    /// Days until it expires
+    #[arg(long, value_name = "N", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub days: u32,
+    /// Make an RSA key of that many bits (2048, 3072, 4096) instead of ECDSA P-256
+    #[arg(long, value_name = "BITS", value_parser = rsa)]
+    pub rsa: Option<NewKey>,
+    /// Make a new key too; without it a renewal keeps the key, and so the pin
+    #[arg(long)]
+    pub new_key: bool,
+    /// The directory on the node where the files will lie, for the printed option lines
+    #[arg(long, value_name = "DIR")]
+    pub node_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// PEM files: certificates, bundles, keys
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+fn rsa(bits: &str) -> Result<NewKey, String> {
+    match bits {
+        "2048" => Ok(NewKey::Rsa2048),
+        "3072" => Ok(NewKey::Rsa3072),
+        "4096" => Ok(NewKey::Rsa4096),
+        _ => Err("an RSA key has 2048, 3072 or 4096 bits".to_owned()),
+    }
+}
+
+/// Does what `args` say and tells it on `out`.
+pub fn run(args: &CertsArgs, now: SystemTime, out: &mut dyn Write) -> Result<()> {
+    let text = match &args.verb {
+        CertsVerb::Ca(args) => ca(args, now)?,
+        CertsVerb::Node(args) => node(args, now)?,
+        CertsVerb::Show(args) => show(args, now)?,
+    };
+    out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Io, "cannot write to standard output").because(e))
+}
+
+fn ca(args: &CaArgs, now: SystemTime) -> Result<String> {
+    let dir = AuthorityDir::new(&args.dir);
+    let key = args.rsa.unwrap_or_default();
+    if args.retire {
+        let left: Vec<String> = dir.retire()?.iter().map(Certificate::title).collect();
+        let left = if left.is_empty() { "nothing else was in it".to_owned() } else { left.join(", ") + " left it" };
+        return Ok(format!(
+            "{} holds the signing authority only: {left}.\nCopy it to every node; every node's certificate must be of that authority by now.\n",
+            Printable::path(&dir.ca_file())
+        ));
+    }
+    let made = match (args.renew, args.rotate) {
+        (true, _) => dir.renew(args.days, now)?,
+        (_, true) => dir.rotate(&args.name, args.days, key, now)?,
+        _ => {
+            let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+            dir.create(&args.name, args.days, key, existing, now)?
+        }
+    };
+    let next = match (args.renew, args.rotate) {
+        (true, _) => "Next: copy ca.pem to every node. Nothing else changes.",
+        (_, true) => {
+            "ca.pem now holds the new and the old authority. Next: copy it to every node and restart them one by one;\n\
+             then `highline certs node NAME` for every node; at the end `highline certs ca --retire`."
+        }
+        _ => {
+            "Next, for every node: highline certs node NAME --ip ADDRESS\nKeep the key off the nodes: who has it can make a node."
+        }
+    };
+    Ok(format!("{}{next}\n", describe(&made, now)))
+}
+
+fn node(args: &NodeArgs, now: SystemTime) -> Result<String> {
+    let request = NodeRequest {
+        name: args.name.clone(),
+        dns: args.dns.clone(),
+        addresses: args.addresses.clone(),
+        days: args.days,
+        key: args.rsa.unwrap_or_default(),
+        replace_key: args.new_key,
+    };
+    let dir = AuthorityDir::new(&args.dir);
+    let made = dir.sign(&request, now)?;
+    let mut text = describe(&made, now);
+    if made.shortened {
+        text.push_str("note: it ends with its authority; `highline certs ca --renew` gives that more days\n");
+    }
+    if made.renewed {
+        text.push_str(
+            "When it is on the node: transfers read it at the next one, the server on FLUSH SSL, and replication on\n\
+             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or all of them at a restart).\n\n",
+        );
+    }
+    let absolute = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    let lies_in = args.node_dir.as_deref().unwrap_or(&absolute);
+    text.push_str(&option_lines(&args.name, lies_in));
+    Ok(text)
+}
+
+fn describe(made: &Made, now: SystemTime) -> String {
+    let verb = if made.renewed { "renewed" } else { "made" };
+    let kept = if made.kept_key { "kept" } else { "new, mode 0600" };
+    format!(
+        "{verb} {}\n{}  key       {} ({kept})\n\n",
+        Printable::path(&made.certificate_file),
+        facts(&made.certificate, now),
+        Printable::path(&made.key_file),
+    )
+}
+
+/// The lines of the option file for the three kinds of traffic. `dir` is where the files lie on the node.
+pub fn option_lines(name: &NodeName, dir: &Path) -> String {
+    let at = |file: String| Printable::path(&dir.join(file)).to_string();
+    let (ca, cert, key) = (at("ca.pem".to_owned()), at(format!("{name}.pem")), at(format!("{name}-key.pem")));
+    format!(
+        "\
+Option file of {name}; the three files belong to the server's user (chown mysql: …), the key with mode 0600.
+
+# 1. Clients and this server
+[mysqld]
+ssl_cert = {cert}
+ssl_key  = {key}
+ssl_ca   = {ca}
+
+# 2. Replication between the nodes; join it with the wsrep_provider_options that are there.
+#    All nodes must have it: a node without TLS cannot talk to one with it.
+wsrep_provider_options = \"socket.ssl_cert={cert};socket.ssl_key={key};socket.ssl_ca={ca}\"
+
+# 3. State transfer (SST): each side verifies the other's certificate, and the donor
+#    also that the joiner's is for the address that it dials
+wsrep_sst_method = highline
+[highline]
+ssl-mode = VERIFY_IDENTITY
+cert = {cert}
+key  = {key}
+ca   = {ca}
+"
+    )
+}
+
+fn show(args: &ShowArgs, now: SystemTime) -> Result<String> {
+    let mut text = String::new();
+    for file in &args.files {
+        let pem = Pem::read(file, "certificate")?;
+        text.push_str(&format!("{}\n", Printable::path(file)));
+        for der in &pem.certificates {
+            match Certificate::parse(der) {
+                Ok(certificate) => text.push_str(&facts(&certificate, now)),
+                Err(e) => text.push_str(&format!("  unreadable: {e}\n")),
+            }
+        }
+        for key in pem.keys {
+            let signer = provider().key_provider.load_private_key(key);
+            let pin = signer.ok().and_then(|signer| signer.public_key().map(|spki| Pin::of_spki(&spki)));
+            match pin {
+                Some(pin) => text.push_str(&format!("  private key, belongs to the certificate with pin {pin}\n")),
+                None => text.push_str("  private key of a kind or size that Highline does not use\n"),
+            }
+        }
+        if pem.encrypted_key {
+            text.push_str("  private key, encrypted with a passphrase: the server and Highline need it without one\n");
+        }
+        if !pem.revocation_lists.is_empty() {
+            text.push_str(&format!("  revocation lists: {}\n", pem.revocation_lists.len()));
+        }
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// What a certificate says, a line a fact.
+fn facts(certificate: &Certificate, now: SystemTime) -> String {
+    let names = if certificate.names.is_empty() { "none".to_owned() } else { certificate.names.join(", ") };
+    let usage = match (&certificate.purposes, certificate.is_authority) {
+        (_, true) => "authority: signs other certificates".to_owned(),
+        (None, _) => "any (no extended key usage)".to_owned(),
+        (Some(purposes), _) => purposes.join(", "),
+    };
+    let days = certificate.days_left(now);
+    let left = match days {
+        i64::MIN..=-1 => "EXPIRED".to_owned(),
+        _ => format!("{days} days left"),
+    };
+    let old = if certificate.version < 3 { "  version   1: too old for VERIFY_CA and VERIFY_IDENTITY\n" } else { "" };
+    let issuer = if certificate.is_self_signed { "itself" } else { certificate.issuer.as_str() };
+    format!(
+        "  subject   {}\n  names     {names}\n  usage     {usage}\n  issuer    {issuer}\n  expires   {} ({left})\n  \
+         key type  {}\n{old}  pin       {}\n",
+        certificate.subject, certificate.not_after, certificate.key, certificate.pin
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        certs: CertsArgs,
+    }
+
+    fn certs(dir: &Path, line: &str) -> Result<String> {
+        let words = line.split(' ').map(|word| word.replace("DIR", dir.to_str().unwrap()));
+        let cli = Cli::try_parse_from(std::iter::once("certs".to_owned()).chain(words)).unwrap();
+        let mut out = Vec::new();
+        run(&cli.certs, SystemTime::now(), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_three_commands_make_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = certs(dir.path(), "ca --dir DIR --name Lab").unwrap();
+        assert!(made.contains("subject   CN=Lab\n") && made.contains("authority: signs other certificates"), "{made}");
+        let made = certs(dir.path(), "node node1 --dir DIR --ip 192.0.2.1 --node-dir /etc/mysql/tls").unwrap();
+        for line in [
+            "  names     node1, 192.0.2.1\n",
+            "  usage     serverAuth, clientAuth\n",
+            "ssl_cert = /etc/mysql/tls/node1.pem\n",
+            "wsrep_provider_options = \"socket.ssl_cert=/etc/mysql/tls/node1.pem;socket.ssl_key=/etc/mysql/tls/node1-key.pem;socket.ssl_ca=/etc/mysql/tls/ca.pem\"\n",
+            "[highline]\nssl-mode = VERIFY_IDENTITY\ncert = /etc/mysql/tls/node1.pem\nkey  = /etc/mysql/tls/node1-key.pem\nca   = /etc/mysql/tls/ca.pem\n",
+        ] {
+            assert!(made.contains(line), "{line}\n{made}");
+        }
+        let again = certs(dir.path(), "node node1 --dir DIR").unwrap();
+        assert!(
+            again.starts_with("renewed ")
+                && again.contains("names     node1, 192.0.2.1\n")
+                && again.contains("FLUSH SSL"),
+            "{again}"
+        );
+        let shown = certs(dir.path(), "show DIR/node1.pem DIR/node1-key.pem").unwrap();
+        let pin = shown.lines().find_map(|line| line.strip_prefix("  pin       ")).unwrap();
+        assert!(shown.contains(&format!("private key, belongs to the certificate with pin {pin}\n")), "{shown}");
+        assert!(shown.contains("issuer    CN=Lab\n") && shown.contains(" days left)\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_rotation_is_three_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        certs(dir.path(), "ca --dir DIR --name Old").unwrap();
+        assert!(certs(dir.path(), "ca --dir DIR --name New --rotate").unwrap().contains("new and the old authority"));
+        let retired = certs(dir.path(), "ca --dir DIR --retire").unwrap();
+        assert!(retired.contains("\"CN=Old\" left it"), "{retired}");
+    }
+
+    #[test]
+    fn bad_words_are_refused_with_a_reason() {
+        for (line, reason) in [
+            ("node ../x", "a node's name has"),
+            ("node n --ip 300.1.1.1", "invalid IP address"),
+            ("node n --rsa 1024", "2048, 3072 or 4096"),
+            ("ca --renew --rotate", "cannot be used with"),
+            ("node n --days 0", "not in 1..=36500"),
+        ] {
+            let words = std::iter::once("certs").chain(line.split(' '));
+            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `highline demo`: a tree like a data directory, moved over loopback and verified. The command that a
+//! newcomer runs first.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{block_on, verify};
+use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
+use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
+use crate::config;
+use crate::donor::{self, Still};
+use crate::error::{Error, Kind, Result};
+use crate::install::MANIFEST;
+use crate::joiner::{Outcome, Waiting};
+use crate::manifest::Manifest;
+use crate::progress::{Quiet, Style, bytes};
+use crate::stop::Stop;
+
+pub(super) fn run(args: &DemoArgs) -> Result<()> {
+    let size = config::byte_count("size", &args.size)?;
+    let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = tempfile::Builder::new()
+        .prefix("highline-demo-")
+        .tempdir_in(&parent)
+        .map_err(|e| Error::io("cannot make a directory in", &parent, e).remedy("name another with --dir"))?;
+    room(&parent, size)?;
+    let (from, to) = (dir.path().join("donor"), dir.path().join("joiner"));
+    for path in [&from, &to] {
+        fs::create_dir(path).map_err(|e| Error::io("cannot make", path, e))?;
+    }
+    eprintln!("making a tree of {} in {}", bytes(size), from.display());
+    plant(&from, size).map_err(|e| Error::io("cannot fill", &from, e))?;
+
+    let (sent, received) = block_on(async {
+        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let joiner = config::joiner(&receive_args(&to))?;
+        let waiting = Waiting::bind(joiner, &Quiet)?;
+        let ticket = waiting.ticket().clone();
+        let donor = config::donor(&send_args(&from, args), ticket)?;
+        let joining = waiting.receive(Arc::new(Quiet), &stop);
+        let sending = donor::send(donor, Arc::new(Still), Style::Auto.reporter(), &stop);
+        tokio::try_join!(sending, joining)
+    })?;
+    let Outcome::Installed(received) = received else {
+        return Err(Error::new(Kind::Protocol, "the demonstration ended without an installed tree"));
+    };
+    let manifest = to.join(MANIFEST);
+    let file = fs::File::open(&manifest).map_err(|e| Error::io("cannot open", &manifest, e))?;
+    let manifest = Manifest::read(std::io::BufReader::new(file))?;
+    let faults = verify::faults(&manifest, &config::roots(&tree(&to))?)?;
+    if let Some(first) = faults.first() {
+        return Err(Error::new(Kind::Integrity, format!("{} entries differ, the first: {first}", faults.len())));
+    }
+    let rows = [
+        ("bytes", format!("{} in {} entries", bytes(sent.bytes), sent.entries)),
+        ("on the wire", bytes(sent.wire_bytes)),
+        ("seconds", format!("{:.2}, of these {:.2} for disk and switch", sent.seconds, received.install_seconds)),
+        ("rate", format!("{}/s, synced to disk", bytes((sent.bytes as f64 / sent.seconds) as u64))),
+        ("lanes", sent.lanes.to_string()),
+        ("TLS", format!("{}, {}", sent.session.version, sent.session.cipher)),
+        ("key exchange", sent.session.key_exchange.clone()),
+        ("checksum", sent.checksum.to_string()),
+        ("compression", sent.compression.clone()),
+        ("verified", format!("{} entries re-read, all as sent", manifest.items().len())),
+    ];
+    let mut out = std::io::stdout().lock();
+    for (name, value) in rows {
+        writeln!(out, "{name:>13}  {value}").map_err(|e| Error::new(Kind::Io, "cannot print the table").because(e))?;
+    }
+    Ok(())
+}
+
+fn room(parent: &Path, size: u64) -> Result<()> {
+    let stat = rustix::fs::statvfs(parent).map_err(|e| Error::io("cannot ask for the space of", parent, e))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free / 5 * 2 < size {
+        return Err(Error::new(
+            Kind::NoSpace,
+            format!("{} has {} free, and two trees of {} do not fit", parent.display(), bytes(free), bytes(size)),
+        )
+        .remedy("take a smaller --size or another --dir"));
+    }
+    Ok(())
+}
+
+fn tree(dir: &Path) -> TreeArgs {
+    TreeArgs { datadir: dir.to_path_buf(), roots: Vec::new() }
+}
+
+fn deadlines() -> DeadlineArgs {
+    DeadlineArgs { connect_timeout: "10s".into(), idle_timeout: "2min".into() }
+}
+
+fn talk() -> TalkArgs {
+    TalkArgs { progress: ProgressStyle::None, json: false }
+}
+
+fn receive_args(dir: &Path) -> ReceiveArgs {
+    ReceiveArgs {
+        tree: tree(dir),
+        listen: "127.0.0.1:0".into(),
+        advertise: None,
+        install: "auto".into(),
+        checksum: "auto".into(),
+        initial_timeout: Some("1min".into()),
+        identity: IdentityArgs::default(),
+        deadlines: deadlines(),
+        talk: talk(),
+    }
+}
+
+fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
+    SendArgs {
+        tree: tree(dir),
+        ticket: "-".into(),
+        live: false,
+        lanes: args.lanes.clone(),
+        identity: IdentityArgs::default(),
+        deadlines: deadlines(),
+        talk: talk(),
+    }
+}
+
+/// Large files like tablespaces (pages of rows, pages of noise, holes), thousands of small ones, a
+/// symlink, a hard link, odd names and an empty directory.
+fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
+    const PAGE: usize = 16 * 1024;
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    let large = size / 100 * 95;
+    let shares = [50, 25, 15, 10];
+    fs::create_dir(dir.join("shop"))?;
+    for (number, share) in shares.into_iter().enumerate() {
+        let file = fs::File::create(dir.join(format!("shop/orders_{number}.ibd")))?;
+        let pages = large / 100 * share / PAGE as u64;
+        // A tenth as much again is holes, as page compression leaves them.
+        file.set_len((pages + pages / 10) * PAGE as u64)?;
+        let mut block = Vec::with_capacity(64 * PAGE);
+        let mut at = 0;
+        for page in 0..pages {
+            block.extend(noise.page(PAGE, page % 4 == 3));
+            if block.len() == 64 * PAGE || page + 1 == pages {
+                file.write_all_at(&block, at)?;
+                at += block.len() as u64;
+                block.clear();
+            }
+        }
+    }
+    let small = (size - large) / PAGE as u64;
+    for number in 0..small.min(20_000) {
+        let schema = dir.join(format!("tenant_{:02}", number / 1000));
+        if number % 1000 == 0 {
+            fs::create_dir(&schema)?;
+        }
+        fs::write(schema.join(format!("t{number}.ibd")), noise.page(PAGE, number % 2 == 0))?;
+    }
+    fs::create_dir(dir.join("#empty schema"))?;
+    fs::write(dir.join("odd name @0024\n\u{e9}"), "x")?;
+    symlink("shop/orders_0.ibd", dir.join("a link"))?;
+    fs::hard_link(dir.join("shop/orders_3.ibd"), dir.join("shop/orders_3_again.ibd"))
+}
+
+/// xorshift64: fast, repeatable and of no other use.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A page of rows that compress about three to one, or of noise that does not.
+    fn page(&mut self, len: usize, noise: bool) -> Vec<u8> {
+        let mut page = Vec::with_capacity(len);
+        while page.len() < len {
+            let number = self.next();
+            if noise {
+                page.extend_from_slice(&number.to_le_bytes());
+            } else {
+                let row =
+                    format!("{:08}|customer-{:05}|2026-11-24|pending  |", number % 100_000_000, number >> 32 & 0xffff);
+                page.extend_from_slice(row.as_bytes());
+            }
+        }
+        page.truncate(len);
+        page
+    }
+}

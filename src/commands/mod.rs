@@ -1,0 +1,67 @@
+//! A file a verb. Each takes what was typed, runs it, and says how it ended.
+
+pub mod certs;
+pub mod check;
+mod demo;
+mod receive;
+mod recover;
+mod send;
+mod sst;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use crate::cli::{Command, parse};
+use crate::error::{Error, Kind, Result};
+
+/// Runs the command that `args` name. Failures are told on standard error; the exit code is the
+/// failure's kind.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match parse(args) {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version come this way too.
+            let _ = told.print();
+            let code = if told.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            return ExitCode::from(code);
+        }
+    };
+    let done = match cli.command {
+        Command::Receive(args) => receive::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Recover(args) => recover::run(&args),
+        Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
+        Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
+            Ok(worst) => return ExitCode::from(worst),
+            Err(error) => Err(error),
+        },
+        Command::Sst(args) => return sst::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("highline: {}", error.report());
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Runs `work` on a runtime. Threads that still wait for a frozen disk do not keep the process.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Io, "cannot start the threads").because(e))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    done
+}
+
+/// Prints a result that a program asked for.
+fn json(result: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(result).map_err(|e| Error::new(Kind::Io, "cannot print the result").because(e))
+}

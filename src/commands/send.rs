@@ -1,0 +1,71 @@
+//! `highline send`: the donor's side, by hand.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::{block_on, json};
+use crate::cli::SendArgs;
+use crate::config;
+use crate::donor::{self, Still};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::install::server_holding;
+use crate::progress::{Style, bytes};
+use crate::sst::grastate::Grastate;
+use crate::stop::Stop;
+use crate::tls::Ticket;
+
+pub(super) fn run(args: &SendArgs) -> Result<()> {
+    let ticket = ticket(&args.ticket)?;
+    let mut order = config::donor(args, ticket)?;
+    if !args.live
+        && let Some(held) = server_holding(&order.roots)?
+    {
+        return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
+            .on(Side::Donor)
+            .remedy("stop it first, or freeze it and say --live"));
+    }
+    let reporter = Style::from(args.talk.progress).reporter();
+    let state = Grastate::read(order.roots.datadir())?;
+    order.position = state.map(|state| state.position).filter(|position| position.is_known());
+    if order.position.is_none() {
+        reporter.warn(NO_POSITION);
+    }
+    let report = block_on(async {
+        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        donor::send(order, Arc::new(Still), Arc::clone(&reporter), &stop).await
+    })
+    .map_err(|e| e.on(Side::Donor))?;
+    reporter.note(&format!(
+        "done: {} in {} entries, {} on the wire, {:.1} s, {}/s; {} lanes, {}, compression {}",
+        bytes(report.bytes),
+        report.entries,
+        bytes(report.wire_bytes),
+        report.seconds,
+        bytes((report.bytes as f64 / report.seconds.max(0.001)) as u64),
+        report.lanes,
+        report.checksum,
+        report.compression,
+    ));
+    if args.talk.json {
+        println!("{}", json(&report)?);
+    }
+    Ok(())
+}
+
+/// What both sides say when the donor's position is not known.
+pub(super) const NO_POSITION: &str = "the donor's grastate.dat holds no position, so the joiner will ask for a full SST \
+at its next start; after a crash `mariadbd --wsrep-recover` on the donor prints the position and a clean stop writes it";
+
+fn ticket(typed: &str) -> Result<Ticket> {
+    /// Longer than any ticket.
+    const MOST: u64 = 4096;
+    if typed != "-" {
+        return Ok(typed.parse::<Ticket>()?);
+    }
+    let mut text = zeroize::Zeroizing::new(String::new());
+    std::io::stdin()
+        .take(MOST)
+        .read_to_string(&mut text)
+        .map_err(|e| Error::new(Kind::Usage, "cannot read the ticket from standard input").because(e))?;
+    Ok(text.parse::<Ticket>()?)
+}

@@ -1,0 +1,127 @@
+//! `highline verify`: re-reads an installed tree against the manifest that its transfer left.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::cli::VerifyArgs;
+use crate::config;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::install::MANIFEST;
+use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
+use crate::progress::bytes;
+use crate::tree::{Content, Roots, Rules, locate, scan};
+
+pub(super) fn run(args: &VerifyArgs) -> Result<()> {
+    let roots = config::roots(&args.tree)?;
+    let path = roots.datadir().join(MANIFEST);
+    let file = File::open(&path).map_err(|e| {
+        Error::io("cannot open the manifest", &path, e)
+            .remedy("only a tree that Highline installed has one; name it with --datadir")
+    })?;
+    let manifest = Manifest::read(BufReader::new(file))?;
+    let faults = faults(&manifest, &roots)?;
+    for fault in &faults {
+        println!("{fault}");
+    }
+    let total: u64 = manifest.items().iter().map(size).sum();
+    let summary = format!("{} entries, {}, checksum {}", manifest.items().len(), bytes(total), manifest.checksum());
+    if faults.is_empty() {
+        println!("verified: {summary}");
+        return Ok(());
+    }
+    Err(Error::new(Kind::Integrity, format!("{} of {summary} are not what was sent", faults.len()))
+        .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
+}
+
+fn size(item: &Item) -> u64 {
+    match item.entry.content {
+        Content::File { size } => size,
+        _ => 0,
+    }
+}
+
+/// One sentence for each entry that differs, is missing or is extra, ordered by path.
+pub(super) fn faults(manifest: &Manifest, roots: &Roots) -> Result<Vec<String>> {
+    let next = AtomicUsize::new(0);
+    let check = || {
+        let mut found = Vec::new();
+        while let Some(item) = manifest.items().get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend(fault(item, roots, manifest.checksum()).map(|why| format!("{}: {why}", item.entry.path)));
+        }
+        found
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
+    let mut all: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(check)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
+    let extra = scan(&mut roots.clone(), &Rules::default())?;
+    all.extend(
+        extra
+            .iter()
+            .map(|f| &f.entry.path)
+            .filter(|path| !known.contains(path))
+            .map(|path| format!("{path}: extra, it was not sent")),
+    );
+    all.sort();
+    Ok(all)
+}
+
+/// What is wrong with one entry.
+fn fault(item: &Item, roots: &Roots, checksum: Checksum) -> Option<String> {
+    let place = match locate(roots, &item.entry.path) {
+        Some(place) => place,
+        None => return Some("its root is not named; say --root".into()),
+    };
+    let stat = match std::fs::symlink_metadata(&place) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some("missing".into()),
+        Err(error) => return Some(format!("cannot be read: {error}")),
+    };
+    let kind = match &item.entry.content {
+        Content::Directory => stat.is_dir(),
+        Content::File { .. } | Content::HardLink { .. } => stat.is_file(),
+        Content::Symlink { .. } => stat.is_symlink(),
+    };
+    if !kind {
+        return Some("is of another type".into());
+    }
+    match (&item.entry.content, item.digest) {
+        (Content::Symlink { target }, _) => match std::fs::read_link(&place) {
+            Ok(now) if Printable::path(&now).0 == target => return None,
+            _ => return Some("points elsewhere".into()),
+        },
+        (Content::File { size }, Some(digest)) => {
+            if stat.len() != *size {
+                return Some(format!("has {} bytes, {size} were sent", stat.len()));
+            }
+            match digest_of(&place, *size, checksum) {
+                Ok(now) if now == digest => {}
+                Ok(_) => return Some("its content differs".into()),
+                Err(error) => return Some(format!("cannot be read: {error}")),
+            }
+        }
+        _ => {}
+    }
+    (stat.mode() & 0o7777 != item.entry.meta.mode)
+        .then(|| format!("its mode is {:04o}, {:04o} was sent", stat.mode() & 0o7777, item.entry.meta.mode))
+}
+
+fn digest_of(place: &Path, size: u64, checksum: Checksum) -> std::io::Result<Digest> {
+    let file = File::open(place)?;
+    let mut buffer = vec![0; size.min(CHUNK) as usize];
+    let mut digests = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let now = (size - at).min(CHUNK) as usize;
+        file.read_exact_at(&mut buffer[..now], at)?;
+        digests.push(checksum.digest(&buffer[..now]));
+        at += now as u64;
+    }
+    Ok(checksum.fold(&digests))
+}

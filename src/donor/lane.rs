@@ -1,0 +1,288 @@
+//! One lane: read, digest, pack and compress on a thread; send and hear acknowledgements on the
+//! runtime. Two frames wait in between, so that disk and link work at the same time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::queue::Work;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::lane::{Batch, Codec, Extent, Extents};
+use crate::link::Stream;
+use crate::manifest::{CHUNK, chunks};
+use crate::tree::{Content, Found};
+use crate::wire::{Ack, FrameHeader, FrameKind, Purpose};
+
+/// How many frames may wait between the thread and the link.
+const AHEAD: usize = 2;
+
+/// A frame ready to be sent, and the work that is in it.
+#[derive(Debug)]
+struct Frame {
+    header: FrameHeader,
+    payload: Vec<u8>,
+    work: Work,
+}
+
+/// Work that is on its way: the lane's member count with it, and its bytes by length.
+#[derive(Debug)]
+struct Pending {
+    members: u64,
+    bytes: u64,
+    work: Work,
+}
+
+/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again while
+/// the joiner answers within the deadline for connections; its unacknowledged work goes back.
+pub(super) async fn run(shared: Arc<Shared>, number: u16) -> Result<()> {
+    const TRIES: u32 = 10;
+    let mut broken = 0;
+    loop {
+        let started = Instant::now();
+        match once(&shared, number).await {
+            Ok(()) => return Ok(()),
+            Err(error) if worth_another_try(&error) && broken < TRIES && !shared.queue.is_finished() => {
+                // A lane that worked for a while has earned its tries back.
+                broken = if started.elapsed() > Duration::from_secs(30) { 1 } else { broken + 1 };
+                shared.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+                tokio::time::sleep(Duration::from_millis(100) * broken).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn worth_another_try(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Disconnected | Kind::Network)
+}
+
+async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
+    let (stream, _) = shared.dialler.dial(Purpose::Lane { number }).await?;
+    let (reader, writer) = split(stream);
+    let (ready, frames) = mpsc::channel(AHEAD);
+    let spare = Arc::new(Mutex::new(Vec::new()));
+    let packer = tokio::task::spawn_blocking({
+        let (shared, spare) = (Arc::clone(shared), Arc::clone(&spare));
+        move || pack_all(&shared, &spare, &ready)
+    });
+    let pending = Arc::new(Mutex::new(VecDeque::new()));
+    let sent = tokio::select! {
+        sent = send(shared, writer, frames, &spare, &pending) => sent,
+        heard = hear(shared, reader, &pending) => heard,
+    };
+    for left in lock(&pending).drain(..) {
+        shared.queue.give_back(left.work);
+    }
+    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
+    // waiting without this lane.
+    match sent {
+        Ok(()) => match packer.await {
+            Ok(result) => result,
+            Err(_) => Err(Error::new(Kind::Io, "a reading thread ended unexpectedly")),
+        },
+        Err(error) if packer.is_finished() => match packer.await {
+            Ok(Err(cause)) => Err(error.or_more_telling(cause)),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
+}
+
+fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) -> Result<()> {
+    let mut scratch = Vec::new();
+    while let Some(work) = shared.queue.next() {
+        let buffer = lock(spare).pop().unwrap_or_default();
+        let batch = match pack(shared, &work, Batch::new(buffer)) {
+            Ok(batch) => batch,
+            Err(error) => {
+                shared.queue.give_back(work);
+                shared.queue.close();
+                return Err(error);
+            }
+        };
+        let frame = compress(shared, batch, work, &mut scratch);
+        if let Err(unsent) = ready.blocking_send(frame) {
+            shared.queue.give_back(unsent.0.work);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn pack(shared: &Shared, work: &Work, mut batch: Batch) -> Result<Batch> {
+    match work {
+        Work::Chunk { file, chunk } => pack_chunk(shared, *file, *chunk, &mut batch)?,
+        Work::Small(numbers) => {
+            for number in numbers {
+                let found = shared.catalog.get(*number);
+                match found.entry.content {
+                    Content::File { .. } => pack_chunk(shared, *number, 0, &mut batch)?,
+                    _ => batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?,
+                }
+            }
+        }
+    }
+    Ok(batch)
+}
+
+fn unpackable(found: &Found, error: crate::lane::MemberError) -> Error {
+    Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
+}
+
+fn pack_chunk(shared: &Shared, number: u32, chunk: u64, batch: &mut Batch) -> Result<()> {
+    let found = shared.catalog.get(number);
+    let place = shared.catalog.place(found)?;
+    let source = shared.catalog.source(number)?;
+    let offset = chunk * CHUNK;
+    let len = (found.size() - offset).min(CHUNK);
+    let runs = source.data(offset, len, Extents::MAX).map_err(|e| Error::io("cannot read", &place, e))?;
+    let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
+    let extents = Extents::new(runs.iter().map(run).collect(), len as u32)
+        .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
+    let digest = batch.push_chunk(&found.entry, offset, &extents, shared.checksum, |data| {
+        let mut rest = data;
+        for (start, len) in &runs {
+            let (now, later) = rest.split_at_mut(*len as usize);
+            source.read(&place, offset + start, now)?;
+            rest = later;
+        }
+        Ok::<_, PackError>(())
+    });
+    let digest = digest.map_err(|error| match error {
+        PackError::Read(error) => error,
+        PackError::Member(error) => unpackable(found, error),
+    })?;
+    source.forget(offset, len);
+    shared.catalog.record(number, chunk, digest, shared.checksum)
+}
+
+enum PackError {
+    Read(Error),
+    Member(crate::lane::MemberError),
+}
+
+impl From<Error> for PackError {
+    fn from(error: Error) -> PackError {
+        PackError::Read(error)
+    }
+}
+
+impl From<crate::lane::MemberError> for PackError {
+    fn from(error: crate::lane::MemberError) -> PackError {
+        PackError::Member(error)
+    }
+}
+
+/// Compresses when that makes the batch smaller; keeps the memory of the other buffer in `scratch`.
+fn compress(shared: &Shared, batch: Batch, work: Work, scratch: &mut Vec<u8>) -> Frame {
+    let members = batch.members();
+    let mut payload = batch.into_buffer();
+    let raw_len = payload.len();
+    let mut codec = shared.compression.choose();
+    if codec != Codec::None {
+        let smaller = codec.compress(&payload, scratch).is_ok() && scratch.len() < raw_len - raw_len / 32;
+        if smaller {
+            std::mem::swap(&mut payload, scratch);
+        } else {
+            codec = Codec::None;
+        }
+    }
+    shared.compression.count(codec.id(), raw_len as u64);
+    let header = FrameHeader {
+        kind: FrameKind::Batch,
+        codec: codec.id(),
+        round: shared.round.number,
+        members,
+        wire_len: payload.len() as u32,
+        raw_len: raw_len as u32,
+    };
+    Frame { header, payload, work }
+}
+
+fn bytes_of(shared: &Shared, work: &Work) -> u64 {
+    match work {
+        Work::Chunk { file, chunk } => (shared.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
+        Work::Small(numbers) => numbers.iter().map(|number| shared.catalog.get(*number).size()).sum(),
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    mut writer: WriteHalf<Stream>,
+    mut frames: mpsc::Receiver<Frame>,
+    spare: &Mutex<Vec<Vec<u8>>>,
+    pending: &Mutex<VecDeque<Pending>>,
+) -> Result<()> {
+    let peer = shared.dialler.peer();
+    let lost = |e| Error::net(format!("{peer} closed a lane"), e);
+    let mut members = 0u64;
+    while let Some(Frame { header, payload, work }) = frames.recv().await {
+        members += u64::from(header.members);
+        let bytes = bytes_of(shared, &work);
+        lock(pending).push_back(Pending { members, bytes, work });
+        let length = (FrameHeader::LEN + payload.len()) as u64;
+        let wait = shared.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tokio::time::sleep(wait).await;
+        }
+        writer.write_all(&header.encode()).await.map_err(lost)?;
+        writer.write_all(&payload).await.map_err(lost)?;
+        writer.flush().await.map_err(lost)?;
+        shared.meter.add_wire(length);
+        lock(spare).push(payload);
+    }
+    if shared.queue.is_finished() {
+        writer.write_all(&FrameHeader::end().encode()).await.map_err(lost)?;
+        writer.flush().await.map_err(lost)?;
+        writer.shutdown().await.map_err(lost)?;
+    }
+    Ok(())
+}
+
+/// Takes acknowledgements until the lane breaks; never ends well by itself.
+async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<VecDeque<Pending>>) -> Result<()> {
+    let peer = shared.dialler.peer();
+    let idle = shared.dialler.deadlines.idle;
+    let mut bytes = [0; Ack::LEN];
+    loop {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match tokio::time::timeout(idle, reader.read(&mut bytes[filled..])).await {
+                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane"))),
+                Ok(Ok(count)) => filled += count,
+                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error)),
+                Err(_) if lock(pending).is_empty() => {}
+                Err(_) => {
+                    return Err(Error::new(
+                        Kind::Timeout,
+                        format!("{peer} has written nothing for {} s", idle.as_secs()),
+                    )
+                    .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                }
+            }
+        }
+        let ack = Ack::decode(&bytes);
+        let wrong = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
+        let mut pending = lock(pending);
+        while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
+            shared.meter.add_done(front.bytes);
+            shared.meter.add_entries(match &front.work {
+                Work::Small(numbers) => numbers.len() as u64,
+                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(shared.catalog.get(*file).size())),
+            });
+            shared.queue.done();
+            pending.pop_front();
+        }
+        if ack.round != shared.round.number {
+            return Err(wrong());
+        }
+    }
+}

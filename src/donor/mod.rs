@@ -1,0 +1,290 @@
+//! The sending side of a transfer.
+//!
+//! The conversation is in [`send`]; a file for each stage: the catalog of what travels, the queue of
+//! work, the choice of compression, the lanes.
+
+mod catalog;
+mod compression;
+mod lane;
+mod queue;
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+
+pub use compression::Compression;
+
+use crate::error::{Error, Kind, Result, Side};
+use crate::link::{Control, Dialler};
+use crate::manifest::{Checksum, Seal};
+use crate::pace::Pace;
+use crate::position::Position;
+use crate::progress::{Meter, Reporter, follow};
+use crate::stop::Stop;
+use crate::tls::Session;
+use crate::tree::{Found, RootName, Roots, Rules, scan};
+use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds};
+use catalog::Catalog;
+use queue::Queue;
+
+/// The server whose data is sent: whoever can make it hold still.
+///
+/// Both calls may block.
+pub trait Server: Send + Sync + std::fmt::Debug {
+    /// Returns when nothing writes to the tree any more.
+    fn freeze(&self) -> Result<()>;
+    /// Every chunk has arrived: writing may go on.
+    fn release(&self) -> Result<()>;
+    /// What travels, asked before each scan.
+    fn rules(&self) -> Result<Rules>;
+}
+
+/// A server that is stopped, or that the caller froze.
+#[derive(Debug)]
+pub struct Still;
+
+impl Server for Still {
+    fn freeze(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn release(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn rules(&self) -> Result<Rules> {
+        Ok(Rules::default())
+    }
+}
+
+/// What a donor is asked to do, every value checked.
+#[derive(Debug)]
+pub struct Order {
+    pub dialler: Dialler,
+    pub roots: Roots,
+    /// 1 to 64.
+    pub lanes: u16,
+    pub compression: Compression,
+    /// `None` lets both sides measure and takes the faster on the slower side.
+    pub checksum: Option<Checksum>,
+    /// Bytes per second on the wire.
+    pub rate: Option<u64>,
+    pub position: Option<Position>,
+    pub domain: Option<u32>,
+    pub server_version: Option<String>,
+}
+
+/// What a finished transfer was.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Report {
+    pub bytes: u64,
+    pub wire_bytes: u64,
+    pub entries: u64,
+    pub seconds: f64,
+    /// From the request to freeze until its release.
+    pub frozen_seconds: f64,
+    pub lanes: u16,
+    pub checksum: Checksum,
+    pub compression: String,
+    pub session: Session,
+}
+
+/// What the lanes share.
+#[derive(Debug)]
+struct Shared {
+    dialler: Dialler,
+    catalog: Catalog,
+    queue: Queue,
+    checksum: Checksum,
+    compression: compression::Chooser,
+    pace: Option<Mutex<Pace>>,
+    meter: Arc<Meter>,
+    reporter: Arc<dyn Reporter>,
+    round: Round,
+}
+
+/// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
+pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) -> Result<()> {
+    let (stream, _) = dialler.dial(Purpose::Control).await?;
+    let mut control = Control::start(stream, dialler.peer(), dialler.deadlines);
+    let offer = Offer {
+        bypass: true,
+        position: Some(position),
+        domain,
+        server_version: None,
+        owner: (0, 0),
+        roots: Vec::new(),
+        speeds: Speeds { sha256: 0, blake3: 0 },
+        lanes: 0,
+    };
+    control.send(Message::Offer(offer)).await?;
+    control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
+    control.send(Message::Bye).await
+}
+
+/// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
+pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Report> {
+    let (roots, found) =
+        scanned(order.roots.clone(), Vec::new(), Arc::clone(&server)).await.map_err(|e| e.on(Side::Donor))?;
+    if found.is_empty() {
+        return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
+            .on(Side::Donor)
+            .remedy("name the data directory with --datadir"));
+    }
+    let dialled = tokio::select! {
+        dialled = order.dialler.dial(Purpose::Control) => dialled,
+        asked = stop.requested() => Err(asked),
+    };
+    let (stream, session) = dialled.map_err(|e| e.on(Side::Donor))?;
+    reporter.note(&format!("connected to {}: {session}", order.dialler.peer()));
+    let mut control = Control::start(stream, order.dialler.peer(), order.dialler.deadlines);
+    let sent = tokio::select! {
+        sent = converse(order, (roots, found), server, &reporter, &mut control, session) => sent,
+        asked = stop.requested() => Err(asked),
+    };
+    match sent {
+        Ok(report) => Ok(report),
+        Err(error) => {
+            let error = control.cause(error.on(Side::Donor)).await;
+            control.fail(&error).await;
+            Err(error)
+        }
+    }
+}
+
+async fn converse(
+    order: Order,
+    (roots, found): (Roots, Vec<Found>),
+    server: Arc<dyn Server>,
+    reporter: &Arc<dyn Reporter>,
+    control: &mut Control,
+    session: Session,
+) -> Result<Report> {
+    let started = Instant::now();
+    control.send(Message::Offer(offer(&order, &roots, &found)?)).await?;
+    let accept = control.expect(|m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
+    let lanes = accept.lanes.clamp(1, order.lanes);
+
+    let freezing = Instant::now();
+    guarded(
+        control,
+        blocking({
+            let server = Arc::clone(&server);
+            move || server.freeze()
+        }),
+    )
+    .await?;
+    let (roots, found) = guarded(control, scanned(order.roots, accept.without, Arc::clone(&server))).await?;
+    let round = Round { number: 0, entries: found.len() as u64, bytes: found.iter().map(Found::size).sum() };
+    control.send(Message::Round(round)).await?;
+    let meter = Arc::new(Meter::default());
+    meter.set_total(round.bytes);
+    let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
+    let shared = Arc::new(Shared {
+        queue: Queue::new(&found),
+        catalog: Catalog::new(roots, found)?,
+        dialler: order.dialler,
+        checksum: accept.checksum,
+        compression: compression::Chooser::new(order.compression),
+        pace: order.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
+        meter: Arc::clone(&meter),
+        reporter: Arc::clone(reporter),
+        round,
+    });
+    let sent = guarded(control, run_lanes(&shared, lanes)).await;
+    shared.queue.close();
+    sent?;
+    let check = Arc::clone(&shared);
+    blocking(move || check.catalog.unchanged()).await?;
+    blocking(move || server.release()).await?;
+    let frozen = freezing.elapsed();
+    drop(reports);
+
+    let checksum = shared.checksum;
+    let sealed = Arc::clone(&shared);
+    let Seal { entries, digest } = blocking(move || Ok(sealed.catalog.manifest(checksum)?.seal())).await?;
+    control.send(Message::Seal { entries, digest }).await?;
+    control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    reporter.note("verified by the joiner, which now brings it to disk and installs it");
+    control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
+    control.send(Message::Bye).await?;
+
+    let end = meter.snapshot();
+    Ok(Report {
+        bytes: round.bytes,
+        wire_bytes: end.wire,
+        entries: round.entries,
+        seconds: started.elapsed().as_secs_f64(),
+        frozen_seconds: frozen.as_secs_f64(),
+        lanes,
+        checksum,
+        compression: shared.compression.summary(),
+        session,
+    })
+}
+
+/// `work`, unless the peer fails first.
+async fn guarded<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        error = control.failed() => Err(error),
+    }
+}
+
+async fn run_lanes(shared: &Arc<Shared>, count: u16) -> Result<()> {
+    let mut lanes = JoinSet::new();
+    for number in 0..count {
+        lanes.spawn(lane::run(Arc::clone(shared), number));
+    }
+    while let Some(ended) = lanes.join_next().await {
+        ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
+    }
+    if shared.queue.is_finished() { Ok(()) } else { Err(Error::new(Kind::Io, "the lanes ended before the work did")) }
+}
+
+fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let of = |root: &crate::tree::Root| {
+        let here = || found.iter().filter(|found| found.entry.path.root_str() == root.name.as_str());
+        OfferedRoot {
+            name: root.name.clone(),
+            path: root.path.as_os_str().as_bytes().to_vec(),
+            bytes: here().map(Found::size).sum(),
+            allocated: here().map(|found| found.allocated).sum(),
+            entries: here().count() as u64,
+        }
+    };
+    let speed = |checksum: Checksum| match order.checksum {
+        Some(only) if only != checksum => 0,
+        _ => checksum.measure(),
+    };
+    let owner = std::fs::metadata(roots.datadir()).map_err(|e| Error::io("cannot read", roots.datadir(), e))?;
+    Ok(Offer {
+        bypass: false,
+        position: order.position.clone(),
+        domain: order.domain,
+        server_version: order.server_version.clone(),
+        owner: (owner.uid(), owner.gid()),
+        roots: roots.iter().map(of).filter(|root| root.entries > 0).collect(),
+        speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },
+        lanes: order.lanes,
+    })
+}
+
+async fn scanned(mut roots: Roots, without: Vec<RootName>, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+    blocking(move || {
+        let mut found = scan(&mut roots, &server.rules()?)?;
+        found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        Ok((roots, found))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(Kind::Io, "a worker thread ended unexpectedly")),
+    }
+}

@@ -1,0 +1,227 @@
+//! A directory that is held open, and the few changes that an install makes beneath one.
+//!
+//! Every name is one part, resolved against an open descriptor and never through a symlink, so that
+//! nobody can steer a switch or a deletion elsewhere. Each change is a step of [`super::failpoint`].
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use super::failpoint;
+use crate::error::{Error, Result};
+
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens a path that the operator named; it may lead through symlinks.
+    pub(super) fn open(path: &Path) -> Result<Dir> {
+        let fd = fs::open(path, OPEN, Mode::empty()).map_err(|e| Error::io("cannot open the directory", path, e))?;
+        Ok(Dir { fd, path: path.to_owned() })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path.join(Path::new(name.as_ref()))
+    }
+
+    fn failed(&self, doing: &str, name: impl AsRef<OsStr>) -> impl FnOnce(Errno) -> Error {
+        let path = self.join(name);
+        move |errno| Error::io(doing, &path, errno)
+    }
+
+    fn step(&self, what: &str, name: &OsStr) -> Result<()> {
+        failpoint::step(&format!("{what} {}", self.join(name).display()))
+    }
+
+    pub(super) fn stat(&self) -> Result<Stat> {
+        fs::fstat(&self.fd).map_err(|e| Error::io("cannot examine", &self.path, e))
+    }
+
+    /// `None` when there is nothing by that name.
+    pub(super) fn stat_of(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>> {
+        match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failed("cannot examine", name)(errno)),
+        }
+    }
+
+    pub(super) fn child(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
+        let fd = fs::openat(&self.fd, name.as_ref(), OPEN | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(self.failed("cannot open the directory", &name))?;
+        Ok(Dir { fd, path: self.join(name) })
+    }
+
+    /// Like `child`, `None` when there is none.
+    pub(super) fn find(&self, name: impl AsRef<OsStr>) -> Result<Option<Dir>> {
+        self.stat_of(&name)?.map(|_| self.child(name)).transpose()
+    }
+
+    /// Opens the directory `name`, made with mode 0700 and this directory's owner when it is missing.
+    pub(super) fn make(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
+        let name = name.as_ref();
+        if self.stat_of(name)?.is_none() {
+            self.step("mkdir", name)?;
+            match fs::mkdirat(&self.fd, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed("cannot make the directory", name)(errno)),
+            }
+        }
+        let child = self.child(name)?;
+        self.give(&child.fd, &child.path)?;
+        Ok(child)
+    }
+
+    /// As root, gives what was made to the owner of this directory, so that the server's user can go on with it.
+    pub(super) fn give(&self, fd: impl AsFd, path: &Path) -> Result<()> {
+        let owner = self.stat()?;
+        if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
+            let (uid, gid) = (fs::Uid::from_raw(owner.st_uid), fs::Gid::from_raw(owner.st_gid));
+            fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| Error::io("cannot give to its owner", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// The names in it, without `.` and `..`, sorted.
+    pub(super) fn names(&self) -> Result<Vec<OsString>> {
+        let failed = |e| Error::io("cannot list", &self.path, e);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_owned();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    pub(super) fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
+        let target = fs::readlinkat(&self.fd, name.as_ref(), Vec::new());
+        Ok(target.map_err(self.failed("cannot read the link", name))?.into_bytes())
+    }
+
+    pub(super) fn symlink(&self, name: impl AsRef<OsStr>, target: &Path) -> Result<()> {
+        self.step("symlink", name.as_ref())?;
+        fs::symlinkat(target, &self.fd, name.as_ref()).map_err(self.failed("cannot make the link", name))
+    }
+
+    /// Puts a symlink in the place of whatever `name` is, in one step that a reader sees whole.
+    pub(super) fn symlink_over(&self, name: &str, target: &Path) -> Result<()> {
+        let temporary = format!("{name}.tmp");
+        self.remove(&temporary)?;
+        self.symlink(&temporary, target)?;
+        self.rename(&temporary, self, name)
+    }
+
+    pub(super) fn hard_link(&self, name: &OsStr, to: &Dir) -> Result<()> {
+        self.step("link", name)?;
+        fs::linkat(&self.fd, name, &to.fd, name, AtFlags::empty()).map_err(self.failed("cannot link", name))
+    }
+
+    pub(super) fn rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<()> {
+        self.step("rename", from.as_ref())?;
+        fs::renameat(&self.fd, from.as_ref(), &dir.fd, to.as_ref()).map_err(self.failed("cannot move", from))
+    }
+
+    /// Swaps `name` here with `name` there in one step; `false` when this filesystem cannot.
+    pub(super) fn exchange(&self, name: &OsStr, there: &Dir) -> Result<bool> {
+        self.step("exchange", name)?;
+        if failpoint::without_exchange() {
+            return Ok(false);
+        }
+        match fs::renameat_with(&self.fd, name, &there.fd, name, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(self.failed("cannot move", name)(errno)),
+        }
+    }
+
+    /// Removes `name` and what is beneath it. Nothing by that name is fine.
+    pub(super) fn remove(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        let Some(stat) = self.stat_of(name)? else { return Ok(()) };
+        let mut flags = AtFlags::empty();
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let child = self.child(name)?;
+            for inner in child.names()? {
+                child.remove(inner)?;
+            }
+            flags = AtFlags::REMOVEDIR;
+        }
+        self.step("remove", name)?;
+        match fs::unlinkat(&self.fd, name, flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.failed("cannot remove", name)(errno)),
+        }
+    }
+
+    /// Writes a whole file so that a reader, or a crash, sees it as it was or as it will be.
+    pub(super) fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
+        let temporary = format!("{name}.tmp");
+        let path = self.join(&temporary);
+        self.remove(&temporary)?;
+        self.step("write", name.as_ref())?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = fs::openat(&self.fd, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(self.failed("cannot create", &temporary))?;
+        let mut file = File::from(fd);
+        let failed = |e| Error::io("cannot write", &path, e);
+        file.write_all(content).map_err(failed)?;
+        fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| Error::io("cannot set the mode of", &path, e))?;
+        self.give(&file, &path)?;
+        file.sync_all().map_err(failed)?;
+        self.rename(&temporary, self, name)?;
+        self.sync()
+    }
+
+    /// The whole of a regular file of at most `limit` bytes; `None` when there is none.
+    pub(super) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        use std::io::Read;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(self.failed("cannot open", name))?,
+        };
+        let mut content = Vec::new();
+        let read = File::from(fd).take(limit).read_to_end(&mut content);
+        read.map_err(|e| Error::io("cannot read", &self.join(name), e))?;
+        Ok(Some(content))
+    }
+
+    /// Makes the names in it durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        fs::fsync(&self.fd).map_err(|e| Error::io("cannot sync", &self.path, e))
+    }
+
+    /// Makes everything on its filesystem durable.
+    pub(super) fn sync_filesystem(&self) -> Result<()> {
+        fs::syncfs(&self.fd).map_err(|e| Error::io("cannot sync the filesystem of", &self.path, e))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Whether `bytes` end in `suffix` at a path's part.
+pub(super) fn ends_with(bytes: &[u8], suffix: &Path) -> bool {
+    Path::new(OsStr::from_bytes(bytes)).ends_with(suffix)
+}

@@ -1,0 +1,132 @@
+//! Where a switch happens: the real directories behind the roots, and which names in them are switched.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::dir::Dir;
+use super::keep::KeepRules;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::{Root, RootName, Roots, Scope};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ground {
+    /// With every path resolved, so that equal paths are equal directories.
+    pub(super) roots: Roots,
+    pub(super) keep: KeepRules,
+    /// Files of this node that are switched with the tree although their names are kept.
+    pub(super) own: Vec<(RootName, OsString)>,
+    /// First-level names that hold another root, with the directory they are in.
+    holders: Vec<(PathBuf, OsString)>,
+}
+
+impl Ground {
+    /// # Errors
+    /// A root that does not exist, one nested more than one level deep in the data directory, or one
+    /// of listed content in the directory of another root.
+    pub(super) fn new(roots: &Roots, keep: KeepRules, own: Vec<(RootName, OsString)>) -> Result<Ground> {
+        let mut real = roots.clone();
+        for root in roots.iter() {
+            let path = root.path.canonicalize().map_err(|e| Error::io("cannot open the directory", &root.path, e))?;
+            if let Some(root) = real.get_mut(root.name.as_str()) {
+                root.path = path;
+            }
+        }
+        let mut holders = Vec::new();
+        for (at, root) in real.iter().enumerate() {
+            for outer in real.iter() {
+                let Ok(beneath) = root.path.strip_prefix(&outer.path) else { continue };
+                let mut parts = beneath.components();
+                let Some(first) = parts.next() else { continue };
+                if parts.next().is_some() && outer.scope == Scope::Whole {
+                    let why = format!(
+                        "the directory of {}, {}, lies more than one level beneath {}",
+                        root.name,
+                        Printable::path(&root.path),
+                        Printable::path(&outer.path)
+                    );
+                    return Err(
+                        Error::new(Kind::Usage, why).remedy("move it directly into that directory, or out of it")
+                    );
+                }
+                let holder = (outer.path.clone(), first.as_os_str().to_owned());
+                if !holders.contains(&holder) {
+                    holders.push(holder);
+                }
+            }
+            let shared = real.iter().skip(at + 1).find(|other| other.path == root.path);
+            if let Some(other) = shared.filter(|other| [&other.scope, &root.scope].contains(&&Scope::Listed)) {
+                let why =
+                    format!("{} and {} have one directory, {}", root.name, other.name, Printable::path(&root.path));
+                return Err(Error::new(Kind::Usage, why).remedy("give each of them a directory of its own with --root"));
+            }
+        }
+        Ok(Ground { roots: real, keep, own, holders })
+    }
+
+    /// Whether the first-level `name` in the root's directory is the root's to switch.
+    pub(super) fn switches(&self, root: &Root, name: &OsStr) -> bool {
+        if self.own.iter().any(|(at, own)| *at == root.name && own == name) {
+            return true;
+        }
+        if self.keep.keeps(name) || self.holds_root(&root.path, name) {
+            return false;
+        }
+        root.scope == Scope::Listed || self.roots.owner(&root.path, name).is_some_and(|owner| owner.name == root.name)
+    }
+
+    fn holds_root(&self, directory: &Path, name: &OsStr) -> bool {
+        self.holders.iter().any(|(dir, holder)| dir == directory && holder == name)
+    }
+
+    /// Refuses a directory with a filesystem mounted on one of the names that would be moved.
+    pub(super) fn refuse_mounts(&self, root: &Root, dir: &Dir) -> Result<()> {
+        let device = dir.stat()?.st_dev;
+        for name in dir.names()? {
+            let Some(stat) = dir.stat_of(&name)? else { continue };
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if directory && stat.st_dev != device && root.scope == Scope::Whole && self.switches(root, &name) {
+                let why =
+                    format!("{} is a filesystem of its own and cannot be moved", Printable::path(&dir.join(&name)));
+                return Err(Error::new(Kind::Usage, why)
+                    .remedy("name it as a root with --root, or unmount it when the new tree should not have it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn ground(datadir: &Path, roots: &[(&str, &str)]) -> Result<Ground> {
+        let paths: BTreeMap<RootName, PathBuf> =
+            roots.iter().map(|(name, path)| (name.parse().unwrap(), datadir.join(path))).collect();
+        for path in paths.values() {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        Ground::new(&Roots::new(datadir, &paths)?, KeepRules::default(), Vec::new())
+    }
+
+    #[test]
+    fn a_root_directly_inside_is_kept_and_a_deeper_one_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let made = ground(temp.path(), &[("innodb-undo", "undo")]).unwrap();
+        let datadir = made.roots.get("datadir").unwrap();
+        assert!(!made.switches(datadir, "undo".as_ref()));
+        assert!(made.switches(datadir, "other".as_ref()));
+        assert!(made.switches(made.roots.get("innodb-undo").unwrap(), "undo001".as_ref()));
+        let error = ground(temp.path(), &[("innodb-undo", "a/undo")]).unwrap_err();
+        assert!(error.to_string().contains("a/undo, lies more than one level beneath"), "{error}");
+    }
+
+    #[test]
+    fn two_roots_of_one_directory_must_know_their_names() {
+        let temp = tempfile::tempdir().unwrap();
+        let error = ground(temp.path(), &[("external-1", "x"), ("external-2", "x/")]).unwrap_err();
+        assert!(error.to_string().starts_with("external-1 and external-2 have one directory"), "{error}");
+    }
+}

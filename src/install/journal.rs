@@ -1,0 +1,238 @@
+//! The record of a switch: what a later process needs to finish or undo it, and nothing else.
+//!
+//! A readable file of JSON and, on its last line, the SHA-256 of what stands before. It is replaced
+//! whole and durably at each phase. *Which* entries moved already is not in it: that is seen in the
+//! tree itself.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::dir::Dir;
+use super::ground::Ground;
+use super::keep::{HOME, KeepRules};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::{RootName, Roots, Scope};
+
+const NAME: &str = "journal";
+const VERSION: u32 = 1;
+/// A journal of a thousand roots is smaller.
+const MAX_BYTES: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// Both trees are complete and durable, one of them is live; any entry may be on its way.
+    Switching,
+    /// The old tree is being removed to make room; nothing is staged yet.
+    Spending,
+    /// The new tree is in place and durable. What is left of the old one goes.
+    Finished,
+    /// The old tree is in place and durable. What is staged stays.
+    Undone,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    phase: Phase,
+    roots: Vec<RootRecord>,
+    /// What stays in place beside the fixed names.
+    keep: Vec<String>,
+    /// Files of this node that are switched with the tree, by root.
+    own: Vec<(RootName, Escaped)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RootRecord {
+    name: RootName,
+    /// Beneath the data directory, empty for itself, or absolute.
+    path: Escaped,
+    scope: ScopeRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ScopeRecord {
+    Whole,
+    Names(Vec<String>),
+    Listed,
+}
+
+/// Bytes as text: `%` and everything but printable ASCII stand as `%` and two hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Escaped(Vec<u8>);
+
+impl From<Escaped> for String {
+    fn from(bytes: Escaped) -> String {
+        let mut text = String::new();
+        for byte in bytes.0 {
+            match byte {
+                b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+                _ => text.push_str(&format!("%{byte:02x}")),
+            }
+        }
+        text
+    }
+}
+
+impl TryFrom<String> for Escaped {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Escaped, String> {
+        let mut parts = text.split('%');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            bytes.push(code.ok_or_else(|| format!("a % without two digits in {text}"))?);
+            bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
+        }
+        Ok(Escaped(bytes))
+    }
+}
+
+/// Writes the journal of a switch on this ground. `home` is the data directory's `.highline`.
+pub(super) fn write(home: &Dir, ground: &Ground, phase: Phase) -> Result<()> {
+    let datadir = ground.roots.datadir();
+    let roots = ground.roots.iter().map(|root| RootRecord {
+        name: root.name.clone(),
+        path: Escaped(root.path.strip_prefix(datadir).unwrap_or(&root.path).as_os_str().as_bytes().to_vec()),
+        scope: match &root.scope {
+            Scope::Whole => ScopeRecord::Whole,
+            Scope::Names(patterns) => ScopeRecord::Names(patterns.clone()),
+            Scope::Listed => ScopeRecord::Listed,
+        },
+    });
+    let own = ground.own.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec())));
+    let record = Record {
+        version: VERSION,
+        phase,
+        roots: roots.collect(),
+        keep: ground.keep.extra().to_vec(),
+        own: own.collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&record)
+        .map_err(|e| Error::new(Kind::Io, format!("cannot write {}", home.join(NAME).display())).because(e))?;
+    text.push('\n');
+    text.push_str(&format!("{}\n", digest(text.as_bytes())));
+    home.write(NAME, text.as_bytes(), 0o600)
+}
+
+/// The journal in this `.highline`, or `None` when no switch is unfinished.
+///
+/// # Errors
+/// One that is not whole, or of another version: it is left alone, and so is the tree.
+pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(Ground, Phase)>> {
+    let Some(bytes) = home.read(NAME, MAX_BYTES)? else { return Ok(None) };
+    let unusable = |why| {
+        let what = format!("the install journal {} is not usable", Printable::path(&home.join(NAME)));
+        Error::new(Kind::Integrity, what).because(why).remedy(
+            "nothing was touched; see what is in that directory, and remove the journal when the tree is as you want it",
+        )
+    };
+    let (roots, keep, own, phase) = parse(&bytes, datadir).map_err(unusable)?;
+    Ok(Some((Ground::new(&roots, keep, own)?, phase)))
+}
+
+pub(super) fn exists(home: &Dir) -> Result<bool> {
+    Ok(home.stat_of(NAME)?.is_some())
+}
+
+/// Removes it, and the data directory's `.highline` with it when nothing else is in there.
+pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
+    home.remove(NAME)?;
+    home.sync()?;
+    if home.names()?.is_empty() {
+        Dir::open(datadir)?.remove(HOME)?;
+    }
+    Ok(())
+}
+
+type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);
+
+fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std::error::Error + Send + Sync>> {
+    let text = std::str::from_utf8(bytes)?;
+    let body = text.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+    let (body, seal) = text.split_at(body);
+    if seal.trim_end() != digest(body.as_bytes()) {
+        return Err("its checksum does not fit".into());
+    }
+    let record: Record = serde_json::from_str(body)?;
+    if record.version != VERSION {
+        return Err(format!("it has version {}, this program knows {VERSION}", record.version).into());
+    }
+    let path = |escaped: &Escaped| PathBuf::from(OsStr::from_bytes(&escaped.0));
+    let others = record.roots.iter().filter(|root| root.name.as_str() != RootName::DATADIR);
+    let paths: BTreeMap<RootName, PathBuf> = others.map(|root| (root.name.clone(), path(&root.path))).collect();
+    let mut roots = Roots::new(datadir, &paths)?;
+    for root in record.roots {
+        let scope = match root.scope {
+            ScopeRecord::Whole => Scope::Whole,
+            ScopeRecord::Names(patterns) => Scope::Names(patterns),
+            ScopeRecord::Listed => Scope::Listed,
+        };
+        roots.get_mut(root.name.as_str()).ok_or("a root is lost")?.scope = scope;
+    }
+    let mut own = Vec::new();
+    for (root, name) in record.own {
+        if matches!(name.0.as_slice(), b"" | b"." | b"..") || name.0.contains(&b'/') || name.0.contains(&0) {
+            return Err("a file of its own has no plain name".into());
+        }
+        own.push((root, OsString::from_vec(name.0)));
+    }
+    Ok((roots, KeepRules::new(record.keep), own, record.phase))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ground(datadir: &Path) -> Ground {
+        std::fs::create_dir_all(datadir.join("undo")).unwrap();
+        let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("undo"))]);
+        let roots = Roots::new(datadir, &paths).unwrap();
+        let own = vec![(RootName::datadir(), OsString::from_vec(b"a%\n\xff".to_vec()))];
+        Ground::new(&roots, KeepRules::new(["x*".to_owned()]), own).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Dir::open(temp.path()).unwrap();
+        assert!(read(&home, temp.path()).unwrap().is_none());
+        let ground = ground(&temp.path().canonicalize().unwrap());
+        write(&home, &ground, Phase::Finished).unwrap();
+        let (read, phase) = read(&home, temp.path()).unwrap().unwrap();
+        assert_eq!((read, phase), (ground, Phase::Finished));
+    }
+
+    #[test]
+    fn a_damaged_journal_is_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Dir::open(temp.path()).unwrap();
+        let file = temp.path().join(NAME);
+        write(&home, &ground(temp.path()), Phase::Switching).unwrap();
+        let whole = std::fs::read(&file).unwrap();
+        for at in 0..whole.len() - 1 {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&file, &damaged).unwrap();
+            let error = read(&home, temp.path()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Integrity);
+            assert!(error.to_string().contains(file.to_str().unwrap()));
+            std::fs::write(&file, &whole[..at]).unwrap();
+            assert!(read(&home, temp.path()).is_err(), "cut at {at}");
+        }
+    }
+}

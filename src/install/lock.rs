@@ -1,0 +1,113 @@
+//! Who may write into a tree: one process of ours at a time, and never while a server holds it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType};
+
+use super::dir::Dir;
+use super::keep::LOCK;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::{Roots, Scope, matches};
+
+/// Exclusive use of a data directory among processes of this program: `flock` on `.highline.lock`,
+/// given back when the value is dropped or the process ends in any way.
+#[derive(Debug)]
+pub struct DirLock {
+    pub(super) datadir: Dir,
+    _held: File,
+}
+
+impl DirLock {
+    /// Does not wait.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when another process holds it, with its number.
+    pub fn take(datadir: &Path) -> Result<DirLock> {
+        let path = datadir.canonicalize().map_err(|e| Error::io("cannot open the data directory", datadir, e))?;
+        let datadir = Dir::open(&path)?;
+        let path = datadir.join(LOCK);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&datadir, LOCK, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Error::io("cannot open", &path, e))?;
+        datadir.give(&fd, &path)?;
+        let mut held = File::from(fd);
+        match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = Read::by_ref(&mut held).take(20).read_to_string(&mut holder);
+                let who = holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+                let what = format!("another highline{who} works in {}", Printable::path(datadir.path()));
+                return Err(Error::new(Kind::Busy, what).remedy("wait until it ends, or end it"));
+            }
+            Err(errno) => return Err(Error::io("cannot lock", &path, errno)),
+        }
+        let failed = |e| Error::io("cannot write", &path, e);
+        held.set_len(0).map_err(failed)?;
+        writeln!(held, "{}", std::process::id()).map_err(failed)?;
+        Ok(DirLock { datadir, _held: held })
+    }
+
+    pub fn datadir(&self) -> &Path {
+        self.datadir.path()
+    }
+}
+
+/// Files that a running server keeps locked: InnoDB's system tablespace and log (`os_file_lock`,
+/// `os0file.cc`) and Aria's control file (`ma_control_file.c`).
+const LOCKED: &[&str] = &["ibdata#", "ib_logfile#", "undo#", "aria_log_control"];
+
+/// The file by which a running server holds one of these roots, or `None`. Asks the kernel about
+/// record locks (`F_GETLK`), opens for reading only, and takes no lock itself.
+///
+/// A server behind another kernel (a network filesystem without lock daemon) is not seen.
+pub fn server_holding(roots: &Roots) -> Result<Option<PathBuf>> {
+    for path in roots.directories() {
+        if !path.exists() {
+            continue;
+        }
+        let dir = Dir::open(path)?;
+        for name in dir.names()? {
+            let system = roots.owner(path, &name).is_some_and(|root| matches!(root.scope, Scope::Names(_)));
+            if !system && !LOCKED.iter().any(|pattern| matches(pattern, name.as_bytes())) {
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = match rustix::fs::openat(&dir, &name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(|e| Error::io("cannot open", &dir.join(&name), e))?,
+            };
+            let failed = |e| Error::io("cannot ask for locks on", &dir.join(&name), e);
+            let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                continue;
+            }
+            let wanted = Flock::from(FlockType::WriteLock);
+            if rustix::process::fcntl_getlk(&fd, &wanted).map_err(failed)?.is_some() {
+                return Ok(Some(dir.join(&name)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_by_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = DirLock::take(temp.path()).unwrap();
+        let error = DirLock::take(temp.path()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
+        drop(first);
+        DirLock::take(temp.path()).unwrap();
+    }
+}

@@ -1,0 +1,24 @@
+//! How a new tree takes the place of an old one: staging, the switch, its journal, recovery.
+//!
+//! Works on the filesystem alone: no network, no protocol, no clock. What it installs must be
+//! [`crate::manifest::Verified`]. The server's working directory is the data directory, so roots are
+//! never renamed or replaced themselves; their entries are.
+
+mod dir;
+mod failpoint;
+mod ground;
+mod journal;
+mod keep;
+mod lock;
+#[cfg(test)]
+mod server_tests;
+mod space;
+mod staging;
+mod switch;
+#[cfg(test)]
+mod tests;
+
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
+pub use lock::{DirLock, server_holding};
+pub use space::{Filesystem, space};
+pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};

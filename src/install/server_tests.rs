@@ -1,0 +1,228 @@
+//! The switch under a real server: at every step `mariadbd --wsrep_recover` must start and end well,
+//! because `galera_recovery` runs it before each start.
+//!
+//! Needs `mariadbd` and `mariadb-install-db`; as root, the server runs as `mysql`. Skipped, with a
+//! line that says so, where they are missing.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::failpoint::{Plan, arm, is_crash, steps};
+use super::*;
+use crate::manifest::Verified;
+use crate::tree::Roots;
+
+fn server() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let install = Command::new("mariadb-install-db").arg("--help").output().is_ok();
+        let server = ["/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"];
+        server.iter().map(PathBuf::from).find(|path| path.exists()).filter(|_| install)
+    });
+    if found.is_none() {
+        eprintln!("skipped: no mariadbd or mariadb-install-db here");
+    }
+    found.as_deref()
+}
+
+/// A folder that the server's user may enter.
+fn folder() -> tempfile::TempDir {
+    let temp = tempfile::tempdir().unwrap();
+    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    temp
+}
+
+fn user() -> Vec<&'static str> {
+    if rustix::process::geteuid().is_root() { vec!["--user=mysql"] } else { Vec::new() }
+}
+
+fn make_tree(datadir: &Path, undo: u32) {
+    let made = Command::new("mariadb-install-db")
+        .arg("--no-defaults")
+        .args(user())
+        .arg(format!("--datadir={}", datadir.display()))
+        .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=4M"])
+        .arg(format!("--innodb-undo-tablespaces={undo}"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn start(datadir: &Path, more: &[&str]) -> Child {
+    Command::new(server().unwrap())
+        .arg("--no-defaults")
+        .args(user())
+        .arg(format!("--datadir={}", datadir.display()))
+        .arg(format!("--socket={}", datadir.join("s.sock").display()))
+        .arg(format!("--log-error={}", datadir.join("server.err").display()))
+        .args(["--skip-networking", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M"])
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn wsrep_recover(datadir: &Path, undo: u32, when: &str) {
+    let log = datadir.join("server.err");
+    let _ = fs::remove_file(&log);
+    let undo = format!("--innodb-undo-tablespaces={undo}");
+    let status = start(datadir, &["--wsrep-recover", &undo]).wait().unwrap();
+    assert!(status.success(), "{when}: {status}\n{}", fs::read_to_string(&log).unwrap());
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// A trace of a tree that a server's start does not change: `old` and `new` each have a schema of
+/// their own beside the common ones, with a file that says which tree it is.
+fn mark(datadir: &Path, which: &str) {
+    let schema = datadir.join(format!("only_{which}"));
+    fs::create_dir(&schema).unwrap();
+    fs::write(schema.join("db.opt"), "default-character-set=utf8mb4\n").unwrap();
+    fs::write(datadir.join("mysql").join("which"), which).unwrap();
+    let owner = fs::metadata(datadir.join("ibdata1")).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    for path in [schema.clone(), schema.join("db.opt"), datadir.join("mysql/which")] {
+        chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+}
+
+fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
+    let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
+    arm(Plan::Nothing);
+    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default()).unwrap();
+    for entry in fs::read_dir(new).unwrap() {
+        let name = entry.unwrap().file_name();
+        let root = roots.owner(lock.datadir(), &name).unwrap().name.as_str();
+        copy(&new.join(&name), &lock.datadir().join(HOME).join("incoming").join(root));
+    }
+    staging
+}
+
+fn crash_and_start(stride: usize, old_undo: u32, new_undo: u32) {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let (old, new) = (temp.path().join("old"), temp.path().join("new"));
+    make_tree(&old, old_undo);
+    mark(&old, "old");
+    make_tree(&new, new_undo);
+    mark(&new, "new");
+    let _ = fs::remove_file(new.join("ib_buffer_pool"));
+
+    let mut at = 0;
+    let (mut starts_old, mut starts_new) = (0, 0);
+    loop {
+        let data = temp.path().join("data");
+        let _ = fs::remove_dir_all(&data);
+        copy(&old, &data);
+        let lock = Arc::new(DirLock::take(&data).unwrap());
+        let staging = stage(&lock, &new);
+        arm(Plan::Crash(at));
+        let result = staging.install(Verified::for_test(), &[]);
+        let total = steps();
+        arm(Plan::Nothing);
+        let why = match &result {
+            Ok(_) => format!("after all {total} steps"),
+            Err(error) => {
+                assert!(is_crash(error), "{}", error.sentence());
+                format!("crash at {at}, {}", error.sentence())
+            }
+        };
+        let is_new = data.join("only_new/db.opt").exists();
+        *(if is_new { &mut starts_new } else { &mut starts_old }) += 1;
+        wsrep_recover(&data, if is_new { new_undo } else { old_undo }, &why);
+        let recovered = recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
+        let which = if recovered == Recovered::Nothing && !is_new { "old" } else { "new" };
+        assert_eq!(fs::read_to_string(data.join("mysql/which")).unwrap(), which, "{why}");
+        assert_eq!(data.join("only_old").exists(), which == "old", "{why}");
+        assert_eq!(data.join("only_new").exists(), which == "new", "{why}");
+        for entry in fs::read_dir(&data).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(!path.is_symlink(), "{why}: {} remains", path.display());
+        }
+        if at % 10 == 0 {
+            wsrep_recover(&data, if which == "new" { new_undo } else { old_undo }, &format!("{why}, recovered"));
+        }
+        if result.is_ok() {
+            break;
+        }
+        // In the old tree's removal, after some 60 steps, all are alike.
+        at += if starts_new > 60 { 50 } else { stride };
+    }
+    assert!(starts_old > 10 && starts_new > 10, "{starts_old} {starts_new}");
+}
+
+#[test]
+fn a_server_starts_after_a_crash_at_every_step() {
+    crash_and_start(1, 0, 0);
+}
+
+#[test]
+fn a_server_with_undo_tablespaces_starts_after_a_crash() {
+    crash_and_start(3, 0, 3);
+}
+
+#[test]
+fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let (old, data) = (temp.path().join("old"), temp.path().join("data"));
+    make_tree(&old, 0);
+    for at in 0.. {
+        let _ = fs::remove_dir_all(&data);
+        copy(&old, &data);
+        let lock = Arc::new(DirLock::take(&data).unwrap());
+        let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
+        arm(Plan::Nothing);
+        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default()).unwrap();
+        arm(Plan::Crash(at));
+        let result = staging.spend_old_tree(&["grastate.dat"]);
+        arm(Plan::Nothing);
+        let why = result.as_ref().map_or_else(|e| format!("crash at {at}, {}", e.sentence()), |()| "spent".into());
+        wsrep_recover(&data, 0, &why);
+        recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
+        wsrep_recover(&data, 0, &format!("{why}, recovered"));
+        if result.is_ok() || why.contains("remove ") && why.contains("/previous/") {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_running_server_is_seen_and_not_disturbed() {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let data = temp.path().join("data");
+    make_tree(&data, 0);
+    let roots = Roots::new(&data, &Default::default()).unwrap();
+    assert_eq!(server_holding(&roots).unwrap(), None);
+    let mut child = start(&data, &[]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ready = || fs::read_to_string(data.join("server.err")).is_ok_and(|log| log.contains("ready for connections"));
+    while !ready() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let held = [(); 3].map(|()| server_holding(&roots));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended = child.wait().unwrap();
+    for held in held {
+        assert_eq!(held.unwrap(), Some(data.join("aria_log_control")));
+    }
+    assert!(ended.success());
+    assert_eq!(server_holding(&roots).unwrap(), None);
+}

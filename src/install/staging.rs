@@ -1,0 +1,285 @@
+//! Where a new tree is built: `.highline/incoming/<root>` in each root, on the filesystem it will live on.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::dir::Dir;
+use super::failpoint;
+use super::ground::Ground;
+use super::journal::{self, Phase};
+use super::keep::{HOME, KeepRules};
+use super::lock::DirLock;
+use super::switch::{INCOMING, LIVE, Switch};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::manifest::Verified;
+use crate::tree::{RelPath, RootName, Roots};
+
+/// A file that this node writes itself and that becomes visible with the new tree, in the same
+/// moment: `grastate.dat` with the position. One by that name goes with the old tree.
+#[derive(Clone, Debug)]
+pub struct OwnFile {
+    pub root: RootName,
+    /// A first-level name.
+    pub name: OsString,
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// A place for a new tree. Dropping it leaves what is staged.
+#[derive(Debug)]
+pub struct Staging {
+    /// Held as long as there is something to switch.
+    _lock: Arc<DirLock>,
+    /// The data directory's `.highline`.
+    home: Dir,
+    ground: Ground,
+    /// `incoming/<root>`, in the order of the roots.
+    places: Vec<(RootName, Dir)>,
+}
+
+/// The new tree is in place and durable.
+#[derive(Debug)]
+#[must_use]
+pub struct Installed {
+    /// Why the old tree could not be removed, when it could not; `recover` tries again.
+    pub leftover: Option<Error>,
+}
+
+impl Staging {
+    /// Makes the staging directories (0700, the roots' owners), empty.
+    ///
+    /// # Errors
+    /// An unfinished switch, roots that cannot be switched (see `docs`: nested too deep, shared,
+    /// with a filesystem mounted inside), or a directory that cannot be written.
+    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
+        let home = lock.datadir.make(HOME)?;
+        refuse_unfinished(&lock, &home)?;
+        let ground = Ground::new(roots, keep, Vec::new())?;
+        if ground.roots.datadir() != lock.datadir() {
+            return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
+        }
+        let mut places = Vec::new();
+        for root in ground.roots.iter() {
+            let dir = Dir::open(&root.path)?;
+            ground.refuse_mounts(root, &dir)?;
+            let incoming = dir.make(HOME)?.make(INCOMING)?;
+            incoming.remove(root.name.as_str())?;
+            places.push((root.name.clone(), incoming.make(root.name.as_str())?));
+        }
+        Ok(Staging { _lock: lock, home, ground, places })
+    }
+
+    /// The directory to open a root's entries beneath.
+    pub fn directory(&self, root: &str) -> Option<BorrowedFd<'_>> {
+        self.place(root).map(AsFd::as_fd)
+    }
+
+    fn place(&self, root: &str) -> Option<&Dir> {
+        self.places.iter().find(|(name, _)| name.as_str() == root).map(|(_, dir)| dir)
+    }
+
+    /// What an entry of the donor's first level is called here; see [`crate::tree::Root::local_name`].
+    pub fn local_name<'a>(&self, path: &'a RelPath) -> Cow<'a, OsStr> {
+        match self.ground.roots.get(path.root_str()) {
+            Some(root) => root.local_name(path.first()),
+            None => Cow::Borrowed(path.first()),
+        }
+    }
+
+    /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
+    /// install refuses the tree otherwise, so ask before it is sent.
+    pub fn accepts(&self, path: &RelPath) -> bool {
+        self.ground
+            .roots
+            .get(path.root_str())
+            .is_some_and(|root| self.ground.switches(root, &root.local_name(path.first())))
+    }
+
+    /// Makes all that is staged durable: `syncfs`, once for each filesystem.
+    pub fn sync(&self) -> Result<()> {
+        let mut devices = Vec::new();
+        for (_, dir) in &self.places {
+            let device = dir.stat()?.st_dev;
+            if !devices.contains(&device) {
+                dir.sync_filesystem()?;
+                devices.push(device);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
+    /// directories of listed content, of which the transfer replaces what it brings.
+    ///
+    /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
+    /// provider holds it open, because a position without its data must never be believed.
+    ///
+    /// # Errors
+    /// On a failure before the point of no return the old tree is back in place; after it, `recover`
+    /// finishes the removal.
+    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
+        self.ground.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        let switch = Switch::new(&self.ground, &self.home)?;
+        switch.prepare()?;
+        journal::write(&self.home, &self.ground, Phase::Spending)?;
+        spend(&self.ground, &self.home, &switch)
+    }
+
+    /// Replaces the old tree by the staged one, and removes the old one when that is durable.
+    ///
+    /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
+    ///
+    /// # Errors
+    /// On a failure the old tree is back in place, and what was staged is still staged. When the way
+    /// back fails too, both errors are told and the journal remains for `recover`.
+    pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
+        let _evidence = verified;
+        for file in own {
+            let place = self.place(file.root.as_str());
+            match (place, file.name.to_str()) {
+                (Some(dir), Some(name)) if plain(&file.name) => dir.write(name, &file.content, file.mode)?,
+                _ => {
+                    let what = format!("{}/{} is no name in a root", file.root, file.name.display());
+                    return Err(Error::new(Kind::Usage, what));
+                }
+            }
+            self.ground.own.push((file.root.clone(), file.name.clone()));
+        }
+        self.sync()?;
+        let switch = Switch::new(&self.ground, &self.home)?;
+        switch.prepare()?;
+        journal::write(&self.home, &self.ground, Phase::Switching)?;
+        match switch.forward() {
+            Ok(()) => {}
+            Err(error) if failpoint::is_crash(&error) => return Err(error),
+            Err(error) => return Err(undo(&self.ground, &self.home, &switch, error)),
+        }
+        journal::write(&self.home, &self.ground, Phase::Finished)?;
+        match finish(&self.ground, &self.home) {
+            Err(error) if failpoint::is_crash(&error) => Err(error),
+            done => Ok(Installed { leftover: done.err() }),
+        }
+    }
+}
+
+fn plain(name: &OsStr) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
+}
+
+fn spend(ground: &Ground, home: &Dir, switch: &Switch<'_>) -> Result<()> {
+    if let Err(error) = switch.spend() {
+        let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
+        return Err(if back { undo(ground, home, switch, error) } else { error });
+    }
+    Switch::clean(ground, home, false)?;
+    journal::remove(home, ground.roots.datadir())
+}
+
+/// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
+fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error {
+    let undone = switch
+        .back()
+        .and_then(|()| journal::write(home, ground, Phase::Undone))
+        .and_then(|()| Switch::clean(ground, home, false))
+        .and_then(|()| journal::remove(home, ground.roots.datadir()));
+    match undone {
+        Ok(()) => cause,
+        Err(error) if failpoint::is_crash(&error) => error,
+        Err(error) => {
+            let what = format!("{}; going back failed too: {}", cause.sentence(), error.sentence());
+            Error::new(cause.kind(), what).remedy("mend the cause and run highline recover; nothing is lost")
+        }
+    }
+}
+
+fn finish(ground: &Ground, home: &Dir) -> Result<()> {
+    Switch::clean(ground, home, true)?;
+    journal::remove(home, ground.roots.datadir())
+}
+
+/// What [`recover`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// No switch was unfinished.
+    Nothing,
+    /// The new tree is in place.
+    Finished,
+    /// The old tree is in place.
+    Undone,
+    /// The old tree is gone, as was asked for, and no new one is there.
+    Spent,
+}
+
+/// Removes what is staged in these roots, so that a server which serves the old tree does not list
+/// `.highline` as a schema.
+///
+/// # Errors
+/// An unfinished switch: it must be recovered first.
+pub fn discard(lock: &DirLock, roots: &Roots) -> Result<()> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
+    refuse_unfinished(lock, &home)?;
+    for path in roots.directories() {
+        Dir::open(path)?.remove(HOME)?;
+    }
+    Ok(())
+}
+
+fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
+    if journal::exists(home)? {
+        let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
+        return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
+    }
+    Ok(())
+}
+
+/// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
+///
+/// # Errors
+/// A journal that cannot be trusted (nothing is touched then), or a failure in both directions.
+pub fn recover(lock: &DirLock) -> Result<Recovered> {
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    let Some((ground, phase)) = journal::read(home, lock.datadir())? else {
+        if home.names()?.is_empty() {
+            lock.datadir.remove(HOME)?;
+        }
+        return Ok(Recovered::Nothing);
+    };
+    match phase {
+        Phase::Finished => {
+            finish(&ground, home)?;
+            Ok(Recovered::Finished)
+        }
+        Phase::Undone => {
+            Switch::clean(&ground, home, false)?;
+            journal::remove(home, lock.datadir())?;
+            Ok(Recovered::Undone)
+        }
+        Phase::Spending => {
+            // The selector goes first when what is left is removed.
+            if home.stat_of(LIVE)?.is_some() {
+                spend(&ground, home, &Switch::new(&ground, home)?)?;
+            } else {
+                Switch::clean(&ground, home, false)?;
+                journal::remove(home, lock.datadir())?;
+            }
+            Ok(Recovered::Spent)
+        }
+        Phase::Switching => {
+            let switch = Switch::new(&ground, home)?;
+            if let Err(error) = switch.forward() {
+                if failpoint::is_crash(&error) {
+                    return Err(error);
+                }
+                let cause = undo(&ground, home, &switch, error);
+                return if journal::exists(home)? { Err(cause) } else { Ok(Recovered::Undone) };
+            }
+            journal::write(home, &ground, Phase::Finished)?;
+            finish(&ground, home)?;
+            Ok(Recovered::Finished)
+        }
+    }
+}

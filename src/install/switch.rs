@@ -1,0 +1,447 @@
+//! The switch from one complete tree to another, in a single step that cannot be seen half done.
+//!
+//! `.highline/live` in the data directory is a symlink to `old` or `new`; each of those holds, for
+//! every root, a symlink to the directory with that side's entries: `previous/<root>` or
+//! `incoming/<root>`.
+//!
+//! 1. *park*: every old entry trades places with a symlink through `live` (an atomic exchange), so
+//!    that its name goes on leading to it. Names that only the new tree has become such symlinks too.
+//! 2. *flip*: one rename makes `live` point to `new`. At this moment, in every root at once, the old
+//!    tree is gone and the new one is there.
+//! 3. *place*: every new entry trades places with its symlink.
+//!
+//! A server that starts in between sees one whole tree. Undoing is the same walk with the sides
+//! traded, and each step decides by what lies where, so it may be broken off and repeated anywhere.
+//!
+//! A server that ran in between may have changed the tree that was live. What lies in place of one of
+//! our symlinks is then newer than what the symlink led to.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::dir::{Dir, ends_with};
+use super::failpoint;
+use super::ground::Ground;
+use super::keep::{HOME, KeepRules, MANIFEST, NEW_MANIFEST};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::{Root, RootName, Scope, matches};
+
+pub(super) const INCOMING: &str = "incoming";
+pub(super) const PREVIOUS: &str = "previous";
+const ASIDE: &str = "aside";
+pub(super) const LIVE: &str = "live";
+
+/// Files that a server may remove at a start: when one is gone, it was a server's doing.
+const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Old,
+    New,
+}
+
+impl Side {
+    fn selector(self) -> &'static str {
+        match self {
+            Side::Old => "old",
+            Side::New => "new",
+        }
+    }
+}
+
+/// What a name is to the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thing {
+    Missing,
+    /// One of our symlinks through `live`.
+    Link,
+    Real(FileType),
+}
+
+use Thing::{Link, Missing, Real};
+
+/// One root with its working directories.
+#[derive(Debug)]
+struct Place {
+    root: Root,
+    dir: Dir,
+    home: Dir,
+    previous: Dir,
+    incoming: Dir,
+    /// Holds second names, to rename them over others where the filesystem cannot exchange.
+    aside: Dir,
+    /// What the path of one of our symlinks ends in, but for the name.
+    through: PathBuf,
+    /// The same, as a path that leads there.
+    target: PathBuf,
+}
+
+#[derive(Debug)]
+pub(super) struct Switch<'a> {
+    ground: &'a Ground,
+    /// The data directory's `.highline`.
+    home: &'a Dir,
+    places: Vec<Place>,
+}
+
+impl<'a> Switch<'a> {
+    /// # Errors
+    /// When a root has no `incoming` directory: then no switch was ever prepared there.
+    pub(super) fn new(ground: &'a Ground, home: &'a Dir) -> Result<Switch<'a>> {
+        let mut places = Vec::new();
+        for root in ground.roots.iter() {
+            let dir = Dir::open(&root.path)?;
+            let home = dir.child(HOME)?;
+            let name = root.name.as_str();
+            let incoming = home.child(INCOMING)?.child(name)?;
+            let previous = home.make(PREVIOUS)?.make(name)?;
+            let aside = home.make(ASIDE)?.make(name)?;
+            let through = Path::new(HOME).join(LIVE).join(name);
+            let local = root.path == ground.roots.datadir();
+            let target = if local { through.clone() } else { ground.roots.datadir().join(&through) };
+            places.push(Place { root: root.clone(), dir, home, previous, incoming, aside, through, target });
+        }
+        Ok(Switch { ground, home, places })
+    }
+
+    /// Makes the selector, with the old tree live. Nothing leads through it yet.
+    ///
+    /// # Errors
+    /// When an entry that came would not be the root's to switch, or an old tree lies in the way.
+    pub(super) fn prepare(&self) -> Result<()> {
+        for place in &self.places {
+            if !place.previous.names()?.is_empty() {
+                let what =
+                    format!("{} holds files of a switch without a journal", Printable::path(place.previous.path()));
+                return Err(
+                    Error::new(Kind::Usage, what).remedy("move them away, or remove them when you need none of them")
+                );
+            }
+            for name in place.incoming.names()? {
+                let known = self.ground.switches(&place.root, &name);
+                if !known || !matches!(place.thing(&place.incoming, &name)?, Real(_)) {
+                    let what = format!("{}/{} must not be replaced", place.root.name, Printable(name.as_bytes()));
+                    return Err(Error::new(Kind::Incompatible, what)
+                        .remedy("both sides must have the same roots, and leave out the same files"));
+                }
+            }
+        }
+        for (side, within) in [(Side::Old, PREVIOUS), (Side::New, INCOMING)] {
+            let selector = self.home.make(side.selector())?;
+            for place in &self.places {
+                let name = place.root.name.as_str();
+                let base = match place.root.path == self.ground.roots.datadir() {
+                    true => PathBuf::from(".."),
+                    false => place.home.path().to_owned(),
+                };
+                selector.symlink_over(name, &base.join(within).join(name))?;
+            }
+            selector.sync()?;
+        }
+        self.flip(Side::Old)?;
+        self.sync()
+    }
+
+    /// To the new tree, from wherever it stands.
+    pub(super) fn forward(&self) -> Result<()> {
+        self.turn(Side::New)?;
+        if self.home.stat_of(NEW_MANIFEST)?.is_some() {
+            let datadir = Dir::open(self.ground.roots.datadir())?;
+            self.home.rename(NEW_MANIFEST, &datadir, MANIFEST)?;
+            datadir.sync()?;
+            self.home.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Back to the old tree, from wherever it stands.
+    pub(super) fn back(&self) -> Result<()> {
+        self.turn(Side::Old)
+    }
+
+    fn turn(&self, to: Side) -> Result<()> {
+        let live = self.live()?;
+        if live != to {
+            for place in &self.places {
+                place.settle()?;
+                self.park(place, live)?;
+            }
+            self.sync()?;
+            self.flip(to)?;
+        }
+        for place in &self.places {
+            place.settle()?;
+            place.put(to)?;
+        }
+        self.sync()
+    }
+
+    fn live(&self) -> Result<Side> {
+        let target = self.home.read_link(LIVE)?;
+        let side = [Side::Old, Side::New].into_iter().find(|side| target == side.selector().as_bytes());
+        side.ok_or_else(|| {
+            let what = format!("{} leads to neither tree", Printable::path(&self.home.join(LIVE)));
+            Error::new(Kind::Integrity, what).remedy("it must be a symlink to `old` or `new`")
+        })
+    }
+
+    fn flip(&self, to: Side) -> Result<()> {
+        self.home.symlink_over(LIVE, Path::new(to.selector()))?;
+        self.home.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        for place in &self.places {
+            for dir in [&place.dir, &place.home, &place.previous, &place.incoming, &place.aside] {
+                dir.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 1: all that is in place, and is `side`'s, goes behind symlinks.
+    fn park(&self, place: &Place, side: Side) -> Result<()> {
+        let here = place.entries(side);
+        let other = place.entries(if side == Side::Old { Side::New } else { Side::Old });
+        let mut names: BTreeSet<OsString> = here.names()?.into_iter().collect();
+        let coming = other.names()?;
+        match place.root.scope {
+            Scope::Listed => names.extend(coming.iter().cloned()),
+            _ => names.extend(place.dir.names()?.into_iter().filter(|name| self.ground.switches(&place.root, name))),
+        }
+        for name in &names {
+            place.park(side, name)?;
+        }
+        for name in &coming {
+            if place.thing(&place.dir, name)? == Missing {
+                place.dir.symlink(name, &place.target.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the old tree can still be seen whole.
+    pub(super) fn old_is_live(&self) -> Result<bool> {
+        Ok(self.home.read_link(LIVE)? == Side::Old.selector().as_bytes())
+    }
+
+    /// Takes the old tree away with nothing in its place, for [`Switch::clean`] to remove.
+    ///
+    /// A server refuses to start on a system tablespace without log or the reverse, so both must go
+    /// at once: InnoDB's files go behind symlinks, and then the first one's symlink is renamed over
+    /// `live`. That takes its name away and lets all the others lead to nothing, which InnoDB takes
+    /// for an absent file in all places but one: it cannot create a file there. So, until the dangling
+    /// symlinks are removed too, a start fails where undo tablespaces are configured, or more than one
+    /// data file, or where `innodb_data_home_dir` is another filesystem than the data directory.
+    pub(super) fn spend(&self) -> Result<()> {
+        let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO];
+        let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
+        if self.old_is_live()? {
+            for place in &self.places {
+                for (_, name) in self.ground.own.iter().filter(|(root, _)| *root == place.root.name) {
+                    if matches!(place.thing(&place.dir, name)?, Real(_)) {
+                        place.dir.rename(name, &place.previous, name)?;
+                    }
+                }
+            }
+            self.sync()?;
+            let void = self.places.iter().find(|place| place.root.name.as_str() == RootName::INNODB_DATA);
+            if !void.map_or(Ok(false), Place::is_exposed)? {
+                for place in innodb.clone() {
+                    place.settle()?;
+                    self.park(place, Side::Old)?;
+                }
+            }
+            self.sync()?;
+            match void {
+                Some(place) => place.void(self.home)?,
+                None => self.home.symlink_over(LIVE, Path::new("void"))?,
+            }
+            self.home.sync()?;
+        }
+        for place in innodb {
+            place.remove_links()?;
+            place.dir.sync()?;
+        }
+        for place in &self.places {
+            let mut names = place.dir.names()?;
+            // Aria makes a new control file beside old logs, and stops at old control beside no logs.
+            names.sort_by_key(|name| name != "aria_log_control");
+            for name in names.iter().filter(|name| self.ground.switches(&place.root, name)) {
+                let Real(kind) = place.thing(&place.dir, name)? else { continue };
+                if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
+                    place.previous.remove(name)?;
+                    place.dir.rename(name, &place.previous, name)?;
+                }
+            }
+        }
+        self.sync()
+    }
+
+    /// Removes what a finished or undone switch leaves behind. With `incoming`, the staged tree too.
+    pub(super) fn clean(ground: &Ground, home: &Dir, incoming: bool) -> Result<()> {
+        home.remove(LIVE)?;
+        for side in [Side::Old, Side::New] {
+            home.remove(side.selector())?;
+        }
+        for root in ground.roots.iter() {
+            let dir = Dir::open(&root.path)?;
+            let Some(home) = dir.find(HOME)? else { continue };
+            for kind in [PREVIOUS, ASIDE].into_iter().chain(incoming.then_some(INCOMING)) {
+                if let Some(dir) = home.find(kind)? {
+                    dir.remove(root.name.as_str())?;
+                    if dir.names()?.is_empty() {
+                        home.remove(kind)?;
+                    }
+                }
+            }
+            home.sync()?;
+            if home.names()?.is_empty() {
+                dir.remove(HOME)?;
+                dir.sync()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Where the entries of a side lie while they are not in place.
+    fn entries(&self, side: Side) -> &Dir {
+        match side {
+            Side::Old => &self.previous,
+            Side::New => &self.incoming,
+        }
+    }
+
+    fn thing(&self, dir: &Dir, name: &OsStr) -> Result<Thing> {
+        let Some(stat) = dir.stat_of(name)? else { return Ok(Missing) };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let ours = kind == FileType::Symlink && ends_with(&dir.read_link(name)?, &self.through.join(name));
+        Ok(if ours { Link } else { Real(kind) })
+    }
+
+    fn park(&self, side: Side, name: &OsStr) -> Result<()> {
+        let entries = self.entries(side);
+        match (self.thing(&self.dir, name)?, self.thing(entries, name)?) {
+            (Real(kind), _) if KeepRules::keeps_type(kind) => Ok(()),
+            (Real(_), behind) => {
+                if matches!(behind, Real(_)) {
+                    entries.remove(name)?;
+                }
+                if behind != Link {
+                    entries.symlink(name, &self.target.join(name))?;
+                }
+                self.exchange(side, name)
+            }
+            (Link | Missing, Link) => entries.remove(name),
+            (Missing, Real(FileType::Directory)) => self.dir.symlink(name, &self.target.join(name)),
+            (Link | Missing, Missing | Real(_)) => Ok(()),
+        }
+    }
+
+    /// Step 3: the entries of `side` come out from behind their symlinks.
+    fn put(&self, side: Side) -> Result<()> {
+        let entries = self.entries(side);
+        for name in entries.names()? {
+            match (self.thing(&self.dir, &name)?, self.thing(entries, &name)?) {
+                (Link, Real(_)) => self.exchange(side, &name)?,
+                (Missing, Real(FileType::RegularFile))
+                    if SERVER_REMOVES.iter().any(|p| matches(p, name.as_bytes())) => {}
+                (Missing, Real(_)) => entries.rename(&name, &self.dir, &name)?,
+                _ => {}
+            }
+        }
+        self.remove_links()
+    }
+
+    fn remove_links(&self) -> Result<()> {
+        for name in self.dir.names()? {
+            if self.thing(&self.dir, &name)? == Link {
+                self.dir.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first parked file, and the path to it that does not lead through `live`. Seen from
+    /// `.highline` it leads to nothing.
+    fn first(&self) -> Result<Option<(OsString, PathBuf)>> {
+        let first = self.previous.names()?.into_iter().next();
+        Ok(first.map(|name| {
+            let path = Path::new(HOME).join(PREVIOUS).join(self.root.name.as_str()).join(&name);
+            (name, path)
+        }))
+    }
+
+    /// Whether `void` was broken off just before its last step.
+    fn is_exposed(&self) -> Result<bool> {
+        let Some((name, path)) = self.first()? else { return Ok(false) };
+        let link = matches!(self.thing(&self.dir, &name)?, Real(FileType::Symlink));
+        Ok(link && self.dir.read_link(&name)? == path.as_os_str().as_bytes())
+    }
+
+    /// Makes `live` lead to nothing, and takes the first file's name away in the same step.
+    fn void(&self, home: &Dir) -> Result<()> {
+        let Some((name, path)) = self.first()? else { return home.symlink_over(LIVE, Path::new("void")) };
+        if self.dir.stat()?.st_dev != home.stat()?.st_dev {
+            self.dir.remove(&name)?;
+            return home.symlink_over(LIVE, Path::new("void"));
+        }
+        if !self.is_exposed()? {
+            self.aside.remove(&name)?;
+            self.aside.symlink(&name, &path)?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
+        let voided = self.dir.rename(&name, home, LIVE);
+        if voided.is_err() && !voided.as_ref().is_err_and(failpoint::is_crash) {
+            self.aside.symlink(&name, &self.target.join(&name))?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
+        voided
+    }
+
+    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
+    ///
+    /// Where the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at each
+    /// moment; a directory is away between two steps.
+    fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
+        let entries = self.entries(side);
+        if self.dir.exchange(name, entries)? {
+            return Ok(());
+        }
+        match (self.thing(&self.dir, name)?, self.thing(entries, name)?) {
+            (Link, Real(FileType::Directory)) => {
+                self.dir.remove(name)?;
+                entries.rename(name, &self.dir, name)
+            }
+            (Link, _) => {
+                entries.hard_link(name, &self.aside)?;
+                self.aside.rename(name, &self.dir, name)
+            }
+            (Real(FileType::Directory), _) => {
+                entries.remove(name)?;
+                self.dir.rename(name, entries, name)?;
+                self.dir.symlink(name, &self.target.join(name))
+            }
+            _ => {
+                entries.remove(name)?;
+                self.dir.hard_link(name, entries)?;
+                self.aside.symlink(name, &self.target.join(name))?;
+                self.aside.rename(name, &self.dir, name)
+            }
+        }
+    }
+
+    /// Removes the second names that a broken exchange left.
+    fn settle(&self) -> Result<()> {
+        for name in self.aside.names()? {
+            self.aside.remove(name)?;
+        }
+        Ok(())
+    }
+}

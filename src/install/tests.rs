@@ -1,0 +1,467 @@
+//! The process is ended, or fails, at every step of a switch; the tree must be wholly old or wholly new.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::failpoint::{Plan, arm, is_crash, set_without_exchange, steps};
+use super::*;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Verified;
+use crate::tree::{RootName, Roots};
+
+/// Every path beneath a directory with its content; what the program keeps for itself is left out.
+type Tree = BTreeMap<PathBuf, Vec<u8>>;
+
+fn read(dir: &Path) -> Tree {
+    fn walk(base: &Path, dir: &Path, tree: &mut Tree) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().as_encoded_bytes().starts_with(b".highline") {
+                continue;
+            }
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            let content = if kind.is_symlink() {
+                [b"-> ", fs::read_link(&path).unwrap().as_os_str().as_encoded_bytes()].concat()
+            } else if kind.is_dir() {
+                walk(base, &path, tree);
+                b"directory".to_vec()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            tree.insert(path.strip_prefix(base).unwrap().to_owned(), content);
+        }
+    }
+    let mut tree = Tree::new();
+    walk(dir, dir, &mut tree);
+    tree
+}
+
+fn write(base: &Path, files: &[(&str, &str)]) {
+    for (name, content) in files {
+        let path = base.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match content.strip_prefix("-> ") {
+            Some(target) => symlink(target, path).unwrap(),
+            None => fs::write(path, content).unwrap(),
+        }
+    }
+}
+
+/// A joiner with an old tree in five directories.
+struct Joiner {
+    temp: tempfile::TempDir,
+    roots: Roots,
+}
+
+const OLD: &[(&str, &str)] = &[
+    ("data/ibdata1", "old system"),
+    ("data/ibdata2", "old system 2"),
+    ("data/aria_log_control", "old aria"),
+    ("data/aria_log.00000001", "old aria log"),
+    ("data/mysql/user.frm", "old user"),
+    ("data/gone/t.ibd", "old only"),
+    ("data/app/t.ibd", "old table"),
+    ("data/link", "-> gone"),
+    ("data/ddl_recovery.log", "stale"),
+    ("data/becomes_dir", "a file"),
+    ("data/becomes_file/x", "a directory"),
+    ("redo/ib_logfile0", "old redo"),
+    ("data/undo/undo001", "old undo"),
+    ("data/undo/undo002", "old undo 2"),
+    ("outside/t1.ibd", "old outside"),
+];
+
+/// Stays whatever happens.
+const STAYS: &[(&str, &str)] = &[
+    ("data/galera.cache", "cache"),
+    ("data/db1.err", "log"),
+    ("data/server-key.pem", "key"),
+    ("data/slow", "kept by rule"),
+    ("redo/letter.txt", "not ours"),
+    ("data/undo/letter.txt", "not ours"),
+    ("outside/letter.txt", "not ours"),
+];
+
+const GRASTATE: (&str, &str) = ("data/grastate.dat", "old position");
+
+/// By root, as it is staged.
+const NEW: &[(&str, &str)] = &[
+    ("innodb-data/ibdata1", "new system"),
+    ("aria-log/aria_log_control", "new aria"),
+    ("aria-log/aria_log.00000001", "new aria log"),
+    ("aria-log/aria_log.00000002", "new aria log 2"),
+    ("datadir/mysql/user.frm", "new user"),
+    ("datadir/app/t.ibd", "new table"),
+    ("datadir/app2/deep/t.ibd", "new only"),
+    ("datadir/becomes_dir/x", "now a directory"),
+    ("datadir/becomes_file", "now a file"),
+    ("datadir/odd\n%name", "-> /nowhere"),
+    ("innodb-log/ib_logfile0", "new redo"),
+    ("innodb-undo/undo001", "new undo"),
+    ("external-1/t1.ibd", "new outside"),
+    ("external-1/t2.ibd", "new outside 2"),
+];
+
+fn directory_of(root: &str) -> &str {
+    match root {
+        "innodb-log" => "redo",
+        "innodb-undo" => "data/undo",
+        "external-1" => "outside",
+        _ => "data",
+    }
+}
+
+fn tree_of(files: &[&[(&str, &str)]]) -> Tree {
+    let temp = tempfile::tempdir().unwrap();
+    for dir in ["data/undo", "redo", "outside"] {
+        fs::create_dir_all(temp.path().join(dir)).unwrap();
+    }
+    for files in files {
+        write(temp.path(), files);
+    }
+    read(temp.path())
+}
+
+fn old_tree() -> Tree {
+    tree_of(&[OLD, STAYS, &[GRASTATE]])
+}
+
+fn new_tree() -> Tree {
+    let new: Vec<(String, &str)> = NEW
+        .iter()
+        .map(|(name, content)| {
+            let (root, rest) = name.split_once('/').unwrap();
+            (format!("{}/{rest}", directory_of(root)), *content)
+        })
+        .collect();
+    let new: Vec<(&str, &str)> = new.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+    tree_of(&[&new, STAYS, &[("data/grastate.dat", "new position")]])
+}
+
+impl Joiner {
+    fn new(old: &[(&str, &str)]) -> Joiner {
+        // Thousands of switches, each with dozens of syncs: in memory where that is possible.
+        let memory = Path::new("/dev/shm");
+        let temp = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        for dir in ["data/undo", "redo", "outside"] {
+            fs::create_dir_all(temp.path().join(dir)).unwrap();
+        }
+        write(temp.path(), old);
+        write(temp.path(), STAYS);
+        let paths = ["innodb-log", "innodb-undo", "external-1"]
+            .map(|root| (root.parse::<RootName>().unwrap(), temp.path().join(directory_of(root))));
+        let roots = Roots::new(&temp.path().join("data"), &BTreeMap::from(paths)).unwrap();
+        Joiner { temp, roots }
+    }
+
+    fn lock(&self) -> Arc<DirLock> {
+        Arc::new(DirLock::take(self.roots.datadir()).unwrap())
+    }
+
+    fn stage(&self, lock: &Arc<DirLock>) -> Staging {
+        arm(Plan::Nothing);
+        let staging = Staging::prepare(Arc::clone(lock), &self.roots, KeepRules::new(["slow".to_owned()])).unwrap();
+        for root in self.roots.iter() {
+            let files: Vec<(&str, &str)> = NEW
+                .iter()
+                .filter_map(|(name, content)| {
+                    Some((name.strip_prefix(root.name.as_str())?.strip_prefix('/')?, *content))
+                })
+                .collect();
+            write(&root.path.join(HOME).join("incoming").join(root.name.as_str()), &files);
+        }
+        write(self.roots.datadir(), &[(".highline/manifest.new", "manifest")]);
+        staging
+    }
+
+    fn install(&self, staging: Staging, plan: Plan) -> Result<Installed> {
+        let own = OwnFile {
+            root: RootName::datadir(),
+            name: "grastate.dat".into(),
+            content: b"new position".to_vec(),
+            mode: 0o660,
+        };
+        arm(plan);
+        staging.install(Verified::for_test(), &[own])
+    }
+
+    /// What the server sees: symlinks of ours stand for what they lead to, or for nothing.
+    fn seen(&self) -> Tree {
+        let mut tree = Tree::new();
+        for (path, content) in read(self.temp.path()) {
+            let full = self.temp.path().join(&path);
+            if !content.starts_with(b"-> ") || !String::from_utf8_lossy(&content).contains(".highline/") {
+                tree.insert(path, content);
+                continue;
+            }
+            let target = full.parent().unwrap().join(fs::read_link(&full).unwrap());
+            let Ok(meta) = fs::symlink_metadata(&target) else { continue };
+            if meta.is_symlink() {
+                let to = fs::read_link(&target).unwrap();
+                tree.insert(path, [b"-> ", to.as_os_str().as_encoded_bytes()].concat());
+            } else if meta.is_dir() {
+                tree.extend(read(&target).into_iter().map(|(inner, content)| (path.join(inner), content)));
+                tree.insert(path, b"directory".to_vec());
+            } else {
+                tree.insert(path, fs::read(&target).unwrap());
+            }
+        }
+        tree
+    }
+
+    fn assert_clean(&self, what: &str) {
+        for root in self.roots.iter() {
+            assert!(!root.path.join(HOME).exists(), "{what}: {}", root.path.display());
+        }
+    }
+}
+
+fn all_old() -> Vec<(&'static str, &'static str)> {
+    [OLD, &[GRASTATE]].concat()
+}
+
+/// How many steps an install has that nothing disturbs.
+fn count() -> usize {
+    let joiner = Joiner::new(&all_old());
+    let lock = joiner.lock();
+    let left = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap().leftover;
+    assert!(left.is_none(), "{left:?}");
+    steps()
+}
+
+#[test]
+fn a_switch_is_whole_and_clean() {
+    let joiner = Joiner::new(&all_old());
+    let lock = joiner.lock();
+    assert_eq!(read(joiner.temp.path()), old_tree());
+    let inode = fs::metadata(joiner.roots.datadir()).unwrap().ino();
+    let done = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap();
+    assert!(done.leftover.is_none());
+    assert_eq!(read(joiner.temp.path()), new_tree());
+    assert_eq!(fs::metadata(joiner.roots.datadir()).unwrap().ino(), inode);
+    assert_eq!(fs::read(joiner.roots.datadir().join(".highline.manifest")).unwrap(), b"manifest");
+    joiner.assert_clean("after a switch");
+    assert_eq!(recover(&lock).unwrap(), Recovered::Nothing);
+}
+
+#[test]
+fn a_joiner_without_a_tree_gets_one() {
+    let joiner = Joiner::new(&[]);
+    let lock = joiner.lock();
+    let left = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap().leftover;
+    assert!(left.is_none(), "{left:?}");
+    assert_eq!(read(joiner.temp.path()), new_tree());
+}
+
+fn crash_everywhere(exchange: bool) {
+    set_without_exchange(!exchange);
+    let (old, new) = (old_tree(), new_tree());
+    let total = count();
+    assert!(total > 100, "{total}");
+    let (mut seen_old, mut seen_new) = (0, 0);
+    for at in 0..total {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        let error = joiner.install(joiner.stage(&lock), Plan::Crash(at)).unwrap_err();
+        assert!(is_crash(&error), "{at}: {}", error.sentence());
+        let why = format!("crash at {at} of {total}, {}", error.sentence());
+        let seen = joiner.seen();
+        let live_new = seen.get(Path::new("data/ibdata1")).map(Vec::as_slice) == Some(b"new system");
+        *(if live_new { &mut seen_new } else { &mut seen_old }) += 1;
+        let expected = if live_new { &new } else { &old };
+        let difference = difference(&seen, expected);
+        let directory = |path| !seen.contains_key(path) && expected.get(path).is_some_and(|what| what == b"directory");
+        let window = !exchange && matches!(difference.as_slice(), [one] if directory(one));
+        assert!(difference.is_empty() || window, "{why}: {difference:?}");
+        arm(Plan::Nothing);
+        let recovered = recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
+        match recovered {
+            Recovered::Nothing if !live_new => assert_eq!(read(joiner.temp.path()), old, "{why}"),
+            Recovered::Nothing | Recovered::Finished => assert_eq!(read(joiner.temp.path()), new, "{why}"),
+            other => panic!("{why}: {other:?}"),
+        }
+        if recovered == Recovered::Finished {
+            joiner.assert_clean(&why);
+        }
+    }
+    assert!(seen_old > 20 && seen_new > 20, "{seen_old} {seen_new}");
+}
+
+/// The first-level names (with their directory) that differ.
+fn difference(one: &Tree, other: &Tree) -> Vec<PathBuf> {
+    let lacks = |a: &Tree, b: &Tree| a.iter().filter(|(k, v)| b.get(*k) != Some(v)).map(|(k, _)| k.clone()).collect();
+    let both: [Vec<PathBuf>; 2] = [lacks(one, other), lacks(other, one)];
+    let mut names: Vec<PathBuf> = both.concat().iter().map(|path| path.iter().take(2).collect()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn a_crash_at_every_step_leaves_a_whole_tree_and_recovers() {
+    crash_everywhere(true);
+}
+
+#[test]
+fn a_crash_at_every_step_recovers_where_names_cannot_be_exchanged() {
+    crash_everywhere(false);
+}
+
+#[test]
+fn recovery_may_be_broken_off_at_every_step() {
+    let new = new_tree();
+    let total = count();
+    for at in (0..total).step_by(5) {
+        for again in (0..total).step_by(3) {
+            let joiner = Joiner::new(&all_old());
+            let lock = joiner.lock();
+            joiner.install(joiner.stage(&lock), Plan::Crash(at)).unwrap_err();
+            arm(Plan::Crash(again));
+            let first = recover(&lock);
+            arm(Plan::Nothing);
+            match first {
+                Ok(_) => break,
+                Err(error) => assert!(is_crash(&error), "{at} {again}: {}", error.sentence()),
+            }
+            recover(&lock).unwrap_or_else(|e| panic!("{at} {again}: {}", e.sentence()));
+            assert_eq!(read(joiner.temp.path()), new, "{at} {again}");
+            joiner.assert_clean(&format!("{at} {again}"));
+        }
+    }
+}
+
+fn fail_everywhere(exchange: bool) {
+    set_without_exchange(!exchange);
+    let (old, new) = (old_tree(), new_tree());
+    let total = count();
+    let mut undone = 0;
+    for at in 0..total {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        let result = joiner.install(joiner.stage(&lock), Plan::Fail(at));
+        arm(Plan::Nothing);
+        match result {
+            Err(error) => {
+                undone += 1;
+                assert_eq!(error.kind(), Kind::Permission, "{at}");
+                let why = format!("failure at {at} of {total}: {}", error.sentence());
+                if recover(&lock).unwrap() == Recovered::Finished {
+                    assert_eq!(read(joiner.temp.path()), new, "{why}");
+                } else {
+                    assert_eq!(read(joiner.temp.path()), old, "{why}");
+                }
+            }
+            Ok(done) => {
+                assert!(done.leftover.is_some(), "{at}");
+                recover(&lock).unwrap();
+                assert_eq!(read(joiner.temp.path()), new);
+                joiner.assert_clean(&format!("{at}"));
+            }
+        }
+    }
+    assert!(undone > 50, "{undone}");
+}
+
+#[test]
+fn a_failure_at_every_step_is_undone_or_recovered() {
+    fail_everywhere(true);
+    fail_everywhere(false);
+}
+
+fn refused(joiner: &Joiner, stray: &str) -> Error {
+    let lock = joiner.lock();
+    let staging = joiner.stage(&lock);
+    write(joiner.temp.path(), &[(stray, "-> .highline/live/datadir/x")]);
+    joiner.install(staging, Plan::Nothing).unwrap_err()
+}
+
+#[test]
+fn what_is_not_the_roots_to_switch_is_refused_before_anything_moves() {
+    for (stray, named) in [
+        ("data/.highline/incoming/datadir/galera.cache", "datadir/galera.cache"),
+        ("data/.highline/incoming/datadir/ibdata7", "datadir/ibdata7"),
+        ("data/.highline/incoming/datadir/undo", "datadir/undo"),
+        ("data/.highline/incoming/datadir/x", "datadir/x"),
+        ("redo/.highline/incoming/innodb-log/letter.txt", "innodb-log/letter.txt"),
+    ] {
+        let joiner = Joiner::new(&all_old());
+        let error = refused(&joiner, stray);
+        assert_eq!(error.to_string(), format!("{named} must not be replaced"));
+        assert_eq!(read(joiner.temp.path()), old_tree());
+    }
+}
+
+#[test]
+fn a_hostile_journal_moves_and_deletes_nothing() {
+    let joiner = Joiner::new(&all_old());
+    let lock = joiner.lock();
+    for text in ["", "x", "{}", "{\"version\":1,\"phase\":\"finished\",\"roots\":[],\"keep\":[],\"own\":[]}\n"] {
+        write(joiner.roots.datadir(), &[(".highline/journal", text), (".highline/previous/datadir/x", "precious")]);
+        let error = recover(&lock).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.to_string().contains("data/.highline/journal"), "{error}");
+        assert!(joiner.roots.datadir().join(".highline/previous/datadir/x").exists());
+        assert_eq!(read(joiner.temp.path()), old_tree());
+    }
+}
+
+#[test]
+fn what_is_staged_can_be_thrown_away() {
+    let joiner = Joiner::new(&all_old());
+    let lock = joiner.lock();
+    joiner.stage(&lock);
+    discard(&lock, &joiner.roots).unwrap();
+    joiner.assert_clean("discarded");
+    assert_eq!(read(joiner.temp.path()), old_tree());
+    joiner.install(joiner.stage(&lock), Plan::Crash(150)).unwrap_err();
+    assert_eq!(discard(&lock, &joiner.roots).unwrap_err().kind(), Kind::Usage);
+}
+
+#[test]
+fn spending_the_old_tree_leaves_what_is_kept() {
+    let rest = tree_of(&[STAYS, &[("outside/t1.ibd", "old outside")]]);
+    let spend = |plan| {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        arm(Plan::Nothing);
+        let mut staging =
+            Staging::prepare(Arc::clone(&lock), &joiner.roots, KeepRules::new(["slow".to_owned()])).unwrap();
+        arm(plan);
+        let result = staging.spend_old_tree(&["grastate.dat"]);
+        (joiner, lock, result)
+    };
+    let (joiner, _lock, result) = spend(Plan::Nothing);
+    let total = steps();
+    result.unwrap();
+    assert_eq!(read(joiner.temp.path()), rest);
+    assert!(total > 60, "{total}");
+    for exchange in [true, false] {
+        set_without_exchange(!exchange);
+        for plan in (0..total).flat_map(|at| [Plan::Crash(at), Plan::Fail(at)]) {
+            let (joiner, lock, result) = spend(plan);
+            arm(Plan::Nothing);
+            let Err(error) = result else { continue };
+            let why = format!("{plan:?} {}", error.sentence());
+            let seen = joiner.seen();
+            let system = ["data/ibdata1", "redo/ib_logfile0"].map(|name| {
+                let file = seen.get(Path::new(name));
+                file.is_some_and(|content| content.starts_with(b"old "))
+            });
+            assert_eq!(system[0], system[1], "{why}");
+            assert!(system[0] || !joiner.roots.datadir().join("grastate.dat").exists(), "{why}");
+            match recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence())) {
+                Recovered::Nothing if system[0] => assert_eq!(read(joiner.temp.path()), old_tree(), "{why}"),
+                Recovered::Nothing | Recovered::Spent => assert_eq!(read(joiner.temp.path()), rest, "{why}"),
+                Recovered::Undone => assert_eq!(read(joiner.temp.path()), old_tree(), "{why}"),
+                Recovered::Finished => panic!("{why}"),
+            }
+            let staging = joiner.stage(&lock);
+            let done = joiner.install(staging, Plan::Nothing).unwrap_or_else(|e| panic!("{why}: {}", e.sentence()));
+            assert!(done.leftover.is_none());
+            assert_eq!(read(joiner.temp.path()), new_tree(), "{why}");
+        }
+    }
+}

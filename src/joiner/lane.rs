@@ -1,0 +1,126 @@
+//! One lane: frames come in on the runtime; a thread unpacks, verifies and writes them; each is
+//! acknowledged when its bytes are written.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+
+use super::ledger::Ledger;
+use crate::error::{Error, Kind, Result};
+use crate::lane::{Codec, CodecError, MemberError, unpack};
+use crate::link::Stream;
+use crate::progress::Meter;
+use crate::wire::{Ack, FrameHeader, FrameKind};
+
+/// How many frames may wait between the link and the thread.
+const AHEAD: usize = 2;
+
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// Runs a lane to its end. A connection that breaks is no failure: the donor dials again and sends
+/// once more what was not acknowledged.
+pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter: Arc<Meter>) -> Result<()> {
+    let (reader, writer) = split(stream);
+    let (arrived, frames) = mpsc::channel(AHEAD);
+    let (written, acks) = mpsc::channel(64);
+    let spare: Spare = Arc::default();
+    let mut writing = tokio::task::spawn_blocking({
+        let (spare, meter) = (Arc::clone(&spare), Arc::clone(&meter));
+        move || write_all(&ledger, frames, &written, &spare, &meter)
+    });
+    let moved = tokio::select! {
+        moved = hear(reader, &peer, arrived, &spare, &meter) => moved,
+        moved = acknowledge(writer, acks) => moved,
+        // The receiving end stays until the thread is through or has failed.
+        ended = &mut writing => return finished(ended),
+    };
+    match (moved, finished(writing.await)) {
+        (_, Err(error)) => Err(error),
+        (Err(error), _) if matches!(error.kind(), Kind::Disconnected | Kind::Network | Kind::Timeout) => Ok(()),
+        (moved, Ok(())) => moved,
+    }
+}
+
+fn finished(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a writing thread ended unexpectedly")))
+}
+
+async fn hear(
+    mut reader: ReadHalf<Stream>,
+    peer: &str,
+    arrived: mpsc::Sender<(FrameHeader, Vec<u8>)>,
+    spare: &Mutex<Vec<Vec<u8>>>,
+    meter: &Meter,
+) -> Result<()> {
+    let lost = |e| Error::net(format!("{peer} closed a lane"), e);
+    loop {
+        let mut header = [0; FrameHeader::LEN];
+        reader.read_exact(&mut header).await.map_err(lost)?;
+        let header = FrameHeader::decode(&header)?;
+        if header.kind == FrameKind::End {
+            return Ok(());
+        }
+        let mut payload = spare.lock().unwrap_or_else(|broken| broken.into_inner()).pop().unwrap_or_default();
+        payload.resize(header.wire_len as usize, 0);
+        reader.read_exact(&mut payload).await.map_err(lost)?;
+        meter.add_wire((FrameHeader::LEN + payload.len()) as u64);
+        if arrived.send((header, payload)).await.is_err() {
+            // The thread has failed; its error is the one that counts.
+            return Ok(());
+        }
+    }
+}
+
+async fn acknowledge(mut writer: WriteHalf<Stream>, mut acks: mpsc::Receiver<Ack>) -> Result<()> {
+    let lost = |e| Error::net("the donor closed a lane", e);
+    while let Some(ack) = acks.recv().await {
+        writer.write_all(&ack.encode()).await.map_err(lost)?;
+        writer.flush().await.map_err(lost)?;
+    }
+    std::future::pending().await
+}
+
+fn write_all(
+    ledger: &Ledger,
+    mut frames: mpsc::Receiver<(FrameHeader, Vec<u8>)>,
+    written: &mpsc::Sender<Ack>,
+    spare: &Mutex<Vec<Vec<u8>>>,
+    meter: &Meter,
+) -> Result<()> {
+    let mut unpacked = Vec::new();
+    let mut members = 0u64;
+    while let Some((header, payload)) = frames.blocking_recv() {
+        let raw = if header.codec == Codec::None.id() {
+            if header.wire_len != header.raw_len {
+                return Err(malformed(CodecError::Length));
+            }
+            payload.as_slice()
+        } else {
+            Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut unpacked).map_err(malformed)?;
+            unpacked.as_slice()
+        };
+        if header.round != ledger.round().number {
+            return Err(Error::new(Kind::Protocol, format!("a frame of round {} came out of turn", header.round)));
+        }
+        for member in unpack(raw, header.members).map_err(refused)? {
+            meter.add_done(ledger.take(member)?);
+            meter.add_entries(1);
+        }
+        members += u64::from(header.members);
+        spare.lock().unwrap_or_else(|broken| broken.into_inner()).push(payload);
+        let ack = Ack { round: header.round, members };
+        if written.blocking_send(ack).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn malformed(error: CodecError) -> Error {
+    Error::new(Kind::Protocol, "a frame from the donor was refused").because(error)
+}
+
+fn refused(error: MemberError) -> Error {
+    Error::new(Kind::Protocol, "a frame from the donor was refused").because(error)
+}

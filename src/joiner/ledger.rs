@@ -1,0 +1,304 @@
+//! What has arrived: every entry of the round, and for each file the digests of what was written.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::places::{Places, failure};
+use crate::error::{Error, Kind, Result};
+use crate::lane::{Chunk, Member};
+use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest, chunks};
+use crate::tree::{Content, Entry, Metadata, RelPath};
+use crate::wire::Round;
+
+/// The book of one round. Threads of all lanes write to it.
+#[derive(Debug)]
+pub struct Ledger {
+    checksum: Checksum,
+    round: Round,
+    places: Places,
+    records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
+    /// The lengths of all files that have appeared.
+    promised: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Record {
+    meta: Metadata,
+    content: Content,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// Nothing but a file has content to wait for.
+    None,
+    Open {
+        file: Option<Arc<File>>,
+        digests: Vec<Option<Digest>>,
+        left: u64,
+    },
+    Written(Digest),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
+}
+
+impl Ledger {
+    pub fn new(checksum: Checksum, round: Round, places: Places) -> Ledger {
+        Ledger { checksum, round, places, records: Mutex::new(BTreeMap::new()), promised: AtomicU64::new(0) }
+    }
+
+    pub fn round(&self) -> Round {
+        self.round
+    }
+
+    /// Takes one member; returns the bytes by length that it brings, when it is new.
+    pub fn take(&self, member: Member<'_>) -> Result<u64> {
+        match member {
+            Member::Chunk(chunk) => self.chunk(chunk),
+            Member::Entry(entry) => {
+                if entry.content == Content::Directory {
+                    self.places.make_directory(&entry.path)?;
+                }
+                self.record(entry).map(|_| 0)
+            }
+        }
+    }
+
+    fn chunk(&self, chunk: Chunk<'_>) -> Result<u64> {
+        let (offset, len, digest) = (chunk.offset, chunk.len(), chunk.digest);
+        let path = chunk.entry.path.clone();
+        if chunk.actual_digest(self.checksum) != digest {
+            return Err(Error::new(Kind::Integrity, format!("{path}: the chunk at {offset} arrived damaged"))
+                .remedy("memory, disk or network of one of the hosts corrupts data: test them before the next try"));
+        }
+        let Content::File { size } = chunk.entry.content else {
+            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
+        };
+        let record = self.record(chunk.entry)?;
+        let number = (offset / CHUNK) as usize;
+        let file = match &mut *lock(&record.progress) {
+            Progress::Open { file, digests, .. } => {
+                match digests.get(number) {
+                    Some(None) => {}
+                    Some(Some(known)) if *known == digest => return Ok(0),
+                    _ => return Err(twice(&path)),
+                }
+                match file {
+                    Some(file) => Arc::clone(file),
+                    None => Arc::clone(file.insert(Arc::new(self.places.create(&path, size)?))),
+                }
+            }
+            // A lane broke between the writing and its acknowledgement, and the chunk came again.
+            Progress::Written(known) if chunks(size) > 1 || *known == digest => return Ok(0),
+            _ => return Err(twice(&path)),
+        };
+        let mut rest = chunk.data;
+        for run in chunk.extents.iter() {
+            let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| twice(&path))?;
+            file.write_all_at(now, offset + u64::from(run.start)).map_err(|e| failure("cannot write", &path, e))?;
+            rest = later;
+        }
+        self.written(&path, &record, number, digest, file)?;
+        Ok(len.into())
+    }
+
+    fn written(&self, path: &RelPath, record: &Record, number: usize, digest: Digest, file: Arc<File>) -> Result<()> {
+        let mut progress = lock(&record.progress);
+        let Progress::Open { digests, left, .. } = &mut *progress else { return Ok(()) };
+        match digests.get_mut(number) {
+            Some(slot @ None) => *slot = Some(digest),
+            _ => return Ok(()),
+        }
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            let all: Vec<Digest> = digests.iter().copied().flatten().collect();
+            *progress = Progress::Written(self.checksum.fold(&all));
+            drop(progress);
+            self.places.settle(path, &*file, &record.meta)?;
+        }
+        Ok(())
+    }
+
+    /// The record of `entry`, which must be the same each time it is named.
+    fn record(&self, entry: Entry) -> Result<Arc<Record>> {
+        let Entry { path, meta, content } = entry;
+        let mut records = lock(&self.records);
+        if let Some(known) = records.get(&path) {
+            let same = known.meta == meta && known.content == content;
+            return if same { Ok(Arc::clone(known)) } else { Err(twice(&path)) };
+        }
+        self.places.examine(&path)?;
+        if records.len() as u64 >= self.round.entries {
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("{path}: more than the {} entries that were announced", self.round.entries),
+            ));
+        }
+        let progress = match content {
+            Content::File { size } => {
+                let promised = self.promised.load(Ordering::Relaxed).saturating_add(size);
+                if promised > self.round.bytes {
+                    return Err(Error::new(
+                        Kind::Protocol,
+                        format!("{path}: more than the {} bytes that were announced", self.round.bytes),
+                    ));
+                }
+                self.promised.store(promised, Ordering::Relaxed);
+                Progress::Open { file: None, digests: vec![None; chunks(size) as usize], left: chunks(size) }
+            }
+            _ => Progress::None,
+        };
+        let record = Arc::new(Record { meta, content, progress: Mutex::new(progress) });
+        records.insert(path, Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// Makes the links, settles the directories and gives the manifest of all that was written.
+    pub fn finish(self) -> Result<Manifest> {
+        let records = self.records.into_inner().unwrap_or_else(|broken| broken.into_inner());
+        if records.len() as u64 != self.round.entries {
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("{} of {} entries have arrived", records.len(), self.round.entries),
+            ));
+        }
+        for (path, record) in &records {
+            match &record.content {
+                Content::Symlink { target } => self.places.make_symlink(path, target, &record.meta)?,
+                Content::HardLink { to } => {
+                    if !records.get(to).is_some_and(|target| matches!(target.content, Content::File { .. })) {
+                        return Err(Error::new(
+                            Kind::Protocol,
+                            format!("{path}: {to}, which it links to, has not arrived"),
+                        ));
+                    }
+                    self.places.make_hard_link(path, to)?;
+                }
+                _ => {}
+            }
+        }
+        // Deepest first: what happens inside a directory changes its modification time.
+        for (path, record) in records.iter().rev().filter(|(_, record)| record.content == Content::Directory) {
+            self.places.settle_directory(path, &record.meta)?;
+        }
+        let items = records.into_iter().map(|(path, record)| {
+            let digest = match &*lock(&record.progress) {
+                Progress::Written(digest) => Some(*digest),
+                _ => None,
+            };
+            let entry = Entry { path, meta: record.meta.clone(), content: record.content.clone() };
+            Item { entry, digest }
+        });
+        Manifest::new(self.checksum, items.collect())
+    }
+}
+
+fn twice(path: &RelPath) -> Error {
+    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, and not the same"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::{Batch, Extents, MemberError, unpack};
+    use crate::tree::Mtime;
+
+    fn entry(path: &str, content: Content) -> Entry {
+        let meta = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
+        Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
+    }
+
+    fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
+        let places = crate::joiner::places_for_test(dir);
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes }, places)
+    }
+
+    fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {
+        let Content::File { size } = entry.content else { panic!() };
+        let len = (size - offset).min(CHUNK) as u32;
+        let mut batch = Batch::default();
+        let filled = batch.push_chunk::<MemberError>(entry, offset, &Extents::whole(len), Checksum::Blake3, |data| {
+            data.fill(byte);
+            Ok(())
+        });
+        filled.unwrap();
+        batch
+    }
+
+    fn take(ledger: &Ledger, batch: &Batch) -> Result<u64> {
+        unpack(batch.bytes(), batch.members()).unwrap().into_iter().map(|member| ledger.take(member)).sum()
+    }
+
+    #[test]
+    fn chunks_in_any_order_make_the_file_and_a_repeated_one_is_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = entry("datadir/s/f", Content::File { size: CHUNK + 3 });
+        let ledger = ledger(dir.path(), 3, CHUNK + 3);
+        ledger.take(Member::Entry(entry("datadir/s", Content::Directory))).unwrap();
+        ledger.take(Member::Entry(entry("datadir/h", Content::HardLink { to: file.path.clone() }))).unwrap();
+        assert_eq!(take(&ledger, &batch(&file, CHUNK, 2)).unwrap(), 3);
+        assert_eq!(take(&ledger, &batch(&file, CHUNK, 2)).unwrap(), 0);
+        assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), CHUNK);
+        assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), 0);
+        let manifest = ledger.finish().unwrap();
+        let content = std::fs::read(dir.path().join(".highline/incoming/datadir/h")).unwrap();
+        assert_eq!(content, [vec![1; CHUNK as usize], vec![2; 3]].concat());
+        let digests = [Checksum::Blake3.digest(&content[..CHUNK as usize]), Checksum::Blake3.digest(&[2; 3])];
+        assert_eq!(manifest.items()[2].digest, Some(Checksum::Blake3.fold(&digests)));
+    }
+
+    #[test]
+    fn what_was_not_announced_or_changes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = entry("datadir/f", Content::File { size: 5 });
+        let wrong = |result: Result<u64>, what: &str| {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.sentence().as_str()), (Kind::Protocol, what));
+        };
+        wrong(
+            take(&ledger(dir.path(), 0, 5), &batch(&file, 0, 1)),
+            "datadir/f: more than the 0 entries that were announced",
+        );
+        wrong(
+            take(&ledger(dir.path(), 1, 4), &batch(&file, 0, 1)),
+            "datadir/f: more than the 4 bytes that were announced",
+        );
+        let ledger = ledger(dir.path(), 9, 99);
+        take(&ledger, &batch(&file, 0, 1)).unwrap();
+        wrong(take(&ledger, &batch(&file, 0, 2)), "datadir/f: the donor sent it twice, and not the same");
+        let longer = entry("datadir/f", Content::File { size: 6 });
+        wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, and not the same");
+        let below = entry("datadir/f/g", Content::File { size: 1 });
+        assert!(take(&ledger, &batch(&below, 0, 1)).is_err());
+        assert!(ledger.finish().unwrap_err().sentence().ends_with("of 9 entries have arrived"));
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), 1, 5);
+        let mut bytes = batch(&entry("datadir/f", Content::File { size: 5 }), 0, 1).into_buffer();
+        let at = bytes.len() - 512;
+        bytes[at] ^= 1;
+        let member = unpack(&bytes, 1).unwrap().pop().unwrap();
+        let error = ledger.take(member).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.sentence().as_str()),
+            (Kind::Integrity, "datadir/f: the chunk at 0 arrived damaged")
+        );
+        assert!(!dir.path().join(".highline/incoming/datadir/f").exists());
+    }
+
+    #[test]
+    fn a_file_with_a_missing_chunk_cannot_be_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), 1, 2 * CHUNK);
+        take(&ledger, &batch(&entry("datadir/f", Content::File { size: 2 * CHUNK }), 0, 1)).unwrap();
+        assert_eq!(ledger.finish().unwrap_err().sentence(), "datadir/f has no complete digest");
+    }
+}

@@ -1,0 +1,251 @@
+//! Where a joiner puts what arrives: directories of the staging area, opened once, and nothing above
+//! them.
+//!
+//! Every step down is one name, opened relative to its parent's descriptor and never through a
+//! symlink, so that no path can leave its root, whatever was planted there. (`openat2` would say the
+//! same in one call, but the kernels of some supported distributions lack it.)
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Kind, Result};
+use crate::install::Staging;
+use crate::tree::{Metadata, RelPath};
+
+/// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
+/// belongs to the data directory's user there belongs to the data directory's user here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// This process may not give files away: all is its own.
+    Ours,
+    /// User and group of the data directory on both sides.
+    Map { there: (u32, u32), here: (u32, u32) },
+}
+
+impl Owners {
+    fn here(self, meta: &Metadata) -> Option<(u32, u32)> {
+        let Owners::Map { there, here } = self else { return None };
+        let user = if meta.uid == there.0 { here.0 } else { meta.uid };
+        let group = if meta.gid == there.1 { here.1 } else { meta.gid };
+        Some((user, group))
+    }
+}
+
+/// The staging directories of all roots.
+#[derive(Debug)]
+pub struct Places {
+    staging: Arc<Staging>,
+    owners: Owners,
+    /// Directories that were opened lately, by path.
+    opened: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
+}
+
+const CACHED: usize = 256;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Places {
+    pub fn new(staging: Arc<Staging>, owners: Owners) -> Places {
+        Places { staging, owners, opened: Mutex::new(HashMap::new()) }
+    }
+
+    /// Refuses what the install would refuse later.
+    pub fn examine(&self, path: &RelPath) -> Result<()> {
+        if self.staging.accepts(path) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))
+            .remedy("both nodes must name the same directories and files: --root, innodb_data_file_path and the like"))
+    }
+
+    /// The directory at `path`, made with its parents when it is missing.
+    fn directory(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {
+        if let Some(open) = self.cache().get(path) {
+            return Ok(Arc::clone(open));
+        }
+        let parent = self.parent(path)?;
+        let name = self.last(path);
+        let failed = |e: Errno| failure("cannot make the directory", path, e);
+        let opened = match rustix::fs::openat(&parent, &*name, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                match rustix::fs::mkdirat(&parent, &*name, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+                rustix::fs::openat(&parent, &*name, DIRECTORY, Mode::empty())
+            }
+            other => other,
+        };
+        let opened = Arc::new(opened.map_err(failed)?);
+        let mut cache = self.cache();
+        if cache.len() >= CACHED {
+            cache.clear();
+        }
+        cache.insert(path.clone(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// What `path` is called here, in its parent.
+    fn last<'a>(&self, path: &'a RelPath) -> Cow<'a, OsStr> {
+        match path.parent() {
+            Some(_) => Cow::Borrowed(path.beneath().file_name().unwrap_or_default()),
+            None => self.staging.local_name(path),
+        }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<RelPath, Arc<OwnedFd>>> {
+        self.opened.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    fn parent(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {
+        match path.parent() {
+            Some(parent) => self.directory(&parent),
+            None => {
+                let root = self.staging.directory(path.root_str());
+                let root =
+                    root.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))?;
+                let root = root.try_clone_to_owned().map_err(|e| failure("cannot open the place of", path, e))?;
+                Ok(Arc::new(root))
+            }
+        }
+    }
+
+    /// A new file of `size` bytes, all of it a hole.
+    pub fn create(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let parent = self.parent(path)?;
+        let file = rustix::fs::openat(&parent, &*self.last(path), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| failure("cannot make", path, e))?;
+        if size > 0 {
+            rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
+        }
+        Ok(file.into())
+    }
+
+    /// Gives an open file its mode, owner, attributes and, last, its modification time.
+    pub fn settle(&self, path: &RelPath, file: impl AsFd, meta: &Metadata) -> Result<()> {
+        let file = file.as_fd();
+        let failed = |e| failure("cannot set the metadata of", path, e);
+        if let Some((user, group)) = self.owners.here(meta) {
+            rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed)?;
+        }
+        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(failed)?;
+        for (name, value) in &meta.xattrs {
+            rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()).map_err(failed)?;
+        }
+        rustix::fs::futimens(file, &times(meta)).map_err(failed)
+    }
+
+    /// Makes a directory, or takes the one that its files have made already.
+    pub fn make_directory(&self, path: &RelPath) -> Result<()> {
+        self.directory(path).map(|_| ())
+    }
+
+    /// Gives a directory its metadata; after everything in it is in place.
+    pub fn settle_directory(&self, path: &RelPath, meta: &Metadata) -> Result<()> {
+        self.settle(path, self.directory(path)?, meta)
+    }
+
+    pub fn make_symlink(&self, path: &RelPath, target: &[u8], meta: &Metadata) -> Result<()> {
+        let failed = |e| failure("cannot make the link", path, e);
+        let (parent, name) = (self.parent(path)?, self.last(path));
+        rustix::fs::symlinkat(target, &parent, &*name).map_err(failed)?;
+        if let Some((user, group)) = self.owners.here(meta) {
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            rustix::fs::chownat(&parent, &*name, user, group, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        }
+        rustix::fs::utimensat(&parent, &*name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    }
+
+    /// Another name for a file that has arrived.
+    pub fn make_hard_link(&self, path: &RelPath, to: &RelPath) -> Result<()> {
+        let failed = |e| failure("cannot make the link", path, e);
+        let target = self.parent(to)?;
+        let stat = rustix::fs::statat(&target, &*self.last(to), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(Kind::Protocol, format!("{path}: {to} is not a file to link to")));
+        }
+        rustix::fs::linkat(&target, &*self.last(to), self.parent(path)?, &*self.last(path), AtFlags::empty())
+            .map_err(failed)
+    }
+}
+
+fn times(meta: &Metadata) -> Timestamps {
+    let time = Timespec { tv_sec: meta.mtime.secs, tv_nsec: meta.mtime.nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+pub(super) fn failure(doing: &str, path: &RelPath, error: impl Into<std::io::Error>) -> Error {
+    use std::os::unix::ffi::OsStrExt;
+    Error::io(doing, std::path::Path::new(OsStr::from_bytes(path.as_bytes())), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Mtime;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn places(dir: &std::path::Path) -> Places {
+        crate::joiner::places_for_test(dir)
+    }
+
+    fn staged(dir: &std::path::Path) -> std::path::PathBuf {
+        dir.join(".highline/incoming/datadir")
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn files_get_their_parents_and_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let meta = Metadata {
+            mode: 0o640,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime { secs: 1_700_000_000, nanos: 123_456_789 },
+            xattrs: vec![],
+        };
+        let file = places.create(&path("datadir/a/b/c"), 10).unwrap();
+        places.settle(&path("datadir/a/b/c"), &file, &meta).unwrap();
+        let stat = std::fs::metadata(staged(dir.path()).join("a/b/c")).unwrap();
+        assert_eq!((stat.len(), stat.mode() & 0o7777), (10, 0o640));
+        assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_700_000_000, 123_456_789));
+        let parent = std::fs::metadata(staged(dir.path()).join("a")).unwrap();
+        assert_eq!(parent.permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn nothing_is_made_through_a_symlink() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let sentinel = outside.path().join("sentinel");
+        std::fs::write(&sentinel, "safe").unwrap();
+        let places = places(dir.path());
+        symlink(outside.path(), staged(dir.path()).join("door")).unwrap();
+        symlink(&sentinel, staged(dir.path()).join("file")).unwrap();
+        for bad in ["datadir/door/x", "datadir/file", "datadir/door/deeper/x"] {
+            assert!(places.create(&path(bad), 0).is_err(), "{bad}");
+        }
+        assert!(places.make_directory(&path("datadir/door")).is_err());
+        assert!(places.make_hard_link(&path("datadir/x"), &path("datadir/file")).is_err());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_to_string(&sentinel).unwrap(), "safe");
+        places.create(&path("datadir/room/x"), 0).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_was_not_offered_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = places(dir.path()).create(&path("elsewhere/x"), 0).unwrap_err();
+        assert_eq!(error.sentence(), "elsewhere/x: its root is unknown here");
+    }
+}

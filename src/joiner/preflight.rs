@@ -1,0 +1,197 @@
+//! The examination before anything is touched: are all roots known here, do the servers fit, is there
+//! room.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::places::Owners;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::progress::bytes;
+use crate::tree::{Root, RootName, Roots, Scope};
+use crate::wire::Offer;
+
+/// What becomes of the old tree while the new one arrives: `--install`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InstallMode {
+    /// Staged, and refused where there is no room for both.
+    #[default]
+    Auto,
+    /// The old tree stays until the new one is verified.
+    Staged,
+    /// The old tree goes first.
+    InPlace,
+}
+
+/// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
+/// returns those that this node has no use for.
+pub(super) fn examine(
+    roots: &mut Roots,
+    offer: &Offer,
+    mode: InstallMode,
+    server: Option<&str>,
+) -> Result<Vec<RootName>> {
+    if let (Some(theirs), Some(ours)) = (offer.server_version.as_deref(), server) {
+        fits(theirs, ours)?;
+    }
+    let datadir = stat(roots.datadir())?;
+    let mut without = Vec::new();
+    for offered in &offer.roots {
+        if let Some(root) = roots.get(offered.name.as_str()) {
+            // A node that writes no binary log.
+            if root.scope == Scope::Names(Vec::new()) {
+                without.push(offered.name.clone());
+            }
+            continue;
+        }
+        let path = PathBuf::from(OsStr::from_bytes(&offered.path));
+        let shown = Printable(&offered.path).to_string();
+        let refuse = |why: &str| {
+            Error::new(
+                Kind::Usage,
+                format!("the donor has tablespaces outside its data directory, in {shown}, and {why}"),
+            )
+            .remedy(format!("make that directory here for the server's user, or say --root {}=PATH", offered.name))
+        };
+        if !path.is_absolute() || !offered.name.as_str().starts_with("external-") {
+            return Err(refuse("its root is unknown here"));
+        }
+        let here = std::fs::symlink_metadata(&path).map_err(|_| refuse("there is no such directory here"))?;
+        if !here.is_dir() || here.uid() != datadir.uid() {
+            return Err(refuse("here it is no directory of the server's user"));
+        }
+        roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed, stem: None });
+    }
+    room(roots, offer, mode)?;
+    Ok(without)
+}
+
+fn stat(path: &Path) -> Result<std::fs::Metadata> {
+    std::fs::metadata(path).map_err(|e| Error::io("cannot read", path, e))
+}
+
+/// A server can start on the files of its own series or an older one, not on those of a newer one.
+fn fits(theirs: &str, ours: &str) -> Result<()> {
+    let series = |version: &str| {
+        let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+        numbers.next().zip(numbers.next())
+    };
+    match (series(theirs), series(ours)) {
+        (Some(donor), Some(joiner)) if donor > joiner => Err(Error::new(
+            Kind::Incompatible,
+            format!(
+                "the donor's server is {}, this node's is {}, which cannot read its files",
+                Printable(theirs.as_bytes()),
+                ours
+            ),
+        )
+        .remedy("upgrade this node's server first")),
+        _ => Ok(()),
+    }
+}
+
+/// Each filesystem must hold what arrives on it, beside the old tree or in its place.
+fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
+    let mut needs: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
+    for offered in &offer.roots {
+        let Some(root) = roots.get(offered.name.as_str()) else { continue };
+        let need = needs.entry(stat(&root.path)?.dev()).or_insert((0, &root.path));
+        // A block for each name, and what the filesystem itself needs to keep account.
+        let entries = offered.entries.saturating_mul(4096);
+        need.0 =
+            need.0.saturating_add(offered.allocated).saturating_add(offered.allocated / 100).saturating_add(entries);
+    }
+    for (needed, path) in needs.into_values() {
+        let stat = rustix::fs::statvfs(path).map_err(|e| Error::io("cannot ask for the space of", path, e))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if needed > free && mode != InstallMode::InPlace {
+            return Err(Error::new(
+                Kind::NoSpace,
+                format!("{} has {} free, and the donor sends {}", Printable::path(path), bytes(free), bytes(needed)),
+            )
+            .remedy("free space there, or say --install inplace: it removes the old data before the new arrives"));
+        }
+    }
+    Ok(())
+}
+
+/// Only root may give files away.
+pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Owners::Ours);
+    }
+    let here = stat(datadir)?;
+    Ok(Owners::Map { there: offer.owner, here: (here.uid(), here.gid()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{OfferedRoot, Speeds};
+
+    fn offer(name: &str, path: &Path, allocated: u64) -> Offer {
+        Offer {
+            bypass: false,
+            position: None,
+            domain: None,
+            server_version: None,
+            owner: (0, 0),
+            roots: vec![OfferedRoot {
+                name: name.parse().unwrap(),
+                path: path.as_os_str().as_bytes().to_vec(),
+                bytes: allocated,
+                allocated,
+                entries: 1,
+            }],
+            speeds: Speeds { sha256: 1, blake3: 1 },
+            lanes: 1,
+        }
+    }
+
+    #[test]
+    fn a_newer_donor_is_refused() {
+        for (theirs, ours, ok) in [
+            ("10.11.19-MariaDB", "10.11.2-MariaDB", true),
+            ("10.6.1-MariaDB", "11.4.0-MariaDB", true),
+            ("11.4.0-MariaDB", "10.11.2-MariaDB", false),
+            ("strange", "10.11.2-MariaDB", true),
+        ] {
+            assert_eq!(fits(theirs, ours).is_ok(), ok, "{theirs} {ours}");
+        }
+        let error = fits("11.4.0-MariaDB", "10.11.2-MariaDB").unwrap_err();
+        assert_eq!(
+            error.report(),
+            "the donor's server is 11.4.0-MariaDB, this node's is 10.11.2-MariaDB, which cannot read its files\n  \
+             remedy: upgrade this node's server first"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_unless_the_old_tree_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let huge = offer(RootName::DATADIR, dir.path(), 1 << 60);
+        let error = examine(&mut roots, &huge, InstallMode::Auto, None).unwrap_err();
+        assert_eq!(error.kind(), Kind::NoSpace);
+        assert!(error.sentence().ends_with("and the donor sends 1.2 EB"), "{}", error.sentence());
+        assert!(examine(&mut roots, &huge, InstallMode::InPlace, None).is_ok());
+        assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto, None).is_ok());
+    }
+
+    #[test]
+    fn a_directory_outside_must_be_here_and_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, far) = (dir.path().join("data"), dir.path().join("far"));
+        std::fs::create_dir(&data).unwrap();
+        let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
+        let error = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        assert!(error.sentence().ends_with("and there is no such directory here"), "{}", error.sentence());
+        let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto, None).unwrap_err();
+        assert!(strange.sentence().ends_with("and its root is unknown here"), "{}", strange.sentence());
+        std::fs::create_dir(&far).unwrap();
+        examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap();
+        assert_eq!(roots.get("external-1").unwrap().path, far);
+    }
+}

@@ -1,0 +1,168 @@
+//! Compression of one batch.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::str::FromStr;
+use std::task::{Context, Poll, Waker};
+
+use async_compression::Level;
+use async_compression::tokio::bufread::{Lz4Decoder, Lz4Encoder, ZstdDecoder, ZstdEncoder};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How the bytes of a frame are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    None,
+    Lz4,
+    /// The level is 1 to 19; the receiver need not know it.
+    Zstd(u8),
+}
+
+/// Why a frame's payload cannot be unpacked, or a text names no codec.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    #[error("codec {0} is unknown")]
+    Unknown(u8),
+    #[error("`{0}` is no codec: none, lz4, zstd or zstd:LEVEL with a level from 1 to 19")]
+    Name(String),
+    #[error("the payload does not decompress: {0}")]
+    Corrupt(std::io::Error),
+    #[error("the payload unpacks to another length than announced")]
+    Length,
+}
+
+impl Codec {
+    pub fn id(self) -> u8 {
+        match self {
+            Codec::None => 0,
+            Codec::Lz4 => 1,
+            Codec::Zstd(_) => 2,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::None => "none",
+            Codec::Lz4 => "lz4",
+            Codec::Zstd(_) => "zstd",
+        }
+    }
+
+    /// Replaces the content of `out` by the compressed `raw`.
+    pub fn compress(self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.clear();
+        match self {
+            Codec::None => {
+                out.extend_from_slice(raw);
+                Ok(())
+            }
+            Codec::Lz4 => drain(Lz4Encoder::new(raw), out, u64::MAX),
+            Codec::Zstd(level) => drain(ZstdEncoder::with_quality(raw, Level::Precise(level.into())), out, u64::MAX),
+        }
+    }
+
+    /// Replaces the content of `out` by what `payload` unpacks to, which must be `raw_len` bytes. Never
+    /// writes more than that, whatever the payload says.
+    pub fn decompress(id: u8, payload: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.clear();
+        let limit = (raw_len as u64).saturating_add(1);
+        match id {
+            0 => out.extend_from_slice(payload),
+            1 => drain(Lz4Decoder::new(payload), out, limit)?,
+            2 => drain(ZstdDecoder::new(payload), out, limit)?,
+            other => return Err(CodecError::Unknown(other)),
+        }
+        if out.len() == raw_len { Ok(()) } else { Err(CodecError::Length) }
+    }
+}
+
+fn drain(source: impl AsyncRead, out: &mut Vec<u8>, limit: u64) -> Result<(), CodecError> {
+    let source = pin!(source);
+    at_once(source.take(limit).read_to_end(out)).map_err(CodecError::Corrupt)?;
+    Ok(())
+}
+
+/// Runs a future whose source is in memory, so that it never has to wait.
+fn at_once<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+}
+
+impl FromStr for Codec {
+    type Err = CodecError;
+
+    fn from_str(text: &str) -> Result<Codec, CodecError> {
+        let bad = || CodecError::Name(text.to_owned());
+        match text.split_once(':') {
+            None if text == "none" => Ok(Codec::None),
+            None if text == "lz4" => Ok(Codec::Lz4),
+            None if text == "zstd" => Ok(Codec::Zstd(1)),
+            Some(("zstd", level)) => {
+                level.parse().ok().filter(|level| (1..=19).contains(level)).map(Codec::Zstd).ok_or_else(bad)
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Codec::Zstd(level) => write!(f, "zstd:{level}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn batches_round_trip(raw in proptest::collection::vec(any::<u8>(), 0..3000), copies in 1usize..30) {
+            let raw = raw.repeat(copies);
+            let (mut packed, mut back) = (Vec::new(), Vec::new());
+            for codec in [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(7)] {
+                codec.compress(&raw, &mut packed).unwrap();
+                Codec::decompress(codec.id(), &packed, raw.len(), &mut back).unwrap();
+                prop_assert_eq!(&back, &raw);
+            }
+        }
+
+        #[test]
+        fn no_payload_panics(id in 0u8..4, payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut out = Vec::new();
+            let _ = Codec::decompress(id, &payload, 100, &mut out);
+            prop_assert!(out.len() <= 300);
+        }
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_announced_length() {
+        let (mut packed, mut out) = (Vec::new(), Vec::new());
+        for codec in [Codec::Lz4, Codec::Zstd(3)] {
+            codec.compress(&vec![0; 8 << 20], &mut packed).unwrap();
+            let error = Codec::decompress(codec.id(), &packed, 1000, &mut out).unwrap_err();
+            assert!(matches!(error, CodecError::Length));
+            assert!(out.capacity() < 64 * 1024);
+        }
+    }
+
+    #[test]
+    fn names() {
+        for (text, codec) in [("none", Codec::None), ("lz4", Codec::Lz4), ("zstd:19", Codec::Zstd(19))] {
+            assert_eq!(text.parse::<Codec>().unwrap(), codec);
+            assert_eq!(codec.to_string(), text);
+        }
+        for bad in ["", "gzip", "zstd:", "zstd:0", "zstd:20", "lz4:1", "zstd:x"] {
+            assert!(bad.parse::<Codec>().is_err(), "{bad}");
+        }
+    }
+}

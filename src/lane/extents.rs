@@ -1,0 +1,123 @@
+//! Where a chunk has data; what lies between are holes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::manifest::{Checksum, Digest};
+
+/// A run of data inside a chunk: `start` counts from the chunk's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub start: u32,
+    pub len: u32,
+}
+
+/// The runs of data of one chunk, in order, apart from each other; at most 1,024.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extents(Vec<Extent>);
+
+/// Extents are out of order, too many, or outside their chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the extents of a chunk are malformed")]
+pub struct ExtentsError;
+
+impl Extents {
+    pub const MAX: usize = 1024;
+
+    /// One run that covers the whole chunk.
+    pub fn whole(len: u32) -> Extents {
+        Extents(if len == 0 { vec![] } else { vec![Extent { start: 0, len }] })
+    }
+
+    /// Fails unless the runs are in order, apart from each other and end at `chunk` at the latest.
+    pub fn new(runs: Vec<Extent>, chunk: u32) -> Result<Extents, ExtentsError> {
+        let mut from = 0u32;
+        for (index, run) in runs.iter().enumerate() {
+            let end = run.start.checked_add(run.len).ok_or(ExtentsError)?;
+            let apart = index == 0 || run.start > from;
+            if run.len == 0 || !apart || end > chunk {
+                return Err(ExtentsError);
+            }
+            from = end;
+        }
+        if runs.len() > Self::MAX { Err(ExtentsError) } else { Ok(Extents(runs)) }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Extent> {
+        self.0.iter().copied()
+    }
+
+    /// Bytes of data in all runs.
+    pub fn data_len(&self) -> usize {
+        self.0.iter().fold(0usize, |sum, run| sum.saturating_add(run.len as usize))
+    }
+
+    pub fn is_whole(&self, chunk: u32) -> bool {
+        *self == Extents::whole(chunk)
+    }
+
+    /// The digest of a chunk of `chunk` bytes whose runs hold `data`; holes count as zeros.
+    pub fn digest(&self, checksum: Checksum, data: &[u8], chunk: u32) -> Digest {
+        if self.is_whole(chunk) {
+            return checksum.digest(data);
+        }
+        let mut hasher = checksum.hasher();
+        let (mut at, mut rest) = (0u32, data);
+        for run in &self.0 {
+            hasher.update_zeros(run.start.saturating_sub(at).into());
+            let (now, later) = rest.split_at(rest.len().min(run.len as usize));
+            hasher.update(now);
+            (at, rest) = (run.start.saturating_add(run.len), later);
+        }
+        hasher.update_zeros(chunk.saturating_sub(at).into());
+        hasher.finish()
+    }
+
+    /// Reads `START+LEN,START+LEN`; empty text is a chunk without data.
+    pub fn parse(text: &str, chunk: u32) -> Result<Extents, ExtentsError> {
+        let number = |text: &str| u32::from_str(text).map_err(|_| ExtentsError);
+        let run = |text: &str| {
+            let (start, len) = text.split_once('+').ok_or(ExtentsError)?;
+            Ok(Extent { start: number(start)?, len: number(len)? })
+        };
+        let runs = text.split(',').filter(|_| !text.is_empty()).take(Self::MAX.saturating_add(1)).map(run);
+        Extents::new(runs.collect::<Result<_, _>>()?, chunk)
+    }
+}
+
+impl fmt::Display for Extents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, run) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}+{}", run.start, run.len)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for text in ["", "0+1", "0+4096,8192+4096", "10+90"] {
+            assert_eq!(Extents::parse(text, 1 << 20).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_chunk_is_refused() {
+        let many = (0..1025).map(|i| format!("{}+1", i * 2)).collect::<Vec<_>>().join(",");
+        for bad in ["0", "0+0", "5+5,0+1", "0+5,4+2", "0+5,5+1", "90+11", "4294967295+1", "-1+1", ",", "0+1,", &many] {
+            assert_eq!(Extents::parse(bad, 100), Err(ExtentsError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn holes_digest_as_zeros() {
+        let extents = Extents::parse("2+2,7+1", 10).unwrap();
+        let digest = extents.digest(Checksum::Blake3, b"abc", 10);
+        assert_eq!(digest, Checksum::Blake3.digest(b"\0\0ab\0\0\0c\0\0"));
+    }
+}

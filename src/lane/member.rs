@@ -1,0 +1,492 @@
+//! Chunks and entries as members of a pax archive (POSIX.1-2017, `pax` interchange format).
+//!
+//! Name, mode, owner, modification time, link target and extended attributes use the standard
+//! fields and records. Records of our own: `HIGHLINE.size` (the whole file's bytes),
+//! `HIGHLINE.offset` (the chunk's first byte), `HIGHLINE.digest` (of the chunk), `HIGHLINE.data`
+//! (where the chunk has data, when it has holes).
+
+use std::io;
+
+use tar::{Archive, Builder, EntryType, Header};
+
+use super::extents::{Extents, ExtentsError};
+use crate::manifest::{CHUNK, Checksum, Digest};
+use crate::tree::{Content, Entry, Metadata, Mtime, PathError, RelPath};
+
+const SIZE: &str = "HIGHLINE.size";
+const OFFSET: &str = "HIGHLINE.offset";
+const DIGEST: &str = "HIGHLINE.digest";
+const DATA: &str = "HIGHLINE.data";
+const XATTR: &str = "SCHILY.xattr.";
+const BLOCK: usize = 512;
+
+/// Why archive bytes are not what a lane may carry.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    #[error("the archive is malformed: {0}")]
+    Archive(#[from] io::Error),
+    #[error("a member's pax records are missing or malformed")]
+    Records,
+    #[error("a member's name is refused: {0}")]
+    Path(#[from] PathError),
+    #[error("{path}: {source}")]
+    Extents { path: RelPath, source: ExtentsError },
+    #[error("{path}: the record {record} is missing or malformed")]
+    Record { path: RelPath, record: &'static str },
+    #[error("{path}: a member of this type may not travel")]
+    Type { path: RelPath },
+    #[error("{path}: the chunk lies outside its file")]
+    Outside { path: RelPath },
+    #[error("a frame announced {announced} members and holds {found}")]
+    Count { announced: u32, found: usize },
+    #[error("{path}: {bytes} bytes of headers are too many")]
+    Headers { path: RelPath, bytes: usize },
+}
+
+/// A chunk as it arrives: checked against its own bounds, not yet against its digest.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    pub entry: Entry,
+    pub offset: u64,
+    pub digest: Digest,
+    pub extents: Extents,
+    pub data: &'a [u8],
+}
+
+impl Chunk<'_> {
+    /// The chunk's length in the file, holes included.
+    pub fn len(&self) -> u32 {
+        let Content::File { size } = self.entry.content else { return 0 };
+        chunk_len(size, self.offset)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The digest of the bytes that have arrived.
+    pub fn actual_digest(&self, checksum: Checksum) -> Digest {
+        self.extents.digest(checksum, self.data, self.len())
+    }
+}
+
+fn chunk_len(size: u64, offset: u64) -> u32 {
+    u32::try_from(size.saturating_sub(offset).min(CHUNK)).unwrap_or(u32::MAX)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Member<'a> {
+    Chunk(Chunk<'a>),
+    /// A directory, symlink or hard link.
+    Entry(Entry),
+}
+
+/// Members in the making: a run of whole archive members in one buffer.
+#[derive(Debug, Default)]
+pub struct Batch {
+    buffer: Vec<u8>,
+    members: u32,
+}
+
+impl Batch {
+    /// Uses `buffer`'s memory; its content is dropped.
+    pub fn new(mut buffer: Vec<u8>) -> Batch {
+        buffer.clear();
+        Batch { buffer, members: 0 }
+    }
+
+    pub fn members(&self) -> u32 {
+        self.members
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Adds a directory, symlink or hard link.
+    pub fn push_entry(&mut self, entry: &Entry) -> Result<(), MemberError> {
+        let header = headers(entry, 0, &[])?;
+        self.buffer.extend_from_slice(&header);
+        self.members = self.members.saturating_add(1);
+        Ok(())
+    }
+
+    /// Adds the chunk at `offset` of a file. `fill` reads the bytes of all runs of `extents` into the
+    /// slice it is given; on its error nothing is added.
+    pub fn push_chunk<E: From<MemberError>>(
+        &mut self,
+        entry: &Entry,
+        offset: u64,
+        extents: &Extents,
+        checksum: Checksum,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Digest, E> {
+        let Content::File { size } = entry.content else {
+            return Err(MemberError::Type { path: entry.path.clone() }.into());
+        };
+        let len = chunk_len(size, offset);
+        let data_len = extents.data_len();
+        let whole = extents.is_whole(len);
+        let header = |digest: Digest| {
+            let text = |n: u64| n.to_string().into_bytes();
+            let mut records =
+                vec![(SIZE, text(size)), (OFFSET, text(offset)), (DIGEST, digest.to_string().into_bytes())];
+            if !whole {
+                records.push((DATA, extents.to_string().into_bytes()));
+            }
+            headers(entry, data_len as u64, &records)
+        };
+        let start = self.buffer.len();
+        let blank = header(Digest::from_bytes([0; 32]))?;
+        self.buffer.extend_from_slice(&blank);
+        let from = self.buffer.len();
+        let to = from.saturating_add(data_len);
+        self.buffer.resize(from.saturating_add(data_len.next_multiple_of(BLOCK)), 0);
+        let data = self.buffer.get_mut(from..to).unwrap_or_default();
+        if let Err(error) = fill(data) {
+            self.buffer.truncate(start);
+            return Err(error);
+        }
+        let digest = extents.digest(checksum, data, len);
+        // A digest's text has one length, so the real header is as long as the blank one was.
+        if let Some(place) = self.buffer.get_mut(start..from) {
+            place.copy_from_slice(&header(digest)?);
+        }
+        self.members = self.members.saturating_add(1);
+        Ok(digest)
+    }
+}
+
+/// The pax and the ustar header of one member.
+fn headers(entry: &Entry, size: u64, own: &[(&'static str, Vec<u8>)]) -> Result<Vec<u8>, MemberError> {
+    const MAX: usize = 512 * 1024;
+    let Entry { path, meta, content } = entry;
+    let mut header = Header::new_ustar();
+    let (entry_type, link): (_, Option<&[u8]>) = match content {
+        Content::Directory => (EntryType::Directory, None),
+        Content::File { .. } => (EntryType::Regular, None),
+        Content::Symlink { target } => (EntryType::Symlink, Some(target)),
+        Content::HardLink { to } => (EntryType::Link, Some(to.as_bytes())),
+    };
+    header.set_entry_type(entry_type);
+    header.set_mode(meta.mode);
+    header.set_uid(meta.uid.into());
+    header.set_gid(meta.gid.into());
+    header.set_mtime(u64::try_from(meta.mtime.secs).unwrap_or(0));
+    header.set_size(size);
+    for (field, byte) in header.as_old_mut().name.iter_mut().zip(path.as_bytes()) {
+        *field = *byte;
+    }
+    header.set_cksum();
+
+    let mtime = time_text(meta.mtime);
+    let mut records: Vec<(&str, &[u8])> = vec![("path", path.as_bytes()), ("mtime", mtime.as_bytes())];
+    records.extend(link.map(|link| ("linkpath", link)));
+    records.extend(own.iter().map(|(key, value)| (*key, value.as_slice())));
+    let names: Vec<String> = meta.xattrs.iter().map(|(name, _)| format!("{XATTR}{name}")).collect();
+    records.extend(names.iter().zip(&meta.xattrs).map(|(name, (_, value))| (name.as_str(), value.as_slice())));
+
+    let mut builder = Builder::new(Vec::with_capacity(BLOCK.saturating_mul(4)));
+    builder.append_pax_extensions(records)?;
+    builder.append(&header, io::empty())?;
+    let mut bytes = builder.into_inner()?;
+    // The builder ends an archive by two empty blocks; here more members follow.
+    bytes.truncate(bytes.len().saturating_sub(BLOCK.saturating_mul(2)));
+    if bytes.len() > MAX {
+        return Err(MemberError::Headers { path: path.clone(), bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Reads a frame's members, which must be `announced` in number and fill `raw` to its end.
+pub fn unpack(raw: &[u8], announced: u32) -> Result<Vec<Member<'_>>, MemberError> {
+    let mut members = Vec::with_capacity(announced.min(4096) as usize);
+    let mut archive = Archive::new(raw);
+    let mut records: Option<&[u8]> = None;
+    // Raw: the crate's own reading of pax records ends a value at a line feed, and names may hold one.
+    for archived in archive.entries()?.raw(true) {
+        let archived = archived?;
+        let from = usize::try_from(archived.raw_file_position()).unwrap_or(usize::MAX);
+        let data = usize::try_from(archived.size()).ok().and_then(|len| raw.get(from..from.checked_add(len)?));
+        let data = data.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        match (archived.header().entry_type(), records.take()) {
+            (EntryType::XHeader, None) => records = Some(data),
+            (_, Some(records)) => members.push(member(archived.header(), &Records::parse(records)?, data)?),
+            (_, None) => return Err(MemberError::Records),
+        }
+    }
+    if members.len() != announced as usize || records.is_some() {
+        return Err(MemberError::Count { announced, found: members.len() });
+    }
+    Ok(members)
+}
+
+/// The records of one pax header: `LENGTH KEY=VALUE\n`, where the length counts the whole record.
+struct Records<'a>(Vec<Record<'a>>);
+
+/// A key and its value.
+type Record<'a> = (&'a str, &'a [u8]);
+
+impl<'a> Records<'a> {
+    fn parse(mut bytes: &'a [u8]) -> Result<Records<'a>, MemberError> {
+        let mut records = Vec::new();
+        while !bytes.is_empty() {
+            let (record, rest) = Self::first(bytes).ok_or(MemberError::Records)?;
+            records.push(record);
+            bytes = rest;
+        }
+        Ok(Records(records))
+    }
+
+    fn first(bytes: &'a [u8]) -> Option<(Record<'a>, &'a [u8])> {
+        let space = bytes.iter().take(8).position(|&b| b == b' ')?;
+        let length: usize = std::str::from_utf8(bytes.get(..space)?).ok()?.parse().ok()?;
+        let (record, rest) = bytes.split_at_checked(length)?;
+        let record = record.get(space..)?.strip_prefix(b" ")?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|&b| b == b'=')?;
+        let (key, value) = record.split_at_checked(equals)?;
+        Some(((std::str::from_utf8(key).ok()?, value.strip_prefix(b"=")?), rest))
+    }
+
+    fn get(&self, key: &str) -> Option<&'a [u8]> {
+        self.0.iter().find(|(k, _)| *k == key).map(|(_, value)| *value)
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.get(key).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.text(key).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok())
+    }
+}
+
+fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<Member<'a>, MemberError> {
+    let path = RelPath::parse(records.get("path").unwrap_or_default())?;
+    let missing = |record| MemberError::Record { path: path.clone(), record };
+    let id = |number: io::Result<u64>| number.ok().and_then(|id| u32::try_from(id).ok());
+    let xattrs = records.0.iter().filter_map(|(key, value)| {
+        let name = key.strip_prefix(XATTR).filter(|name| name.starts_with("user."))?;
+        Some((name.to_owned(), value.to_vec()))
+    });
+    let meta = Metadata {
+        mode: header.mode()? & 0o7777,
+        uid: id(header.uid()).ok_or_else(|| missing("uid"))?,
+        gid: id(header.gid()).ok_or_else(|| missing("gid"))?,
+        mtime: records.text("mtime").and_then(parse_time).ok_or_else(|| missing("mtime"))?,
+        xattrs: xattrs.collect(),
+    };
+    let link = || records.get("linkpath").ok_or_else(|| missing("linkpath"));
+    let content = match header.entry_type() {
+        EntryType::Regular => return chunk(path, meta, records, data),
+        EntryType::Directory => Content::Directory,
+        EntryType::Symlink => Content::Symlink { target: link()?.to_vec() },
+        EntryType::Link => Content::HardLink { to: RelPath::parse(link()?)? },
+        _ => return Err(MemberError::Type { path }),
+    };
+    if !data.is_empty() {
+        return Err(MemberError::Type { path });
+    }
+    Ok(Member::Entry(Entry { path, meta, content }))
+}
+
+fn chunk<'a>(path: RelPath, meta: Metadata, records: &Records<'a>, data: &'a [u8]) -> Result<Member<'a>, MemberError> {
+    let missing = |record| MemberError::Record { path: path.clone(), record };
+    let size = records.number(SIZE).ok_or_else(|| missing(SIZE))?;
+    let offset = records.number(OFFSET).ok_or_else(|| missing(OFFSET))?;
+    let digest = records.text(DIGEST).and_then(|text| text.parse().ok()).ok_or_else(|| missing(DIGEST))?;
+    let inside = offset.is_multiple_of(CHUNK) && (offset < size || offset == 0);
+    if !inside || i64::try_from(size).is_err() {
+        return Err(MemberError::Outside { path });
+    }
+    let len = chunk_len(size, offset);
+    let extents = match records.text(DATA) {
+        None => Extents::whole(len),
+        Some(text) => {
+            Extents::parse(text, len).map_err(|source| MemberError::Extents { path: path.clone(), source })?
+        }
+    };
+    if data.len() != extents.data_len() {
+        return Err(MemberError::Outside { path });
+    }
+    let entry = Entry { path, meta, content: Content::File { size } };
+    Ok(Member::Chunk(Chunk { entry, offset, digest, extents, data }))
+}
+
+/// Seconds as a decimal number, as the pax record `mtime` wants it.
+fn time_text(time: Mtime) -> String {
+    let nanos_down = 1_000_000_000u32.saturating_sub(time.nanos);
+    match time.secs {
+        secs if secs < 0 && time.nanos > 0 => format!("-{}.{nanos_down:09}", secs.saturating_add(1).unsigned_abs()),
+        secs => format!("{secs}.{:09}", time.nanos),
+    }
+}
+
+fn parse_time(text: &str) -> Option<Mtime> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole: i64 = if negative { format!("-{whole}").parse().ok()? } else { whole.parse().ok()? };
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    match (negative, nanos) {
+        (true, 1..) => Some(Mtime { secs: whole.checked_sub(1)?, nanos: 1_000_000_000u32.checked_sub(nanos)? }),
+        _ => Some(Mtime { secs: whole, nanos }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::Extent;
+    use proptest::prelude::*;
+
+    fn file(path: &[u8], size: u64) -> Entry {
+        Entry {
+            path: RelPath::parse(path).unwrap(),
+            meta: Metadata {
+                mode: 0o640,
+                uid: 4_000_000_000,
+                gid: 7,
+                mtime: Mtime { secs: 1_764_000_000, nanos: 123_456_789 },
+                xattrs: vec![("user.a".into(), b"\0=\n\xff".to_vec())],
+            },
+            content: Content::File { size },
+        }
+    }
+
+    fn push(batch: &mut Batch, entry: &Entry, offset: u64, extents: &Extents, byte: u8) -> Digest {
+        let filled = batch.push_chunk::<MemberError>(entry, offset, extents, Checksum::Blake3, |data| {
+            data.fill(byte);
+            Ok(())
+        });
+        filled.unwrap()
+    }
+
+    #[test]
+    fn members_round_trip() {
+        let long = [b"datadir/".as_slice(), &[b'x'; 200], b"/\xff\n \xc3\xa4".as_slice()].concat();
+        let big = file(&long, 3 * CHUNK + 5);
+        let small = file(b"datadir/s", 3);
+        let empty = file(b"datadir/e", 0);
+        let holed =
+            Extents::new(vec![Extent { start: 4096, len: 4096 }, Extent { start: 16384, len: 1 }], 1 << 20).unwrap();
+        let mut batch = Batch::new(vec![1; 10]);
+        let digests = [
+            push(&mut batch, &big, CHUNK, &Extents::whole(1 << 20), 1),
+            push(&mut batch, &small, 0, &Extents::whole(3), 2),
+            push(&mut batch, &empty, 0, &Extents::whole(0), 3),
+            push(&mut batch, &big, 2 * CHUNK, &holed, 4),
+            push(&mut batch, &big, 3 * CHUNK, &Extents::whole(5), 5),
+        ];
+        let entry = |content| Entry { path: RelPath::parse(b"datadir/d").unwrap(), meta: big.meta.clone(), content };
+        let others = [
+            entry(Content::Directory),
+            entry(Content::Symlink { target: b"../x\xff".to_vec() }),
+            entry(Content::HardLink { to: RelPath::parse(&long).unwrap() }),
+        ];
+        others.iter().for_each(|entry| batch.push_entry(entry).unwrap());
+
+        let members = unpack(batch.bytes(), batch.members()).unwrap();
+        assert_eq!(members.len(), 8);
+        for (member, digest) in members.iter().zip(digests) {
+            let Member::Chunk(chunk) = member else { panic!("{member:?}") };
+            assert_eq!(chunk.digest, digest);
+            assert_eq!(chunk.actual_digest(Checksum::Blake3), digest);
+        }
+        let Member::Chunk(chunk) = &members[3] else { panic!() };
+        assert_eq!((chunk.offset, chunk.len(), chunk.data.len()), (2 * CHUNK, 1 << 20, 4097));
+        assert_eq!((&chunk.entry, &chunk.extents), (&big, &holed));
+        for (member, entry) in members[5..].iter().zip(others) {
+            assert_eq!(*member, Member::Entry(entry));
+        }
+    }
+
+    #[test]
+    fn any_tar_reads_a_lane() {
+        let mut batch = Batch::default();
+        push(&mut batch, &file(b"datadir/a b", 3), 0, &Extents::whole(3), b'x');
+        let mut archive = Archive::new(batch.bytes());
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(entry.path().unwrap().as_os_str(), "datadir/a b");
+        assert_eq!(entry.size(), 3);
+    }
+
+    #[test]
+    fn every_cut_is_refused() {
+        let mut batch = Batch::default();
+        push(&mut batch, &file(b"datadir/a", 700), 0, &Extents::whole(700), 9);
+        let bytes = batch.bytes();
+        for cut in 0..bytes.len() - (1024 - 700) {
+            assert!(unpack(&bytes[..cut], 1).is_err(), "cut at {cut}");
+        }
+        unpack(bytes, 1).unwrap();
+        assert!(matches!(unpack(bytes, 2), Err(MemberError::Count { announced: 2, found: 1 })));
+    }
+
+    /// One member made by hand, as a hostile donor would.
+    fn hostile(path: &str, entry_type: EntryType, records: &[(&str, &str)]) -> Vec<u8> {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(entry_type);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_cksum();
+        let mut builder = Builder::new(Vec::new());
+        let all = [("path", path), ("mtime", "1.0")];
+        builder.append_pax_extensions(all.iter().chain(records).map(|(k, v)| (*k, v.as_bytes()))).unwrap();
+        builder.append(&header, io::empty()).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_hostile_member_is_refused() {
+        let digest = Checksum::Blake3.digest(b"").to_string();
+        let good = [(SIZE, "0"), (OFFSET, "0"), (DIGEST, digest.as_str())];
+        let with =
+            |key: &'static str, value: &'static str| good.map(|(k, v)| if k == key { (k, value) } else { (k, v) });
+        let ok = hostile("datadir/a", EntryType::Regular, &good);
+        assert!(unpack(&ok, 1).is_ok(), "the benign twin works");
+        for (what, bytes) in [
+            ("..", hostile("datadir/../a", EntryType::Regular, &good)),
+            ("absolute", hostile("/etc/passwd", EntryType::Regular, &good)),
+            ("device", hostile("datadir/a", EntryType::Char, &good)),
+            ("fifo", hostile("datadir/a", EntryType::Fifo, &good)),
+            ("link out", hostile("datadir/a", EntryType::Link, &[("linkpath", "../../etc/passwd")])),
+            ("no size", hostile("datadir/a", EntryType::Regular, &good[1..])),
+            ("no digest", hostile("datadir/a", EntryType::Regular, &good[..2])),
+            ("offset past the end", hostile("datadir/a", EntryType::Regular, &with(OFFSET, "1048576"))),
+            ("offset not aligned", hostile("datadir/a", EntryType::Regular, &with(OFFSET, "1"))),
+            ("huge size", hostile("datadir/a", EntryType::Regular, &with(SIZE, "18446744073709551615"))),
+            ("data missing", hostile("datadir/a", EntryType::Regular, &with(SIZE, "10"))),
+            ("negative", hostile("datadir/a", EntryType::Regular, &with(SIZE, "-1"))),
+        ] {
+            assert!(unpack(&bytes, 1).is_err(), "{what}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048), at in 0usize..2000, byte: u8) {
+            let _ = unpack(&bytes, 1);
+            let mut batch = Batch::default();
+            push(&mut batch, &file(b"datadir/a", 300), 0, &Extents::whole(300), 9);
+            let mut good = batch.into_buffer();
+            let at = at.min(good.len() - 1);
+            good[at] = byte;
+            let _ = unpack(&good, 1);
+        }
+
+        #[test]
+        fn times_round_trip(secs in -10_000_000_000i64..10_000_000_000, nanos in 0u32..1_000_000_000) {
+            let time = Mtime { secs, nanos };
+            prop_assert_eq!(parse_time(&time_text(time)), Some(time));
+        }
+    }
+}

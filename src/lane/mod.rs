@@ -1,0 +1,16 @@
+//! What a lane carries: chunks as members of a POSIX pax archive, in batches, compressed or not.
+//!
+//! Packing and unpacking stand side by side. Bytes in, bytes out: no sockets and no files.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+mod codec;
+mod extents;
+mod member;
+
+pub use codec::{Codec, CodecError};
+pub use extents::{Extent, Extents};
+pub use member::{Batch, Chunk, Member, MemberError, unpack};

@@ -1,0 +1,81 @@
+//! The donor's end of a connection: dial, shake hands, prove.
+
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use super::{Deadlines, Stream, read_message, socket, within, write_message};
+use crate::error::{Error, Kind, Result, Side};
+use crate::tls::proof::{Channel, is_proven, prove};
+use crate::tls::{Session, Ticket, Trust, explain_io};
+use crate::wire::{Message, Preamble, Purpose};
+
+/// Makes proven connections to one joiner.
+#[derive(Clone, Debug)]
+pub struct Dialler {
+    pub ticket: Ticket,
+    pub tls: Arc<rustls::ClientConfig>,
+    pub trust: Trust,
+    pub deadlines: Deadlines,
+    /// This program and its version, for the peer's log.
+    pub software: String,
+}
+
+impl Dialler {
+    /// The peer, for messages.
+    pub fn peer(&self) -> String {
+        format!("the joiner at {}", self.ticket.address)
+    }
+
+    /// A connection on which both sides have proven that they know the ticket's secret.
+    pub async fn dial(&self, purpose: Purpose) -> Result<(Stream, Session)> {
+        let address = &self.ticket.address;
+        let tcp = socket::connect(address.host(), address.port(), self.deadlines.connect).await?;
+        socket::tune(&tcp, self.deadlines.silence);
+        let peer = self.peer();
+        within(
+            self.deadlines.handshake,
+            || format!("{peer} did not finish the handshake"),
+            self.greet(tcp, purpose, &peer),
+        )
+        .await
+    }
+
+    async fn greet(&self, tcp: tokio::net::TcpStream, purpose: Purpose, peer: &str) -> Result<(Stream, Session)> {
+        let lost = |e| Error::net(format!("{peer} closed the connection"), e);
+        let name = ServerName::try_from(self.ticket.address.host().to_owned())
+            .map_err(|e| Error::new(Kind::Usage, format!("{} is no host name", self.ticket.address)).because(e))?;
+        let stream =
+            TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.map_err(|e| explain_io(e, peer))?;
+        let session = Session::of(stream.get_ref().1, &self.trust, true, peer)?;
+        let mut stream = Stream::from(stream);
+        let channel = Channel::of(&stream)?;
+
+        let proof = prove(&self.ticket.secret, Side::Donor, &channel);
+        stream.write_all(&Preamble::ours().encode()).await.map_err(lost)?;
+        let hello = Message::Hello { purpose, proof, software: self.software.clone() };
+        write_message(&mut stream, &hello, peer).await?;
+
+        let mut preamble = [0; Preamble::LEN];
+        stream.read_exact(&mut preamble).await.map_err(|e| explain_io(e, peer))?;
+        Preamble::ours().agree(Preamble::decode(&preamble)?)?;
+        match read_message(&mut stream, peer).await? {
+            Message::Welcome { proof } if is_proven(&proof, &self.ticket.secret, Side::Joiner, &channel) => {
+                Ok((stream, session))
+            }
+            Message::Welcome { .. } => {
+                Err(Error::new(Kind::Untrusted, format!("{peer} does not know the ticket's secret")).remedy(
+                    "somebody may stand between the two hosts; take a fresh ticket over a channel that you trust",
+                ))
+            }
+            Message::Failure(failure) => Err(failure.into_error()),
+            other => Err(unexpected(peer, &other)),
+        }
+    }
+}
+
+pub(super) fn unexpected(peer: &str, message: &Message) -> Error {
+    Error::new(Kind::Protocol, format!("{peer} sent `{}` out of turn", message.name()))
+}

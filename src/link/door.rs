@@ -1,0 +1,172 @@
+//! The joiner's end: one port, on which strangers are many and the donor is one.
+//!
+//! A connection has a deadline to prove that it knows the ticket's secret. At most a fixed number of
+//! unproven ones are open; one more pushes out the oldest, so that neither silent nor garbage
+//! connections keep the donor away.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+use super::dial::unexpected;
+use super::{Deadlines, Stream, read_message, socket, within, write_message};
+use crate::error::{Error, Kind, Result, Side};
+use crate::progress::Reporter;
+use crate::tls::proof::{Channel, is_proven, prove};
+use crate::tls::{Secret, Session, Trust, explain_io};
+use crate::wire::{Failure, Message, Preamble, Purpose};
+
+/// How many unproven connections may be open at once.
+const STRANGERS: usize = 64;
+/// After so many refusals in one wait, only every hundredth is logged.
+const LOGGED: u64 = 20;
+
+/// A connection that has proven itself.
+#[derive(Debug)]
+pub struct Guest {
+    pub purpose: Purpose,
+    pub stream: Stream,
+    pub session: Session,
+    pub address: SocketAddr,
+    pub software: String,
+}
+
+/// What the door checks a connection against.
+#[derive(Clone)]
+struct Check {
+    tls: TlsAcceptor,
+    trust: Trust,
+    secret: Secret,
+    deadlines: Deadlines,
+}
+
+/// A bound port. Nothing is accepted before [`Door::open`].
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Door {
+    /// Binds `address`; port 0 takes a free one. Needs a runtime.
+    pub fn bind(address: SocketAddr) -> Result<Door> {
+        let listener = socket::listen(address)?;
+        let address = listener.local_addr().map_err(|e| Error::net(format!("cannot listen on {address}"), e))?;
+        Ok(Door { listener, address })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to let in whoever proves to know `secret`. The door closes when the receiver is dropped.
+    pub fn open(
+        self,
+        tls: Arc<rustls::ServerConfig>,
+        trust: Trust,
+        secret: Secret,
+        deadlines: Deadlines,
+        reporter: Arc<dyn Reporter>,
+    ) -> mpsc::Receiver<Guest> {
+        let (inside, guests) = mpsc::channel(4);
+        let check = Check { tls: TlsAcceptor::from(tls), trust, secret, deadlines };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keep(self.listener, check, inside.clone(), reporter) => {}
+                () = inside.closed() => {}
+            }
+        });
+        guests
+    }
+}
+
+async fn keep(listener: TcpListener, check: Check, inside: mpsc::Sender<Guest>, reporter: Arc<dyn Reporter>) {
+    let refused = Arc::new(AtomicU64::new(0));
+    let mut strangers: VecDeque<tokio::task::JoinHandle<()>> = VecDeque::new();
+    loop {
+        let (tcp, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or the peer was gone already: neither may end the wait.
+                reporter.warn(&format!("a connection could not be accepted: {error}"));
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        strangers.retain(|stranger| !stranger.is_finished());
+        if strangers.len() >= STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.abort();
+        }
+        let (check, inside) = (check.clone(), inside.clone());
+        let (reporter, refused) = (Arc::clone(&reporter), Arc::clone(&refused));
+        strangers.push_back(tokio::spawn(async move {
+            match check.admit(tcp, address).await {
+                Ok(guest) => {
+                    let _ = inside.send(guest).await;
+                }
+                Err(error) => {
+                    let count = refused.fetch_add(1, Ordering::Relaxed);
+                    if count < LOGGED || count.is_multiple_of(100) {
+                        reporter.warn(&format!("refused a connection from {address}: {}", error.sentence()));
+                    }
+                }
+            }
+        }));
+    }
+}
+
+impl Check {
+    async fn admit(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
+        socket::tune(&tcp, self.deadlines.silence);
+        let limit = self.deadlines.handshake;
+        within(limit, || "it did not finish the handshake".into(), self.greet(tcp, address)).await
+    }
+
+    async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
+        let peer = format!("the donor at {address}");
+        let lost = |e| Error::net(format!("{peer} closed the connection"), e);
+        let stream = self.tls.accept(tcp).await.map_err(|e| explain_io(e, &peer))?;
+        let session = Session::of(stream.get_ref().1, &self.trust, false, &peer)?;
+        let mut stream = Stream::from(stream);
+        let channel = Channel::of(&stream)?;
+
+        let mut preamble = [0; Preamble::LEN];
+        stream.read_exact(&mut preamble).await.map_err(lost)?;
+        stream.write_all(&Preamble::ours().encode()).await.map_err(lost)?;
+        let theirs = Preamble::decode(&preamble)?;
+        if let Err(error) = Preamble::ours().agree(theirs) {
+            // The peer reads our preamble and says the same in its own words.
+            stream.flush().await.map_err(lost)?;
+            return Err(error.into());
+        }
+        let (purpose, proof, software) = match read_message(&mut stream, &peer).await? {
+            Message::Hello { purpose, proof, software } => (purpose, proof, software),
+            other => return Err(unexpected(&peer, &other)),
+        };
+        if !is_proven(&proof, &self.secret, Side::Donor, &channel) {
+            let error = Error::new(Kind::Untrusted, format!("{peer} does not know the ticket's secret"))
+                .on(Side::Donor)
+                .remedy("a ticket is good for one transfer: take the one that the waiting joiner printed");
+            write_message(&mut stream, &Message::Failure(Failure::of(&error)), &peer).await?;
+            let _ = stream.shutdown().await;
+            return Err(error);
+        }
+        let welcome = Message::Welcome { proof: prove(&self.secret, Side::Joiner, &channel) };
+        write_message(&mut stream, &welcome, &peer).await?;
+        Ok(Guest {
+            purpose,
+            stream,
+            session,
+            address,
+            software: crate::error::Printable(software.as_bytes()).to_string(),
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! One authenticated connection: sockets, TLS and messages on it, each with its deadline.
+//!
+//! Knows how to reach, greet and hear a peer. Knows nothing of trees and chunks.
+
+mod control;
+mod dial;
+mod door;
+mod socket;
+
+pub use control::Control;
+pub use dial::Dialler;
+pub use door::{Door, Guest};
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::error::{Error, Kind, Result};
+use crate::wire::Message;
+
+/// A TLS connection of either side.
+pub type Stream = tokio_rustls::TlsStream<tokio::net::TcpStream>;
+
+/// How long a side waits for what. The database server has no deadlines, so these are the only ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Until a connection to the joiner stands, repeated tries included.
+    pub connect: Duration,
+    /// From a connection's first byte to its proof.
+    pub handshake: Duration,
+    /// Without any sign of life from the peer. Heartbeats come every fifth of it, five seconds at most.
+    pub silence: Duration,
+    /// Without a chunk written, while chunks are under way.
+    pub idle: Duration,
+    /// From the ticket to the donor's arrival; `None` waits for ever.
+    pub arrival: Option<Duration>,
+}
+
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines {
+            connect: Duration::from_secs(30),
+            handshake: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            arrival: None,
+        }
+    }
+}
+
+impl Deadlines {
+    pub fn heartbeat(&self) -> Duration {
+        (self.silence / 5).clamp(Duration::from_millis(50), Duration::from_secs(5))
+    }
+}
+
+/// Reads one message. Not cancel-safe: dropped half-way it has eaten a part of the message.
+async fn read_message(stream: &mut (impl AsyncRead + Unpin), peer: &str) -> Result<Message> {
+    let lost = |e| Error::net(format!("{peer} closed the connection"), e);
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix).await.map_err(lost)?;
+    let mut json = vec![0; Message::length(prefix)?];
+    stream.read_exact(&mut json).await.map_err(lost)?;
+    Ok(Message::decode(&json)?)
+}
+
+async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &Message, peer: &str) -> Result<()> {
+    let lost = |e| Error::net(format!("{peer} closed the connection"), e);
+    stream.write_all(&message.encode()?).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)
+}
+
+/// `future`, or an error of kind `Timeout` that says what was waited for.
+async fn within<T>(
+    limit: Duration,
+    waiting: impl FnOnce() -> String,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(Kind::Timeout, format!("{} for {} s", waiting(), limit.as_secs_f32()))),
+    }
+}

@@ -1,0 +1,175 @@
+//! What a transfer has done so far, counted by many threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Reporter;
+
+/// Counters of one transfer. All are bytes but the entries.
+#[derive(Debug)]
+pub struct Meter {
+    start: Instant,
+    total: AtomicU64,
+    done: AtomicU64,
+    wire: AtomicU64,
+    entries: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Snapshot {
+    /// Bytes that the transfer has, by length.
+    pub total: u64,
+    /// Bytes written and verified on the joiner.
+    pub done: u64,
+    /// Bytes sent or received on all lanes.
+    pub wire: u64,
+    pub entries: u64,
+    pub elapsed: Duration,
+    /// Bytes per second since the last snapshot.
+    pub rate: f64,
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter {
+            start: Instant::now(),
+            total: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            wire: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Meter {
+    pub fn set_total(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_done(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_wire(&self, bytes: u64) {
+        self.wire.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_entries(&self, count: u64) {
+        self.entries.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            total: self.total.load(Ordering::Relaxed),
+            done: self.done.load(Ordering::Relaxed),
+            wire: self.wire.load(Ordering::Relaxed),
+            entries: self.entries.load(Ordering::Relaxed),
+            elapsed: self.start.elapsed(),
+            rate: 0.0,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Per cent of the total, 100 when there is nothing to do.
+    pub fn percent(&self) -> u64 {
+        (self.done * 100).checked_div(self.total).unwrap_or(100)
+    }
+
+    /// How long the rest takes at the present rate; `None` when nothing moves.
+    pub fn eta(&self) -> Option<Duration> {
+        let left = self.total.saturating_sub(self.done) as f64;
+        Duration::try_from_secs_f64(left / self.rate).ok()
+    }
+}
+
+/// Ends the reports of a meter when dropped.
+#[derive(Debug)]
+pub struct Follow {
+    task: tokio::task::JoinHandle<()>,
+    reporter: Arc<dyn Reporter>,
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.reporter.done();
+    }
+}
+
+/// Reports `meter` at the reporter's interval until the result is dropped. Needs a runtime.
+pub fn follow(meter: Arc<Meter>, reporter: Arc<dyn Reporter>) -> Follow {
+    let teller = Arc::clone(&reporter);
+    let task = tokio::spawn(async move {
+        let mut last = meter.snapshot();
+        loop {
+            tokio::time::sleep(teller.interval()).await;
+            let mut now = meter.snapshot();
+            let passed = (now.elapsed - last.elapsed).as_secs_f64();
+            now.rate = now.done.saturating_sub(last.done) as f64 / passed.max(1e-9);
+            teller.progress(&now);
+            last = now;
+        }
+    });
+    Follow { task, reporter }
+}
+
+/// `1.5 GB`: three digits at most, decimal units.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = count as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    let digits = if unit == "B" || value >= 99.95 { 0 } else { 1 };
+    format!("{value:.digits$} {unit}")
+}
+
+/// `45 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 10 => format!("{:.1} s", time.as_secs_f64()),
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min {} s", s / 60, s % 60),
+        s => format!("{} h {} min", s / 3600, s / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_536_000, "1.5 MB"),
+            (99_960_000, "100 MB"),
+            (999_600_000, "1.0 GB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        for (time, text) in [(0, "0.0 s"), (45, "45 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
+            assert_eq!(seconds(Duration::from_secs(time)), text);
+        }
+    }
+
+    #[test]
+    fn the_rest_is_reckoned_from_the_present_rate() {
+        let now = Snapshot { total: 1000, done: 250, rate: 75.0, ..Snapshot::default() };
+        assert_eq!(now.percent(), 25);
+        assert_eq!(now.eta(), Some(Duration::from_secs(10)));
+        assert_eq!(Snapshot { rate: 0.0, ..now }.eta(), None);
+        assert_eq!(Snapshot::default().percent(), 100);
+    }
+}

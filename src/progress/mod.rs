@@ -1,0 +1,64 @@
+//! How a transfer tells what it does: log lines and progress, behind one trait.
+//!
+//! The pipelines count into a [`Meter`]; a [`Reporter`] says it on a terminal, as lines or as JSON.
+//! Nothing here ever writes to standard output, which belongs to tickets, results and the server.
+
+mod json;
+mod lines;
+mod meter;
+mod quiet;
+mod server_log;
+mod terminal;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use json::Json;
+pub use lines::Lines;
+pub use meter::{Follow, Meter, Snapshot, bytes, follow, seconds};
+pub use quiet::{Quiet, Recorder};
+pub use server_log::ServerLog;
+pub use terminal::Terminal;
+
+/// Where a transfer's words go.
+pub trait Reporter: Send + Sync + std::fmt::Debug {
+    /// A line that an operator wants in the log.
+    fn note(&self, line: &str);
+
+    /// A line that an operator should act on.
+    fn warn(&self, line: &str);
+
+    fn progress(&self, now: &Snapshot);
+
+    /// How often [`Reporter::progress`] is wanted.
+    fn interval(&self) -> Duration;
+
+    /// The transfer is over; a bar disappears.
+    fn done(&self) {}
+}
+
+/// How progress is shown: `--progress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Style {
+    /// A bar on a terminal, otherwise a line every ten seconds.
+    #[default]
+    Auto,
+    Bar,
+    Lines,
+    Json,
+    /// Warnings only.
+    None,
+}
+
+impl Style {
+    pub fn reporter(self) -> Arc<dyn Reporter> {
+        match self {
+            Style::Auto if std::io::stderr().is_terminal() => Arc::new(Terminal::new()),
+            Style::Bar => Arc::new(Terminal::new()),
+            Style::Auto | Style::Lines => Arc::new(Lines::new("highline")),
+            Style::Json => Arc::new(Json),
+            Style::None => Arc::new(Quiet),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Reporters that show nothing: one that keeps silent, one that remembers for tests.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::{Reporter, Snapshot};
+
+/// Warnings only.
+#[derive(Debug)]
+pub struct Quiet;
+
+impl Reporter for Quiet {
+    fn note(&self, _: &str) {}
+
+    fn warn(&self, line: &str) {
+        eprintln!("highline: warning: {line}");
+    }
+
+    fn progress(&self, _: &Snapshot) {}
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+}
+
+/// Keeps every line, for tests that ask what was said.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    lines: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    fn keep(&self, line: String) {
+        self.lines.lock().unwrap_or_else(|broken| broken.into_inner()).push(line);
+    }
+}
+
+impl Reporter for Recorder {
+    fn note(&self, line: &str) {
+        self.keep(line.to_owned());
+    }
+
+    fn warn(&self, line: &str) {
+        self.keep(format!("warning: {line}"));
+    }
+
+    fn progress(&self, _: &Snapshot) {}
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+}

@@ -1,0 +1,54 @@
+//! Progress as lines of the database server's error log, which is where a method's standard error goes.
+
+use std::time::Duration;
+
+use chrono::Local;
+
+use super::lines::sentence;
+use super::{Reporter, Snapshot};
+use crate::error::Side;
+
+/// Lines in the server's own form: local time, thread 0, level, then who speaks.
+#[derive(Debug)]
+pub struct ServerLog {
+    side: Side,
+    progress: bool,
+}
+
+impl ServerLog {
+    /// `progress` says whether a line every ten seconds is wanted.
+    pub fn new(side: Side, progress: bool) -> ServerLog {
+        ServerLog { side, progress }
+    }
+
+    pub fn error(&self, line: &str) {
+        self.print("ERROR", line);
+    }
+
+    fn print(&self, level: &str, text: &str) {
+        let now = Local::now().format("%Y-%m-%d %H:%M:%S");
+        for line in text.lines() {
+            eprintln!("{now} 0 [{level}] Highline {}: {}", self.side, line.trim_start());
+        }
+    }
+}
+
+impl Reporter for ServerLog {
+    fn note(&self, line: &str) {
+        self.print("Note", line);
+    }
+
+    fn warn(&self, line: &str) {
+        self.print("Warning", line);
+    }
+
+    fn progress(&self, now: &Snapshot) {
+        if self.progress && now.total > 0 {
+            self.note(&sentence(now));
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}

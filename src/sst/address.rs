@@ -1,0 +1,172 @@
+//! The address in `ready ADDRESS` and `--address ADDRESS`: host, port and a path that is the method's own.
+//!
+//! Resolves and binds nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Kind, Printable, Result};
+
+/// `host[:port][/part…]`, in the characters that the donor's server lets through
+/// (`address_char`, `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`.
+///
+/// An IPv6 host stands in brackets in the text and without them in [`SstAddress::host`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SstAddress {
+    host: String,
+    port: Option<u16>,
+    parts: Vec<String>,
+}
+
+impl SstAddress {
+    /// The longest address that still fits into a `ready` line of 510 bytes.
+    pub const MAX_BYTES: usize = 504;
+
+    pub fn new(host: &str, port: u16, parts: &[&str]) -> Result<SstAddress> {
+        let address = SstAddress {
+            host: host.to_owned(),
+            port: Some(port),
+            parts: parts.iter().map(|&part| part.to_owned()).collect(),
+        };
+        let text = address.to_string();
+        match text.parse() {
+            Ok(SstAddress { .. }) if host.is_empty() => Err(refuse(&text, "it names no host")),
+            Ok(same) if same == address => Ok(address),
+            Ok(_) => Err(refuse(&text, "a part of it holds a separator")),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Empty when the server knew none: every local address is meant.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// What follows the first `/`, split at every `/`.
+    pub fn parts(&self) -> &[String] {
+        &self.parts
+    }
+}
+
+impl FromStr for SstAddress {
+    type Err = Error;
+
+    /// A part before an `@` is not ours to see (the server takes it away and hands it over in
+    /// another way); where an older server leaves it, it is dropped.
+    fn from_str(text: &str) -> Result<SstAddress> {
+        let text = text.trim().rsplit('@').next().unwrap_or_default();
+        if text.len() > Self::MAX_BYTES {
+            return Err(refuse("…", "it is longer than 504 bytes"));
+        }
+        if let Some(odd) = text.bytes().find(|&b| !is_address_byte(b)) {
+            return Err(refuse(text, &format!("{} may not stand in it", Printable(&[odd]))));
+        }
+        let (authority, parts) = match text.split_once('/') {
+            Some((authority, path)) => (authority, path.split('/').map(str::to_owned).collect()),
+            None => (text, Vec::new()),
+        };
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(bracketed) => {
+                let (host, rest) = bracketed.split_once(']').ok_or_else(|| refuse(text, "a bracket is not closed"))?;
+                (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
+            }
+            None => match authority.split_once(':') {
+                Some((_, rest)) if rest.contains(':') => (authority, Some("")),
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, Some("")),
+            },
+        };
+        let port = match port.ok_or_else(|| refuse(text, "a port must follow the bracket"))? {
+            "" => None,
+            digits => Some(digits.parse().map_err(|_| refuse(text, "its port is no number from 0 to 65535"))?),
+        };
+        if host.contains(['[', ']']) {
+            return Err(refuse(text, "a bracket stands where none may be"));
+        }
+        Ok(SstAddress { host: host.to_owned(), port, parts })
+    }
+}
+
+impl fmt::Display for SstAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?
+        } else {
+            f.write_str(&self.host)?
+        }
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        self.parts.iter().try_for_each(|part| write!(f, "/{part}"))
+    }
+}
+
+/// Whether the server lets this byte through in the address.
+pub(super) fn is_address_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-:[]/".contains(&byte)
+}
+
+/// Whether the server lets this byte through in a half of the part before the `@`.
+pub(super) fn is_auth_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+fn refuse(text: &str, why: &str) -> Error {
+    Error::new(Kind::Usage, format!("the address {} cannot be used: {why}", Printable(text.as_bytes())))
+        .remedy("set wsrep_sst_receive_address to HOST, HOST:PORT or [IPv6]:PORT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_round_trip() {
+        for (text, host, port, parts) in [
+            ("127.0.0.1", "127.0.0.1", None, &[][..]),
+            ("db1.example.org:4444", "db1.example.org", Some(4444), &[]),
+            ("[::1]", "::1", None, &[]),
+            ("[fe80::1]:4444/highline/1", "fe80::1", Some(4444), &["highline", "1"]),
+            ("10.0.0.2:4444/xtrabackup_sst//1", "10.0.0.2", Some(4444), &["xtrabackup_sst", "", "1"]),
+            ("", "", None, &[]),
+        ] {
+            let address: SstAddress = text.parse().unwrap();
+            assert_eq!((address.host(), address.port()), (host, port), "{text}");
+            assert_eq!(address.parts(), parts);
+            assert_eq!(address.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_bare_ipv6_address_is_understood_and_an_auth_part_dropped() {
+        assert_eq!("fe80::1".parse::<SstAddress>().unwrap().to_string(), "[fe80::1]");
+        assert_eq!("cn:secret@h:1".parse::<SstAddress>().unwrap().to_string(), "h:1");
+    }
+
+    #[test]
+    fn what_the_server_would_stop_is_refused() {
+        for (text, why) in [
+            ("a;b", "; may not stand in it"),
+            ("a\n", ""),
+            ("a b", "  may not stand in it"),
+            ("fe80::1%eth0", "% may not stand in it"),
+            ("h:99999", "no number from 0 to 65535"),
+            ("[::1", "not closed"),
+            ("[::1]x", "must follow the bracket"),
+            ("a]b", "where none may be"),
+        ] {
+            match text.parse::<SstAddress>() {
+                Ok(address) => assert!(why.is_empty(), "{text} gave {address}"),
+                Err(error) => assert!(error.sentence().contains(why) && !why.is_empty(), "{text}: {error}"),
+            }
+        }
+        assert!(SstAddress::new("h", 1, &["a/b"]).is_err());
+        assert!(SstAddress::new("", 1, &[]).is_err());
+        assert!(SstAddress::new(&"h".repeat(600), 1, &[]).is_err());
+        assert_eq!(SstAddress::new("::1", 4444, &["highline", "1"]).unwrap().to_string(), "[::1]:4444/highline/1");
+    }
+}

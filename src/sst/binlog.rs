@@ -1,0 +1,94 @@
+//! Binary logs: which of them travel, and the index that lists them.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::options::Binlogs;
+use crate::error::{Error, Kind, Printable, Result};
+
+/// The binary log of one node: files `base.000001` and so on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binlog {
+    pub directory: PathBuf,
+    pub base: String,
+    /// The file that lists them; it may be in another directory.
+    pub index: PathBuf,
+}
+
+impl Binlog {
+    /// The longest index that is read, in bytes: about 100,000 logs.
+    const MAX_BYTES: u64 = 8 << 20;
+
+    /// The names of the newest logs, oldest first, that the index lists and that are there.
+    pub fn newest(&self, which: Binlogs) -> Result<Vec<String>> {
+        let mut listed = self.listed()?;
+        if let Binlogs::Newest(count) = which {
+            let skip = listed.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+            listed.drain(..skip);
+        }
+        listed.retain(|name| self.directory.join(name).is_file());
+        Ok(listed)
+    }
+
+    /// The names that the index lists, oldest first; none where there is no index.
+    pub fn listed(&self) -> Result<Vec<String>> {
+        let mut text = Vec::new();
+        let file = match File::open(&self.index) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("cannot open", &self.index, error)),
+        };
+        let read = file.take(Self::MAX_BYTES).read_to_end(&mut text);
+        read.map_err(|error| Error::io("cannot read", &self.index, error))?;
+        let name = |line: &[u8]| {
+            let name = Path::new(std::ffi::OsStr::from_bytes(line)).file_name().and_then(|name| name.to_str());
+            name.map(str::to_owned).ok_or_else(|| {
+                let index = Printable::path(&self.index);
+                Error::new(Kind::Usage, format!("{index} lists no file's name: {}", Printable(line)))
+            })
+        };
+        text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(name).collect()
+    }
+
+    /// The content of an index that lists these names, in this node's own directory.
+    pub fn index_of(&self, names: &[String]) -> Vec<u8> {
+        let mut text = Vec::new();
+        for name in names {
+            text.extend_from_slice(self.directory.join(name).as_os_str().as_bytes());
+            text.push(b'\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_logs_travel_and_the_index_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let binlog = Binlog { directory: path.clone(), base: "b".into(), index: path.join("b.index") };
+        assert_eq!(binlog.newest(Binlogs::All).unwrap(), [""; 0]);
+        std::fs::write(&binlog.index, "./b.000001\n/old/place/b.000002\nb.000003\nb.000004\n").unwrap();
+        for number in [1, 2, 4] {
+            std::fs::write(path.join(format!("b.00000{number}")), "").unwrap();
+        }
+        for (which, expected) in [
+            (Binlogs::All, &["b.000001", "b.000002", "b.000004"][..]),
+            (Binlogs::Newest(3), &["b.000002", "b.000004"]),
+            (Binlogs::Newest(1), &["b.000004"]),
+            (Binlogs::Newest(0), &[]),
+            (Binlogs::Newest(u32::MAX), &["b.000001", "b.000002", "b.000004"]),
+        ] {
+            assert_eq!(binlog.newest(which).unwrap(), expected, "{which:?}");
+        }
+        let index = String::from_utf8(binlog.index_of(&["b.000004".to_owned()])).unwrap();
+        assert_eq!(index, format!("{}/b.000004\n", path.display()));
+        std::fs::write(&binlog.index, "/\n").unwrap();
+        assert!(binlog.listed().unwrap_err().sentence().ends_with("lists no file's name: /"));
+    }
+}

@@ -1,0 +1,227 @@
+//! The freeze: `flush tables`, and the file by which the server answers.
+//!
+//! `sst_flush_tables` (`sql/wsrep_sst.cc`) takes the global read lock, stops InnoDB's own writes and
+//! then writes `tables_flushed` into the data directory, or `sst_error` where it could not. It writes
+//! the first file twice, each time by rename, so a file that was removed early comes back.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::dialogue::{Dialogue, Line};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::position::Position;
+
+const FLUSHED: &str = "tables_flushed";
+const FAILED: &str = "sst_error";
+
+/// How often the data directory is looked at.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// How long the second of the two writes is waited for. It follows the first within microseconds.
+const SECOND_WRITE: Duration = Duration::from_millis(200);
+
+/// The longest answer that is read; the server's own buffer has 100 bytes.
+const MAX_BYTES: u64 = 1024;
+
+/// What the server says about the state that it froze.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    pub position: Position,
+    pub domain_id: Option<u32>,
+}
+
+/// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
+#[derive(Debug)]
+pub struct Freeze {
+    datadir: PathBuf,
+}
+
+impl Freeze {
+    /// Asks the server to freeze and waits until it did.
+    ///
+    /// Stale answers are removed first. `check` is called every 20 ms and ends the wait by its error:
+    /// a signal, a dead server, a gone peer. `deadline` bounds the whole wait; the server itself has
+    /// only `lock_wait_timeout`, a day by default. After an error the freeze may still come: the
+    /// server undoes it when the pipe ends, so exit soon.
+    pub fn begin<W: Write>(
+        dialogue: &mut Dialogue<W>,
+        datadir: &Path,
+        deadline: Duration,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<(Freeze, Frozen)> {
+        let freeze = Freeze { datadir: datadir.to_owned() };
+        freeze.clear()?;
+        dialogue.say(&Line::FlushTables)?;
+        let started = Instant::now();
+        let mut first: Option<(Instant, Frozen)> = None;
+        loop {
+            check()?;
+            match freeze.answer()? {
+                Some((frozen, true)) => return Ok((freeze, frozen)),
+                Some((frozen, false)) if first.is_none() => first = Some((Instant::now(), frozen)),
+                _ => {}
+            }
+            if let Some((_, frozen)) = first.take_if(|(seen, _)| seen.elapsed() >= SECOND_WRITE) {
+                return Ok((freeze, frozen));
+            }
+            if started.elapsed() >= deadline {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!("the server did not freeze its tables within {} s", deadline.as_secs()),
+                )
+                .on(Side::Donor)
+                .remedy(
+                    "look for long statements and open locks in SHOW PROCESSLIST on the donor, or raise lock-timeout",
+                ));
+            }
+            thread::sleep(EVERY);
+        }
+    }
+
+    /// The answer that lies there now, and whether it is the second, final one.
+    fn answer(&self) -> Result<Option<(Frozen, bool)>> {
+        if self.datadir.join(FAILED).exists() {
+            return Err(Error::new(Kind::Busy, "the server could not flush and lock its tables")
+                .on(Side::Donor)
+                .remedy("the donor's error log, just above, says why"));
+        }
+        let path = self.datadir.join(FLUSHED);
+        let mut text = Vec::new();
+        match File::open(&path).map(|file| file.take(MAX_BYTES)).and_then(|mut file| file.read_to_end(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("cannot read", &path, error).on(Side::Donor)),
+        }
+        // The first write ends in an empty line, the second does not.
+        let last = !text.ends_with(b"\n\n");
+        Ok(parse(&text)?.map(|frozen| (frozen, last)))
+    }
+
+    fn clear(&self) -> Result<()> {
+        for name in [FLUSHED, FAILED] {
+            for name in [name.to_owned(), format!("{name}.tmp")] {
+                let path = self.datadir.join(name);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("cannot remove the stale", &path, error).on(Side::Donor));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Freeze {
+    fn drop(&mut self) {
+        let _ = self.clear();
+    }
+}
+
+/// Reads `uuid:seqno domain`; the domain is absent on some servers, and mysql-wsrep puts more behind it.
+/// `None` while the first line is not whole.
+fn parse(text: &[u8]) -> Result<Option<Frozen>> {
+    let Some((line, _)) = text.iter().position(|&b| b == b'\n').and_then(|end| text.split_at_checked(end)) else {
+        return Ok(None);
+    };
+    let strange = || {
+        Error::new(Kind::Protocol, format!("the server wrote no position into {FLUSHED}: {}", Printable(line)))
+            .on(Side::Donor)
+    };
+    let line = std::str::from_utf8(line).map_err(|_| strange())?;
+    let mut words = line.split_ascii_whitespace();
+    let position: Position = words.next().unwrap_or_default().parse().map_err(|error| strange().because(error))?;
+    if !position.is_known() {
+        return Err(strange().remedy("the donor is not in a primary component; start again when it is Synced"));
+    }
+    Ok(Some(Frozen { position, domain_id: words.next().and_then(|domain| domain.parse().ok()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002";
+
+    fn put(dir: &Path, name: &str, text: &str) {
+        let tmp = dir.join(format!("{name}.tmp"));
+        fs::write(&tmp, text).unwrap();
+        fs::rename(tmp, dir.join(name)).unwrap();
+    }
+
+    fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, Frozen)> {
+        let mut dialogue = Dialogue::new(Vec::new(), Side::Donor, false);
+        Freeze::begin(&mut dialogue, dir, Duration::from_millis(deadline), check)
+    }
+
+    #[test]
+    fn the_second_write_is_the_answer_and_both_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), FLUSHED, &format!("{UUID}:1 0\n"));
+        put(dir.path(), FAILED, "");
+        let mut looks = 0;
+        let (freeze, frozen) = begin(dir.path(), 5000, || {
+            looks += 1;
+            match looks {
+                1 => assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "stale answers are gone"),
+                2 => put(dir.path(), FLUSHED, &format!("{UUID}:5 0\n\n")),
+                3 => put(dir.path(), FLUSHED, &format!("{UUID}:6 9\n")),
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((frozen.position.seqno(), frozen.domain_id, looks), (6, Some(9), 3));
+        put(dir.path(), FLUSHED, "reappears");
+        drop(freeze);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_server_that_writes_once_is_believed_after_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, frozen) = begin(dir.path(), 5000, || {
+            if !dir.path().join(FLUSHED).exists() {
+                put(dir.path(), FLUSHED, &format!("{UUID}:5 0\n\n"));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(frozen.position.seqno(), 5);
+    }
+
+    #[test]
+    fn no_freeze_is_an_error_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let kind = |name: &'static str, text: &'static str| {
+            let answer = || {
+                put(dir.path(), name, text);
+                Ok(())
+            };
+            begin(dir.path(), 50, answer).unwrap_err().kind()
+        };
+        assert_eq!(kind(FAILED, ""), Kind::Busy);
+        assert_eq!(kind(FLUSHED, "garbage\n"), Kind::Protocol);
+        assert_eq!(kind(FLUSHED, "00000000-0000-0000-0000-000000000000:-1 0\n"), Kind::Protocol);
+        assert_eq!(kind(FLUSHED, "half"), Kind::Timeout);
+        assert_eq!(begin(dir.path(), 50, || Ok(())).unwrap_err().kind(), Kind::Timeout);
+        let gone = || Err(Error::new(Kind::ServerGone, "gone"));
+        assert_eq!(begin(dir.path(), 5000, gone).unwrap_err().kind(), Kind::ServerGone);
+    }
+
+    #[test]
+    fn answers_of_other_servers() {
+        for (text, domain) in [
+            (format!("{UUID}:5\n"), None),
+            (format!("{UUID}:5 {UUID}:1 3\n"), None),
+            (format!("{UUID}:5 4294967295\n"), Some(u32::MAX)),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap().unwrap().domain_id, domain, "{text}");
+        }
+        assert_eq!(parse(format!("{UUID}:5").as_bytes()).unwrap(), None);
+    }
+}

@@ -1,0 +1,23 @@
+//! The contract with the database server, which starts an SST method as a child process.
+//!
+//! What it says to us (flags, environment, standard input, option files), what we say to it (a few
+//! lines on standard output, files in the data directory) and whether it still lives. Knows no TLS,
+//! no sockets and no transfer. `docs/sst-contract.md` tells the contract itself.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+pub mod address;
+pub mod args;
+pub mod binlog;
+pub mod credentials;
+pub mod descriptors;
+pub mod dialogue;
+pub mod flush;
+pub mod grastate;
+pub mod layout;
+pub mod marker;
+pub mod options;
+pub mod server_args;
+pub mod watch;

@@ -1,0 +1,244 @@
+//! The option files, as `my_print_defaults` of the installed server reads them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::{Child, Command, Stdio};
+
+use crate::error::{Error, Kind, Printable, Result};
+use crate::sst::args::Defaults;
+use crate::sst::credentials;
+use crate::sst::server_args::{ServerArgs, normal_name};
+
+/// Whose options they are, the most specific first: where several say something, the first wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// `[highline]`.
+    Highline,
+    /// `[sst]`.
+    Sst,
+    /// The groups that the server reads, and its command line.
+    Server,
+}
+
+/// One option as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Normalised: dashes, lower case, no `loose-`.
+    pub key: String,
+    /// Trimmed; `None` where the option stands alone.
+    pub value: Option<OsString>,
+    /// `[sst]`, or the server's command line.
+    pub origin: String,
+}
+
+impl Item {
+    /// `key in [group]`.
+    pub fn name(&self) -> String {
+        format!("{} in {}", self.key, self.origin)
+    }
+
+    /// The value as text; empty where the option stands alone.
+    pub fn text(&self) -> Result<&str> {
+        let value = self.value.as_deref().unwrap_or_default();
+        value.to_str().ok_or_else(|| {
+            Error::new(Kind::Usage, format!("{}: {} is not UTF-8", self.name(), Printable(value.as_bytes())))
+        })
+    }
+}
+
+/// Everything that was given, in the order in which it was given: the last one counts.
+#[derive(Clone, Debug, Default)]
+pub struct OptionFiles {
+    highline: Vec<Item>,
+    sst: Vec<Item>,
+    server: Vec<Item>,
+}
+
+/// The server's groups that have a plain name; those with a version in it are found by `--mysqld`.
+const SERVER_GROUPS: [&str; 5] = ["mysqld", "server", "mariadb", "mariadbd", "galera"];
+
+impl OptionFiles {
+    /// Runs `my_print_defaults`, found through `PATH`, on the files that the server was told to read.
+    pub fn read(defaults: &Defaults, server_args: &ServerArgs) -> Result<OptionFiles> {
+        let start = |group: &str| start(defaults, group);
+        let (highline, sst, server) = (start("highline")?, start("sst")?, start("--mysqld")?);
+        let named = SERVER_GROUPS.map(|group| (group, start(group)));
+        let mut files = OptionFiles::of_output(&finish(highline)?, &finish(sst)?, &finish(server)?);
+        for (group, child) in named {
+            let label = format!("[{group}]");
+            for item in items(&finish(child?)?, &label) {
+                let same = |other: &&mut Item| other.key == item.key && other.value == item.value;
+                files.server.iter_mut().filter(same).for_each(|other| other.origin.clone_from(&label));
+            }
+        }
+        files.server.extend(server_args.iter().map(|(key, value)| Item {
+            key: key.to_owned(),
+            value: value.map(trimmed),
+            origin: "the server's command line".to_owned(),
+        }));
+        Ok(files)
+    }
+
+    /// What `my_print_defaults` printed for `[highline]`, `[sst]` and the server's groups.
+    pub fn of_output(highline: &[u8], sst: &[u8], server: &[u8]) -> OptionFiles {
+        OptionFiles {
+            highline: items(highline, "[highline]"),
+            sst: items(sst, "[sst]"),
+            server: items(server, "[mysqld] or another group of the server"),
+        }
+    }
+
+    /// The last mention of an option.
+    pub fn last(&self, tier: Tier, key: &str) -> Option<&Item> {
+        self.tier(tier).iter().rev().find(|item| item.key == key)
+    }
+
+    pub fn tier(&self, tier: Tier) -> &[Item] {
+        match tier {
+            Tier::Highline => &self.highline,
+            Tier::Sst => &self.sst,
+            Tier::Server => &self.server,
+        }
+    }
+}
+
+const PROGRAM: &str = "my_print_defaults";
+
+fn start(defaults: &Defaults, group: &str) -> Result<Child> {
+    let mut command = Command::new(PROGRAM);
+    let joined = |flag: &str, value: &OsStr| {
+        let mut arg = OsString::from(flag);
+        arg.push(value);
+        arg
+    };
+    // The program wants these first, in this order.
+    if let Some(file) = &defaults.file {
+        command.arg(joined("--defaults-file=", file.as_os_str()));
+    }
+    if let Some(file) = &defaults.extra_file {
+        command.arg(joined("--defaults-extra-file=", file.as_os_str()));
+    }
+    if let Some(suffix) = &defaults.group_suffix {
+        command.arg(joined("--defaults-group-suffix=", suffix));
+    }
+    command
+        .arg(group)
+        .env_remove(credentials::VARIABLE)
+        .env_remove("WSREP_SST_OPT_AUTH")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            Error::new(Kind::NotFound, format!("cannot run {PROGRAM}, which reads the option files"))
+                .because(error)
+                .remedy("it comes with the database server: install it, or put its folder into PATH")
+        })
+}
+
+fn finish(child: Child) -> Result<Vec<u8>> {
+    let output = child
+        .wait_with_output()
+        .map_err(|error| Error::new(Kind::Io, format!("cannot read what {PROGRAM} prints")).because(error))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    Err(Error::new(Kind::Usage, format!("{PROGRAM} cannot read the option files: {}", Printable(said.as_bytes())))
+        .remedy("correct the option file; the server would refuse it too"))
+}
+
+/// Reads lines `--key=value` and `--key`; a line of another form continues the value before it.
+fn items(output: &[u8], origin: &str) -> Vec<Item> {
+    let mut raw: Vec<Vec<u8>> = Vec::new();
+    for line in output.strip_suffix(b"\n").unwrap_or(output).split(|&b| b == b'\n') {
+        match (line.strip_prefix(b"--"), raw.last_mut()) {
+            (Some(option), _) => raw.push(option.to_vec()),
+            (None, Some(before)) => {
+                before.push(b'\n');
+                before.extend_from_slice(line);
+            }
+            (None, None) => {}
+        }
+    }
+    let item = |option: Vec<u8>| {
+        let mut halves = option.splitn(2, |&b| b == b'=');
+        let key = normal_name(&String::from_utf8_lossy(halves.next().unwrap_or_default()));
+        Item { key, value: halves.next().map(|value| trimmed(OsStr::from_bytes(value))), origin: origin.to_owned() }
+    };
+    raw.into_iter().map(item).collect()
+}
+
+fn trimmed(value: &OsStr) -> OsString {
+    OsString::from_vec(value.as_bytes().trim_ascii().to_vec())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// What a real option file with this text gives.
+    pub(in crate::sst) fn read(text: &str) -> OptionFiles {
+        read_with(text, &[])
+    }
+
+    pub(in crate::sst) fn read_with(text: &str, server_args: &[&str]) -> OptionFiles {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let defaults = Defaults { file: Some(file.path().to_owned()), ..Defaults::default() };
+        let server_args = ServerArgs::parse(server_args.iter().map(OsString::from));
+        OptionFiles::read(&defaults, &server_args).unwrap()
+    }
+
+    fn told(files: &OptionFiles, tier: Tier, key: &str) -> Option<(String, String)> {
+        files.last(tier, key).map(|item| (item.text().unwrap().to_owned(), item.origin.clone()))
+    }
+
+    #[test]
+    fn values_come_with_their_group() {
+        let files = read_with(
+            "[mysqld]\nssl-cert=/a\nloose_ssl_key =  /k y  \nskip_name_resolve\n[mariadb-10.11]\nold=1\n\
+             [mariadb]\nssl_cert = '/b'\n[galera]\nx=\"two\\nlines\"\n[client]\nssl-cert=/no\n\
+             [sst]\nTCA=/first\ntca=/ca\nprogress\n[highline]\nlanes=4\n",
+            &["--ssl-ca=/argv", "--loose-y=1"],
+        );
+        for (tier, key, expected) in [
+            (Tier::Server, "ssl-cert", Some(("/b", "[mariadb]"))),
+            (Tier::Server, "ssl-key", Some(("/k y", "[mysqld]"))),
+            (Tier::Server, "skip-name-resolve", Some(("", "[mysqld]"))),
+            (Tier::Server, "x", Some(("two\nlines", "[galera]"))),
+            (Tier::Server, "ssl-ca", Some(("/argv", "the server's command line"))),
+            (Tier::Server, "y", Some(("1", "the server's command line"))),
+            (Tier::Sst, "tca", Some(("/ca", "[sst]"))),
+            (Tier::Sst, "progress", Some(("", "[sst]"))),
+            (Tier::Highline, "lanes", Some(("4", "[highline]"))),
+            (Tier::Highline, "tca", None),
+        ] {
+            let expected = expected.map(|(value, origin)| (value.to_owned(), origin.to_owned()));
+            assert_eq!(told(&files, tier, key), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn suffixed_groups_and_extra_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, extra) = (dir.path().join("a b.cnf"), dir.path().join("extra.cnf"));
+        std::fs::write(&file, "[sst]\nencrypt=3\n[sst.1]\nencrypt=4\n[mysqld.1]\ndatadir=/one\n").unwrap();
+        std::fs::write(&extra, "[sst]\ntime=1\n").unwrap();
+        let none = ServerArgs::default();
+        let suffixed = Defaults { file: Some(file), group_suffix: Some(".1".into()), ..Defaults::default() };
+        let files = OptionFiles::read(&suffixed, &none).unwrap();
+        assert_eq!(told(&files, Tier::Sst, "encrypt").unwrap().0, "4");
+        assert_eq!(told(&files, Tier::Server, "datadir").unwrap().0, "/one");
+        let with_extra = Defaults { extra_file: Some(extra), ..Defaults::default() };
+        assert_eq!(told(&OptionFiles::read(&with_extra, &none).unwrap(), Tier::Sst, "time").unwrap().0, "1");
+    }
+
+    #[test]
+    fn a_missing_option_file_is_named() {
+        let defaults = Defaults { file: Some("/nonexistent/my.cnf".into()), ..Defaults::default() };
+        let error = OptionFiles::read(&defaults, &ServerArgs::default()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.sentence().contains("/nonexistent/my.cnf"), "{}", error.sentence());
+    }
+}

@@ -1,0 +1,107 @@
+//! Finding one value among the groups, and remembering where it came from and what was asked for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::files::{Item, OptionFiles, Tier};
+use crate::error::{Error, Kind, Printable, Result};
+
+/// Where an effective value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub key: String,
+    /// As it was given; no secret is ever kept here.
+    pub value: String,
+    pub group: String,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={} ({})", self.key, Printable(self.value.as_bytes()), self.group)
+    }
+}
+
+/// A place where a value may stand.
+pub(super) type Place<'a> = (Tier, &'a str);
+
+pub(super) struct Lookup<'a> {
+    files: &'a OptionFiles,
+    asked: BTreeSet<(Tier, String)>,
+    pub(super) sources: Vec<Source>,
+    pub(super) notes: Vec<String>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(files: &'a OptionFiles) -> Lookup<'a> {
+        Lookup { files, asked: BTreeSet::new(), sources: Vec::new(), notes: Vec::new() }
+    }
+
+    /// The first of these places that holds something; an empty value is none.
+    pub(super) fn first(&mut self, places: &[Place<'_>]) -> Option<&'a Item> {
+        let found = self.quietly(places);
+        if let Some(item) = found {
+            self.report(item);
+        }
+        found
+    }
+
+    /// As [`Lookup::first`], and nobody is told.
+    pub(super) fn quietly(&mut self, places: &[Place<'_>]) -> Option<&'a Item> {
+        self.asked.extend(places.iter().map(|&(tier, key)| (tier, key.to_owned())));
+        let mut found = places
+            .iter()
+            .filter_map(|&(tier, key)| self.files.last(tier, key))
+            .filter(|item| item.value.as_ref().is_none_or(|value| !value.is_empty()));
+        found.next()
+    }
+
+    /// Adds to the list of where values came from, once.
+    pub(super) fn report(&mut self, item: &Item) {
+        let value = item.value.as_ref().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+        let source = Source { key: item.key.clone(), value, group: item.origin.clone() };
+        if !self.sources.contains(&source) {
+            self.sources.push(source);
+        }
+    }
+
+    pub(super) fn path(&mut self, places: &[Place<'_>]) -> Option<PathBuf> {
+        self.first(places)?.value.as_ref().map(PathBuf::from)
+    }
+
+    /// A checked value; `check` says what is allowed where it refuses.
+    pub(super) fn parsed<T>(
+        &mut self,
+        places: &[Place<'_>],
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>> {
+        let Some(item) = self.first(places) else { return Ok(None) };
+        check(item.text()?).map(Some).map_err(|why| refuse(item, &why))
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// What stands in a group and was never asked for.
+    pub(super) fn unasked(&self, tier: Tier) -> Vec<&'a Item> {
+        let mut seen = BTreeSet::new();
+        let unasked = |item: &&Item| !self.asked.contains(&(tier, item.key.clone()));
+        self.files.tier(tier).iter().filter(unasked).filter(|item| seen.insert(item.key.as_str())).collect()
+    }
+
+    /// The name in a group that is nearest to a misspelt one.
+    pub(super) fn nearest(&self, tier: Tier, key: &str) -> Option<&str> {
+        self.asked
+            .iter()
+            .filter(|(asked, _)| *asked == tier)
+            .map(|(_, name)| (strsim::jaro_winkler(name, key), name.as_str()))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, name)| name)
+    }
+}
+
+pub(super) fn refuse(item: &Item, why: &str) -> Error {
+    Error::new(Kind::Usage, format!("{}: {why}", item.name()))
+}

@@ -1,0 +1,390 @@
+//! What the option files say about transfers: found, checked, and explained.
+//!
+//! `[highline]` has the names of the command line; the names that users of the server's own scripts
+//! have in `[sst]` and in the server's groups are honoured, noted or refused, never passed over.
+//! Where several groups say something the more specific one wins.
+
+mod files;
+mod foreign;
+mod keep;
+mod lookup;
+mod tls;
+mod units;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use files::{Item, OptionFiles, Tier};
+pub use lookup::Source;
+pub use tls::{SslMode, TlsSettings, Wish, resolve as resolve_tls};
+
+use crate::error::{Error, Kind, Result, Side};
+use Tier::{Highline, Server, Sst};
+use lookup::Lookup;
+
+/// The checked settings of one role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub tls: TlsSettings,
+    /// Where to listen, as `HOST`, `HOST:PORT` or `:PORT`; how it is resolved is the caller's business.
+    pub listen: Option<String>,
+    /// 1 to [`Settings::MAX_LANES`].
+    pub lanes: Option<u16>,
+    /// `auto`, `none`, `lz4` or `zstd[:1-22]`.
+    pub compress: Option<String>,
+    /// `auto`, `sha256` or `blake3`.
+    pub checksum: Option<String>,
+    /// Bytes a second, above 0.
+    pub rate_limit: Option<u64>,
+    /// `auto`, `staged` or `inplace`.
+    pub install: Option<String>,
+    pub timeouts: Timeouts,
+    pub max_binlogs: Binlogs,
+    /// First-level names of the data directory that stay besides the usual ones: patterns of
+    /// `tree::Roots`.
+    pub keep: Vec<String>,
+    pub progress: ProgressTo,
+    /// Where the server or the operator wants temporary files.
+    pub tmpdir: Option<PathBuf>,
+    /// Where each effective value came from, for one line of the log.
+    pub sources: Vec<Source>,
+    /// What was given and has no effect, or another than expected: one line of the log each.
+    pub notes: Vec<String>,
+}
+
+/// How long to wait for what; `None` is for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The donor, for the joiner to answer.
+    pub connect: Option<Duration>,
+    /// The joiner, for the donor to begin.
+    pub initial: Option<Duration>,
+    /// Both, for any progress.
+    pub idle: Option<Duration>,
+    /// The donor, for the server to freeze its tables.
+    pub lock: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        Timeouts { connect: seconds(30), initial: seconds(300), idle: seconds(120), lock: seconds(300) }
+    }
+}
+
+/// How many of the newest binary logs travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binlogs {
+    Newest(u32),
+    All,
+}
+
+impl Default for Binlogs {
+    /// As for the server's own scripts.
+    fn default() -> Binlogs {
+        Binlogs::Newest(1)
+    }
+}
+
+/// Where progress goes besides the status file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProgressTo {
+    /// The error log.
+    #[default]
+    Log,
+    Nowhere,
+    /// A file or FIFO.
+    File(PathBuf),
+}
+
+impl Settings {
+    pub const MAX_LANES: u16 = 64;
+
+    pub fn resolve(files: &OptionFiles, side: Side) -> Result<Settings> {
+        Self::gather(files, side).map_err(|error| error.on(side))
+    }
+
+    fn gather(files: &OptionFiles, side: Side) -> Result<Settings> {
+        let look = &mut Lookup::new(files);
+        let mut tls = TlsSettings::resolve(look, side)?;
+        if let Some(item) = look.first(&[(Sst, "sockopt")]) {
+            let (name, ciphers) = foreign::sockopt(look, item)?;
+            tls.peer_name = tls.peer_name.or(name);
+            tls.ciphers = tls.ciphers.or(ciphers.map(|text| Wish { text, tier: Sst }));
+        }
+        let settings = Settings {
+            tls,
+            listen: look.parsed(&[(Highline, "listen")], |text| Ok(text.to_owned()))?,
+            lanes: lanes(look)?,
+            compress: compression(look)?,
+            checksum: look.parsed(&[(Highline, "checksum")], one_of(&["auto", "sha256", "blake3"]))?,
+            rate_limit: look
+                .parsed(&[(Highline, "rate-limit"), (Sst, "rlimit")], units::bytes)?
+                .filter(|&rate| rate > 0),
+            install: look.parsed(&[(Highline, "install")], one_of(&["auto", "staged", "inplace"]))?,
+            timeouts: timeouts(look)?,
+            max_binlogs: max_binlogs(look)?,
+            keep: kept(look)?,
+            progress: progress(look)?,
+            tmpdir: look.path(&[(Highline, "tmpdir"), (Sst, "tmpdir"), (Server, "wsrep-sst-tmp-dir")]),
+            sources: Vec::new(),
+            notes: Vec::new(),
+        };
+        leftovers(look)?;
+        let (sources, notes) = (std::mem::take(&mut look.sources), std::mem::take(&mut look.notes));
+        Ok(Settings { sources, notes, ..settings })
+    }
+}
+
+/// Names that nobody asked for: an error in our own group, a note in `[sst]`.
+fn leftovers(look: &mut Lookup<'_>) -> Result<()> {
+    if let Some(item) = look.unasked(Highline).first() {
+        let error = Error::new(Kind::Usage, format!("{} is not known", item.name()));
+        return Err(match look.nearest(Highline, &item.key) {
+            Some(near) => error.remedy(format!("did you mean {near}?")),
+            None => error.remedy("the names are those of the command line, see `highline send --help`"),
+        });
+    }
+    for item in look.unasked(Sst) {
+        let note = match (foreign::without_effect(&item.key), look.nearest(Sst, &item.key)) {
+            (Some(why), _) => format!("{} has no effect: {why}", item.name()),
+            (None, Some(near)) => {
+                format!("WARNING: {} is not known and has no effect; did you mean {near}?", item.name())
+            }
+            (None, None) => format!("WARNING: {} is not known and has no effect", item.name()),
+        };
+        look.note(note);
+    }
+    Ok(())
+}
+
+fn lanes(look: &mut Lookup<'_>) -> Result<Option<u16>> {
+    let wrong = |text: &str| format!("`{text}` is no number from 1 to {}", Settings::MAX_LANES);
+    let own = look.parsed(&[(Highline, "lanes")], |text| {
+        text.parse().ok().filter(|lanes| (1..=Settings::MAX_LANES).contains(lanes)).ok_or_else(|| wrong(text))
+    })?;
+    let places = [(Sst, "backup-threads"), (Server, "backup-threads")];
+    if own.is_some() {
+        look.quietly(&places);
+        return Ok(own);
+    }
+    look.parsed(&places, |text| {
+        let threads: u32 = text.parse().map_err(|_| wrong(text))?;
+        Ok(u16::try_from(threads).unwrap_or(u16::MAX).clamp(1, Settings::MAX_LANES))
+    })
+}
+
+fn compression(look: &mut Lookup<'_>) -> Result<Option<String>> {
+    let choice = |text: &str| {
+        let known = match text.split_once(':') {
+            Some(("zstd", level)) => matches!(level.parse(), Ok(1..=22)),
+            Some(_) => false,
+            None => matches!(text, "auto" | "none" | "lz4" | "zstd"),
+        };
+        if known { Ok(text.to_owned()) } else { Err(format!("`{text}` is none of auto, none, lz4 and zstd[:1-22]")) }
+    };
+    let own = look.parsed(&[(Highline, "compress")], choice)?;
+    let mut mapped = None;
+    // Both are looked at: one that is not understood is refused, whichever role this is.
+    for key in ["decompressor", "compressor"] {
+        if let Some(item) = look.quietly(&[(Sst, key)]) {
+            mapped = Some(foreign::compressor(look, item)?);
+        }
+    }
+    // mariadb-backup's own compression, or one of our words.
+    if let Some(item) = look.quietly(&[(Sst, "compress")]) {
+        match choice(item.text()?) {
+            Ok(text) => mapped = mapped.or(Some(text)),
+            Err(_) => {
+                look.note(format!("{}: qpress is not used; compression is chosen by what the link needs", item.name()))
+            }
+        }
+    }
+    Ok(own.or(mapped))
+}
+
+fn timeouts(look: &mut Lookup<'_>) -> Result<Timeouts> {
+    let default = Timeouts::default();
+    let mut get = |places: &[_], default| Ok::<_, Error>(look.parsed(places, units::duration)?.unwrap_or(default));
+    Ok::<_, Error>(Timeouts {
+        connect: get(&[(Highline, "connect-timeout")], default.connect)?,
+        initial: get(&[(Highline, "initial-timeout"), (Sst, "sst-initial-timeout")], default.initial)?,
+        idle: get(&[(Highline, "idle-timeout"), (Sst, "sst-idle-timeout")], default.idle)?,
+        lock: get(&[(Highline, "lock-timeout")], default.lock)?,
+    })
+}
+
+fn max_binlogs(look: &mut Lookup<'_>) -> Result<Binlogs> {
+    let places = [(Highline, "max-binlogs"), (Sst, "sst-max-binlogs"), (Server, "sst-max-binlogs")];
+    let count = look.parsed(&places, |text| match text.parse::<i32>() {
+        Ok(count) => Ok(u32::try_from(count).map_or(Binlogs::All, Binlogs::Newest)),
+        Err(_) => Err(format!("`{text}` is no number; negative means all")),
+    })?;
+    Ok(count.unwrap_or_default())
+}
+
+fn kept(look: &mut Lookup<'_>) -> Result<Vec<String>> {
+    let mut kept = look.parsed(&[(Highline, "keep")], keep::list)?.unwrap_or_default();
+    kept.extend(look.parsed(&[(Sst, "cpat")], keep::of_cpat)?.unwrap_or_default());
+    Ok(kept)
+}
+
+fn progress(look: &mut Lookup<'_>) -> Result<ProgressTo> {
+    let to = look.parsed(&[(Highline, "progress"), (Sst, "progress")], |text| {
+        Ok(match text {
+            "" | "1" | "log" => ProgressTo::Log,
+            "0" | "none" => ProgressTo::Nowhere,
+            path if path.contains('/') => ProgressTo::File(PathBuf::from(path)),
+            _ => return Err(format!("`{text}` is none of 1, none and a path")),
+        })
+    })?;
+    Ok(to.unwrap_or_default())
+}
+
+/// A switch that may stand alone.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "1" | "on" | "yes" | "true" => Ok(true),
+        "0" | "off" | "no" | "false" => Ok(false),
+        _ => Err(format!("`{text}` is neither on nor off")),
+    }
+}
+
+fn one_of(words: &'static [&'static str]) -> impl Fn(&str) -> Result<String, String> {
+    move |text| {
+        let word = text.to_ascii_lowercase();
+        if words.contains(&word.as_str()) { Ok(word) } else { Err(format!("`{text}` is none of {}", words.join(", "))) }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::files::tests::read;
+    pub(in crate::sst) use super::files::tests::read_with;
+    use super::*;
+
+    fn resolve(text: &str) -> Result<Settings> {
+        Settings::resolve(&read(text), Side::Donor)
+    }
+
+    #[test]
+    fn nothing_given_is_a_complete_configuration() {
+        let settings = resolve("[mysqld]\nbinlog_format=ROW\n").unwrap();
+        assert_eq!(settings.timeouts, Timeouts::default());
+        assert_eq!((settings.max_binlogs, settings.progress), (Binlogs::Newest(1), ProgressTo::Log));
+        assert_eq!((settings.lanes, settings.compress, settings.rate_limit, settings.tmpdir), (None, None, None, None));
+        assert_eq!((settings.sources.len(), settings.notes.len()), (0, 0));
+    }
+
+    #[test]
+    fn every_own_name_is_understood() {
+        let settings = resolve(
+            "[highline]\nlisten=:4445\nlanes=4\ncompress=zstd:3\nchecksum=SHA256\nrate_limit=200M\ninstall=staged\n\
+             connect-timeout=5\ninitial-timeout=0\nidle-timeout=90s\nlock-timeout=1m\nmax-binlogs=-1\nkeep=a, *.b\n\
+             progress=/run/p\ntmpdir=/t\nca=/ca\ncert=/c\nkey=/k\nssl-mode=VERIFY_IDENTITY\ncrl=/r\npeer-name=n\n\
+             match-common-name=on\ntls-version=TLSv1.3\nssl-cipher=c\ncapath=/cas\n",
+        )
+        .unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let timeouts = Timeouts { connect: seconds(5), initial: None, idle: seconds(90), lock: seconds(60) };
+        assert_eq!(settings.timeouts, timeouts);
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(4), Some(200 << 20)));
+        let words = [settings.listen, settings.compress, settings.checksum, settings.install];
+        assert_eq!(words.map(Option::unwrap), [":4445", "zstd:3", "sha256", "staged"]);
+        assert_eq!((settings.max_binlogs, settings.keep), (Binlogs::All, vec!["a".into(), "*.b".to_owned()]));
+        assert_eq!((settings.progress, settings.tmpdir), (ProgressTo::File("/run/p".into()), Some("/t".into())));
+        assert!(settings.tls.match_common_name && settings.notes.is_empty(), "{:?}", settings.notes);
+    }
+
+    #[test]
+    fn the_names_that_users_have_are_honoured() {
+        let settings = resolve(
+            "[mysqld]\nsst-max-binlogs=3\nbackup_threads=100\n[sst]\nrlimit=10m\nsst-initial-timeout=60\n\
+             sst-idle-timeout=0\nprogress=none\ncpat=.*\\.pem$\\|.*/x\ntmpdir=/t\ncompressor=zstd -T4 -5\n\
+             decompressor=zstd -d -c\nsockopt=,cipher=C,commonname=db1,retry=30,odd\n",
+        )
+        .unwrap();
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(64), Some(10 << 20)));
+        assert_eq!((settings.timeouts.initial, settings.timeouts.idle), (Some(Duration::from_secs(60)), None));
+        assert_eq!((settings.progress, settings.max_binlogs), (ProgressTo::Nowhere, Binlogs::Newest(3)));
+        assert_eq!((settings.keep, settings.compress), (vec!["*.pem".into(), "x".to_owned()], Some("zstd:5".into())));
+        assert_eq!(settings.tls.peer_name.as_deref(), Some("db1"));
+        let source = "backup-threads=100 ([mysqld])";
+        assert!(settings.sources.iter().any(|given| given.to_string() == source), "{:?}", settings.sources);
+        assert!(
+            settings.notes.contains(&"sockopt in [sst]: odd: WARNING: it is not understood and has no effect".into())
+        );
+    }
+
+    #[test]
+    fn the_more_specific_group_wins() {
+        let settings = resolve(
+            "[mysqld]\nbackup-threads=2\nssl-cert=/m\nssl-key=/mk\n[sst]\nbackup-threads=3\nrlimit=1m\nssl-cert=/s\n\
+             ssl-key=/sk\n[highline]\nrate-limit=2m\n",
+        )
+        .unwrap();
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(3), Some(2 << 20)));
+        let note =
+            "ssl-cert in [sst] wins over ssl-cert in [mysqld]; the server's own scripts decide the other way round";
+        assert!(settings.notes.iter().any(|given| given == note), "{:?}", settings.notes);
+    }
+
+    #[test]
+    fn nothing_in_sst_is_passed_over_in_silence() {
+        let settings = resolve(
+            "[sst]\nstreamfmt=mbstream\ntransferfmt=socat\ncompress\ncompress-threads=2\nencrypt-key=s3cret\n\
+             ssl-dhparams=/d\ninno-backup-opts=x\nsst-log-archive=1\ntime=1\nwsrep-sst-auth=u:p4ss\nencrypt=0\nrlimt=1m\nzzz=1\n",
+        )
+        .unwrap();
+        assert_eq!(settings.notes.len(), 13, "{:#?}", settings.notes);
+        let notes = settings.notes.join("\n");
+        assert!(
+            notes.contains("WARNING: rlimt in [sst] is not known and has no effect; did you mean rlimit?"),
+            "{notes}"
+        );
+        assert!(notes.contains("WARNING: zzz in [sst] is not known and has no effect"), "{notes}");
+        assert!(notes.contains("streamfmt in [sst] has no effect: there is one stream format"), "{notes}");
+        assert!(!format!("{settings:?}").contains("s3cret") && !format!("{settings:?}").contains("p4ss"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_by_name() {
+        for (text, says) in [
+            ("[highline]\nlane=4", "donor: lane in [highline] is not known\n  remedy: did you mean lanes?"),
+            ("[highline]\nqqq=4", "donor: qqq in [highline] is not known\n  remedy: the names are"),
+            ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is no number from 1 to 64"),
+            ("[highline]\ncompress=zip", "donor: compress in [highline]: `zip` is none of auto"),
+            ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256, blake3"),
+            ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is no rate"),
+            ("[highline]\nidle-timeout=soon", "donor: idle-timeout in [highline]: `soon` is no time"),
+            ("[highline]\nkeep=a/b", "donor: keep in [highline]: `a/b` holds a slash"),
+            ("[sst]\nsst-max-binlogs=x", "donor: sst-max-binlogs in [sst]: `x` is no number"),
+            ("[sst]\nprogress=loud", "donor: progress in [sst]: `loud` is none of"),
+            ("[sst]\ncompressor=qpress -io", "donor: compressor in [sst]: `qpress -io` is none of zstd, lz4"),
+            (
+                "[sst]\ndecompressor='sh -c \"x\"'",
+                "donor: decompressor in [sst]: `sh -c \"x\"` is more than one program",
+            ),
+            ("[sst]\nsockopt=,verify=0", "donor: sockopt in [sst]: verify=0 would accept any peer"),
+            ("[sst]\ncpat=.*[a]", "donor: cpat in [sst]: `.*[a]`: `[` is not understood"),
+        ] {
+            let report = resolve(text).unwrap_err().report();
+            assert!(report.starts_with(says), "{text}: {report}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_output_ends_the_process(
+            own in "(--[a-z-]{0,14}=[ -~]{0,12}\n){0,3}",
+            sst in "(--(sockopt|cpat|rlimit|compressor|encrypt|progress|tca|x)=[ -~]{0,16}\n){0,4}",
+            other in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        ) {
+            let files = OptionFiles::of_output(own.as_bytes(), sst.as_bytes(), &other);
+            if let Err(error) = Settings::resolve(&files, Side::Joiner) {
+                proptest::prop_assert_eq!(error.kind(), Kind::Usage);
+                proptest::prop_assert!(error.sentence().contains(" in ["), "{}", error.sentence());
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Which certificates, and how strictly the peer is looked at: names that users already have.
+//!
+//! Opens none of the files; whether they are any good is `tls`'s question.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::files::{Item, OptionFiles, Tier};
+use super::lookup::{Lookup, Place, refuse};
+use crate::error::{Error, Result, Side};
+
+/// How the peer is verified. The proof by the ticket's secret comes on top of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SslMode {
+    /// Nothing was said: pin and proof, as for `REQUIRED`.
+    #[default]
+    Unset,
+    /// Pin and proof; a certificate's chain and name are not looked at.
+    Required,
+    /// The chain as well.
+    VerifyCa,
+    /// Chain and name.
+    VerifyIdentity,
+}
+
+impl fmt::Display for SslMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SslMode::Unset => "unset",
+            SslMode::Required => "REQUIRED",
+            SslMode::VerifyCa => "VERIFY_CA",
+            SslMode::VerifyIdentity => "VERIFY_IDENTITY",
+        })
+    }
+}
+
+/// A text with the tier that it came from: what the server's own groups say about client
+/// connections is a weaker wish than what was written for transfers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    pub text: String,
+    pub tier: Tier,
+}
+
+/// Files and rules for TLS, for one role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub mode: SslMode,
+    /// PEM, one or several.
+    pub ca: Option<PathBuf>,
+    /// A directory of such files.
+    pub capath: Option<PathBuf>,
+    /// PEM; `cert` and `key` are both set or both not, and may be the same file.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Files and directories.
+    pub crls: Vec<PathBuf>,
+    /// The name that the peer's certificate must have, where it is not the peer's address.
+    pub peer_name: Option<String>,
+    /// Whether a common name counts where a certificate has no alternative names.
+    pub match_common_name: bool,
+    pub versions: Option<Wish>,
+    pub ciphers: Option<Wish>,
+}
+
+use Tier::{Highline, Server, Sst};
+
+impl TlsSettings {
+    pub(super) fn resolve(look: &mut Lookup<'_>, side: Side) -> Result<TlsSettings> {
+        let mode = mode(look)?;
+        let (identity, cas) = material(look, side)?;
+        let (cert, key) = identity.unzip();
+        let (ca, capath) = cas;
+        let mut tls = TlsSettings { mode: SslMode::Unset, ca, capath, cert, key, ..TlsSettings::default() };
+        tls.mode = match mode {
+            Some(Wanted { mode: SslMode::Unset, item }) if tls.has_ca() => {
+                look.note(format!("{}: taken as ssl-mode=VERIFY_CA", item.name()));
+                SslMode::VerifyCa
+            }
+            Some(Wanted { mode: SslMode::Unset, .. }) => SslMode::Required,
+            Some(Wanted { mode: strict @ (SslMode::VerifyCa | SslMode::VerifyIdentity), item }) if !tls.has_ca() => {
+                return Err(refuse(item, &format!("{strict} needs a CA, and none is configured"))
+                    .remedy("name it with ca in [highline], tca in [sst] or ssl-ca in [mysqld]"));
+            }
+            Some(Wanted { mode, .. }) => mode,
+            None => SslMode::Unset,
+        };
+        let crl_files = ["crl", "ssl-crl", "ssl-crlpath"];
+        let own = look.path(&[(Highline, crl_files[0])]);
+        let rest: Vec<PathBuf> =
+            crl_files[1..].iter().filter_map(|name| look.path(&[(Sst, name), (Server, name)])).collect();
+        tls.crls = own.map_or(rest, |own| vec![own]);
+        tls.peer_name = look.parsed(&[(Highline, "peer-name")], |text| Ok(text.to_owned()))?;
+        tls.match_common_name = look.parsed(&[(Highline, "match-common-name")], super::switch)?.unwrap_or(false);
+        tls.versions = wish(look, &[(Highline, "tls-version"), (Sst, "tls-version"), (Server, "tls-version")])?;
+        tls.ciphers = wish(look, &[(Highline, "ssl-cipher"), (Sst, "ssl-cipher"), (Server, "ssl-cipher")])?;
+        if let Some(item) = look.quietly(&[(Sst, "ssl-passphrase"), (Server, "ssl-passphrase")]) {
+            look.note(format!("{}: an encrypted key cannot be used; give transfers a key without one", item.name()));
+        }
+        Ok(tls)
+    }
+
+    pub fn has_ca(&self) -> bool {
+        self.ca.is_some() || self.capath.is_some()
+    }
+}
+
+fn wish(look: &mut Lookup<'_>, places: &[Place<'_>]) -> Result<Option<Wish>> {
+    let tier = places.iter().find(|place| look.quietly(&[**place]).is_some()).map(|&(tier, _)| tier);
+    let text = look.parsed(places, |text| Ok(text.to_owned()))?;
+    Ok(text.zip(tier).map(|(text, tier)| Wish { text, tier }))
+}
+
+struct Wanted<'a> {
+    mode: SslMode,
+    item: &'a Item,
+}
+
+/// What `ssl-mode`, and where that is absent `encrypt`, ask for. With `encrypt=3` a CA is optional,
+/// and whether there is one decides.
+fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
+    let encrypt = look.first(&[(Sst, "encrypt"), (Server, "encrypt")]);
+    let from_encrypt = match encrypt.map(|item| Ok::<_, Error>((item, item.text()?))).transpose()? {
+        None => None,
+        Some((item, "0")) => {
+            look.note(format!("{}: every transfer is encrypted all the same", item.name()));
+            None
+        }
+        Some((item, "1")) => {
+            return Err(refuse(item, "a shared symmetric key is not supported: it cannot tell who the peer is")
+                .remedy("remove encrypt and encrypt-*: transfers are encrypted without any key; or set encrypt=4 with certificates"));
+        }
+        Some((item, "2" | "4")) => Some(Wanted { mode: SslMode::VerifyCa, item }),
+        Some((item, "3")) => Some(Wanted { mode: SslMode::Unset, item }),
+        Some((item, other)) => return Err(refuse(item, &format!("`{other}` is none of 0, 2, 3 and 4"))),
+    };
+    let Some(item) = look.first(&[(Highline, "ssl-mode"), (Sst, "ssl-mode"), (Server, "ssl-mode")]) else {
+        return Ok(from_encrypt);
+    };
+    let text = item.text()?;
+    let mode = match text.to_ascii_uppercase().replace('-', "_").as_str() {
+        "REQUIRED" => SslMode::Required,
+        "VERIFY_CA" => SslMode::VerifyCa,
+        "VERIFY_IDENTITY" => SslMode::VerifyIdentity,
+        "DISABLED" | "PREFERRED" => {
+            return Err(refuse(
+                item,
+                &format!("{text} would let a copy of the whole database cross the network in the clear"),
+            )
+            .remedy("remove ssl-mode, or set REQUIRED: neither needs a certificate"));
+        }
+        _ => {
+            return Err(refuse(item, &format!("`{text}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")));
+        }
+    };
+    Ok(Some(Wanted { mode, item }))
+}
+
+type Identity = Option<(PathBuf, PathBuf)>;
+type Cas = (Option<PathBuf>, Option<PathBuf>);
+
+/// Names that belong together, the most specific family first: `[highline]`, the role's own, `t*`,
+/// the general ones, Galera's. Certificate and key come out of one family, CAs out of one.
+fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas)> {
+    let role = if side == Side::Joiner { "server" } else { "client" };
+    let other_role = if side == Side::Joiner { "client" } else { "server" };
+    let parts = ["ca", "capath", "cert", "key"];
+    for part in parts {
+        let name = format!("ssl-{other_role}-{part}");
+        look.quietly(&[(Sst, &name), (Server, &name)]);
+    }
+    let mut families: Vec<[Option<&Item>; 4]> = vec![
+        parts.map(|part| look.quietly(&[(Highline, part)])),
+        parts.map(|part| {
+            let name = format!("ssl-{role}-{part}");
+            look.quietly(&[(Sst, &name), (Server, &name)])
+        }),
+    ];
+    let t = parts.map(|part| look.quietly(&[(Sst, &format!("t{part}"))]));
+    let general = parts.map(|part| {
+        let name = format!("ssl-{part}");
+        let found = look.quietly(&[(Sst, &name), (Server, &name)]);
+        let servers = look.quietly(&[(Server, &name)]);
+        if let (Some(found), Some(servers)) = (found, servers)
+            && found.value != servers.value
+        {
+            look.note(format!(
+                "{} wins over {}; the server's own scripts decide the other way round",
+                found.name(),
+                servers.name()
+            ));
+        }
+        found
+    });
+    let galera = galera(look)?;
+    let has_t = t.iter().any(Option::is_some);
+    families.push(t);
+    if !has_t {
+        families.push(general);
+        families.push([galera[0].as_ref(), None, galera[1].as_ref(), galera[2].as_ref()]);
+    } else if let Some(item) = general.iter().flatten().next() {
+        look.note(format!(
+            "{}, and every other general ssl- file, is ignored: [sst] has tca, tcapath, tcert or tkey",
+            item.name()
+        ));
+    }
+
+    let mut identity = None;
+    let mut cas = (None, None);
+    for [ca, capath, cert, key] in families {
+        let path = |item: &Item| item.value.as_ref().map(PathBuf::from);
+        if identity.is_none()
+            && let (Some(cert), Some(key)) = (cert.or(key), key.or(cert))
+        {
+            look.report(cert);
+            look.report(key);
+            // A file that is named alone holds both.
+            identity = path(cert).zip(path(key));
+        }
+        if cas == (None, None) {
+            ca.into_iter().chain(capath).for_each(|item| look.report(item));
+            cas = (ca.and_then(path), capath.and_then(path));
+        }
+    }
+    // A directory may be given where a file is expected.
+    if let (Some(ca), None) = &cas
+        && (ca.is_dir() || ca.as_os_str().as_encoded_bytes().ends_with(b"/"))
+    {
+        cas = (None, cas.0);
+    }
+    Ok((identity, cas))
+}
+
+/// CA, certificate and key of Galera's own traffic, out of `wsrep_provider_options`.
+fn galera(look: &mut Lookup<'_>) -> Result<[Option<Item>; 3]> {
+    let Some(item) = look.quietly(&[(Server, "wsrep-provider-options")]) else { return Ok([None, None, None]) };
+    let text = item.text()?;
+    Ok(["socket.ssl_ca", "socket.ssl_cert", "socket.ssl_key"].map(|name| {
+        let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
+        let value = pairs.rfind(|(key, _)| key.trim() == name)?.1.trim();
+        let origin = format!("wsrep_provider_options, {}", item.origin);
+        (!value.is_empty()).then(|| Item { key: name.to_owned(), value: Some(value.into()), origin })
+    }))
+}
+
+/// [`TlsSettings`] alone, for who looks at a configuration without running a transfer.
+pub fn resolve(files: &OptionFiles, side: Side) -> Result<TlsSettings> {
+    TlsSettings::resolve(&mut Lookup::new(files), side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::tests::read;
+    use super::*;
+    use crate::error::Kind;
+
+    fn paths(tls: &TlsSettings) -> String {
+        let show = |path: &Option<PathBuf>| path.as_ref().map_or("-".into(), |path| path.display().to_string());
+        [&tls.ca, &tls.capath, &tls.cert, &tls.key].map(show).join(" ")
+    }
+
+    #[test]
+    fn the_more_specific_name_wins() {
+        let (joiner, donor) = (Side::Joiner, Side::Donor);
+        for (text, side, expected) in [
+            ("", joiner, "- - - -"),
+            ("[mysqld]\nssl_ca=/a\nssl-cert=/c\nssl-key=/k", joiner, "/a - /c /k"),
+            ("[mysqld]\nssl-ca=/a\nssl-cert=/c\nssl-key=/k\n[sst]\nssl-cert=/sc\nssl-key=/sk", joiner, "/a - /sc /sk"),
+            ("[mysqld]\nssl-ca=/a\nssl-cert=/c\nssl-key=/k\n[sst]\ntcert=/tc\ntkey=/tk", joiner, "- - /tc /tk"),
+            ("[sst]\ntca=/ta\ntcert=/bundle", joiner, "/ta - /bundle /bundle"),
+            ("[sst]\ntca=/ta/\ntkey=/bundle", joiner, "- /ta/ /bundle /bundle"),
+            ("[sst]\ntca=/tmp", joiner, "- /tmp - -"),
+            ("[sst]\ntcert=/tc\ntkey=/tk\nssl-server-cert=/s\nssl-server-key=/sk", joiner, "- - /s /sk"),
+            ("[sst]\ntcert=/tc\ntkey=/tk\nssl-server-cert=/s\nssl-server-key=/sk", donor, "- - /tc /tk"),
+            ("[mysqld]\nssl-client-cert=/c\nssl-client-key=/k\nssl-client-ca=/a", donor, "/a - /c /k"),
+            ("[highline]\ncert=/h\nkey=/hk\n[sst]\ntca=/ta\ntcert=/tc", joiner, "/ta - /h /hk"),
+            (
+                "[mysqld]\nwsrep_provider_options='gcache.size=1G; socket.ssl_cert=/gc;socket.ssl_key = /gk; socket.ssl_ca=/ga'",
+                joiner,
+                "/ga - /gc /gk",
+            ),
+            (
+                "[mysqld]\nssl-ca=/a\nwsrep_provider_options=socket.ssl_cert=/gc;socket.ssl_key=/gk",
+                joiner,
+                "/a - /gc /gk",
+            ),
+            ("[mysqld]\nssl-cert=\nssl-key=", joiner, "- - - -"),
+        ] {
+            assert_eq!(paths(&resolve(&read(text), side).unwrap()), expected, "{text} {side}");
+        }
+    }
+
+    #[test]
+    fn modes() {
+        let ca = "\nssl-ca=/a";
+        for (text, expected) in [
+            ("".to_owned(), SslMode::Unset),
+            ("[sst]\nssl-mode=required".to_owned(), SslMode::Required),
+            (format!("[sst]\nssl-mode=verify-ca{ca}"), SslMode::VerifyCa),
+            (format!("[mysqld]\nloose-ssl-mode=VERIFY_IDENTITY{ca}"), SslMode::VerifyIdentity),
+            (format!("[mysqld]\nloose-ssl-mode=VERIFY_IDENTITY{ca}\n[highline]\nssl-mode=REQUIRED"), SslMode::Required),
+            (format!("[sst]\nencrypt=4{ca}"), SslMode::VerifyCa),
+            ("[sst]\nencrypt=3\ntcert=/c".to_owned(), SslMode::Required),
+            (format!("[sst]\nencrypt=3\nssl-mode=VERIFY_IDENTITY{ca}"), SslMode::VerifyIdentity),
+            ("[sst]\nencrypt=0".to_owned(), SslMode::Unset),
+        ] {
+            assert_eq!(resolve(&read(&text), Side::Joiner).unwrap().mode, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_weaken_is_refused_by_name() {
+        for (text, says) in [
+            ("[sst]\nssl-mode=DISABLED", "ssl-mode in [sst]: DISABLED would let"),
+            ("[highline]\nssl-mode=sometimes", "ssl-mode in [highline]: `sometimes` is none of"),
+            ("[galera]\nssl-mode=VERIFY_CA", "ssl-mode in [galera]: VERIFY_CA needs a CA"),
+            ("[sst]\nencrypt=4\ntcert=/c", "encrypt in [sst]: VERIFY_CA needs a CA"),
+            ("[sst]\nencrypt=1", "encrypt in [sst]: a shared symmetric key"),
+            ("[sst]\nencrypt=yes", "encrypt in [sst]: `yes` is none of"),
+        ] {
+            let error = resolve(&read(text), Side::Donor).unwrap_err();
+            assert!(error.sentence().starts_with(says), "{text}: {}", error.sentence());
+            assert_eq!(error.kind(), Kind::Usage);
+        }
+    }
+
+    #[test]
+    fn policies_say_where_they_come_from() {
+        let text = "[mysqld]\ntls_version=TLSv1.2,TLSv1.3\nssl-crl=/crl\nssl_crlpath=/crls\n[sst]\nssl-cipher=X";
+        let tls = resolve(&read(text), Side::Joiner).unwrap();
+        assert_eq!(tls.versions, Some(Wish { text: "TLSv1.2,TLSv1.3".into(), tier: Server }));
+        assert_eq!(tls.ciphers, Some(Wish { text: "X".into(), tier: Sst }));
+        assert_eq!(tls.crls, [PathBuf::from("/crl"), PathBuf::from("/crls")]);
+        let own =
+            resolve(&read(&format!("{text}\n[highline]\ncrl=/own\npeer-name=db1\nmatch-common-name")), Side::Joiner);
+        let own = own.unwrap();
+        assert_eq!((own.crls, own.peer_name, own.match_common_name), (vec!["/own".into()], Some("db1".into()), true));
+    }
+}

@@ -1,0 +1,144 @@
+//! Whom we believe: certificate authorities and their revocation lists.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tls::certificate::{Certificate, Moment};
+use crate::tls::pem::{Pem, files_of};
+
+/// The authorities of a file or directory: several at once, so that an old and a new one overlap while
+/// certificates are replaced.
+#[derive(Debug)]
+pub struct Authorities {
+    authorities: Vec<Authority>,
+    revocation_lists: Vec<CertRevocationList<'static>>,
+    source: String,
+}
+
+/// One authority; or a self-signed certificate that is trusted for itself alone and signs nothing.
+#[derive(Debug)]
+pub struct Authority {
+    pub certificate: Certificate,
+    pub(crate) anchor: TrustAnchor<'static>,
+    der: CertificateDer<'static>,
+}
+
+impl Authorities {
+    /// Reads every certificate of `paths`, which are PEM files or directories of them (`ssl-ca`,
+    /// `ssl-capath`), and every revocation list of `lists` (`ssl-crl`, `ssl-crlpath`). In a directory, files
+    /// without PEM are passed over.
+    ///
+    /// # Errors
+    /// A file that is unreadable, empty, or without any certificate (or list); each names it.
+    pub fn load(paths: &[PathBuf], lists: &[PathBuf]) -> Result<Authorities> {
+        let mut authorities: Vec<Authority> = Vec::new();
+        for (path, pem) in read_all(paths, "CA")? {
+            for der in pem.certificates {
+                if authorities.iter().any(|known| known.der == der) {
+                    continue;
+                }
+                // A node's certificate in the file must not become one that can make nodes.
+                let found = Authority::new(der, &path)?;
+                if found.certificate.is_authority || found.certificate.is_self_signed {
+                    authorities.push(found);
+                }
+            }
+        }
+        let source = paths.iter().map(|p| Printable::path(p).to_string()).collect::<Vec<_>>().join(", ");
+        if authorities.is_empty() {
+            return Err(Error::new(Kind::Usage, format!("there is no certificate of an authority in {source}"))
+                .remedy("name the file with the CA's own certificate (CA:TRUE); `highline certs ca` makes one"));
+        }
+        let mut revocation_lists = Vec::new();
+        for (path, pem) in read_all(lists, "CRL")? {
+            if pem.revocation_lists.is_empty() {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("there is no revocation list in {}", Printable::path(&path)),
+                )
+                .remedy("name a PEM file that has a BEGIN X509 CRL line, or leave the option out"));
+            }
+            for der in pem.revocation_lists {
+                let list = OwnedCertRevocationList::from_der(&der).map_err(|e| {
+                    Error::new(Kind::Usage, format!("cannot use the revocation list in {}", Printable::path(&path)))
+                        .because(e)
+                        .remedy(
+                            "make the list again; it must be a full one of version 2 (openssl ca -gencrl -crlexts …)",
+                        )
+                })?;
+                revocation_lists.push(CertRevocationList::from(list));
+            }
+        }
+        Ok(Authorities { authorities, revocation_lists, source })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Authority> {
+        self.authorities.iter()
+    }
+
+    pub(crate) fn revocation_lists(&self) -> Vec<&CertRevocationList<'static>> {
+        self.revocation_lists.iter().collect()
+    }
+
+    /// The files and directories that they were read from, for sentences.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Their names, for sentences.
+    pub(crate) fn titles(&self) -> String {
+        self.iter().map(|authority| authority.certificate.title()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Those that may vouch for `leaf` at `now`.
+    pub(crate) fn vouching(&self, leaf: &CertificateDer<'_>, now: Moment) -> Vec<TrustAnchor<'static>> {
+        let valid = self.iter().filter(|authority| authority.is_valid_at(now));
+        let valid = valid.filter(|authority| authority.certificate.is_authority || authority.der == *leaf);
+        valid.map(|authority| authority.anchor.clone()).collect()
+    }
+
+    /// # Errors
+    /// None of them is valid at `now`.
+    pub fn check_dates(&self, now: SystemTime) -> Result<()> {
+        let now = Moment::from(now);
+        if self.iter().any(|authority| authority.is_valid_at(now)) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Usage, format!("no authority in {} is valid today", self.source))
+            .remedy("make a new one with `highline certs ca`, and look at the clock of this host"))
+    }
+}
+
+impl Authority {
+    fn new(der: CertificateDer<'static>, path: &Path) -> Result<Authority> {
+        let shown = Printable::path(path);
+        let unusable = || Error::new(Kind::Usage, format!("cannot use a certificate in the CA file {shown}"));
+        let certificate = Certificate::parse(&der).map_err(|e| unusable().because(e))?;
+        let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|e| unusable().because(e))?.to_owned();
+        Ok(Authority { certificate, anchor, der })
+    }
+
+    pub(crate) fn is_valid_at(&self, now: Moment) -> bool {
+        self.certificate.not_before <= now && now <= self.certificate.not_after
+    }
+}
+
+fn read_all(paths: &[PathBuf], what: &str) -> Result<Vec<(PathBuf, Pem)>> {
+    let mut all = Vec::new();
+    for path in paths {
+        let files = files_of(path, what)?;
+        let is_directory = files.first() != Some(path);
+        for file in files {
+            match Pem::read(&file, what) {
+                Ok(pem) => all.push((file, pem)),
+                Err(e) if is_directory && e.kind() == Kind::Usage => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,87 @@
+//! The `rustls` configurations of both ends.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SingleCertAndKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::error::{Error, Kind, Result};
+use crate::tls::verification::{DonorVerifier, JoinerVerifier};
+use crate::tls::{Identity, Pin, Policy, Trust};
+
+/// The name of our protocol in the TLS handshake (ALPN, RFC 7301).
+pub const ALPN: &[u8] = b"highline/1";
+
+/// The cryptography under TLS: aws-lc-rs, in its FIPS form when built with the feature `fips`.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        #[cfg(feature = "fips")]
+        let provider = rustls::crypto::default_fips_provider();
+        #[cfg(not(feature = "fips"))]
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// The donor's end: it dials, always demands `pin`, and judges the joiner's certificate by `trust`.
+/// With an `identity` it presents it when the joiner asks.
+pub fn client_config(
+    identity: Option<&Identity>,
+    pin: Pin,
+    trust: Trust,
+    policy: &Policy,
+) -> Result<Arc<ClientConfig>> {
+    let verifier = JoinerVerifier { pin: Some(pin), trust, provider: policy.provider() };
+    let mut config = client(identity, verifier, policy)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// For looking at a peer without trusting it: it accepts every certificate and offers no ALPN. Nothing but a
+/// handshake may be done with it.
+pub fn look_config(identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
+    let policy = Policy::default();
+    let verifier = JoinerVerifier { pin: None, trust: Trust::Pin, provider: policy.provider() };
+    client(identity, verifier, &policy).map(Arc::new)
+}
+
+fn client(identity: Option<&Identity>, verifier: JoinerVerifier, policy: &Policy) -> Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(policy.provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified()))),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The joiner's end: it listens. With authorities in `trust` it demands a certificate of the donor.
+pub fn server_config(identity: &Identity, trust: Trust, policy: &Policy) -> Result<Arc<ServerConfig>> {
+    let builder =
+        ServerConfig::builder_with_provider(policy.provider()).with_protocol_versions(&[&TLS13]).map_err(unusable)?;
+    let builder = match trust.of_joiner() {
+        Trust::Pin => builder.with_no_client_auth(),
+        trust => builder.with_client_cert_verifier(Arc::new(DonorVerifier::new(trust, policy.provider()))),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Tickets that the donor never reads turn its close into a reset, which can destroy the last bytes.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+fn unusable(error: rustls::Error) -> Error {
+    Error::new(Kind::Usage, "this choice of cipher suites cannot make a TLS configuration")
+        .because(error)
+        .remedy("take ssl-cipher out of the option file")
+}

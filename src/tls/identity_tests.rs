@@ -1,0 +1,359 @@
+//! Identities and authorities from files: every form that works, and every fault by its sentence.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use rcgen::KeyPair;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use time::OffsetDateTime;
+
+use crate::error::Kind;
+use crate::tls::certificate::KeyType;
+use crate::tls::testing::{Ca, DAY, named, openssl, write};
+use crate::tls::verification::{Purpose, check_path};
+use crate::tls::{Authorities, Certificate, Identity};
+
+#[test]
+fn keys_and_certificates_of_openssl_are_read_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    openssl(dir, "req -x509 -newkey rsa:2048 -nodes -keyout {}/ca.key -out {}/ca.pem -subj /CN=Lab_CA -days 9");
+    write(dir, "ext", "subjectAltName=DNS:node1.example,IP:192.0.2.1\nextendedKeyUsage=serverAuth,clientAuth\n");
+    for (name, how, kind) in [
+        ("rsa", "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048", KeyType::Rsa(2048)),
+        ("p256", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256", KeyType::Ecdsa(256)),
+        ("p384", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384", KeyType::Ecdsa(384)),
+        ("p521", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521", KeyType::Ecdsa(521)),
+        ("ed25519", "genpkey -algorithm ED25519", KeyType::Ed25519),
+    ] {
+        openssl(dir, &format!("{how} -out {{}}/{name}.key"));
+        openssl(dir, &format!("req -new -key {{}}/{name}.key -subj /CN={name} -out {{}}/{name}.csr"));
+        openssl(
+            dir,
+            &format!(
+                "x509 -req -in {{}}/{name}.csr -CA {{}}/ca.pem -CAkey {{}}/ca.key -CAcreateserial -days 9 -extfile {{}}/ext -out {{}}/{name}.pem"
+            ),
+        );
+        let (certificate, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+        let identity = Identity::load(&certificate, Some(&key), SystemTime::now()).unwrap();
+        assert_eq!(identity.certificate().key, kind);
+        assert_eq!(identity.certificate().names, ["node1.example", "192.0.2.1"]);
+        let authorities = Authorities::load(&[dir.join("ca.pem")], &[]).unwrap();
+        for purpose in [Purpose::Server, Purpose::Client] {
+            identity.check_chain(&authorities, purpose, SystemTime::now()).unwrap();
+        }
+    }
+    // The older forms: PKCS#1 and SEC1, and one file with both.
+    openssl(dir, "rsa -traditional -in {}/rsa.key -out {}/rsa.pkcs1");
+    openssl(dir, "ec -in {}/p256.key -out {}/p256.sec1");
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    assert!(text("rsa.pkcs1").contains("BEGIN RSA PRIVATE KEY") && text("p256.sec1").contains("BEGIN EC PRIVATE KEY"));
+    for (certificate, key) in [("rsa.pem", "rsa.pkcs1"), ("p256.pem", "p256.sec1")] {
+        Identity::load(&dir.join(certificate), Some(&dir.join(key)), SystemTime::now()).unwrap();
+        let bundle = write(dir, "bundle.pem", &format!("{}{}", text(key), text(certificate)));
+        Identity::load(&bundle, None, SystemTime::now()).unwrap();
+    }
+}
+
+#[test]
+fn a_pin_is_what_openssl_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = {
+        let ca = Ca::new("Lab CA");
+        let (certificate, key) = ca.sign(&named("node1", &[]));
+        write(dir.path(), "k.pem", &key);
+        ca.identity(&(certificate, key), SystemTime::now())
+    };
+    openssl(dir.path(), "pkey -in {}/k.pem -pubout -outform DER -out {}/spki");
+    let spki = std::fs::read(dir.path().join("spki")).unwrap();
+    assert_eq!(identity.pin(), crate::tls::Pin::of_spki(&spki));
+}
+
+#[test]
+fn every_fault_of_a_file_has_its_sentence_and_remedy() {
+    let ca = Ca::new("Lab CA");
+    let now = SystemTime::now();
+    let dir = ca.dir.path().to_owned();
+    let shown = |name: &str| dir.join(name).display().to_string();
+    let (certificate, key) = ca.sign(&named("node1", &["node1.example"]));
+    ca.write("good.pem", &certificate);
+    ca.write("good.key", &key);
+    ca.write("other.key", &KeyPair::generate().unwrap().serialize_pem());
+    ca.write("empty.pem", " \n");
+    ca.write("text.pem", "hello\n");
+    ca.write("cut.pem", &certificate[..certificate.len() / 2]);
+    ca.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let mut old = named("node1", &[]);
+    old.not_after = OffsetDateTime::from(now - DAY / 2);
+    ca.write("old.pem", &ca.sign(&old).0);
+    let mut early = named("node1", &[]);
+    early.not_before = OffsetDateTime::from(now + DAY);
+    ca.write("early.pem", &ca.sign(&early).0);
+    openssl(&dir, "pkey -in {}/good.key -aes256 -passout pass:secret -out {}/encrypted.key");
+    openssl(&dir, "genrsa -traditional -aes128 -passout pass:secret -out {}/old-encrypted.key 2048");
+    openssl(&dir, "req -x509 -newkey rsa:1024 -nodes -keyout {}/weak.key -out {}/weak.pem -subj /CN=node1 -days 9");
+    let date = |date: OffsetDateTime| crate::tls::certificate::Moment::from_unix(date.unix_timestamp());
+    for (certificate, key, kind, sentence, remedy) in [
+        (
+            "missing.pem",
+            "good.key",
+            Kind::NotFound,
+            format!(
+                "cannot open the certificate file {}: No such file or directory (os error 2)",
+                shown("missing.pem")
+            ),
+            "",
+        ),
+        (
+            "empty.pem",
+            "good.key",
+            Kind::Usage,
+            format!("the certificate file {} is empty", shown("empty.pem")),
+            "highline certs",
+        ),
+        (
+            "good.pem",
+            "empty.pem",
+            Kind::Usage,
+            format!("the private key file {} is empty", shown("empty.pem")),
+            "again",
+        ),
+        (
+            "text.pem",
+            "good.key",
+            Kind::Usage,
+            format!("the certificate file {} has no PEM in it", shown("text.pem")),
+            "openssl x509 -inform DER",
+        ),
+        (
+            "cut.pem",
+            "good.key",
+            Kind::Usage,
+            format!("the certificate file {} is damaged: ", shown("cut.pem")),
+            "copy the file again",
+        ),
+        (
+            "garbage.pem",
+            "good.key",
+            Kind::Usage,
+            format!("cannot understand the first certificate in {}: it is no X.509 certificate", shown("garbage.pem")),
+            "highline certs node",
+        ),
+        (
+            "good.key",
+            "good.key",
+            Kind::Usage,
+            format!("there is no certificate in {}", shown("good.key")),
+            "BEGIN CERTIFICATE",
+        ),
+        (
+            "good.pem",
+            "good.pem",
+            Kind::Usage,
+            format!("there is no private key in {}", shown("good.pem")),
+            "BEGIN PRIVATE KEY",
+        ),
+        (
+            "good.pem",
+            "other.key",
+            Kind::Usage,
+            format!(
+                "the private key in {} is not the key of the certificate in {}",
+                shown("other.key"),
+                shown("good.pem")
+            ),
+            "made together",
+        ),
+        (
+            "good.pem",
+            "encrypted.key",
+            Kind::Usage,
+            format!("the private key in {} is encrypted with a passphrase", shown("encrypted.key")),
+            "openssl pkey -in ",
+        ),
+        (
+            "good.pem",
+            "old-encrypted.key",
+            Kind::Usage,
+            format!("the private key in {} is encrypted with a passphrase", shown("old-encrypted.key")),
+            "openssl pkey -in ",
+        ),
+        (
+            "old.pem",
+            "good.key",
+            Kind::Usage,
+            format!("the certificate \"CN=node1\" in {} expired on {}", shown("old.pem"), date(old.not_after)),
+            "highline certs node NAME",
+        ),
+        (
+            "early.pem",
+            "good.key",
+            Kind::Usage,
+            format!(
+                "the certificate \"CN=node1\" in {} is valid only from {}",
+                shown("early.pem"),
+                date(early.not_before)
+            ),
+            "clock",
+        ),
+        (
+            "weak.pem",
+            "weak.key",
+            Kind::Usage,
+            format!("the certificate \"CN=node1\" in {} has a key of RSA 1024, which is too weak", shown("weak.pem")),
+            "2048 bits or more",
+        ),
+    ] {
+        let error = Identity::load(&dir.join(certificate), Some(&dir.join(key)), SystemTime::now()).unwrap_err();
+        assert!(error.sentence().starts_with(&sentence), "{}\n{sentence}", error.sentence());
+        assert_eq!(error.kind(), kind, "{sentence}");
+        assert!(error.remedy_text().unwrap_or_default().contains(remedy), "{sentence}: {:?}", error.remedy_text());
+    }
+}
+
+#[test]
+fn a_file_without_permission_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "key.pem", "x");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o0)).unwrap();
+    if std::fs::File::open(&file).is_ok() {
+        return; // root reads everything
+    }
+    let error = Identity::load(&file, None, SystemTime::now()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission);
+}
+
+#[test]
+fn authorities_come_from_bundles_and_directories() {
+    let (old, new) = (Ca::new("Old CA"), Ca::new("New CA"));
+    let both = old.write("both.pem", &format!("{}{}{}", old.pem, new.pem, old.pem));
+    let names = |authorities: &Authorities| -> Vec<String> {
+        authorities.iter().map(|a| a.certificate.subject.clone()).collect()
+    };
+    assert_eq!(names(&Authorities::load(&[both], &[]).unwrap()), ["CN=Old CA", "CN=New CA"]);
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "b.pem", &new.pem);
+    write(dir.path(), "a.pem", &old.pem);
+    write(dir.path(), "README", "no PEM here");
+    write(dir.path(), "nothing", "");
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    let path = || vec![dir.path().to_owned()];
+    assert_eq!(names(&Authorities::load(&path(), &[]).unwrap()), ["CN=Old CA", "CN=New CA"]);
+
+    let shown = dir.path().display();
+    let refused = |paths: &[std::path::PathBuf], lists: &[std::path::PathBuf]| {
+        Authorities::load(paths, lists).unwrap_err().sentence()
+    };
+    assert_eq!(refused(&path(), &[dir.path().join("a.pem")]), format!("there is no revocation list in {shown}/a.pem"));
+    assert_eq!(refused(&[dir.path().join("nothing")], &[]), format!("the CA file {shown}/nothing is empty"));
+    std::fs::remove_file(dir.path().join("a.pem")).unwrap();
+    std::fs::remove_file(dir.path().join("b.pem")).unwrap();
+    assert_eq!(refused(&path(), &[]), format!("there is no certificate of an authority in {shown}"));
+}
+
+#[test]
+fn weak_and_old_certificates_of_a_peer_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    openssl(dir, "req -x509 -newkey rsa:2048 -nodes -keyout {}/ca.key -out {}/ca.pem -subj /CN=Lab_CA -days 9");
+    write(dir, "ext", "subjectAltName=DNS:node1.example\n");
+    for (bits, ext, fault) in [
+        (1024, "-extfile {}/ext", "has a key of RSA 1024, which is too weak"),
+        (2048, "", "is of an old X.509 version, which has neither names nor usages"),
+        (
+            2048,
+            "-sha1 -extfile {}/ext",
+            "or one above it is signed with an algorithm that is broken or not known here; SHA-1 and MD5 are broken",
+        ),
+        (2048, "-extfile {}/ext", ""),
+    ] {
+        openssl(dir, &format!("req -newkey rsa:{bits} -nodes -keyout {{}}/n.key -subj /CN=node1 -out {{}}/n.csr"));
+        openssl(
+            dir,
+            &format!(
+                "x509 -req -in {{}}/n.csr -CA {{}}/ca.pem -CAkey {{}}/ca.key -set_serial 2 -days 9 {ext} -out {{}}/n.pem"
+            ),
+        );
+        let leaf = certificate_in(&dir.join("n.pem"));
+        let authorities = Authorities::load(&[dir.join("ca.pem")], &[]).unwrap();
+        let verdict = check_path(&leaf, &[], &authorities, UnixTime::now(), Purpose::Server);
+        let said = verdict.map_err(|refusal| refusal.to_string());
+        match fault {
+            "" => assert_eq!(said, Ok(())),
+            fault => assert_eq!(said, Err(format!("the certificate \"CN=node1\" {fault}"))),
+        }
+    }
+}
+
+#[test]
+fn a_weak_authority_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    openssl(dir, "req -x509 -newkey rsa:1024 -nodes -keyout {}/ca.key -out {}/ca.pem -subj /CN=Weak_CA -days 9");
+    openssl(dir, "req -newkey rsa:2048 -nodes -keyout {}/n.key -subj /CN=node1 -out {}/n.csr");
+    write(dir, "ext", "subjectAltName=DNS:node1.example\n");
+    openssl(
+        dir,
+        "x509 -req -in {}/n.csr -CA {}/ca.pem -CAkey {}/ca.key -set_serial 2 -days 9 -extfile {}/ext -out {}/n.pem",
+    );
+    let authorities = Authorities::load(&[dir.join("ca.pem")], &[]).unwrap();
+    let leaf = certificate_in(&dir.join("n.pem"));
+    let refusal = check_path(&leaf, &[], &authorities, UnixTime::now(), Purpose::Server).unwrap_err();
+    let expected = format!(
+        "the certificate \"CN=node1\" was issued by \"CN=Weak_CA\" in {}, whose key of RSA 1024 is too weak to believe",
+        authorities.source()
+    );
+    assert_eq!(refusal.to_string(), expected);
+}
+
+fn certificate_in(path: &Path) -> CertificateDer<'static> {
+    crate::tls::pem::Pem::read(path, "certificate").unwrap().certificates.remove(0)
+}
+
+#[test]
+fn hostile_names_cannot_forge_lines() {
+    let ca = Ca::new("Lab CA");
+    let identity = ca.node("node1\nERROR: all is lost\u{1b}[2J", &[]);
+    let facts: &Certificate = identity.certificate();
+    assert!(!facts.title().chars().any(char::is_control), "{:?}", facts.title());
+    assert!(!facts.all_names().chars().any(char::is_control));
+}
+
+proptest::proptest! {
+    /// A peer's certificate is hostile input: whatever it is, it is judged, and nothing panics.
+    #[test]
+    fn damaged_certificates_are_judged(cut in 0_usize..900, flips in proptest::collection::vec((0_usize..900, 0_u8..), 0..6)) {
+        let (leaf, authorities) = sample();
+        let mut bytes = leaf.to_vec();
+        for (at, with) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= with;
+            }
+        }
+        bytes.truncate(bytes.len().saturating_sub(cut.saturating_sub(600)));
+        let changed = bytes != leaf.to_vec();
+        let damaged = CertificateDer::from(bytes.clone());
+        let _ = Certificate::parse(&damaged);
+        let verdict = check_path(&damaged, std::slice::from_ref(&damaged), authorities, UnixTime::now(), Purpose::Server);
+        assert_eq!(verdict.is_err(), changed, "only the certificate itself is accepted");
+        let _ = crate::tls::pem::Pem::parse(&bytes);
+    }
+}
+
+/// A good certificate and whom it is believed by.
+fn sample() -> &'static (CertificateDer<'static>, std::sync::Arc<Authorities>) {
+    static SAMPLE: std::sync::OnceLock<(CertificateDer<'static>, std::sync::Arc<Authorities>)> =
+        std::sync::OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let ca = Ca::new("Lab CA");
+        (ca.node("node1", &["node1.example", "192.0.2.1"]).chain()[0].clone(), ca.authorities())
+    })
+}
+
+#[test]
+fn an_ephemeral_identity_is_new_each_time_and_never_shows_its_key() {
+    let (one, two) = (Identity::ephemeral().unwrap(), Identity::ephemeral().unwrap());
+    assert_ne!(one.pin(), two.pin());
+    assert_eq!(format!("{one:?}"), "Identity { subject: \"CN=highline, this run only\", source: None }");
+}

@@ -1,0 +1,179 @@
+//! Which versions and cipher suites of TLS are allowed: `tls-version` and `ssl-cipher`.
+
+use std::sync::Arc;
+
+use rustls::SupportedCipherSuite;
+use rustls::crypto::CryptoProvider;
+
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tls::config::provider;
+
+/// The cipher suites to offer, best first. The version is always TLS 1.3.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    suites: Vec<SupportedCipherSuite>,
+    notes: Vec<String>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { suites: provider().cipher_suites.clone(), notes: Vec::new() }
+    }
+}
+
+/// The end of an OpenSSL name for TLS 1.2, and the TLS 1.3 suite with the same cipher and hash.
+const EQUIVALENTS: [(&str, &str); 3] = [
+    ("AES256-GCM-SHA384", "TLS13_AES_256_GCM_SHA384"),
+    ("AES128-GCM-SHA256", "TLS13_AES_128_GCM_SHA256"),
+    ("CHACHA20-POLY1305", "TLS13_CHACHA20_POLY1305_SHA256"),
+];
+
+/// Words of OpenSSL's cipher lists that allow all that TLS 1.3 has.
+const ALL_OF_THEM: [&str; 8] = ["DEFAULT", "ALL", "HIGH", "SECURE", "TLSv1.3", "kEECDH", "ECDHE", "EECDH"];
+
+impl Policy {
+    /// Reads the values of `tls-version` and `ssl-cipher`, as the server writes them.
+    ///
+    /// # Errors
+    /// A version list without TLSv1.3, or a cipher that TLS 1.3 has no equal of; each by name.
+    pub fn parse(tls_version: Option<&str>, ssl_cipher: Option<&str>) -> Result<Policy> {
+        let mut policy = Policy::default();
+        if let Some(list) = tls_version.map(str::trim).filter(|list| !list.is_empty()) {
+            policy.read_versions(list)?;
+        }
+        if let Some(list) = ssl_cipher.map(str::trim).filter(|list| !list.is_empty()) {
+            policy.read_ciphers(list)?;
+        }
+        Ok(policy)
+    }
+
+    fn read_versions(&mut self, list: &str) -> Result<()> {
+        let mut has_13 = false;
+        for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
+            match word.to_ascii_lowercase().as_str() {
+                "tlsv1.3" => has_13 = true,
+                "tlsv1.0" | "tlsv1.1" | "tlsv1.2" => self
+                    .notes
+                    .push(format!("tls-version: {word} is allowed but never used; Highline speaks TLSv1.3 only")),
+                _ => {
+                    let shown = Printable(word.as_bytes());
+                    return Err(Error::new(Kind::Usage, format!("tls-version has the unknown version {shown}"))
+                        .remedy("write tls-version=TLSv1.3"));
+                }
+            }
+        }
+        if has_13 {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Usage,
+            format!("tls-version={} leaves TLSv1.3 out, and Highline never goes below it", Printable(list.as_bytes())),
+        )
+        .remedy("add TLSv1.3 to tls-version, or set tls-version=TLSv1.3 in the [highline] group"))
+    }
+
+    fn read_ciphers(&mut self, list: &str) -> Result<()> {
+        let mut wanted: Vec<SupportedCipherSuite> = Vec::new();
+        for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
+            // Words that only take away or sort: nothing that they mean is in TLS 1.3.
+            if word.starts_with(['!', '-', '+', '@']) {
+                continue;
+            }
+            let found = if ALL_OF_THEM.iter().any(|all| all.eq_ignore_ascii_case(word)) {
+                provider().cipher_suites.clone()
+            } else {
+                suite_named(word).into_iter().collect()
+            };
+            if found.is_empty() {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("ssl-cipher has {}, which TLS 1.3 does not have", Printable(word.as_bytes())),
+                )
+                .remedy(format!("allow some of these in the [highline] group: ssl-cipher={}", self.names())));
+            }
+            wanted.extend(found.into_iter().filter(|suite| !wanted.contains(suite)).collect::<Vec<_>>());
+        }
+        if !wanted.is_empty() {
+            self.suites = wanted;
+        }
+        Ok(())
+    }
+
+    /// The names of the suites as OpenSSL writes them, separated by colons.
+    pub fn names(&self) -> String {
+        self.suites.iter().map(|suite| suite_name(*suite)).collect::<Vec<_>>().join(":")
+    }
+
+    /// What the operator should know about the values that were read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    pub(crate) fn provider(&self) -> Arc<CryptoProvider> {
+        let mut provider = CryptoProvider::clone(&provider());
+        provider.cipher_suites.clone_from(&self.suites);
+        Arc::new(provider)
+    }
+}
+
+/// The IANA name: `TLS_AES_256_GCM_SHA384`.
+pub(crate) fn suite_name(suite: SupportedCipherSuite) -> String {
+    format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
+}
+
+fn suite_named(word: &str) -> Option<SupportedCipherSuite> {
+    let word = word.to_ascii_uppercase();
+    let equal = EQUIVALENTS.iter().find(|(end, _)| word.ends_with(end)).map(|(_, name)| (*name).to_owned());
+    let name = equal.unwrap_or_else(|| word.replacen("TLS_", "TLS13_", 1));
+    provider().cipher_suites.iter().copied().find(|suite| format!("{:?}", suite.suite()) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ciphers_are_mapped_or_refused_by_name() {
+        let all = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+        for (given, names) in [
+            ("", all),
+            ("DEFAULT", all),
+            ("HIGH:!aNULL:!MD5", all),
+            ("!aNULL", all),
+            ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
+            (
+                "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384",
+                "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384",
+            ),
+            ("ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_AES_256_GCM_SHA384"),
+            ("ECDHE-RSA-CHACHA20-POLY1305", "TLS_CHACHA20_POLY1305_SHA256"),
+        ] {
+            assert_eq!(Policy::parse(None, Some(given)).unwrap().names(), names, "{given}");
+        }
+        for (given, word) in [
+            ("AES128-SHA", "AES128-SHA"),
+            ("TLS_AES_256_GCM_SHA384:DES-CBC3-SHA", "DES-CBC3-SHA"),
+            ("a\nb", "a\\u{a}b"),
+        ] {
+            let error = Policy::parse(None, Some(given)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert_eq!(error.sentence(), format!("ssl-cipher has {word}, which TLS 1.3 does not have"));
+            assert!(error.remedy_text().unwrap().contains(all));
+        }
+    }
+
+    #[test]
+    fn versions_below_13_are_noted_and_never_used() {
+        assert!(Policy::parse(Some("TLSv1.3"), None).unwrap().notes().is_empty());
+        let both = Policy::parse(Some("TLSv1.2,TLSv1.3"), None).unwrap();
+        assert_eq!(both.notes(), ["tls-version: TLSv1.2 is allowed but never used; Highline speaks TLSv1.3 only"]);
+        assert_eq!(
+            Policy::parse(Some("TLSv1.2"), None).unwrap_err().sentence(),
+            "tls-version=TLSv1.2 leaves TLSv1.3 out, and Highline never goes below it"
+        );
+        assert_eq!(
+            Policy::parse(Some("TLSv1.3,SSLv3"), None).unwrap_err().sentence(),
+            "tls-version has the unknown version SSLv3"
+        );
+    }
+}

@@ -1,0 +1,342 @@
+//! The scan of a donor's roots: every entry that travels, with the stamp that tells later whether it
+//! changed.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::entry::{Content, Entry, Metadata, Mtime};
+use super::path::{RelPath, RootName};
+use super::roots::{Root, Roots, Scope};
+use super::rules::Rules;
+use crate::error::{Error, Kind, Printable, Result};
+
+/// What `stat` says of a file's identity and age. Equal stamps: the file was not written in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    inode: u64,
+    device: u64,
+}
+
+impl Stamp {
+    pub fn of(stat: &fs::Metadata) -> Stamp {
+        Stamp {
+            size: stat.size(),
+            mtime: (stat.mtime(), stat.mtime_nsec()),
+            ctime: (stat.ctime(), stat.ctime_nsec()),
+            inode: stat.ino(),
+            device: stat.dev(),
+        }
+    }
+}
+
+/// An entry of the donor's tree.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub entry: Entry,
+    pub stamp: Stamp,
+    /// Bytes that the filesystem has given to it.
+    pub allocated: u64,
+}
+
+impl Found {
+    /// Bytes by length; nothing but a regular file has any.
+    pub fn size(&self) -> u64 {
+        match self.entry.content {
+            Content::File { size } => size,
+            _ => 0,
+        }
+    }
+}
+
+/// Scans all roots; the result is ordered by path.
+///
+/// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
+/// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
+pub fn scan(roots: &mut Roots, rules: &Rules) -> Result<Vec<Found>> {
+    let mut scan = Scan { roots, rules, found: Vec::new(), links: HashMap::new(), outside: Vec::new() };
+    let directories: Vec<PathBuf> = scan.roots.directories().into_iter().map(Path::to_path_buf).collect();
+    for directory in &directories {
+        scan.root(directory)?;
+    }
+    while let Some(outside) = scan.outside.pop() {
+        scan.external(&outside)?;
+    }
+    let mut found = scan.found;
+    found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    found.dedup_by(|a, b| a.entry.path == b.entry.path);
+    Ok(found)
+}
+
+/// Where an entry of the donor's tree lies. `None` when its root is not one of `roots`.
+pub fn locate(roots: &Roots, path: &RelPath) -> Option<PathBuf> {
+    let root = roots.get(path.root_str())?;
+    match path.parent() {
+        Some(_) => Some(root.path.join(path.beneath())),
+        None => Some(root.path.join(root.local_name(path.first()))),
+    }
+}
+
+struct Scan<'a> {
+    roots: &'a mut Roots,
+    rules: &'a Rules,
+    found: Vec<Found>,
+    /// The first path of each file that has several, by root, device and inode.
+    links: HashMap<(RootName, u64, u64), RelPath>,
+    outside: Vec<PathBuf>,
+}
+
+impl Scan<'_> {
+    fn root(&mut self, directory: &Path) -> Result<()> {
+        for name in list(directory)? {
+            let nested = self.roots.iter().any(|root| root.path == directory.join(&name));
+            let Some(owner) = self.roots.owner(directory, &name) else { continue };
+            if nested || !self.rules.travels(&owner.name, &name) {
+                continue;
+            }
+            let (owner, called) = (owner.name.clone(), owner.wire_name(&name).into_owned());
+            self.entry(&owner, called.as_bytes(), &directory.join(&name))?;
+        }
+        Ok(())
+    }
+
+    /// An object outside every root: its directory becomes a root, and only the object travels.
+    fn external(&mut self, object: &Path) -> Result<()> {
+        let (Some(parent), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
+        // An InnoDB file lies in a directory named after its schema, which the server makes itself:
+        // what both nodes must have is the directory above.
+        let isl = object.extension() == Some(OsStr::new("ibd")) && object.is_file();
+        let (directory, beneath) = match (isl, parent.parent(), parent.file_name()) {
+            (true, Some(above), Some(schema)) => (above, Path::new(schema).join(name)),
+            _ => (parent, PathBuf::from(name)),
+        };
+        let known = self.roots.iter().find(|root| root.path == directory && root.scope == Scope::Listed);
+        let root = match known.map(|root| root.name.clone()) {
+            Some(name) => name,
+            None => {
+                let number = 1 + self.roots.iter().filter(|root| root.name.as_str().starts_with("external-")).count();
+                let name: RootName = format!("external-{number}").parse().map_err(|e| {
+                    Error::new(Kind::Limit, "too many directories outside the data directory").because(e)
+                })?;
+                self.roots.push(Root {
+                    name: name.clone(),
+                    path: directory.to_path_buf(),
+                    scope: Scope::Listed,
+                    stem: None,
+                });
+                name
+            }
+        };
+        if let (true, Some(schema)) = (isl, parent.file_name()) {
+            self.single(&root, schema.as_bytes(), parent)?;
+        }
+        self.entry(&root, beneath.as_os_str().as_bytes(), object)
+    }
+
+    /// One entry and, below a directory, all of its own.
+    fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
+        if self.single(root, beneath, place)? {
+            for name in list(place)? {
+                let child = [beneath, b"/", name.as_bytes()].concat();
+                self.entry(root, &child, &place.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One entry alone; says whether it is a directory.
+    fn single(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<bool> {
+        let stat = fs::symlink_metadata(place).map_err(|e| Error::io("cannot read", place, e))?;
+        let path = RelPath::new(root, beneath)
+            .map_err(|e| Error::new(Kind::Usage, format!("{} cannot travel", Printable::path(place))).because(e))?;
+        let kind = stat.file_type();
+        let content = if kind.is_dir() {
+            Content::Directory
+        } else if kind.is_symlink() {
+            let target = fs::read_link(place).map_err(|e| Error::io("cannot read the link", place, e))?;
+            self.follow(place);
+            Content::Symlink { target: target.into_os_string().into_vec() }
+        } else if kind.is_file() {
+            if place.extension() == Some(OsStr::new("isl")) {
+                self.follow_isl(place)?;
+            }
+            match self.links.get(&(root.clone(), stat.dev(), stat.ino())) {
+                Some(first) if stat.nlink() > 1 => Content::HardLink { to: first.clone() },
+                _ => Content::File { size: stat.size() },
+            }
+        } else {
+            // A socket or a pipe is a running server's; a device is nobody's data.
+            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+            return Ok(false);
+        };
+        if stat.nlink() > 1 && matches!(content, Content::File { .. }) {
+            self.links.insert((root.clone(), stat.dev(), stat.ino()), path.clone());
+        }
+        let meta = Metadata {
+            mode: stat.mode() & 0o7777,
+            uid: stat.uid(),
+            gid: stat.gid(),
+            mtime: Mtime { secs: stat.mtime(), nanos: u32::try_from(stat.mtime_nsec()).unwrap_or(0) },
+            xattrs: if kind.is_symlink() { Vec::new() } else { user_attributes(place)? },
+        };
+        let directory = content == Content::Directory;
+        let entry = Entry { path, meta, content };
+        self.found.push(Found { entry, stamp: Stamp::of(&stat), allocated: stat.blocks() * 512 });
+        Ok(directory)
+    }
+
+    /// A symlink that leads outside every root to something that exists brings it along.
+    fn follow(&mut self, link: &Path) {
+        if let Ok(target) = fs::canonicalize(link) {
+            self.bring(target);
+        }
+    }
+
+    /// An `.isl` file holds the path of a tablespace (`DATA DIRECTORY`; `RemoteDatafile`, `fsp0file.cc`).
+    fn follow_isl(&mut self, isl: &Path) -> Result<()> {
+        let text = fs::read(isl).map_err(|e| Error::io("cannot read", isl, e))?;
+        let target = Path::new(OsStr::from_bytes(text.trim_ascii_end()));
+        let real = fs::canonicalize(target).map_err(|e| {
+            Error::io("cannot find the tablespace", target, e)
+                .remedy(format!("{} points there; restore the file or drop the table", Printable::path(isl)))
+        })?;
+        self.bring(real);
+        Ok(())
+    }
+
+    fn bring(&mut self, target: PathBuf) {
+        let inside = |root: &Root| {
+            let directory = fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone());
+            root.scope != Scope::Listed && target.starts_with(directory)
+        };
+        if !self.roots.iter().any(inside) && !self.outside.contains(&target) {
+            self.outside.push(target);
+        }
+    }
+}
+
+fn list(directory: &Path) -> Result<Vec<OsString>> {
+    let failed = |e| Error::io("cannot read the directory", directory, e);
+    let mut names = Vec::new();
+    for item in fs::read_dir(directory).map_err(failed)? {
+        names.push(item.map_err(failed)?.file_name());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The `user.*` attributes of a file, none where the filesystem keeps none (`xattr(7)`).
+fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    const LONGEST: usize = 64 * 1024;
+    let failed = |e: rustix::io::Errno| Error::io("cannot read the attributes of", place, e);
+    let mut names = vec![0; 4096];
+    let length = match rustix::fs::llistxattr(place, names.as_mut_slice()) {
+        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(rustix::io::Errno::RANGE) => {
+            names.resize(LONGEST, 0);
+            rustix::fs::llistxattr(place, names.as_mut_slice()).map_err(failed)?
+        }
+        other => other.map_err(failed)?,
+    };
+    names.truncate(length);
+    let mut attributes = Vec::new();
+    for name in names.split(|&b| b == 0).filter(|name| name.starts_with(b"user.")) {
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        let mut value = vec![0; LONGEST];
+        let length = rustix::fs::lgetxattr(place, name, value.as_mut_slice()).map_err(failed)?;
+        value.truncate(length);
+        attributes.push((name.to_owned(), value));
+    }
+    attributes.sort();
+    Ok(attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::symlink;
+
+    fn names(found: &[Found]) -> Vec<String> {
+        found.iter().map(|f| f.entry.path.to_string()).collect()
+    }
+
+    #[test]
+    fn entries_find_their_roots_and_private_names_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, undo) = (dir.path().join("data"), dir.path().join("data/undo logs"));
+        fs::create_dir_all(data.join("sb")).unwrap();
+        fs::create_dir_all(&undo).unwrap();
+        for name in [
+            "ibdata1",
+            "ib_logfile0",
+            "grastate.dat",
+            "sb/t.ibd",
+            "sb/x.log",
+            "letter",
+            "undo logs/undo001",
+            "undo logs/x",
+        ] {
+            fs::write(data.join(name), name).unwrap();
+        }
+        fs::hard_link(data.join("sb/t.ibd"), data.join("sb/u.ibd")).unwrap();
+        symlink("letter", data.join("inner")).unwrap();
+        let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), undo)]);
+        let mut roots = Roots::new(&data, &paths).unwrap();
+        let found = scan(&mut roots, &Rules::default()).unwrap();
+        assert_eq!(
+            names(&found),
+            [
+                "datadir/inner",
+                "datadir/letter",
+                "datadir/sb",
+                "datadir/sb/t.ibd",
+                "datadir/sb/u.ibd",
+                "datadir/sb/x.log",
+                "innodb-data/ibdata1",
+                "innodb-log/ib_logfile0",
+                "innodb-undo/undo001",
+            ]
+        );
+        assert_eq!(found[4].entry.content, Content::HardLink { to: found[3].entry.path.clone() });
+        assert_eq!(locate(&roots, &found[8].entry.path).unwrap(), data.join("undo logs/undo001"));
+    }
+
+    #[test]
+    fn tablespaces_outside_come_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let (data, far) = (base.join("data"), base.join("far"));
+        fs::create_dir_all(data.join("sb")).unwrap();
+        fs::create_dir_all(far.join("ext/sb")).unwrap();
+        fs::create_dir_all(far.join("schema")).unwrap();
+        fs::write(far.join("ext/sb/t.ibd"), "t").unwrap();
+        fs::write(far.join("schema/u.MYD"), "u").unwrap();
+        fs::write(data.join("sb/t.isl"), far.join("ext/sb/t.ibd").as_os_str().as_bytes()).unwrap();
+        symlink(far.join("schema"), data.join("schema")).unwrap();
+        let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
+        let found = scan(&mut roots, &Rules::default()).unwrap();
+        let outside: Vec<_> = found.iter().filter(|f| f.entry.path.root_str().starts_with("external-")).collect();
+        let located: Vec<_> = outside.iter().map(|f| locate(&roots, &f.entry.path).unwrap()).collect();
+        for place in [far.join("ext/sb"), far.join("ext/sb/t.ibd"), far.join("schema"), far.join("schema/u.MYD")] {
+            assert!(located.contains(&place), "{place:?} in {located:?}");
+        }
+        assert_eq!(roots.get("external-1").unwrap().scope, Scope::Listed);
+    }
+
+    #[test]
+    fn a_missing_tablespace_is_named_with_the_file_that_points_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("t.isl"), "/nowhere/sb/t.ibd\n").unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let error = scan(&mut roots, &Rules::default()).unwrap_err();
+        assert!(error.sentence().starts_with("cannot find the tablespace /nowhere/sb/t.ibd: No such file"));
+        assert!(error.remedy_text().unwrap().contains("t.isl points there"));
+    }
+}

@@ -1,0 +1,150 @@
+//! A donor's file while it is read: where it has data, and its bytes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
+
+use super::scan::Stamp;
+use crate::error::{Error, Kind, Printable, Result};
+
+/// An open file of the donor's tree.
+#[derive(Debug)]
+pub struct Source {
+    file: File,
+    /// Whether the filesystem gave it less than its length, so that there are holes to look for.
+    holed: bool,
+}
+
+impl Source {
+    /// Opens the file at `place`, never through a symlink, and only while it still has `stamp` when
+    /// one is given.
+    pub fn open(place: &Path, stamp: Option<Stamp>, holed: bool) -> Result<Source> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = match open(place, flags | OFlags::NOATIME, Mode::empty()) {
+            // Only the owner may leave the access time alone (open(2)).
+            Err(rustix::io::Errno::PERM) => open(place, flags, Mode::empty()),
+            other => other,
+        };
+        let file = File::from(opened.map_err(|e| vanished_or(place, e.into()))?);
+        if let Some(stamp) = stamp {
+            let stat = file.metadata().map_err(|e| Error::io("cannot read", place, e))?;
+            if Stamp::of(&stat) != stamp {
+                return Err(changed(place));
+            }
+        }
+        Ok(Source { file, holed })
+    }
+
+    /// Tells the kernel that the file is read once from front to end.
+    pub fn announce(&self) {
+        // Advice only: a filesystem that cannot take it reads as it always does.
+        let _ = fadvise(&self.file, 0, None, Advice::Sequential);
+    }
+
+    /// The runs of data in `len` bytes from `offset`, relative to it; at most `most`, after which the
+    /// rest counts as data.
+    pub fn data(&self, offset: u64, len: u64, most: usize) -> io::Result<Vec<(u64, u64)>> {
+        if !self.holed || len == 0 {
+            return Ok(if len == 0 { vec![] } else { vec![(0, len)] });
+        }
+        let end = offset + len;
+        let mut runs = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) if start < end => start,
+                Ok(_) | Err(rustix::io::Errno::NXIO) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let stop = if runs.len() + 1 == most { end } else { seek(&self.file, SeekFrom::Hole(start))?.min(end) };
+            runs.push((start - offset, stop - start));
+            at = stop;
+        }
+        Ok(runs)
+    }
+
+    /// Fills `bytes` from `offset` on; a file that has become shorter is an error that says so.
+    pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => changed(place),
+            _ => Error::io("cannot read", place, error),
+        })
+    }
+
+    /// Drops what was read from the page cache, so that a copy does not push out the server's pages.
+    pub fn forget(&self, offset: u64, len: u64) {
+        let _ = fadvise(&self.file, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
+    }
+}
+
+/// Fails when the file at `place` is no longer what `stamp` says.
+pub fn unchanged(place: &Path, stamp: Stamp) -> Result<()> {
+    let stat = std::fs::symlink_metadata(place).map_err(|e| vanished_or(place, e))?;
+    if Stamp::of(&stat) == stamp { Ok(()) } else { Err(changed(place)) }
+}
+
+fn changed(place: &Path) -> Error {
+    Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place)))
+        .remedy("stop the server that writes to it, or let Galera run the transfer, which freezes the server first")
+}
+
+fn vanished_or(place: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::new(Kind::Changed, format!("{} vanished while the tree was read", Printable::path(place))).remedy(
+                "stop the server that writes to it, or let Galera run the transfer, which freezes the server first",
+            )
+        }
+        _ => Error::io("cannot open", place, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_found_and_data_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("f");
+        let file = File::create(&place).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(&[7; 8192], 65536).unwrap();
+        let source = Source::open(&place, None, true).unwrap();
+        assert_eq!(source.data(0, 1 << 20, 100).unwrap(), [(65536, 8192)]);
+        assert_eq!(source.data(65536, 4096, 100).unwrap(), [(0, 4096)]);
+        assert_eq!(source.data(131072, 4096, 100).unwrap(), []);
+        let mut bytes = [0; 8192];
+        source.read(&place, 65536, &mut bytes).unwrap();
+        assert_eq!(bytes, [7; 8192]);
+    }
+
+    #[test]
+    fn a_file_that_shrank_changed_or_vanished_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("f");
+        std::fs::write(&place, [1; 100]).unwrap();
+        let stamp = Stamp::of(&std::fs::metadata(&place).unwrap());
+        let source = Source::open(&place, Some(stamp), false).unwrap();
+        unchanged(&place, stamp).unwrap();
+        std::fs::write(&place, [1; 50]).unwrap();
+        let error = source.read(&place, 0, &mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Changed);
+        assert_eq!(error.sentence(), format!("{} changed while it was read", place.display()));
+        assert_eq!(unchanged(&place, stamp).unwrap_err().kind(), Kind::Changed);
+        assert_eq!(Source::open(&place, Some(stamp), false).unwrap_err().kind(), Kind::Changed);
+        std::fs::remove_file(&place).unwrap();
+        let error = Source::open(&place, Some(stamp), false).unwrap_err();
+        assert_eq!(error.sentence(), format!("{} vanished while the tree was read", place.display()));
+    }
+
+    #[test]
+    fn a_symlink_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("f")).unwrap();
+        assert!(Source::open(&dir.path().join("f"), None, false).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! What travels on a lane: frames of archive bytes one way, acknowledgements the other.
+
+use super::WireError;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    /// A run of whole archive members.
+    Batch,
+    /// The end of the lane: the donor sends nothing more on it.
+    End,
+}
+
+/// The sixteen bytes before a frame's payload: kind, codec, then four big-endian numbers: the round
+/// (two bytes), members in it, bytes on the wire, bytes when unpacked (four each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    pub kind: FrameKind,
+    /// A number that `lane` gives a meaning to.
+    pub codec: u8,
+    pub round: u16,
+    pub members: u32,
+    pub wire_len: u32,
+    pub raw_len: u32,
+}
+
+impl FrameHeader {
+    pub const LEN: usize = 16;
+    /// The most bytes that a frame may unpack to: one chunk or a batch, and its members' headers.
+    pub const MAX_RAW: u32 = 2 << 20;
+
+    pub fn end() -> FrameHeader {
+        FrameHeader { kind: FrameKind::End, codec: 0, round: 0, members: 0, wire_len: 0, raw_len: 0 }
+    }
+
+    pub fn encode(self) -> [u8; Self::LEN] {
+        let kind = match self.kind {
+            FrameKind::Batch => 1,
+            FrameKind::End => 2,
+        };
+        let [y, z] = self.round.to_be_bytes();
+        let [a, b, c, d] = self.members.to_be_bytes();
+        let [e, f, g, h] = self.wire_len.to_be_bytes();
+        let [i, j, k, l] = self.raw_len.to_be_bytes();
+        [kind, self.codec, y, z, a, b, c, d, e, f, g, h, i, j, k, l]
+    }
+
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<FrameHeader, WireError> {
+        let [kind, codec, y, z, a, b, c, d, e, f, g, h, i, j, k, l] = *bytes;
+        let header = FrameHeader {
+            kind: match kind {
+                1 => FrameKind::Batch,
+                2 => FrameKind::End,
+                _ => return Err(WireError::Frame),
+            },
+            codec,
+            round: u16::from_be_bytes([y, z]),
+            members: u32::from_be_bytes([a, b, c, d]),
+            wire_len: u32::from_be_bytes([e, f, g, h]),
+            raw_len: u32::from_be_bytes([i, j, k, l]),
+        };
+        let longest = header.wire_len.max(header.raw_len);
+        if longest > Self::MAX_RAW {
+            return Err(WireError::Length(longest.into()));
+        }
+        // A member has at least one block, so their number is bounded by the bytes.
+        let filled = header.members > 0 && header.wire_len > 0 && header.members <= header.raw_len / 512;
+        let empty = header == FrameHeader::end();
+        match header.kind {
+            FrameKind::Batch if filled => Ok(header),
+            FrameKind::End if empty => Ok(header),
+            _ => Err(WireError::Frame),
+        }
+    }
+}
+
+/// The joiner's word that it has written and verified all of a lane's first `members` members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub round: u16,
+    pub members: u64,
+}
+
+impl Ack {
+    pub const LEN: usize = 10;
+
+    pub fn encode(self) -> [u8; Self::LEN] {
+        let [a, b] = self.round.to_be_bytes();
+        let [c, d, e, f, g, h, i, j] = self.members.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j]
+    }
+
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Ack {
+        let [a, b, c, d, e, f, g, h, i, j] = *bytes;
+        Ack { round: u16::from_be_bytes([a, b]), members: u64::from_be_bytes([c, d, e, f, g, h, i, j]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_header_panics_and_good_ones_round_trip(bytes: [u8; 16]) {
+            if let Ok(header) = FrameHeader::decode(&bytes) {
+                prop_assert_eq!(header.encode(), bytes);
+                prop_assert!(header.raw_len <= FrameHeader::MAX_RAW);
+            }
+        }
+
+        #[test]
+        fn acks_round_trip(round: u16, members: u64) {
+            prop_assert_eq!(Ack::decode(&Ack { round, members }.encode()), Ack { round, members });
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        let batch =
+            FrameHeader { kind: FrameKind::Batch, codec: 0, round: 7, members: 1, wire_len: 700, raw_len: 1024 };
+        assert_eq!(FrameHeader::decode(&batch.encode()), Ok(batch));
+        let over = FrameHeader { raw_len: FrameHeader::MAX_RAW + 1, ..batch };
+        assert_eq!(FrameHeader::decode(&over.encode()), Err(WireError::Length(2 * 1024 * 1024 + 1)));
+        let crowded = FrameHeader { members: 3, ..batch };
+        assert_eq!(FrameHeader::decode(&crowded.encode()), Err(WireError::Frame));
+        let filled_end = FrameHeader { kind: FrameKind::End, ..batch };
+        assert_eq!(FrameHeader::decode(&filled_end.encode()), Err(WireError::Frame));
+    }
+}

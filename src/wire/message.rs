@@ -1,0 +1,265 @@
+//! The messages of the control connection, and the greeting of every lane.
+//!
+//! A message is four bytes of length, big-endian, and that many bytes of JSON. Unknown fields are
+//! passed over, so that a later version can add some; unknown messages are errors.
+
+use serde::{Deserialize, Serialize};
+
+use super::WireError;
+use crate::error::{Error, Kind, Side};
+use crate::manifest::{Checksum, Digest};
+use crate::position::Position;
+use crate::tree::RootName;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    Control,
+    Lane { number: u16 },
+}
+
+/// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speeds {
+    pub sha256: u32,
+    pub blake3: u32,
+}
+
+/// One root of the donor and what it weighs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedRoot {
+    pub name: RootName,
+    /// Where it lies on the donor.
+    pub path: Vec<u8>,
+    /// Bytes by length and bytes that its filesystem has really given to it.
+    pub bytes: u64,
+    pub allocated: u64,
+    pub entries: u64,
+}
+
+/// What the donor has, before anything is touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
+    pub bypass: bool,
+    pub position: Option<Position>,
+    /// The last part of a Galera GTID's text, where the server uses it.
+    pub domain: Option<u32>,
+    /// Such as `10.11.19-MariaDB`.
+    pub server_version: Option<String>,
+    /// User and group of the donor's data directory.
+    pub owner: (u32, u32),
+    pub roots: Vec<OfferedRoot>,
+    pub speeds: Speeds,
+    pub lanes: u16,
+}
+
+/// The joiner's consent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    pub checksum: Checksum,
+    pub lanes: u16,
+    /// Roots that this node has no use for: they stay with the donor.
+    pub without: Vec<RootName>,
+    /// The peer's software, for the log.
+    pub software: String,
+}
+
+/// One pass over the tree, announced before its first chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    pub number: u16,
+    pub entries: u64,
+    /// Bytes of all files by length.
+    pub bytes: u64,
+}
+
+/// Why a side gives up, in its own words, for the other side to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: Kind,
+    pub side: Side,
+    pub sentence: String,
+    pub remedy: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "kebab-case")]
+pub enum Message {
+    Accept(Accept),
+    /// Donor: the joiner's `Durable` has arrived, nothing follows.
+    Bye,
+    /// Joiner: everything is on disk and installed.
+    Durable,
+    Failure(Failure),
+    Heartbeat,
+    /// Donor: the first message of every connection.
+    Hello {
+        purpose: Purpose,
+        proof: Digest,
+        software: String,
+    },
+    Offer(Offer),
+    Round(Round),
+    /// Donor: the digest over the whole manifest.
+    Seal {
+        entries: u64,
+        digest: Digest,
+    },
+    /// Joiner: its own manifest has the same seal.
+    Verified,
+    /// Joiner: the answer to `Hello`.
+    Welcome {
+        proof: Digest,
+    },
+}
+
+impl Message {
+    /// The most bytes of JSON in one message.
+    pub const MAX: usize = 256 * 1024;
+
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let json = serde_json::to_vec(self).map_err(|e| WireError::Message(e.to_string()))?;
+        let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= Self::MAX);
+        let length = length.ok_or(WireError::Length(json.len() as u64))?;
+        Ok([length.to_be_bytes().as_slice(), &json].concat())
+    }
+
+    /// The number of bytes that follow the four of `prefix`.
+    pub fn length(prefix: [u8; 4]) -> Result<usize, WireError> {
+        let length = u32::from_be_bytes(prefix);
+        usize::try_from(length).ok().filter(|&l| l > 0 && l <= Self::MAX).ok_or(WireError::Length(length.into()))
+    }
+
+    pub fn decode(json: &[u8]) -> Result<Message, WireError> {
+        serde_json::from_slice(json).map_err(|e| WireError::Message(e.to_string()))
+    }
+
+    /// What it is called, for a log line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Accept(_) => "accept",
+            Message::Bye => "bye",
+            Message::Durable => "durable",
+            Message::Failure(_) => "failure",
+            Message::Heartbeat => "heartbeat",
+            Message::Hello { .. } => "hello",
+            Message::Offer(_) => "offer",
+            Message::Round(_) => "round",
+            Message::Seal { .. } => "seal",
+            Message::Verified => "verified",
+            Message::Welcome { .. } => "welcome",
+        }
+    }
+}
+
+impl Failure {
+    const MAX_TEXT: usize = 2000;
+
+    pub fn of(error: &Error) -> Failure {
+        let cut = |text: &str| text.chars().take(Self::MAX_TEXT).collect::<String>();
+        Failure {
+            kind: error.kind(),
+            side: error.side(),
+            sentence: cut(&error.sentence()),
+            remedy: error.remedy_text().map(cut),
+        }
+    }
+
+    /// The peer's failure as an error of this process: the same kind, side, sentence and remedy.
+    pub fn into_error(self) -> Error {
+        let printable = |text: &str| {
+            let text: String = text.chars().take(Self::MAX_TEXT).collect();
+            crate::error::Printable(text.as_bytes()).to_string()
+        };
+        let error = Error::new(self.kind, printable(&self.sentence)).on(self.side);
+        match self.remedy {
+            Some(remedy) => error.remedy(printable(&remedy)),
+            None => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Message> {
+        let digest = Digest::from_bytes([7; 32]);
+        let position: Position = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().unwrap();
+        vec![
+            Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
+            Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
+            Message::Welcome { proof: digest },
+            Message::Offer(Offer {
+                bypass: false,
+                position: Some(position),
+                domain: Some(0),
+                server_version: Some("10.11.19-MariaDB".into()),
+                owner: (999, 999),
+                roots: vec![OfferedRoot {
+                    name: RootName::datadir(),
+                    path: b"/var/lib/mysql".to_vec(),
+                    bytes: 9,
+                    allocated: 8,
+                    entries: 7,
+                }],
+                speeds: Speeds { sha256: 400, blake3: 3000 },
+                lanes: 4,
+            }),
+            Message::Accept(Accept {
+                checksum: Checksum::Blake3,
+                lanes: 4,
+                without: vec![],
+                software: "highline 0.1.0".into(),
+            }),
+            Message::Round(Round { number: 0, entries: 5, bytes: 6 }),
+            Message::Seal { entries: 5, digest },
+            Message::Verified,
+            Message::Durable,
+            Message::Bye,
+            Message::Heartbeat,
+            Message::Failure(Failure::of(&Error::new(Kind::NoSpace, "full").remedy("free some").on(Side::Joiner))),
+        ]
+    }
+
+    #[test]
+    fn messages_round_trip_and_every_cut_is_refused() {
+        for message in samples() {
+            let bytes = message.encode().unwrap();
+            let length = Message::length(bytes[..4].try_into().unwrap()).unwrap();
+            assert_eq!(length, bytes.len() - 4);
+            assert_eq!(Message::decode(&bytes[4..]).unwrap(), message);
+            for cut in 4..bytes.len() {
+                assert!(Message::decode(&bytes[4..cut]).is_err(), "{} cut at {cut}", message.name());
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert_eq!(Message::length([0, 0, 0, 0]), Err(WireError::Length(0)));
+        assert_eq!(Message::length([0xff; 4]), Err(WireError::Length(u32::MAX.into())));
+        assert_eq!(Message::length([0, 4, 0, 0]), Ok(Message::MAX));
+    }
+
+    #[test]
+    fn a_failure_keeps_its_words_and_cannot_forge_lines() {
+        let failure = Failure {
+            kind: Kind::NoSpace,
+            side: Side::Joiner,
+            sentence: "cannot write a\nb".into(),
+            remedy: Some("free space".into()),
+        };
+        let report = failure.into_error().report();
+        assert_eq!(report, "joiner: cannot write a\\u{a}b\n  remedy: free space");
+    }
+
+    #[test]
+    fn unknown_fields_pass_and_unknown_messages_do_not() {
+        assert_eq!(Message::decode(br#"{"message":"bye","later":1}"#), Ok(Message::Bye));
+        assert!(Message::decode(br#"{"message":"hullo"}"#).is_err());
+        assert!(Message::decode(br#"{"message":"round","number":-1,"entries":0,"bytes":0}"#).is_err());
+    }
+}
