@@ -3,6 +3,8 @@
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
 use crate::support::{method, template};
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 /// Under load, a full transfer leaves the rows equal; the node can be checked, restarted, and given a transfer again.
 #[test]
@@ -62,4 +64,25 @@ fn a_stale_datadir_is_replaced() {
     let schemas = cluster.sql(2, "SHOW DATABASES");
     assert!(schemas.contains("fresh") && !schemas.contains("gone"), "{schemas}");
     assert!(!cluster.datadir(2).join("gone").exists());
+}
+
+/// A node that missed little gets an IST: the script of either side is done at once and the datadir is left alone.
+#[test]
+fn a_bypass_costs_nothing() {
+    let mut cluster = Cluster::plan(2, &method()).build();
+    cluster.start(1);
+    cluster.prepare_sysbench(1, 2, 3000);
+    cluster.start(2);
+    cluster.stop(2);
+    cluster.sql(1, "CREATE TABLE sb.late (id INT PRIMARY KEY); INSERT INTO sb.late VALUES (1), (2)");
+    let untouched = std::fs::metadata(cluster.datadir(2).join("sb/sbtest1.frm")).unwrap().ino();
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    assert_eq!(std::fs::metadata(cluster.datadir(2).join("sb/sbtest1.frm")).unwrap().ino(), untouched);
+    let giving = cluster.script_times(1).pop().unwrap();
+    assert!(giving.arguments.contains("--bypass"), "{giving:?}");
+    let limit = if method() == "highline" { 1 } else { 10 };
+    for run in [giving, cluster.script_times(2).pop().unwrap()] {
+        assert!(run.took().unwrap() < Duration::from_secs(limit), "{run:?} took {:?}", run.took());
+    }
 }
