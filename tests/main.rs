@@ -10,5 +10,8 @@ mod cluster_certs;
 mod package;
 mod pair_faults;
 mod pair_roundtrip;
+mod cluster_faults;
+mod cluster_layouts;
+mod cluster_life;
 mod programs;
 mod support;
