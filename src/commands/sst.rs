@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::install::OwnFile;
 use crate::joiner::{self, Node, Outcome, Waiting};
 use crate::link::{Deadlines, Dialler};
-use crate::progress::{Reporter, ServerLog, Snapshot, bytes};
+use crate::progress::{ProgressLines, Reporter, ServerLog, Snapshot, bytes};
 use crate::sst::address::SstAddress;
 use crate::sst::args::{DonorArgs, JoinerArgs, Role, SstArgs};
 use crate::sst::binlog::Binlog;
@@ -46,7 +46,7 @@ pub(super) fn run(typed: &Typed) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = error.on(side);
-            ServerLog::new(side, false).error(&error.report());
+            ServerLog::new(side, ProgressLines::Nowhere).error(&error.report());
             ExitCode::from(error.kind().exit_code())
         }
     }

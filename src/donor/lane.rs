@@ -97,7 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) -> Result<()> {
-    let mut scratch = Vec::new();
+    let mut press = Press::default();
     while let Some(work) = shared.queue.next() {
         let buffer = lock(spare).pop().unwrap_or_default();
         let batch = match pack(shared, &work, Batch::new(buffer)) {
@@ -108,7 +108,7 @@ fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<F
                 return Err(error);
             }
         };
-        let frame = compress(shared, batch, work, &mut scratch);
+        let frame = press.frame(shared, batch, work);
         if let Err(unsent) = ready.blocking_send(frame) {
             shared.queue.give_back(unsent.0.work);
             return Ok(());
@@ -181,30 +181,56 @@ impl From<crate::lane::MemberError> for PackError {
     }
 }
 
-/// Compresses when that makes the batch smaller; keeps the memory of the other buffer in `scratch`.
-fn compress(shared: &Shared, batch: Batch, work: Work, scratch: &mut Vec<u8>) -> Frame {
-    let members = batch.members();
-    let mut payload = batch.into_buffer();
-    let raw_len = payload.len();
-    let mut codec = shared.compression.choose();
-    if codec != Codec::None {
-        let smaller = codec.compress(&payload, scratch).is_ok() && scratch.len() < raw_len - raw_len / 32;
-        if smaller {
-            std::mem::swap(&mut payload, scratch);
-        } else {
-            codec = Codec::None;
-        }
+/// Compresses a lane's batches; after one that does not shrink the next ones are sent as they are, for
+/// encrypted tablespaces come by the gigabyte.
+#[derive(Default)]
+struct Press {
+    scratch: Vec<u8>,
+    skip: u32,
+    failed: u32,
+}
+
+impl Press {
+    /// A batch must shrink by a 32nd, or unpacking it is not worth the trouble.
+    const SHRINK: usize = 32;
+    const MOST_SKIPPED: u32 = 64;
+
+    fn frame(&mut self, shared: &Shared, batch: Batch, work: Work) -> Frame {
+        let members = batch.members();
+        let mut payload = batch.into_buffer();
+        let raw_len = payload.len();
+        let codec = self.press(shared.compression.choose(), &mut payload);
+        shared.compression.count(codec.id(), raw_len as u64);
+        let header = FrameHeader {
+            kind: FrameKind::Batch,
+            codec: codec.id(),
+            round: shared.round.number,
+            members,
+            wire_len: payload.len() as u32,
+            raw_len: raw_len as u32,
+        };
+        Frame { header, payload, work }
     }
-    shared.compression.count(codec.id(), raw_len as u64);
-    let header = FrameHeader {
-        kind: FrameKind::Batch,
-        codec: codec.id(),
-        round: shared.round.number,
-        members,
-        wire_len: payload.len() as u32,
-        raw_len: raw_len as u32,
-    };
-    Frame { header, payload, work }
+
+    /// Replaces `payload` by its compressed form where that is smaller; says what it is then.
+    fn press(&mut self, codec: Codec, payload: &mut Vec<u8>) -> Codec {
+        if codec == Codec::None {
+            return codec;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Codec::None;
+        }
+        let enough = payload.len() - payload.len() / Self::SHRINK;
+        if codec.compress(payload, &mut self.scratch).is_ok() && self.scratch.len() < enough {
+            self.failed = 0;
+            std::mem::swap(payload, &mut self.scratch);
+            return codec;
+        }
+        self.failed = (self.failed + 1).min(Self::MOST_SKIPPED.ilog2());
+        self.skip = 1 << self.failed;
+        Codec::None
+    }
 }
 
 fn bytes_of(shared: &Shared, work: &Work) -> u64 {
@@ -274,6 +300,7 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
         let mut pending = lock(pending);
         while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
             shared.meter.add_done(front.bytes);
+            shared.compression.acknowledged(front.bytes, Instant::now());
             shared.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
                 Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(shared.catalog.get(*file).size())),

@@ -20,7 +20,7 @@ use crate::link::{Control, Dialler};
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
 use crate::position::Position;
-use crate::progress::{Meter, Reporter, follow};
+use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::tls::Session;
 use crate::tree::{Found, RootName, Roots, Rules, scan};
@@ -178,6 +178,14 @@ async fn converse(
     let (roots, found) = guarded(control, scanned(order.roots, accept.without, Arc::clone(&server))).await?;
     let round = Round { number: 0, entries: found.len() as u64, bytes: found.iter().map(Found::size).sum() };
     control.send(Message::Round(round)).await?;
+    reporter.note(&format!(
+        "agreed with {}: {lanes} lanes, checksum {}, compression {}; {} in {} entries",
+        crate::error::Printable(accept.software.as_bytes()),
+        accept.checksum,
+        order.compression,
+        bytes(round.bytes),
+        round.entries
+    ));
     let meter = Arc::new(Meter::default());
     meter.set_total(round.bytes);
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
@@ -186,7 +194,7 @@ async fn converse(
         catalog: Catalog::new(roots, found)?,
         dialler: order.dialler,
         checksum: accept.checksum,
-        compression: compression::Chooser::new(order.compression),
+        compression: compression::Chooser::new(order.compression, Instant::now()),
         pace: order.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),

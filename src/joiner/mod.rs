@@ -28,7 +28,7 @@ use crate::install::{
 use crate::link::{Control, Deadlines, Door, Guest};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
-use crate::progress::{Meter, Reporter, follow};
+use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::Roots;
@@ -227,6 +227,7 @@ impl Desk {
             Taken::Tree(taken) => taken,
             Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
         };
+        self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
         let Tree { staging, verified, offer, round, lanes } = *taken;
@@ -292,6 +293,11 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
+        self.reporter.note(&format!(
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            bytes(round.bytes),
+            round.entries
+        ));
         let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
         let places = Places::new(Arc::clone(&staging), owners);
         let ledger = Arc::new(Ledger::new(checksum, round, places));
