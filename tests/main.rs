@@ -7,11 +7,11 @@
 
 mod cluster_basics;
 mod cluster_certs;
-mod package;
-mod pair_faults;
-mod pair_roundtrip;
 mod cluster_faults;
 mod cluster_layouts;
 mod cluster_life;
+mod package;
+mod pair_faults;
+mod pair_roundtrip;
 mod programs;
 mod support;

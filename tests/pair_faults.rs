@@ -297,7 +297,7 @@ fn unprivileged() -> Option<Ground> {
 fn pair_one_file_may_not_be_read() {
     let Some(ground) = unprivileged() else { return };
     let secret = ground.pair.donor.join("schema/t9.ibd");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
     let both = ground.pair.transfer(&[], &[]);
     both.failed(13, &["donor: cannot open ", "schema/t9.ibd: Permission denied"]);
     ground.untouched();

@@ -5,8 +5,8 @@
 pub mod block;
 pub mod cluster;
 pub mod command;
-pub mod faulty_link;
 pub mod disk;
+pub mod faulty_link;
 pub mod load;
 pub mod node;
 pub mod pair;
