@@ -20,7 +20,7 @@ fn donor() -> Cluster {
 }
 
 /// The donor is back, takes writes, and seeds a node without anybody's help.
-fn recovers(mut cluster: Cluster) {
+fn recovers(cluster: &mut Cluster) {
     cluster.wait_synced(1, LIMIT);
     cluster.wait_scripts_gone(1, LIMIT);
     cluster.wait_scripts_gone(2, LIMIT);
@@ -52,7 +52,7 @@ fn the_joiner_server_dies() {
     cluster.spawn(2);
     cluster.wait_log(2, REQUESTED, LIMIT);
     cluster.kill(2);
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_joiner_script_dies() {
     end(&running(&cluster, 2, "--role joiner"), Signal::TERM);
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_donor_script_dies() {
     end(&running(&cluster, 1, "--role donor"), Signal::TERM);
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn the_joiner_disk_is_full() {
     cluster.wait_synced(1, LIMIT);
     cluster.wait_scripts_gone(1, LIMIT);
     disk.grow(2000);
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 /// A donor whose receiver does not exist gives up and serves again.
@@ -147,7 +147,7 @@ fn the_joiner_server_dies_in_the_middle() {
     let waited = killed.elapsed();
     assert!(waited < Duration::from_secs(15), "the donor took no writes for {waited:?}");
     without_limit(&mut cluster);
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_joiner_script_is_killed_in_the_middle() {
     cluster.wait_exit(2, Duration::from_secs(10));
     cluster.wait_scripts_gone(1, Duration::from_secs(40));
     without_limit(&mut cluster);
-    recovers(cluster);
+    recovers(&mut cluster);
 }
 
 #[test]
@@ -169,5 +169,5 @@ fn the_donor_server_dies_in_the_middle() {
     assert!(!status.success(), "a joiner without its data does not serve");
     without_limit(&mut cluster);
     cluster.start(1);
-    recovers(cluster);
+    recovers(&mut cluster);
 }

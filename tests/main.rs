@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod cluster_by_hand;
 mod cluster_certs;
 mod cluster_faults;
 mod cluster_layouts;

@@ -288,6 +288,11 @@ impl Cluster {
         self.node(n).address.clone()
     }
 
+    /// The program under test, where the server's account can run it.
+    pub fn program(&self) -> PathBuf {
+        self.dir.path().join("bin/highline")
+    }
+
     /// The server's process id.
     pub fn pid(&self, n: usize) -> u32 {
         self.node(n).process.as_ref().expect("a started node").id()
