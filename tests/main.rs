@@ -13,6 +13,7 @@ mod cluster_layouts;
 mod cluster_life;
 mod package;
 mod pair_faults;
+mod pair_hostile;
 mod pair_roundtrip;
 mod programs;
 mod support;

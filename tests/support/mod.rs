@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod command;
 pub mod disk;
 pub mod faulty_link;
+pub mod hostile;
 pub mod load;
 pub mod node;
 pub mod pair;
