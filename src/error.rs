@@ -224,7 +224,8 @@ impl Error {
         self.remedy.as_deref()
     }
 
-    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied".
+    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied". Always one
+    /// printable line, also where a cause repeats what a stranger sent.
     pub fn sentence(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
@@ -233,7 +234,7 @@ impl Error {
             text.push_str(&error.to_string());
             cause = error.source();
         }
-        text
+        Printable(text.as_bytes()).to_string()
     }
 
     /// The lines that an operator reads: side, sentence, causes, remedy.
@@ -244,7 +245,7 @@ impl Error {
         };
         if let Some(remedy) = &self.remedy {
             text.push_str("\n  remedy: ");
-            text.push_str(remedy);
+            text.push_str(&Printable(remedy.as_bytes()).to_string());
         }
         text
     }
@@ -336,5 +337,8 @@ mod tests {
     #[test]
     fn foreign_names_cannot_forge_lines() {
         assert_eq!(Printable(b"a\nb\x1b[31m\xff\xe2\x80\xaec").to_string(), "a\\u{a}b\\u{1b}[31m\\xff\\u{202e}c");
+        let cause = io::Error::other("no member \"x\n\"");
+        let error = Error::new(Kind::Protocol, "refused").because(cause).remedy("go\non");
+        assert_eq!(error.report(), "refused: no member \"x\\u{a}\"\n  remedy: go\\u{a}on");
     }
 }

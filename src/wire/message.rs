@@ -118,6 +118,8 @@ pub enum Message {
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
+    /// The most characters of why a message is malformed.
+    const MAX_REASON: usize = 200;
 
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let json = serde_json::to_vec(self).map_err(|e| WireError::Message(e.to_string()))?;
@@ -133,7 +135,10 @@ impl Message {
     }
 
     pub fn decode(json: &[u8]) -> Result<Message, WireError> {
-        serde_json::from_slice(json).map_err(|e| WireError::Message(e.to_string()))
+        serde_json::from_slice(json).map_err(|e| {
+            // It repeats the peer's own words, however long they are.
+            WireError::Message(e.to_string().chars().take(Self::MAX_REASON).collect())
+        })
     }
 
     /// What it is called, for a log line.
@@ -259,7 +264,9 @@ mod tests {
     #[test]
     fn unknown_fields_pass_and_unknown_messages_do_not() {
         assert_eq!(Message::decode(br#"{"message":"bye","later":1}"#), Ok(Message::Bye));
-        assert!(Message::decode(br#"{"message":"hullo"}"#).is_err());
+        let long = format!(r#"{{"message":"hullo\u0007{}"}}"#, "o".repeat(1000));
+        let reason = Error::from(Message::decode(long.as_bytes()).unwrap_err()).sentence();
+        assert!(reason.contains("hullo\\u{7}") && reason.len() < 300, "{reason}");
         assert!(Message::decode(br#"{"message":"round","number":-1,"entries":0,"bytes":0}"#).is_err());
     }
 }

@@ -1,11 +1,16 @@
 //! What was typed. `clap` lives here alone; what it means is decided in `config` and the commands.
 
+mod certs;
+mod check;
+pub mod pages;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::commands::certs::CertsArgs;
-use crate::commands::check::CheckArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
+pub use check::CheckArgs;
 
 /// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
 /// verified, on parallel connections.
@@ -39,6 +44,9 @@ pub enum Command {
     /// Be called by the database server (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Where the server keeps its files.
@@ -229,6 +237,13 @@ pub struct SstArgs {
     /// The server's own flags for the method
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
     pub flags: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Where `man` and `completions` are made
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// Reads the command line; help and mistakes come back as what `clap` made of them.
