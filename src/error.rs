@@ -188,7 +188,9 @@ impl Error {
             Kind::Io => Kind::Network,
             other => other,
         };
-        Error::new(kind, doing).because(error)
+        let made = Error::new(kind, doing);
+        // An end in the middle says no more than that the peer closed, and rustls says it with a link to its manual.
+        if error.kind() == io::ErrorKind::UnexpectedEof { made } else { made.because(error) }
     }
 
     #[must_use]

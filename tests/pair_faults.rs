@@ -82,19 +82,19 @@ fn pair_a_lane_is_cut_and_dialled_again() {
     }
 }
 
-/// Each of the first 25 lane connections ends after some thousand to some million bytes.
+/// Each of the first 25 lane connections ends after 2 KB to 4 MiB.
 #[test]
 fn pair_25_cuts_in_one_transfer() {
     for lanes in ["1", "4"] {
         let pair = Pair::default();
-        tree::plain(&pair.donor, 24);
+        tree::plain(&pair.donor, 48);
         tree::old(&pair.joiner);
         let joiner = pair.receive(&[]);
         let link = FaultyLink::to(joiner.address(), |number| match number {
             1..=25 => {
                 let random = blake3::hash(&number.to_le_bytes());
                 let random = u64::from_le_bytes(random.as_bytes()[..8].try_into().unwrap());
-                let at = 2_000 + random % (3 * MIB / 2);
+                let at = 2_000 + random % (4 * MIB);
                 let back = random % 5 == 0;
                 let (there, back) =
                     if back { (Fault::None, Fault::Cut(1_000 + at % 1_200)) } else { (Fault::Cut(at), Fault::None) };

@@ -36,23 +36,30 @@ struct Pending {
     work: Work,
 }
 
-/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again while
-/// the joiner answers within the deadline for connections; its unacknowledged work goes back.
+/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its
+/// unacknowledged work goes back, until nothing has been acknowledged on any lane for the idle deadline.
 pub(super) async fn run(shared: Arc<Shared>, number: u16) -> Result<()> {
-    const TRIES: u32 = 10;
-    let mut broken = 0;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let written = || shared.meter.snapshot().done;
+    let mut progress = (written(), Instant::now());
+    let mut pause = PAUSE;
     loop {
-        let started = Instant::now();
-        match once(&shared, number).await {
+        let error = match once(&shared, number).await {
             Ok(()) => return Ok(()),
-            Err(error) if worth_another_try(&error) && broken < TRIES && !shared.queue.is_finished() => {
-                // A lane that worked for a while has earned its tries back.
-                broken = if started.elapsed() > Duration::from_secs(30) { 1 } else { broken + 1 };
-                shared.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
-                tokio::time::sleep(Duration::from_millis(100) * broken).await;
-            }
-            Err(error) => return Err(error),
+            Err(error) if !worth_another_try(&error) => return Err(error),
+            // It broke after the last acknowledgement.
+            Err(_) if shared.queue.is_finished() => return Ok(()),
+            Err(error) => error,
+        };
+        if written() != progress.0 {
+            progress = (written(), Instant::now());
+            pause = PAUSE;
+        } else if progress.1.elapsed() > shared.dialler.deadlines.idle {
+            return Err(error);
         }
+        shared.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
@@ -63,7 +70,7 @@ fn worth_another_try(error: &Error) -> bool {
 async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
     let (stream, _) = shared.dialler.dial(Purpose::Lane { number }).await?;
     let (reader, writer) = split(stream);
-    let (ready, frames) = mpsc::channel(AHEAD);
+    let (ready, mut frames) = mpsc::channel(AHEAD);
     let spare = Arc::new(Mutex::new(Vec::new()));
     let packer = tokio::task::spawn_blocking({
         let (shared, spare) = (Arc::clone(shared), Arc::clone(&spare));
@@ -71,11 +78,16 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
     });
     let pending = Arc::new(Mutex::new(VecDeque::new()));
     let sent = tokio::select! {
-        sent = send(shared, writer, frames, &spare, &pending) => sent,
+        sent = send(shared, writer, &mut frames, &spare, &pending) => sent,
         heard = hear(shared, reader, &pending) => heard,
     };
     for left in lock(&pending).drain(..) {
         shared.queue.give_back(left.work);
+    }
+    // Nor may a frame be lost that was ready and never sent.
+    frames.close();
+    while let Some(unsent) = frames.recv().await {
+        shared.queue.give_back(unsent.work);
     }
     // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
     // waiting without this lane.
@@ -99,6 +111,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) -> Result<()> {
     let mut press = Press::default();
     while let Some(work) = shared.queue.next() {
+        if ready.is_closed() {
+            shared.queue.give_back(work);
+            return Ok(());
+        }
         let buffer = lock(spare).pop().unwrap_or_default();
         let batch = match pack(shared, &work, Batch::new(buffer)) {
             Ok(batch) => batch,
@@ -243,7 +259,7 @@ fn bytes_of(shared: &Shared, work: &Work) -> u64 {
 async fn send(
     shared: &Shared,
     mut writer: WriteHalf<Stream>,
-    mut frames: mpsc::Receiver<Frame>,
+    frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Vec<u8>>>,
     pending: &Mutex<VecDeque<Pending>>,
 ) -> Result<()> {
@@ -278,6 +294,7 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
     let peer = shared.dialler.peer();
     let idle = shared.dialler.deadlines.idle;
     let mut bytes = [0; Ack::LEN];
+    let mut acknowledged = 0;
     loop {
         let mut filled = 0;
         while filled < bytes.len() {
@@ -296,8 +313,12 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
             }
         }
         let ack = Ack::decode(&bytes);
-        let wrong = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
         let mut pending = lock(pending);
+        let sent = pending.back().map_or(acknowledged, |last| last.members);
+        if ack.round != shared.round.number || ack.members > sent {
+            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")));
+        }
+        acknowledged = acknowledged.max(ack.members);
         while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
             shared.meter.add_done(front.bytes);
             shared.compression.acknowledged(front.bytes, Instant::now());
@@ -307,9 +328,6 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
             });
             shared.queue.done();
             pending.pop_front();
-        }
-        if ack.round != shared.round.number {
-            return Err(wrong());
         }
     }
 }

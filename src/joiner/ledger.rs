@@ -37,8 +37,12 @@ enum Progress {
     None,
     Open {
         file: Option<Arc<File>>,
-        digests: Vec<Option<Digest>>,
+        /// By the chunk's number. It grows with what arrives, not with what a donor promises.
+        digests: BTreeMap<u64, Digest>,
         left: u64,
+        /// Threads that write to it now. The same chunk may be among them twice, after a lane broke; the
+        /// modification time is set when the last has ended.
+        writing: u32,
     },
     Written(Digest),
 }
@@ -80,14 +84,15 @@ impl Ledger {
             return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
         };
         let record = self.record(chunk.entry)?;
-        let number = (offset / CHUNK) as usize;
+        let number = offset / CHUNK;
         let file = match &mut *lock(&record.progress) {
-            Progress::Open { file, digests, .. } => {
-                match digests.get(number) {
-                    Some(None) => {}
-                    Some(Some(known)) if *known == digest => return Ok(0),
-                    _ => return Err(twice(&path)),
+            Progress::Open { file, digests, writing, .. } => {
+                match digests.get(&number) {
+                    None => {}
+                    Some(known) if *known == digest => return Ok(0),
+                    Some(_) => return Err(twice(&path)),
                 }
+                *writing += 1;
                 match file {
                     Some(file) => Arc::clone(file),
                     None => Arc::clone(file.insert(Arc::new(self.places.create(&path, size)?))),
@@ -107,16 +112,17 @@ impl Ledger {
         Ok(len.into())
     }
 
-    fn written(&self, path: &RelPath, record: &Record, number: usize, digest: Digest, file: Arc<File>) -> Result<()> {
+    fn written(&self, path: &RelPath, record: &Record, number: u64, digest: Digest, file: Arc<File>) -> Result<()> {
         let mut progress = lock(&record.progress);
-        let Progress::Open { digests, left, .. } = &mut *progress else { return Ok(()) };
-        match digests.get_mut(number) {
-            Some(slot @ None) => *slot = Some(digest),
-            _ => return Ok(()),
+        let Progress::Open { digests, left, writing, .. } = &mut *progress else { return Ok(()) };
+        *writing = writing.saturating_sub(1);
+        match digests.insert(number, digest) {
+            None => *left = left.saturating_sub(1),
+            Some(known) if known == digest => {}
+            Some(_) => return Err(twice(path)),
         }
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            let all: Vec<Digest> = digests.iter().copied().flatten().collect();
+        if *left == 0 && *writing == 0 {
+            let all: Vec<Digest> = digests.values().copied().collect();
             *progress = Progress::Written(self.checksum.fold(&all));
             drop(progress);
             self.places.settle(path, &*file, &record.meta)?;
@@ -149,7 +155,7 @@ impl Ledger {
                     ));
                 }
                 self.promised.store(promised, Ordering::Relaxed);
-                Progress::Open { file: None, digests: vec![None; chunks(size) as usize], left: chunks(size) }
+                Progress::Open { file: None, digests: BTreeMap::new(), left: chunks(size), writing: 0 }
             }
             _ => Progress::None,
         };
