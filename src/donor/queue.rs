@@ -44,8 +44,8 @@ struct State {
 fn headers(found: &Found) -> u64 {
     let name = found.entry.path.as_bytes().len() as u64;
     let attributes: usize = found.entry.meta.xattrs.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-    // The list of runs of data, where there are holes.
-    let runs = if found.allocated < found.size() { 24 * 1024 } else { 0 };
+    // The list of runs of data, where there are holes: of every other page at most.
+    let runs = if found.allocated < found.size() { (found.size() / 4096 + 1) * 24 } else { 0 };
     2048 + 2 * name + attributes as u64 + runs
 }
 
