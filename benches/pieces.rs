@@ -68,7 +68,7 @@ fn pieces(c: &mut Criterion) {
 struct Nobody;
 
 impl Node for Nobody {
-    fn own_files(&self, _: &highline::wire::Offer) -> highline::error::Result<Vec<highline::install::OwnFile>> {
+    fn own_files(&self, _: &highline::wire::Round) -> highline::error::Result<Vec<highline::install::OwnFile>> {
         Ok(Vec::new())
     }
 }

@@ -173,7 +173,7 @@ impl Error {
         let kind = Kind::of_io(&error);
         let remedy = match kind {
             Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
-            Kind::NoSpace => Some("free space on that filesystem and start again; nothing was lost"),
+            Kind::NoSpace => Some("free space on that filesystem and start again"),
             _ => None,
         };
         let mut made = Error::new(kind, format!("{doing} {}", Printable::path(path))).because(error);
@@ -188,7 +188,9 @@ impl Error {
             Kind::Io => Kind::Network,
             other => other,
         };
-        Error::new(kind, doing).because(error)
+        let made = Error::new(kind, doing);
+        // An end in the middle says no more than that the peer closed, and rustls says it with a link to its manual.
+        if error.kind() == io::ErrorKind::UnexpectedEof { made } else { made.because(error) }
     }
 
     #[must_use]
@@ -239,8 +241,14 @@ impl Error {
 
     /// The lines that an operator reads: side, sentence, causes, remedy.
     pub fn report(&self) -> String {
+        self.report_on(Side::Here)
+    }
+
+    /// The same in a log that belongs to `here`, which need not be told that it is.
+    pub fn report_on(&self, here: Side) -> String {
         let mut text = match self.side {
             Side::Here => self.sentence(),
+            side if side == here => self.sentence(),
             side => format!("{side}: {}", self.sentence()),
         };
         if let Some(remedy) = &self.remedy {
@@ -316,7 +324,7 @@ mod tests {
         assert_eq!(
             error.report(),
             "joiner: cannot write /d/ibdata1: No space left on device (os error 28)\n  \
-             remedy: free space on that filesystem and start again; nothing was lost"
+             remedy: free space on that filesystem and start again"
         );
         assert_eq!(error.kind(), Kind::NoSpace);
     }

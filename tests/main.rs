@@ -1,11 +1,19 @@
 //! The integration tests, one binary. Each module is a subject; `support` holds what they share.
 //!
+//! Modules whose name starts with `pair` run both ends of a transfer on this host.
 //! Modules whose name starts with `cluster` start real database servers; `.config/nextest.toml` runs those few at a time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod cluster_by_hand;
 mod cluster_certs;
+mod cluster_faults;
+mod cluster_layouts;
+mod cluster_life;
 mod package;
+mod pair_faults;
+mod pair_hostile;
+mod pair_roundtrip;
 mod programs;
 mod support;

@@ -13,6 +13,7 @@ use highline::tls::{Address, Pin, Secret, Ticket};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
 use highline::wire::{
     Accept, Ack, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round, Speeds,
+    WireBytes,
 };
 
 const POSITION: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:42";
@@ -50,7 +51,8 @@ fn messages() -> Vec<Message> {
     let software = || "highline 0.1.0".to_owned();
     let roots = ["datadir", "innodb-undo"].map(|name| OfferedRoot {
         name: name.parse().unwrap(),
-        path: b"/var/lib/mysql".to_vec(),
+        path: WireBytes::from(b"/var/lib/mysql".as_slice()),
+        names: Vec::new(),
         bytes: 9 << 30,
         allocated: 8 << 30,
         entries: 700,
@@ -75,7 +77,7 @@ fn messages() -> Vec<Message> {
             without: vec![RootName::datadir()],
             software: software(),
         }),
-        Message::Round(Round { number: 0, entries: 5, bytes: 6 }),
+        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: None }),
         Message::Seal { entries: 5, digest: digest() },
         Message::Verified,
         Message::Durable,

@@ -2,6 +2,7 @@
 //! runtime. Two frames wait in between, so that disk and link work at the same time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,85 +37,107 @@ struct Pending {
     work: Work,
 }
 
-/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again while
-/// the joiner answers within the deadline for connections; its unacknowledged work goes back.
+/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its
+/// unacknowledged work goes back, until nothing has been acknowledged on any lane for the idle deadline.
 pub(super) async fn run(shared: Arc<Shared>, number: u16) -> Result<()> {
-    const TRIES: u32 = 10;
-    let mut broken = 0;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let written = || shared.meter.snapshot().done;
+    let mut progress = (written(), Instant::now());
+    let mut pause = PAUSE;
     loop {
-        let started = Instant::now();
-        match once(&shared, number).await {
+        let error = match once(&shared, number).await {
             Ok(()) => return Ok(()),
-            Err(error) if worth_another_try(&error) && broken < TRIES && !shared.queue.is_finished() => {
-                // A lane that worked for a while has earned its tries back.
-                broken = if started.elapsed() > Duration::from_secs(30) { 1 } else { broken + 1 };
-                shared.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
-                tokio::time::sleep(Duration::from_millis(100) * broken).await;
-            }
-            Err(error) => return Err(error),
+            // It broke after the last acknowledgement.
+            Err(_) if shared.queue.is_finished() => return Ok(()),
+            Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Broken(error)) => error,
+        };
+        if written() != progress.0 {
+            progress = (written(), Instant::now());
+            pause = PAUSE;
+        } else if progress.1.elapsed() > shared.dialler.deadlines.idle {
+            return Err(error);
+        }
+        shared.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// How a lane ends before its time.
+#[derive(Debug)]
+enum Ended {
+    /// The link broke; another try may work.
+    Broken(Error),
+    /// Another try would end the same way.
+    Failed(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        match error.kind() {
+            Kind::Disconnected | Kind::Network | Kind::Timeout => Ended::Broken(error),
+            _ => Ended::Failed(error),
         }
     }
 }
 
-fn worth_another_try(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Disconnected | Kind::Network)
-}
-
-async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
+async fn once(shared: &Arc<Shared>, number: u16) -> Result<(), Ended> {
     let (stream, _) = shared.dialler.dial(Purpose::Lane { number }).await?;
     let (reader, writer) = split(stream);
-    let (ready, frames) = mpsc::channel(AHEAD);
+    let (ready, mut frames) = mpsc::channel(AHEAD);
     let spare = Arc::new(Mutex::new(Vec::new()));
     let packer = tokio::task::spawn_blocking({
         let (shared, spare) = (Arc::clone(shared), Arc::clone(&spare));
         move || pack_all(&shared, &spare, &ready)
     });
     let pending = Arc::new(Mutex::new(VecDeque::new()));
+    let pausing = AtomicBool::new(false);
     let sent = tokio::select! {
-        sent = send(shared, writer, frames, &spare, &pending) => sent,
-        heard = hear(shared, reader, &pending) => heard,
+        sent = send(shared, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
+        heard = hear(shared, reader, &pending, &pausing) => heard,
     };
     for left in lock(&pending).drain(..) {
         shared.queue.give_back(left.work);
     }
-    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
-    // waiting without this lane.
-    match sent {
-        Ok(()) => match packer.await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(Kind::Io, "a reading thread ended unexpectedly")),
-        },
-        Err(error) if packer.is_finished() => match packer.await {
-            Ok(Err(cause)) => Err(error.or_more_telling(cause)),
-            _ => Err(error),
-        },
-        Err(error) => Err(error),
+    // Nor may a frame be lost that was ready and never sent.
+    frames.close();
+    while let Some(unsent) = frames.recv().await {
+        shared.queue.give_back(unsent.work);
     }
+    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
+    // waiting without this lane. Why it gave up, if it did, is in `Shared::failure`.
+    drop(packer);
+    sent
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
-fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) -> Result<()> {
+fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) {
     let mut press = Press::default();
     while let Some(work) = shared.queue.next() {
+        if ready.is_closed() {
+            shared.queue.give_back(work);
+            return;
+        }
         let buffer = lock(spare).pop().unwrap_or_default();
         let batch = match pack(shared, &work, Batch::new(buffer)) {
             Ok(batch) => batch,
             Err(error) => {
+                lock(&shared.failure).get_or_insert(error);
                 shared.queue.give_back(work);
                 shared.queue.close();
-                return Err(error);
+                return;
             }
         };
         let frame = press.frame(shared, batch, work);
         if let Err(unsent) = ready.blocking_send(frame) {
             shared.queue.give_back(unsent.0.work);
-            return Ok(());
+            return;
         }
     }
-    Ok(())
 }
 
 fn pack(shared: &Shared, work: &Work, mut batch: Batch) -> Result<Batch> {
@@ -204,7 +227,7 @@ impl Press {
         let header = FrameHeader {
             kind: FrameKind::Batch,
             codec: codec.id(),
-            round: shared.round.number,
+            round: shared.round,
             members,
             wire_len: payload.len() as u32,
             raw_len: raw_len as u32,
@@ -243,9 +266,10 @@ fn bytes_of(shared: &Shared, work: &Work) -> u64 {
 async fn send(
     shared: &Shared,
     mut writer: WriteHalf<Stream>,
-    mut frames: mpsc::Receiver<Frame>,
+    frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Vec<u8>>>,
     pending: &Mutex<VecDeque<Pending>>,
+    pausing: &AtomicBool,
 ) -> Result<()> {
     let peer = shared.dialler.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
@@ -257,7 +281,9 @@ async fn send(
         let length = (FrameHeader::LEN + payload.len()) as u64;
         let wait = shared.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            pausing.store(true, Ordering::Relaxed);
             tokio::time::sleep(wait).await;
+            pausing.store(false, Ordering::Relaxed);
         }
         writer.write_all(&header.encode()).await.map_err(lost)?;
         writer.write_all(&payload).await.map_err(lost)?;
@@ -274,30 +300,38 @@ async fn send(
 }
 
 /// Takes acknowledgements until the lane breaks; never ends well by itself.
-async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<VecDeque<Pending>>) -> Result<()> {
+async fn hear(
+    shared: &Shared,
+    mut reader: ReadHalf<Stream>,
+    pending: &Mutex<VecDeque<Pending>>,
+    pausing: &AtomicBool,
+) -> Result<(), Ended> {
     let peer = shared.dialler.peer();
     let idle = shared.dialler.deadlines.idle;
     let mut bytes = [0; Ack::LEN];
+    let mut acknowledged = 0;
     loop {
         let mut filled = 0;
         while filled < bytes.len() {
             match tokio::time::timeout(idle, reader.read(&mut bytes[filled..])).await {
-                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane"))),
+                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane")).into()),
                 Ok(Ok(count)) => filled += count,
-                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error)),
-                Err(_) if lock(pending).is_empty() => {}
+                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error).into()),
+                Err(_) if lock(pending).is_empty() || pausing.load(Ordering::Relaxed) => {}
                 Err(_) => {
-                    return Err(Error::new(
-                        Kind::Timeout,
-                        format!("{peer} has written nothing for {} s", idle.as_secs()),
-                    )
-                    .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                    let what = format!("{peer} has written nothing for {} s", idle.as_secs());
+                    let remedy = "see whether its disk or the link stands still; --idle-timeout sets the limit";
+                    return Err(Ended::Failed(Error::new(Kind::Timeout, what).remedy(remedy)));
                 }
             }
         }
         let ack = Ack::decode(&bytes);
-        let wrong = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
         let mut pending = lock(pending);
+        let sent = pending.back().map_or(acknowledged, |last| last.members);
+        if ack.round != shared.round || ack.members > sent {
+            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")).into());
+        }
+        acknowledged = acknowledged.max(ack.members);
         while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
             shared.meter.add_done(front.bytes);
             shared.compression.acknowledged(front.bytes, Instant::now());
@@ -307,9 +341,6 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
             });
             shared.queue.done();
             pending.pop_front();
-        }
-        if ack.round != shared.round.number {
-            return Err(wrong());
         }
     }
 }

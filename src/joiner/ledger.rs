@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::places::{Places, failure};
@@ -22,6 +22,8 @@ pub struct Ledger {
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
     /// The lengths of all files that have appeared.
     promised: AtomicU64,
+    /// Nothing more is taken.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -37,8 +39,12 @@ enum Progress {
     None,
     Open {
         file: Option<Arc<File>>,
-        digests: Vec<Option<Digest>>,
+        /// By the chunk's number. It grows with what arrives, not with what a donor promises.
+        digests: BTreeMap<u64, Digest>,
         left: u64,
+        /// Threads that write to it now. The same chunk may be among them twice, after a lane broke; the
+        /// modification time is set when the last has ended.
+        writing: u32,
     },
     Written(Digest),
 }
@@ -49,15 +55,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ledger {
     pub fn new(checksum: Checksum, round: Round, places: Places) -> Ledger {
-        Ledger { checksum, round, places, records: Mutex::new(BTreeMap::new()), promised: AtomicU64::new(0) }
+        Ledger {
+            checksum,
+            round,
+            places,
+            records: Mutex::new(BTreeMap::new()),
+            promised: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
-    pub fn round(&self) -> Round {
-        self.round
+    /// The number of the round.
+    pub fn round(&self) -> u16 {
+        self.round.number
+    }
+
+    /// Takes nothing more: threads that still hold members find that out at the next one.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Takes one member; returns the bytes by length that it brings, when it is new.
     pub fn take(&self, member: Member<'_>) -> Result<u64> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Interrupted, "the transfer has ended"));
+        }
         match member {
             Member::Chunk(chunk) => self.chunk(chunk),
             Member::Entry(entry) => {
@@ -80,14 +102,15 @@ impl Ledger {
             return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
         };
         let record = self.record(chunk.entry)?;
-        let number = (offset / CHUNK) as usize;
+        let number = offset / CHUNK;
         let file = match &mut *lock(&record.progress) {
-            Progress::Open { file, digests, .. } => {
-                match digests.get(number) {
-                    Some(None) => {}
-                    Some(Some(known)) if *known == digest => return Ok(0),
-                    _ => return Err(twice(&path)),
+            Progress::Open { file, digests, writing, .. } => {
+                match digests.get(&number) {
+                    None => {}
+                    Some(known) if *known == digest => return Ok(0),
+                    Some(_) => return Err(twice(&path)),
                 }
+                *writing += 1;
                 match file {
                     Some(file) => Arc::clone(file),
                     None => Arc::clone(file.insert(Arc::new(self.places.create(&path, size)?))),
@@ -107,16 +130,17 @@ impl Ledger {
         Ok(len.into())
     }
 
-    fn written(&self, path: &RelPath, record: &Record, number: usize, digest: Digest, file: Arc<File>) -> Result<()> {
+    fn written(&self, path: &RelPath, record: &Record, number: u64, digest: Digest, file: Arc<File>) -> Result<()> {
         let mut progress = lock(&record.progress);
-        let Progress::Open { digests, left, .. } = &mut *progress else { return Ok(()) };
-        match digests.get_mut(number) {
-            Some(slot @ None) => *slot = Some(digest),
-            _ => return Ok(()),
+        let Progress::Open { digests, left, writing, .. } = &mut *progress else { return Ok(()) };
+        *writing = writing.saturating_sub(1);
+        match digests.insert(number, digest) {
+            None => *left = left.saturating_sub(1),
+            Some(known) if known == digest => {}
+            Some(_) => return Err(twice(path)),
         }
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            let all: Vec<Digest> = digests.iter().copied().flatten().collect();
+        if *left == 0 && *writing == 0 {
+            let all: Vec<Digest> = digests.values().copied().collect();
             *progress = Progress::Written(self.checksum.fold(&all));
             drop(progress);
             self.places.settle(path, &*file, &record.meta)?;
@@ -149,7 +173,7 @@ impl Ledger {
                     ));
                 }
                 self.promised.store(promised, Ordering::Relaxed);
-                Progress::Open { file: None, digests: vec![None; chunks(size) as usize], left: chunks(size) }
+                Progress::Open { file: None, digests: BTreeMap::new(), left: chunks(size), writing: 0 }
             }
             _ => Progress::None,
         };
@@ -215,7 +239,7 @@ mod tests {
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
         let places = crate::joiner::places_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes }, places)
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, places)
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {

@@ -122,12 +122,13 @@ struct Galera {
 }
 
 impl Server for Galera {
-    fn freeze(&self) -> Result<()> {
+    fn freeze(&self) -> Result<Option<donor::Frozen>> {
         let watch = Arc::clone(&self.watch);
         let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
         self.log.note(&format!("frozen at {}", frozen.1.position));
+        let told = donor::Frozen { position: frozen.1.position.clone(), domain: frozen.1.domain_id };
         *lock(&self.frozen) = Some(frozen);
-        Ok(())
+        Ok(Some(told))
     }
 
     fn release(&self) -> Result<()> {

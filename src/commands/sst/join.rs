@@ -18,13 +18,12 @@ use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
 use crate::sst::marker::InProgress;
 use crate::tls::{Identity, Ticket};
-use crate::wire::Offer;
+use crate::wire::Round;
 
 /// Where a joiner listens unless it is told otherwise, as with the server's own methods.
 const PORT: u16 = 4444;
 impl Run {
     pub(super) fn join(&self, joiner: &JoinerArgs) -> Result<()> {
-        let marker = InProgress::create(self.layout.roots.datadir())?;
         let (listen, advertise) = self.listen(joiner)?;
         let identity = match self.identity()? {
             Some(identity) => identity,
@@ -50,8 +49,11 @@ impl Run {
         let outcome = block_on(async {
             let stop = self.stop()?;
             let waiting = Waiting::bind(order, &*reporter)?;
+            let marker = InProgress::create(self.layout.roots.datadir())?;
             self.announce(waiting.ticket())?;
-            waiting.receive(Arc::clone(&reporter), &stop).await
+            let outcome = waiting.receive(Arc::clone(&reporter), &stop).await;
+            drop(marker);
+            outcome
         })?;
         let (position, domain_id) = match outcome {
             Outcome::Bypass { position, domain } => {
@@ -71,7 +73,6 @@ impl Run {
                 (report.position, report.domain)
             }
         };
-        drop(marker);
         let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor told no position"))?;
         lock(&self.dialogue).say(&Line::Position { position: &position, domain_id })
     }
@@ -158,7 +159,7 @@ fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
 struct Joined;
 
 impl Node for Joined {
-    fn own_files(&self, _: &Offer) -> Result<Vec<OwnFile>> {
+    fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
     }
 }

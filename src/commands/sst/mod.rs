@@ -34,7 +34,7 @@ pub(super) fn run(typed: &Typed) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = error.on(side);
-            ServerLog::new(side, ProgressLines::Nowhere).error(&error.report());
+            ServerLog::new(side, ProgressLines::Nowhere).error(&error.report_on(side));
             ExitCode::from(error.kind().exit_code())
         }
     }

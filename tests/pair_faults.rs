@@ -1,0 +1,502 @@
+//! What goes wrong, where and when: the exit code and the words on both sides, and the joiner's old tree
+//! afterwards.
+
+use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
+use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
+use crate::support::tree::{self, MIB, Tree, file};
+use rustix::process::Signal;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A donor with 6 MiB and a joiner with an old tree.
+struct Ground {
+    pair: Pair,
+    before: Tree,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        Ground::on(Pair::default())
+    }
+
+    fn on(pair: Pair) -> Ground {
+        tree::plain(&pair.donor, 6);
+        tree::old(&pair.joiner);
+        let before = tree::read(&pair.joiner);
+        Ground { pair, before }
+    }
+
+    /// Both ends, over a link on which each connection has its fate.
+    fn over(&self, fate: impl Fn(usize) -> Fate + Send + 'static, more: &[&str]) -> (FaultyLink, Joiner, Running) {
+        let waits = ["--idle-timeout", "1s"];
+        let joiner = self.pair.receive(&waits);
+        let link = FaultyLink::to(joiner.address(), fate);
+        let donor = self.pair.send(&redirected(&joiner.ticket, link.address), &[&waits, more].concat());
+        (link, joiner, donor)
+    }
+
+    /// The old tree is what it was, and nothing of ours is left in it.
+    #[track_caller]
+    fn untouched(&self) {
+        tree::assert_same(&self.before, &tree::read(&self.pair.joiner));
+        assert!(!self.pair.joiner.join(".highline").exists(), "the server would list it as a schema");
+    }
+
+    #[track_caller]
+    fn and_the_next_one_works(&self) {
+        self.untouched();
+        self.pair.arrives(&[], &[]);
+    }
+}
+
+const SLOW: [&str; 2] = ["--rate-limit", "4M"];
+
+fn only(number: usize, there: Fault, back: Fault) -> impl Fn(usize) -> Fate + Send + 'static {
+    move |connection| if connection == number { Fate { there, back, ..WELL } } else { WELL }
+}
+
+#[test]
+fn pair_a_lane_is_cut_and_dialled_again() {
+    let none = Fault::None;
+    for (there, back) in [
+        (Fault::Cut(0), none),
+        (Fault::Cut(700), none),
+        (Fault::Cut(2_000), none),
+        (Fault::Cut(60_000), none),
+        (Fault::Cut(2 * MIB), none),
+        (none, Fault::Cut(900)),
+        (none, Fault::Cut(1_985)),
+        (none, Fault::Cut(2_020)),
+    ] {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "2"]);
+        let both = Both::of(donor, joiner, LIMIT);
+        both.succeeded();
+        assert!(both.donor.stderr.contains("broke and is dialled again"), "{there:?} {back:?}: {}", both.donor.stderr);
+        assert!(link.connections() > 3);
+        tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+    }
+}
+
+/// Each of the first 25 lane connections ends after 2 KB to 4 MiB.
+#[test]
+fn pair_25_cuts_in_one_transfer() {
+    for lanes in ["1", "4"] {
+        let pair = Pair::default();
+        tree::plain(&pair.donor, 48);
+        tree::old(&pair.joiner);
+        let joiner = pair.receive(&[]);
+        let link = FaultyLink::to(joiner.address(), |number| match number {
+            1..=25 => {
+                let random = blake3::hash(&number.to_le_bytes());
+                let random = u64::from_le_bytes(random.as_bytes()[..8].try_into().unwrap());
+                let at = 2_000 + random % (4 * MIB);
+                let back = random % 5 == 0;
+                let (there, back) =
+                    if back { (Fault::None, Fault::Cut(1_000 + at % 1_200)) } else { (Fault::Cut(at), Fault::None) };
+                Fate { there, back, ..WELL }
+            }
+            _ => WELL,
+        });
+        let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--lanes", lanes]);
+        Both::of(donor, joiner, LIMIT).succeeded();
+        assert!(link.connections() > 25, "{} connections", link.connections());
+        tree::assert_equal(&pair.donor, &pair.joiner);
+        pair.verify().succeeded();
+    }
+}
+
+#[test]
+fn pair_control_is_cut() {
+    for moment in [20_000, 3 * MIB] {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
+        link.passed(moment);
+        link.cut(|number| number == 0);
+        Both::of(donor, joiner, SECONDS).failed(32, &["closed the connection"]);
+        ground.and_the_next_one_works();
+    }
+}
+
+#[test]
+fn pair_control_is_cut_before_the_proof_and_the_wait_goes_on() {
+    let ground = Ground::new();
+    let joiner = ground.pair.receive(&[]);
+    let link = FaultyLink::to(joiner.address(), only(0, Fault::Cut(1_000), Fault::None));
+    let ticket = redirected(&joiner.ticket, link.address);
+    ground.pair.send(&ticket, &[]).end(SECONDS).failed(32, &["donor: the joiner at ", "the TLS handshake failed"]);
+    ground.untouched();
+    let donor = ground.pair.send(&ticket, &[]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+    tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+}
+
+#[test]
+fn pair_everything_stands_still() {
+    let ground = Ground::new();
+    let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
+    link.passed(MIB);
+    link.stall();
+    let both = Both::of(donor, joiner, SECONDS);
+    both.donor.failed(110, &["donor: ", "has written nothing for 1 s"]);
+    both.joiner.failed(110, &["joiner: the donor has sent nothing for 1 s"]);
+    ground.and_the_next_one_works();
+}
+
+#[test]
+fn pair_a_lane_stands_still() {
+    for (there, back) in [(Fault::Stall(MIB), Fault::None), (Fault::None, Fault::Stall(2_020))] {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "1"]);
+        let both = Both::of(donor, joiner, SECONDS);
+        assert_eq!(
+            (both.donor.code(), both.joiner.code()),
+            (110, 110),
+            "{}\n{}",
+            both.donor.stderr,
+            both.joiner.stderr
+        );
+        ground.untouched();
+        drop(link);
+    }
+}
+
+/// A bit that flips inside TLS ends the transfer, or the lane is dialled again; nothing wrong is installed.
+#[test]
+fn pair_a_bit_flips() {
+    let none = Fault::None;
+    for (number, there, back) in [
+        (0, Fault::Flip(40), none),
+        (0, Fault::Flip(1_300), none),
+        (0, none, Fault::Flip(800)),
+        (1, Fault::Flip(50), none),
+        (1, Fault::Flip(3_000), none),
+        (1, Fault::Flip(MIB), none),
+        (1, none, Fault::Flip(700)),
+        (1, none, Fault::Flip(1_990)),
+    ] {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(only(number, there, back), &["--lanes", "1"]);
+        let donor = donor.end(LIMIT);
+        if donor.code() == 0 {
+            joiner.running.end(LIMIT).succeeded();
+            tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+        } else {
+            assert!([32, 71, 129].contains(&donor.code()), "{number} {there:?} {back:?}: {}", donor.stderr);
+            if number == 0 {
+                // Whoever did not prove himself was a stranger, and the wait goes on.
+                joiner.running.signal(Signal::TERM);
+            }
+            let joiner = joiner.running.end(SECONDS);
+            assert!([4, 32, 71].contains(&joiner.code()), "{number} {there:?} {back:?}: {}", joiner.stderr);
+            ground.untouched();
+        }
+        drop(link);
+    }
+}
+
+#[test]
+fn pair_a_slow_link_costs_no_round_trip_a_file() {
+    let pair = Pair::default();
+    for number in 0..2_000 {
+        file(&pair.donor, format!("schema/t{number}.frm"), [b'x'; 900]);
+    }
+    let joiner = pair.receive(&[]);
+    let link = FaultyLink::to(joiner.address(), |_| Fate { delay: Duration::from_millis(40), ..WELL });
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--lanes", "2"]);
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    tree::assert_equal(&pair.donor, &pair.joiner);
+    assert!(both.donor.took < Duration::from_secs(8), "{:?}", both.donor.took);
+}
+
+/// A filesystem of its own, when this process may mount one.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(place: &Path, mib: u64) -> Option<Tmpfs> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        fs::create_dir_all(place).unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place).output().unwrap();
+        mounted.status.success().then(|| Tmpfs(place.into()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn pair_the_disk_fills_up() {
+    let mut pair = Pair::default();
+    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 16) else { return };
+    pair.joiner = disk.0.join("joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    let ground = Ground::on(pair);
+    let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
+    link.passed(2 * MIB);
+    let filler = file(&disk.0, "filler", "");
+    let full = fs::write(&filler, vec![1; 16 * MIB as usize]);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    Both::of(donor, joiner, SECONDS).failed(28, &["joiner: cannot write", "No space left on device"]);
+    ground.untouched();
+    fs::remove_file(filler).unwrap();
+    ground.and_the_next_one_works();
+}
+
+#[test]
+fn pair_no_room_is_said_before_anything_is_touched() {
+    let mut pair = Pair::default();
+    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 5) else { return };
+    pair.joiner = disk.0.join("joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    let ground = Ground::on(pair);
+    let both = ground.pair.transfer(&[], &[]);
+    both.failed(28, &["joiner: ", " has 4.6 MB free, and the donor sends 7.6 MB"]);
+    for end in [&both.donor, &both.joiner] {
+        assert!(end.stderr.contains("remedy: free space there, or say --install inplace"), "{}", end.stderr);
+        assert!(end.took < SECONDS);
+    }
+    ground.untouched();
+    drop(disk);
+}
+
+/// Both ends as a user without privileges.
+fn unprivileged() -> Option<Ground> {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return Some(Ground::new());
+    }
+    let mut ground = Ground::on(Pair::beneath(&std::env::temp_dir()));
+    // The build may lie where that user cannot look.
+    let program = ground.pair.home().join("highline");
+    if fs::hard_link(&ground.pair.program, &program).is_err() {
+        fs::copy(&ground.pair.program, &program).unwrap();
+    }
+    ground.pair.program = program;
+    ground.pair.wrap = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned).to_vec();
+    fs::set_permissions(ground.pair.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    let everything =
+        Command::new("chown").args(["-R", "65534:65534"]).args([&ground.pair.donor, &ground.pair.joiner]).status();
+    assert!(everything.unwrap().success());
+    ground.before = tree::read(&ground.pair.joiner);
+    chown(ground.pair.home(), Some(NOBODY), Some(NOBODY)).unwrap();
+    Some(ground)
+}
+
+#[test]
+fn pair_one_file_may_not_be_read() {
+    let Some(ground) = unprivileged() else { return };
+    let secret = ground.pair.donor.join("schema/t9.ibd");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
+    let both = ground.pair.transfer(&[], &[]);
+    both.failed(13, &["donor: cannot open ", "schema/t9.ibd: Permission denied"]);
+    ground.untouched();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    ground.and_the_next_one_works();
+}
+
+#[test]
+fn pair_a_datadir_may_not_be_used() {
+    let Some(ground) = unprivileged() else { return };
+    let shut = |place: &Path, mode| fs::set_permissions(place, fs::Permissions::from_mode(mode)).unwrap();
+    shut(&ground.pair.donor, 0);
+    let joiner = ground.pair.receive(&[]);
+    ground
+        .pair
+        .send(&joiner.ticket, &[])
+        .end(SECONDS)
+        .failed(13, &["cannot open the directory ", "donor: Permission denied"]);
+    shut(&ground.pair.donor, 0o700);
+    joiner.running.signal(Signal::TERM);
+    joiner.running.end(SECONDS).failed(4, &["joiner: ended by SIGTERM"]);
+
+    shut(&ground.pair.joiner, 0o500);
+    fs::remove_file(ground.pair.joiner.join(".highline.lock")).unwrap();
+    let joiner = ground.pair.joiner.to_str().unwrap().to_owned();
+    let refused = ground.pair.run(&["receive", "--listen", "127.0.0.1:0", "--datadir", &joiner]);
+    refused.failed(13, &["joiner: cannot open ", ".highline.lock: Permission denied"]);
+    assert!(refused.stdout.is_empty(), "a ticket to nowhere: {}", refused.stdout);
+    shut(&ground.pair.joiner, 0o700);
+    ground.untouched();
+}
+
+#[test]
+fn pair_a_file_changes_while_it_is_sent() {
+    type Act = fn(&Path);
+    let acts: [(&str, &str, Act); 6] = [
+        ("shrinks", "changed while it was read", |place| {
+            fs::File::options().write(true).open(place).unwrap().set_len(100).unwrap();
+        }),
+        ("grows", "changed while it was read", |place| {
+            use std::io::Write;
+            fs::File::options().append(true).open(place).unwrap().write_all(b"more").unwrap();
+        }),
+        ("vanishes", "vanished while the tree was read", |place| fs::remove_file(place).unwrap()),
+        ("is written", "changed while it was read", |place| {
+            use std::os::unix::fs::FileExt;
+            fs::File::options().write(true).open(place).unwrap().write_all_at(b"x", 50).unwrap();
+        }),
+        ("is replaced", "changed while it was read", |place| {
+            let length = fs::metadata(place).unwrap().len() as usize;
+            fs::remove_file(place).unwrap();
+            fs::write(place, tree::noise(0, length)).unwrap();
+        }),
+        ("becomes a link", "", |place| {
+            fs::remove_file(place).unwrap();
+            symlink("/etc/passwd", place).unwrap();
+        }),
+    ];
+    // One is under way at that moment, the other still waits for its turn.
+    for victim in ["ibdata1", "schema/t9.ibd"] {
+        for (name, words, act) in &acts {
+            let ground = Ground::new();
+            let (link, joiner, donor) = ground.over(|_| WELL, &["--rate-limit", "12M", "--lanes", "2"]);
+            link.passed(2 * MIB);
+            act(&ground.pair.donor.join(victim));
+            let both = Both::of(donor, joiner, SECONDS);
+            if both.donor.code() != 116 {
+                println!("{victim} {name}: {}", both.donor.stderr);
+            }
+            both.failed(116, &["donor: ", victim, words]);
+            ground.untouched();
+        }
+    }
+}
+
+#[test]
+fn pair_datadirs_that_are_none() {
+    let ground = Ground::new();
+    let file = ground.pair.donor.join("ibdata1");
+    let empty = ground.pair.home().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let joiner = ground.pair.receive(&[]);
+    for (datadir, code, words) in [
+        (Path::new("/nowhere"), 2, "cannot read the directory /nowhere: No such file or directory"),
+        (&file, 22, "ibdata1 is not a directory"),
+        (&empty, 22, "donor: there is nothing to send in "),
+    ] {
+        let sent = ground.pair.run(&["send", "--datadir", datadir.to_str().unwrap(), &joiner.ticket]);
+        sent.failed(code, &[words]);
+    }
+    for (datadir, code, words) in [
+        (Path::new("/nowhere"), 2, "cannot read the directory /nowhere: No such file or directory"),
+        (&file, 22, "ibdata1 is not a directory"),
+        (&ground.pair.joiner, 16, "joiner: another highline (process "),
+    ] {
+        let words_typed = ["receive", "--listen", "127.0.0.1:0", "--datadir", datadir.to_str().unwrap()];
+        ground.pair.run(&words_typed).failed(code, &[words]);
+    }
+    let donor = ground.pair.send(&joiner.ticket, &[]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+}
+
+/// The test's own process stands for the server: a record lock on a file is all that is looked for.
+#[test]
+fn pair_a_running_server_holds_the_datadir() {
+    let ground = Ground::new();
+    let hold = |root: &Path, name: &str| {
+        let held = fs::File::options().read(true).write(true).open(root.join(name)).unwrap();
+        rustix::fs::fcntl_lock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        held
+    };
+    let held = hold(&ground.pair.donor, "ibdata1");
+    let joiner = ground.pair.receive(&[]);
+    let refused = ground.pair.send(&joiner.ticket, &[]).end(SECONDS);
+    refused.failed(16, &["donor: a running server holds ", "ibdata1"]);
+    assert!(refused.stderr.contains("--live"), "{}", refused.stderr);
+    let donor = ground.pair.send(&joiner.ticket, &["--live"]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+    drop(held);
+
+    file(&ground.pair.joiner, "aria_log_control", "x");
+    let before = tree::read(&ground.pair.joiner);
+    let held = hold(&ground.pair.joiner, "aria_log_control");
+    let joiner = ground.pair.joiner.to_str().unwrap();
+    let refused = ground.pair.run(&["receive", "--listen", "127.0.0.1:0", "--datadir", joiner]);
+    refused.failed(16, &["joiner: a running server holds ", "aria_log_control"]);
+    drop(held);
+    tree::assert_same(&before, &tree::read(&ground.pair.joiner));
+}
+
+#[test]
+fn pair_either_end_is_asked_to_stop() {
+    for (joiners, signal, name) in [
+        (true, Signal::TERM, "joiner: ended by SIGTERM"),
+        (false, Signal::TERM, "donor: ended by SIGTERM"),
+        (true, Signal::INT, "joiner: ended by SIGINT"),
+    ] {
+        for moment in [10_000, 3 * MIB] {
+            let ground = Ground::new();
+            let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
+            link.passed(moment);
+            if joiners {
+                joiner.running.signal(signal)
+            } else {
+                donor.signal(signal)
+            }
+            let both = Both::of(donor, joiner, SECONDS);
+            both.failed(4, &[name]);
+            ground.untouched();
+        }
+    }
+}
+
+#[test]
+fn pair_tickets_that_lead_nowhere() {
+    let ground = Ground::new();
+    let joiner = ground.pair.receive(&[]);
+    let good = joiner.ticket.clone();
+    let send = |ticket: &str| ground.pair.send(ticket, &["--connect-timeout", "1s"]).end(SECONDS);
+    for (ticket, code, words) in [
+        (String::new(), 22, "a ticket has the form"),
+        (good[..40].to_owned(), 22, "a ticket has the form"),
+        (good.replace("/highline/1", "/highline/2"), 93, "the ticket is of version 2"),
+        (good.replace(':', ";"), 22, "a ticket has the form"),
+        (redirected(&good, dead()), 111, "cannot reach the joiner at 127.0.0.1:"),
+    ] {
+        let refused = send(&ticket);
+        refused.failed(code, &[words]);
+        assert!(!refused.stderr.contains(&good[44..80]), "the secret is in the log");
+    }
+    let donor = ground.pair.send(&good, &[]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+    let mut none = ground.pair.receive(&["--initial-timeout", "1s"]).running.end(SECONDS);
+    none.name = "joiner".into();
+    none.failed(110, &["joiner: no donor has come within 1 s"]);
+}
+
+/// A port on which nobody listens.
+fn dead() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// In place, the old tree is given up in words; what says its position must go with it.
+#[test]
+fn pair_in_place_a_failure_leaves_no_position() {
+    let ground = Ground::new();
+    file(&ground.pair.joiner, "grastate.dat", "uuid: 5d1fa5a7-0e29-11f0-8b7e-0242ac120002\nseqno: 17\n");
+    file(&ground.pair.joiner, "galera.cache", "kept");
+    let joiner = ground.pair.receive(&["--install", "inplace"]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let donor = ground.pair.send(&redirected(&joiner.ticket, link.address), &SLOW);
+    link.passed(2 * MIB);
+    let started = Instant::now();
+    link.cut(|_| true);
+    let both = Both::of(donor, joiner, SECONDS);
+    assert!(started.elapsed() < SECONDS);
+    assert_eq!((both.donor.code(), both.joiner.code()), (32, 32), "{}\n{}", both.donor.stderr, both.joiner.stderr);
+    let mut left: Vec<_> = fs::read_dir(&ground.pair.joiner).unwrap().map(|item| item.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".highline.lock", "galera.cache"]);
+    ground.pair.arrives(&["--install", "inplace"], &[]);
+}

@@ -1,0 +1,712 @@
+//! Peers that mean harm. Each in threes: it is refused within a second, a sentinel outside the joiner's data
+//! directory and the old tree stay as they were, and the benign twin of the attack works.
+
+use crate::support::hostile::{Frame, Script, batch, converse, dialler, entry, offer, start};
+use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
+use crate::support::tree::{self, MIB, file};
+use highline::error::{Error, Kind, Side};
+use highline::lane::{Batch, Codec, Extents};
+use highline::link::{Control, Deadlines, Door, Guest};
+use highline::manifest::{CHUNK, Checksum, Digest};
+use highline::progress::Quiet;
+use highline::tls::proof::{Channel, prove};
+use highline::tls::{Address, Identity, Pin, Policy, Secret, Ticket, Trust, server_config};
+use highline::tree::Content;
+use highline::wire::{Accept, Ack, Failure, Message, Preamble, Purpose, Round, Speeds, WireBytes};
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::Receiver;
+
+const FILE: Content = Content::File { size: 1000 };
+
+/// The joiner's answer to an attack, when it came, and the joiner's end.
+struct Refused {
+    told: Error,
+    joiner: Ended,
+    after: Duration,
+}
+
+/// Plays a script against a fresh joiner with an old tree and a sentinel beside it.
+fn attack(evil: &Script) -> Refused {
+    let pair = Pair::default();
+    tree::old(&pair.joiner);
+    let before = tree::read(&pair.joiner);
+    let sentinel = file(pair.home(), "sentinel", "safe");
+    let beside = fs::read_dir(pair.home()).unwrap().count();
+    let joiner = pair.receive(&["--idle-timeout", "2s"]);
+    let started = Instant::now();
+    let told = converse(evil.play(&joiner.ticket)).expect_err("the joiner took it");
+    let after = started.elapsed();
+    let joiner = joiner.running.end(SECONDS);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
+    assert_eq!(fs::read_dir(pair.home()).unwrap().count(), beside, "something was made outside");
+    assert!(!pair.joiner.join(".highline").exists());
+    Refused { told, joiner, after }
+}
+
+#[track_caller]
+fn benign(script: &Script) {
+    let pair = Pair::default();
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&[]);
+    let played = converse(script.play(&joiner.ticket));
+    let joiner = joiner.running.end(SECONDS);
+    assert!(played.is_ok(), "the benign twin was refused: {}\n{}", played.unwrap_err().report(), joiner.stderr);
+    joiner.succeeded();
+    assert!(!pair.joiner.join("old_schema").exists());
+}
+
+/// What happens to an honest script to make it evil.
+type Act = fn(&mut Script);
+
+fn file_at(path: &str) -> Vec<highline::tree::Entry> {
+    vec![entry(path, FILE)]
+}
+
+#[test]
+fn pair_hostile_trees() {
+    let big = || vec![entry("datadir/AA/f", Content::File { size: CHUNK + 5 })];
+    let link = |to: &str| {
+        let to = highline::tree::RelPath::parse(to.as_bytes()).unwrap();
+        vec![entry("datadir/AA/f", FILE), entry("datadir/h", Content::HardLink { to })]
+    };
+    let cases: Vec<(&str, Vec<highline::tree::Entry>, Act, u8, &str)> = vec![
+        (
+            "a path with ..",
+            file_at("datadir/AA/sentinel"),
+            |s| s.frames[0].replace(b"path=datadir/AA/", b"path=datadir/../"),
+            71,
+            "a part of the path is `..`",
+        ),
+        (
+            "an absolute path",
+            file_at("datadir/AA/sentinel"),
+            |s| s.frames[0].replace(b"path=datadir", b"path=/atadir"),
+            71,
+            "a root's name has",
+        ),
+        (
+            "another root",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].replace(b"path=datadir", b"path=nowhere"),
+            22,
+            "nowhere/AA/f: this node has no place for it",
+        ),
+        ("a NUL", file_at("datadir/AA/f"), |s| s.frames[0].replace(b"path=datadir/AA", b"path=datadir/A\0"), 71, "NUL"),
+        (
+            "the node's own state",
+            file_at("datadir/grastate.dax"),
+            |s| s.frames[0].replace(b"grastate.dax\n", b"grastate.dat\n"),
+            22,
+            "datadir/grastate.dat: this node has no place for it",
+        ),
+        (
+            "our own journal",
+            file_at("datadir/.highlinx/journal"),
+            |s| s.frames[0].replace(b"path=datadir/.highlinx", b"path=datadir/.highline"),
+            22,
+            "datadir/.highline/journal: this node has no place for it",
+        ),
+        (
+            "our own lock",
+            file_at("datadir/.highline.locx"),
+            |s| s.frames[0].replace(b"highline.locx\n", b"highline.lock\n"),
+            22,
+            "datadir/.highline.lock: this node has no place for it",
+        ),
+        (
+            "a link to what never came",
+            link("datadir/AA/f"),
+            |s| s.frames[1].replace(b"linkpath=datadir/AA/f", b"linkpath=datadir/AA/g"),
+            71,
+            "datadir/AA/g, which it links to, has not arrived",
+        ),
+        (
+            "a link to outside",
+            link("datadir/AA/f"),
+            |s| s.frames[1].replace(b"linkpath=datadir/AA/f", b"linkpath=datadir/../f"),
+            71,
+            "a part of the path is `..`",
+        ),
+        (
+            "another content for the same file",
+            file_at("datadir/AA/f"),
+            |s| {
+                let other = Script::honest(&file_at("datadir/AA/f"), 9);
+                s.frames.extend(other.frames);
+            },
+            71,
+            "datadir/AA/f: the donor sent it twice, and not the same",
+        ),
+        (
+            "another size for the same file",
+            big(),
+            |s| s.frames[1].replace(b"HIGHLINE.size=1048581", b"HIGHLINE.size=1048582"),
+            71,
+            "the chunk lies outside its file",
+        ),
+        (
+            "another mode for the same file",
+            big(),
+            |s| {
+                let mut other = entry("datadir/AA/f", Content::File { size: CHUNK + 5 });
+                other.meta.mode = 0o777;
+                s.frames[1] = Frame::of(batch(&other, CHUNK, &Extents::whole(5), 1).0);
+            },
+            71,
+            "datadir/AA/f: the donor sent it twice, and not the same",
+        ),
+        (
+            "a chunk outside its file",
+            big(),
+            |s| s.frames[1].replace(b"HIGHLINE.offset=1048576", b"HIGHLINE.offset=9437184"),
+            71,
+            "the chunk lies outside its file",
+        ),
+        (
+            "a chunk off the grid",
+            big(),
+            |s| s.frames[1].replace(b"HIGHLINE.offset=1048576", b"HIGHLINE.offset=1048577"),
+            71,
+            "the chunk lies outside its file",
+        ),
+        (
+            "a wrong digest",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].replace(&[1; 1000], &[2; 1000]),
+            74,
+            "datadir/AA/f: the chunk at 0 arrived damaged",
+        ),
+        (
+            "a wrong seal",
+            file_at("datadir/AA/f"),
+            |s| s.seal.digest = Digest::from_bytes([3; 32]),
+            74,
+            "the copy is not what the donor sealed",
+        ),
+        (
+            "a wrong number in the seal",
+            file_at("datadir/AA/f"),
+            |s| s.seal.entries += 1,
+            74,
+            "the copy is not what the donor sealed",
+        ),
+        (
+            "more bytes than announced",
+            file_at("datadir/AA/f"),
+            |s| s.round.bytes -= 1,
+            71,
+            "more than the 999 bytes that were announced",
+        ),
+        (
+            "more entries than announced",
+            file_at("datadir/AA/f"),
+            |s| s.round.entries -= 1,
+            71,
+            "more than the 0 entries that were announced",
+        ),
+        (
+            "fewer entries than announced",
+            file_at("datadir/AA/f"),
+            |s| s.round.entries += 1,
+            71,
+            "1 of 2 entries have arrived",
+        ),
+        (
+            "half a file",
+            big(),
+            |s| {
+                s.frames.pop();
+            },
+            74,
+            "datadir/AA/f has no complete digest",
+        ),
+        (
+            "a truncated archive",
+            file_at("datadir/AA/f"),
+            |s| {
+                s.frames[0].payload.truncate(2048);
+                (s.frames[0].header.wire_len, s.frames[0].header.raw_len) = (2048, 2048);
+            },
+            71,
+            "a frame from the donor was refused",
+        ),
+        (
+            "another number of members",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].header.members += 1,
+            71,
+            "a frame announced 2 members and holds 1",
+        ),
+        ("no member", file_at("datadir/AA/f"), |s| s.frames[0].header.members = 0, 71, "frame"),
+        ("an unknown codec", file_at("datadir/AA/f"), |s| s.frames[0].header.codec = 9, 71, "codec 9 is unknown"),
+        (
+            "another round",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].header.round = 5,
+            71,
+            "a frame of round 5 came out of turn",
+        ),
+        (
+            "garbage that claims to be zstd",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].header.codec = 2,
+            71,
+            "the payload does not decompress",
+        ),
+        (
+            "a frame over the limit",
+            file_at("datadir/AA/f"),
+            |s| s.frames[0].header.wire_len = u32::MAX,
+            71,
+            "a length of 4294967295 bytes is over the limit",
+        ),
+        (
+            "an offer of everything",
+            file_at("datadir/AA/f"),
+            |s| s.offer.roots[0].allocated = u64::MAX,
+            28,
+            "and the donor sends",
+        ),
+        (
+            "an offer of too many",
+            file_at("datadir/AA/f"),
+            |s| s.offer.roots[0].entries = u64::MAX,
+            28,
+            "and the donor sends",
+        ),
+        (
+            "an unknown root",
+            file_at("datadir/AA/f"),
+            |s| s.offer.roots[0].name = "elsewhere".parse().unwrap(),
+            22,
+            "its root is unknown here",
+        ),
+        (
+            "a root at /etc",
+            file_at("datadir/AA/f"),
+            |s| {
+                s.offer.roots[0].name = "external-1".parse().unwrap();
+                s.offer.roots[0].path = WireBytes::from(b"../etc".as_slice());
+            },
+            22,
+            "the donor has tablespaces outside its data directory",
+        ),
+        (
+            "no checksum",
+            file_at("datadir/AA/f"),
+            |s| s.offer.speeds = Speeds { sha256: 0, blake3: 0 },
+            93,
+            "no checksum in common",
+        ),
+    ];
+    let mut benigns = Vec::new();
+    for (name, entries, act, code, words) in cases {
+        let honest = Script::honest(&entries, 1);
+        let mut evil = honest.clone();
+        act(&mut evil);
+        let refused = attack(&evil);
+        println!("{name}: {}", refused.told.report());
+        assert!(refused.told.sentence().contains(words), "{name}: {}", refused.told.report());
+        assert_eq!(refused.told.kind().exit_code(), code, "{name}: {}", refused.told.report());
+        refused.joiner.failed(code.into(), &[words]);
+        assert!(refused.after < Duration::from_secs(1), "{name} took {:?}", refused.after);
+        if !benigns.contains(&entries) {
+            benign(&honest);
+            benigns.push(entries);
+        }
+    }
+}
+
+#[test]
+fn pair_hostile_symlinks_lead_nowhere() {
+    let outside = tempfile::tempdir().unwrap();
+    let sentinel = file(outside.path(), "sentinel", "safe");
+    let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().to_vec() };
+    for order in [[0, 1], [1, 0]] {
+        let entries = [entry("datadir/door", door.clone()), entry("datadir/door/sentinel", FILE)];
+        let refused = attack(&Script::honest(&order.map(|at| entries[at].clone()), 1));
+        refused.joiner.failed(5, &["joiner: cannot make the link datadir/door: File exists"]);
+        assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
+    }
+    benign(&Script::honest(&[entry("datadir/door", door), entry("datadir/room/sentinel", FILE)], 1));
+    assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
+}
+
+/// Few bytes on the wire that would need much memory or a whole disk.
+#[test]
+fn pair_hostile_bombs() {
+    let honest = Script::honest(&file_at("datadir/AA/f"), 1);
+    let mut zeros = Vec::new();
+    Codec::Zstd(19).compress(&vec![0; 512 * MIB as usize], &mut zeros).unwrap();
+    let mut bomb = honest.clone();
+    bomb.frames[0] = bomb.frames[0].clone().compressed(Codec::Zstd(1));
+    benign(&bomb);
+    bomb.frames[0].header.wire_len = zeros.len() as u32;
+    bomb.frames[0].payload = zeros;
+    let mut vast = honest.clone();
+    vast.round.bytes = u64::MAX;
+    let endless = entry("datadir/AA/f", Content::File { size: 1 << 62 });
+    vast.frames = vec![Frame::of(batch(&endless, 0, &Extents::default(), 0).0)];
+    for (evil, code, words) in
+        [(bomb, 71, "unpacks to another length than announced"), (vast, 5, "cannot make room for datadir/AA/f")]
+    {
+        let refused = attack(&evil);
+        refused.joiner.failed(code, &["joiner: ", words]);
+        assert!(refused.joiner.peak < 100 * 1024, "{} KiB for {words}", refused.joiner.peak);
+    }
+}
+
+#[test]
+fn pair_hostile_messages_out_of_turn() {
+    let good = offer(1, 1000);
+    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None, domain: None });
+    let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
+    for (said, words) in [
+        (vec![seal.clone()], "sent `seal` out of turn"),
+        (vec![Message::Durable], "sent `durable` out of turn"),
+        (vec![Message::Bye], "sent `bye` out of turn"),
+        (vec![Message::Offer(good.clone()), Message::Offer(good.clone())], "sent `offer` out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), round.clone()], "sent `round` out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), Message::Verified], "sent `verified` out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), seal.clone(), seal.clone()], ""),
+        (vec![Message::Offer(good), round, seal], "0 of 1 entries have arrived"),
+    ] {
+        let pair = Pair::default();
+        tree::old(&pair.joiner);
+        let before = tree::read(&pair.joiner);
+        let joiner = pair.receive(&[]);
+        converse(async {
+            let mut control = start(&dialler(&joiner.ticket)).await.unwrap();
+            for message in said {
+                let _ = control.send(message).await;
+            }
+            while control.next().await.is_ok() {}
+        });
+        joiner.running.end(SECONDS).failed(71, &["joiner: ", words]);
+        tree::assert_same(&before, &tree::read(&pair.joiner));
+    }
+}
+
+/// A joiner that waits with an old tree, and what must still work after strangers came.
+struct Besieged {
+    pair: Pair,
+    joiner: Joiner,
+}
+
+impl Besieged {
+    fn new() -> Besieged {
+        let pair = Pair::default();
+        tree::plain(&pair.donor, 2);
+        tree::old(&pair.joiner);
+        let joiner = pair.receive(&[]);
+        Besieged { pair, joiner }
+    }
+
+    fn ticket(&self) -> &str {
+        &self.joiner.ticket
+    }
+
+    /// The real donor still gets in.
+    fn holds(self) -> Ended {
+        let donor = self.pair.send(&self.joiner.ticket, &[]);
+        let both = Both::of(donor, self.joiner, LIMIT);
+        both.succeeded();
+        tree::assert_equal(&self.pair.donor, &self.pair.joiner);
+        both.joiner
+    }
+}
+
+/// The ticket with another secret or another pin, one letter changed.
+fn altered(ticket: &str, at: usize) -> String {
+    let mut bytes = ticket.as_bytes().to_vec();
+    bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn pair_hostile_wrong_secret_and_wrong_pin() {
+    let besieged = Besieged::new();
+    let secret = besieged.pair.send(&altered(besieged.ticket(), 50), &[]).end(Duration::from_secs(2));
+    secret.failed(129, &["donor: the donor at ", "does not know the ticket's secret"]);
+    let pin = besieged.pair.send(&altered(besieged.ticket(), 3), &[]).end(Duration::from_secs(2));
+    pin.failed(129, &["the joiner at 127.0.0.1:"]);
+    let joiner = besieged.holds();
+    assert!(joiner.stderr.contains("refused a connection from 127.0.0.1:"), "{}", joiner.stderr);
+}
+
+#[test]
+fn pair_hostile_proof_of_another_connection() {
+    let besieged = Besieged::new();
+    converse(async {
+        let dialler = dialler(besieged.ticket());
+        let raw = async || {
+            let tcp = tokio::net::TcpStream::connect(address(besieged.ticket())).await.unwrap();
+            let name = "127.0.0.1".try_into().unwrap();
+            let tls = tokio_rustls::TlsConnector::from(Arc::clone(&dialler.tls)).connect(name, tcp).await.unwrap();
+            tokio_rustls::TlsStream::from(tls)
+        };
+        let (seen, mut used) = (raw().await, raw().await);
+        let proof = |stream| prove(&dialler.ticket.secret, Side::Donor, &Channel::of(stream).unwrap());
+        let hello = |proof| Message::Hello { purpose: Purpose::Control, proof, software: "replay".into() };
+        for (mut stream, proof, good) in
+            [(raw().await, proof(&seen), false), (raw().await, Digest::from_bytes([0; 32]), false)]
+        {
+            stream.write_all(&Preamble::ours().encode()).await.unwrap();
+            stream.write_all(&hello(proof).encode().unwrap()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.contains("does not know the ticket's secret") && !good, "{answer}");
+        }
+        // The twin: its own proof, byte by byte the same conversation.
+        let own = proof(&used);
+        used.write_all(&Preamble::ours().encode()).await.unwrap();
+        used.write_all(&hello(own).encode().unwrap()).await.unwrap();
+        let mut answer = vec![0; Preamble::LEN + 60];
+        used.read_exact(&mut answer).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer).contains("welcome"), "{}", String::from_utf8_lossy(&answer));
+    });
+    // That one was the donor, and is gone.
+    besieged.joiner.running.end(SECONDS).failed(32, &["closed the connection"]);
+}
+
+#[test]
+fn pair_hostile_man_in_the_middle() {
+    let besieged = Besieged::new();
+    converse(async {
+        let identity = Identity::ephemeral().unwrap();
+        let tls = server_config(&identity, Trust::Pin, &Policy::default()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let donor = besieged.pair.send(&redirected(besieged.ticket(), listener.local_addr().unwrap()), &[]);
+        let (tcp, _) = listener.accept().await.unwrap();
+        let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await;
+        // TLS 1.3: the donor may refuse the certificate after the server thinks that all is well.
+        if let Ok(mut stream) = accepted {
+            let mut heard = Vec::new();
+            let _ = stream.read_to_end(&mut heard).await;
+            assert!(heard.is_empty(), "the donor spoke to a stranger");
+        }
+        let donor = tokio::task::spawn_blocking(move || donor.end(SECONDS)).await.unwrap();
+        donor.failed(129, &["donor: the joiner at 127.0.0.1:"]);
+    });
+    besieged.holds();
+}
+
+#[test]
+fn pair_hostile_second_donor() {
+    let besieged = Besieged::new();
+    let second = besieged.pair.home().join("second");
+    tree::plain(&second, 1);
+    let first = besieged.pair.send(besieged.ticket(), &["--rate-limit", "2M"]);
+    besieged.joiner.running.says("has proven itself");
+    let words = ["send", "--datadir", second.to_str().unwrap(), besieged.ticket()];
+    besieged.pair.run(&words).failed(16, &["joiner: this joiner has a donor already"]);
+    Both::of(first, besieged.joiner, LIMIT).succeeded();
+    tree::assert_equal(&besieged.pair.donor, &besieged.pair.joiner);
+}
+
+#[test]
+fn pair_hostile_other_versions() {
+    let besieged = Besieged::new();
+    converse(async {
+        let dialler = dialler(besieged.ticket());
+        for (said, words) in [
+            (*b"HIGHLINE\0\x02\0\x03", "it speaks protocol versions 2 to 3, this side 1 to 1"),
+            (*b"HIGHLINE\0\x00\0\x00", "it speaks protocol versions 0 to 0, this side 1 to 1"),
+            (*b"GET / HTTP/1", "it does not speak Highline's protocol"),
+        ] {
+            let tcp = tokio::net::TcpStream::connect(address(besieged.ticket())).await.unwrap();
+            let name = "127.0.0.1".try_into().unwrap();
+            let tls = tokio_rustls::TlsConnector::from(Arc::clone(&dialler.tls));
+            let mut stream = tls.connect(name, tcp).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            assert_eq!(answer, Preamble::ours().encode(), "the peer must be able to say why");
+            besieged.joiner.running.says(words);
+        }
+    });
+    besieged.holds();
+}
+
+#[test]
+fn pair_hostile_scanners_and_a_thousand_silent_connections() {
+    let besieged = Besieged::new();
+    let to = address(besieged.ticket());
+    let quiet: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(to).unwrap()).collect();
+    for _ in 0..50 {
+        drop(TcpStream::connect(to).unwrap());
+    }
+    for garbage in [
+        b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+        tree::noise(1, 100_000),
+        vec![0x16; 5000],
+        vec![0; 70_000],
+        b"\x16\x03\x01\xff\xff".to_vec(),
+    ] {
+        for _ in 0..10 {
+            // It may be closed before all is said.
+            let _ = TcpStream::connect(to).unwrap().write_all(&garbage);
+        }
+    }
+    let joiner = besieged.holds();
+    drop(quiet);
+    println!("peak {} KiB", joiner.peak);
+    assert!(joiner.peak < 100 * 1024, "{} KiB", joiner.peak);
+    let lines = joiner.stderr.lines().filter(|line| line.contains("refused a connection")).count();
+    assert!((1..60).contains(&lines), "{lines} lines in the log");
+}
+
+/// A joiner of our own making, with a real door in front of it.
+struct Host {
+    ticket: String,
+    guests: Receiver<Guest>,
+}
+
+impl Host {
+    fn open() -> Host {
+        let identity = Identity::ephemeral().unwrap();
+        let door = Door::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = Address::new("127.0.0.1", door.address().port()).unwrap();
+        let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
+        let text = ticket.reveal().to_string();
+        let tls = server_config(&identity, Trust::Pin, &Policy::default()).unwrap();
+        let guests = door.open(tls, Trust::Pin, ticket.secret, Deadlines::default(), Arc::new(Quiet));
+        Host { ticket: text, guests }
+    }
+
+    async fn control(&mut self) -> Control {
+        let guest = self.guests.recv().await.unwrap();
+        assert_eq!(guest.purpose, Purpose::Control);
+        Control::start(guest.stream, "the donor".into(), Deadlines::default())
+    }
+
+    async fn accept(&mut self) -> Control {
+        let mut control = self.control().await;
+        control.next().await.unwrap();
+        let accept = Accept { checksum: Checksum::Blake3, lanes: 1, without: vec![], software: "x".into() };
+        control.send(Message::Accept(accept)).await.unwrap();
+        control
+    }
+}
+
+fn host(words: &[&str], code: i32, act: impl AsyncFnOnce(Host)) {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 3);
+    converse(async {
+        let host = Host::open();
+        let donor = pair.send(&host.ticket, &["--lanes", "1", "--idle-timeout", "1s"]);
+        let donor = tokio::task::spawn_blocking(move || donor.end(SECONDS));
+        act(host).await;
+        donor.await.unwrap().failed(code, words);
+    });
+    pair.arrives(&[], &[]);
+}
+
+/// Acknowledges `ack` after the first byte of the first lane, and stays.
+async fn acknowledge(mut host: Host, ack: Ack) {
+    let mut control = host.accept().await;
+    let mut lane = host.guests.recv().await.unwrap().stream;
+    let mut byte = [0];
+    lane.read_exact(&mut byte).await.unwrap();
+    lane.write_all(&ack.encode()).await.unwrap();
+    lane.flush().await.unwrap();
+    // It goes on reading, so that only the acknowledgement is wrong.
+    let mut sink = vec![0; 65536];
+    while lane.read(&mut sink).await.is_ok_and(|count| count > 0) {}
+    while control.next().await.is_ok() {}
+}
+
+#[test]
+fn pair_hostile_joiners() {
+    let turn = |name: &str| format!("sent `{name}` out of turn");
+    host(&["donor: the joiner at ", &turn("durable")], 71, async |mut host| {
+        let mut control = host.control().await;
+        control.send(Message::Durable).await.unwrap();
+        while control.next().await.is_ok() {}
+    });
+    host(&["donor: the joiner at ", &turn("verified")], 71, async |mut host| {
+        let mut control = host.control().await;
+        control.send(Message::Verified).await.unwrap();
+        while control.next().await.is_ok() {}
+    });
+    for ack in [Ack { round: 0, members: u64::MAX }, Ack { round: 3, members: 1 }, Ack { round: 0, members: 1_000_000 }]
+    {
+        let words = ["donor: the joiner at ", " acknowledged what was not sent"];
+        host(&words, 71, async |host| acknowledge(host, ack).await);
+    }
+    // Nothing is ever acknowledged.
+    host(&["donor: the joiner at ", "has written nothing for 1 s"], 110, async |host| {
+        acknowledge(host, Ack { round: 0, members: 0 }).await;
+    });
+    host(&["closed a lane"], 32, async |mut host| {
+        let control = host.accept().await;
+        for _ in 0..3 {
+            drop(host.guests.recv().await.unwrap());
+        }
+        drop((control, host));
+    });
+    // Its words cannot forge lines of the log.
+    host(&["joiner: full\\u{a}highline: done: all is well\\u{1b}[2J"], 28, async |mut host| {
+        let control = host.control().await;
+        let failure = Failure {
+            kind: Kind::NoSpace,
+            side: Side::Joiner,
+            sentence: "full\nhighline: done: all is well\u{1b}[2J".into(),
+            remedy: None,
+        };
+        control.send(Message::Failure(failure)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    });
+    for garbage in [b"\xff\xff\xff\xff....".as_slice(), b"\0\0\0\x08nonsense", b"\0\0\0\0"] {
+        host(&["donor: "], 71, async |mut host| {
+            let mut stream = host.guests.recv().await.unwrap().stream;
+            stream.write_all(garbage).await.unwrap();
+            stream.flush().await.unwrap();
+            let mut sink = Vec::new();
+            let _ = stream.read_to_end(&mut sink).await;
+        });
+    }
+}
+
+/// It has the key of the pin, but not the secret: somebody who stole one of the two.
+#[test]
+fn pair_hostile_joiner_without_the_secret() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 1);
+    converse(async {
+        let identity = Identity::ephemeral().unwrap();
+        let tls = server_config(&identity, Trust::Pin, &Policy::default()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
+        let pin: Pin = identity.pin();
+        let ticket = Ticket { pin, secret: Secret::generate().unwrap(), address };
+        let donor = pair.send(&ticket.reveal(), &[]);
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await.unwrap();
+        let mut hello = [0; Preamble::LEN + 4];
+        stream.read_exact(&mut hello).await.unwrap();
+        stream.write_all(&Preamble::ours().encode()).await.unwrap();
+        let welcome = Message::Welcome { proof: Digest::from_bytes([7; 32]) };
+        stream.write_all(&welcome.encode().unwrap()).await.unwrap();
+        stream.flush().await.unwrap();
+        let donor = tokio::task::spawn_blocking(move || donor.end(SECONDS)).await.unwrap();
+        donor.failed(129, &["donor: the joiner at ", "does not know the ticket's secret"]);
+    });
+}
+
+/// What is never sent as a batch of its own: an empty frame is no way to keep a joiner busy.
+#[test]
+fn pair_hostile_empty_batches_are_no_frames() {
+    let mut script = Script::honest(&file_at("datadir/AA/f"), 1);
+    let mut empty = Frame::of(Batch::default());
+    empty.header.raw_len = 0;
+    script.frames.insert(0, empty);
+    attack(&script).joiner.failed(71, &["joiner: "]);
+}

@@ -1,0 +1,170 @@
+//! A donor of our own making, which knows the ticket and says what it likes.
+
+use highline::error::{Error, Result};
+use highline::lane::{Batch, Codec, Extents, MemberError};
+use highline::link::{Control, Deadlines, Dialler, Stream};
+use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
+use highline::tls::{Policy, Ticket, Trust, client_config};
+use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
+use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub fn dialler(ticket: &str) -> Dialler {
+    let ticket: Ticket = ticket.parse().unwrap();
+    let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+    Dialler { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "enemy".into() }
+}
+
+pub fn entry(path: &str, content: Content) -> Entry {
+    let meta = Metadata { mode: 0o640, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
+    Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
+}
+
+/// One frame as it stands on the wire.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub header: FrameHeader,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    pub fn of(batch: Batch) -> Frame {
+        let (members, payload) = (batch.members(), batch.into_buffer());
+        let length = payload.len() as u32;
+        let header =
+            FrameHeader { kind: FrameKind::Batch, codec: 0, round: 0, members, wire_len: length, raw_len: length };
+        Frame { header, payload }
+    }
+
+    #[must_use]
+    pub fn compressed(mut self, codec: Codec) -> Frame {
+        let mut packed = Vec::new();
+        codec.compress(&self.payload, &mut packed).unwrap();
+        self.header.codec = codec.id();
+        self.header.wire_len = packed.len() as u32;
+        self.payload = packed;
+        self
+    }
+
+    /// Replaces the first `from` by as many bytes.
+    pub fn replace(&mut self, from: &[u8], to: &[u8]) {
+        assert_eq!(from.len(), to.len());
+        let at = self.payload.windows(from.len()).position(|window| window == from).unwrap();
+        self.payload[at..at + to.len()].copy_from_slice(to);
+    }
+}
+
+/// All that a donor says after the offer.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub offer: Offer,
+    pub round: Round,
+    pub frames: Vec<Frame>,
+    pub seal: Seal,
+}
+
+impl Script {
+    /// An honest donor of these entries; every byte of a file is `byte`.
+    pub fn honest(entries: &[Entry], byte: u8) -> Script {
+        let (mut frames, mut items, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for entry in entries {
+            let mut digests: Vec<Digest> = Vec::new();
+            match entry.content {
+                Content::File { size } => {
+                    bytes += size;
+                    for chunk in 0..chunks(size) {
+                        let len = (size - chunk * CHUNK).min(CHUNK) as u32;
+                        let (batch, digest) = batch(entry, chunk * CHUNK, &Extents::whole(len), byte);
+                        frames.push(Frame::of(batch));
+                        digests.push(digest);
+                    }
+                }
+                _ => {
+                    let mut batch = Batch::default();
+                    batch.push_entry(entry).unwrap();
+                    frames.push(Frame::of(batch));
+                }
+            }
+            let digest = (!digests.is_empty()).then(|| Checksum::Blake3.fold(&digests));
+            items.push(Item { entry: entry.clone(), digest });
+        }
+        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None, domain: None };
+        let seal = Manifest::new(Checksum::Blake3, items).unwrap().seal();
+        Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
+    }
+
+    /// Plays it to its end, `Ok` when the joiner has installed, else what the joiner said.
+    pub async fn play(&self, ticket: &str) -> Result<()> {
+        let dialler = dialler(ticket);
+        let mut control = start(&dialler).await?;
+        control.send(Message::Offer(self.offer.clone())).await?;
+        control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
+        control.send(Message::Round(self.round.clone())).await?;
+        let (mut lane, _) = dialler.dial(Purpose::Lane { number: 0 }).await?;
+        if let Err(error) = self.write(&mut lane).await {
+            return Err(control.cause(Error::net("the lane", error)).await);
+        }
+        control.send(Message::Seal { entries: self.seal.entries, digest: self.seal.digest }).await?;
+        control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+        control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
+        control.send(Message::Bye).await
+    }
+
+    async fn write(&self, lane: &mut Stream) -> std::io::Result<()> {
+        for frame in &self.frames {
+            lane.write_all(&frame.header.encode()).await?;
+            lane.write_all(&frame.payload).await?;
+        }
+        lane.flush().await?;
+        let members: u64 = self.frames.iter().map(|frame| u64::from(frame.header.members)).sum();
+        let mut ack = [0; Ack::LEN];
+        // The seal may not overtake a lane. One that is refused ends here.
+        while Ack::decode(&ack).members < members && lane.read_exact(&mut ack).await.is_ok() {}
+        lane.write_all(&FrameHeader::end().encode()).await?;
+        lane.flush().await
+    }
+}
+
+pub fn offer(entries: u64, bytes: u64) -> Offer {
+    let root = |name: RootName, bytes, entries| OfferedRoot {
+        name,
+        path: WireBytes::from(b"/var/lib/mysql".as_slice()),
+        names: Vec::new(),
+        bytes,
+        allocated: bytes.min(1 << 20),
+        entries,
+    };
+    Offer {
+        bypass: false,
+        position: None,
+        domain: None,
+        server_version: None,
+        owner: (0, 0),
+        roots: vec![root(RootName::datadir(), bytes, entries)],
+        speeds: Speeds { sha256: 0, blake3: 1000 },
+        lanes: 1,
+    }
+}
+
+pub async fn start(dialler: &Dialler) -> Result<Control> {
+    let (stream, _) = dialler.dial(Purpose::Control).await?;
+    Ok(Control::start(stream, dialler.peer(), dialler.deadlines))
+}
+
+pub fn batch(entry: &Entry, offset: u64, extents: &Extents, byte: u8) -> (Batch, Digest) {
+    let mut batch = Batch::default();
+    let digest = batch.push_chunk::<MemberError>(entry, offset, extents, Checksum::Blake3, |data| {
+        data.fill(byte);
+        Ok(())
+    });
+    (batch, digest.unwrap())
+}
+
+/// Runs a conversation to its end, in bounded time.
+pub fn converse<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let limit = std::time::Duration::from_secs(20);
+    let done = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    runtime.shutdown_background();
+    done.expect("a conversation has no end")
+}
