@@ -21,13 +21,13 @@ use crate::sst::grastate::Grastate;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
 use crate::tree::{RootName, Roots};
-use crate::wire::Offer;
+use crate::wire::Round;
 
 /// This program, as the peer's log names it.
 pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"));
 
-/// The most lanes that either side opens.
-pub const MAX_LANES: u16 = 64;
+/// The most lanes that either side opens: each has a few MiB in hand on both, and 256 are the bound.
+pub const MAX_LANES: u16 = 32;
 
 fn bad(option: &str, value: &str, want: &str) -> Error {
     Error::new(Kind::Usage, format!("--{option}: `{}` is not {want}", crate::error::Printable(value.as_bytes())))
@@ -88,7 +88,7 @@ pub fn lanes(typed: Option<u16>) -> Result<u16> {
     match typed {
         None => Ok((cores * 2).min(8) as u16),
         Some(count) if (1..=MAX_LANES).contains(&count) => Ok(count),
-        Some(count) => Err(bad("lanes", &count.to_string(), "a number from 1 to 64")),
+        Some(count) => Err(bad("lanes", &count.to_string(), "a number from 1 to 32")),
     }
 }
 
@@ -118,6 +118,8 @@ pub fn roots(args: &TreeArgs) -> Result<Roots> {
     let mut paths = BTreeMap::new();
     for typed in &args.roots {
         let (name, path) = root(typed)?;
+        // As typed, so relative to where it was typed; an option file's paths are relative to the datadir.
+        let path = std::path::absolute(&path).map_err(|e| Error::io("cannot resolve", &path, e))?;
         if paths.insert(name.clone(), path).is_some() {
             return Err(bad("root", name.as_str(), "named once only"));
         }
@@ -191,7 +193,11 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
 /// The donor that `send` is asked to be; `ticket` has been read from wherever it came.
 pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::Order> {
     let (lanes, compression, checksum, rate) = lane_options(&args.lanes)?;
-    let trust = trust(&args.identity, &[ticket.address.host().to_owned()])?;
+    let names = match args.identity.peer_name.as_slice() {
+        [] => vec![ticket.address.host().to_owned()],
+        named => named.to_vec(),
+    };
+    let trust = trust(&args.identity, &names)?;
     let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
     Ok(donor::Order {
         dialler: Dialler { ticket, tls, trust, deadlines: deadlines(&args.deadlines)?, software: SOFTWARE.into() },
@@ -237,10 +243,10 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::Order> {
 struct Seeded;
 
 impl joiner::Node for Seeded {
-    fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>> {
+    fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>> {
         // An unknown position replaces a known one too, which would belong to the old data.
         let unknown = || Position::new("00000000-0000-0000-0000-000000000000", -1);
-        let position = match &offer.position {
+        let position = match &round.position {
             Some(position) => position.clone(),
             None => unknown().map_err(|e| Error::new(Kind::Usage, "grastate.dat").because(e))?,
         };

@@ -173,7 +173,7 @@ impl Error {
         let kind = Kind::of_io(&error);
         let remedy = match kind {
             Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
-            Kind::NoSpace => Some("free space on that filesystem and start again; nothing was lost"),
+            Kind::NoSpace => Some("free space on that filesystem and start again"),
             _ => None,
         };
         let mut made = Error::new(kind, format!("{doing} {}", Printable::path(path))).because(error);
@@ -226,7 +226,8 @@ impl Error {
         self.remedy.as_deref()
     }
 
-    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied".
+    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied". Always one
+    /// printable line, also where a cause repeats what a stranger sent.
     pub fn sentence(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
@@ -235,18 +236,24 @@ impl Error {
             text.push_str(&error.to_string());
             cause = error.source();
         }
-        text
+        Printable(text.as_bytes()).to_string()
     }
 
     /// The lines that an operator reads: side, sentence, causes, remedy.
     pub fn report(&self) -> String {
+        self.report_on(Side::Here)
+    }
+
+    /// The same in a log that belongs to `here`, which need not be told that it is.
+    pub fn report_on(&self, here: Side) -> String {
         let mut text = match self.side {
             Side::Here => self.sentence(),
+            side if side == here => self.sentence(),
             side => format!("{side}: {}", self.sentence()),
         };
         if let Some(remedy) = &self.remedy {
             text.push_str("\n  remedy: ");
-            text.push_str(remedy);
+            text.push_str(&Printable(remedy.as_bytes()).to_string());
         }
         text
     }
@@ -317,7 +324,7 @@ mod tests {
         assert_eq!(
             error.report(),
             "joiner: cannot write /d/ibdata1: No space left on device (os error 28)\n  \
-             remedy: free space on that filesystem and start again; nothing was lost"
+             remedy: free space on that filesystem and start again"
         );
         assert_eq!(error.kind(), Kind::NoSpace);
     }
@@ -338,5 +345,8 @@ mod tests {
     #[test]
     fn foreign_names_cannot_forge_lines() {
         assert_eq!(Printable(b"a\nb\x1b[31m\xff\xe2\x80\xaec").to_string(), "a\\u{a}b\\u{1b}[31m\\xff\\u{202e}c");
+        let cause = io::Error::other("no member \"x\n\"");
+        let error = Error::new(Kind::Protocol, "refused").because(cause).remedy("go\non");
+        assert_eq!(error.report(), "refused: no member \"x\\u{a}\"\n  remedy: go\\u{a}on");
     }
 }

@@ -30,6 +30,8 @@ pub mod commands;
 pub mod config;
 pub mod donor;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod install;
 pub mod joiner;
 pub mod lane;

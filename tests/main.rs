@@ -6,7 +6,12 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod cluster_basics;
+mod cluster_by_hand;
 mod cluster_certs;
+mod cluster_faults;
+mod cluster_layouts;
+mod cluster_life;
+mod package;
 mod pair_faults;
 mod pair_hostile;
 mod pair_limits;

@@ -1,7 +1,6 @@
 //! What goes wrong, where and when: the exit code and the words on both sides, and the joiner's old tree
 //! afterwards.
 
-use crate::support::disk::Tmpfs;
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
 use crate::support::tree::{self, MIB, Tree, file};
@@ -218,13 +217,13 @@ fn pair_a_slow_link_costs_no_round_trip_a_file() {
 #[test]
 fn pair_the_disk_fills_up() {
     let mut pair = Pair::default();
-    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 16) else { return };
-    pair.joiner = disk.0.join("joiner");
+    let Some(disk) = pair.small_disk(16) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
     fs::create_dir(&pair.joiner).unwrap();
     let ground = Ground::on(pair);
     let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
     link.passed(2 * MIB);
-    let filler = file(&disk.0, "filler", "");
+    let filler = file(ground.pair.home(), "disk/filler", "");
     let full = fs::write(&filler, vec![1; 16 * MIB as usize]);
     assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     Both::of(donor, joiner, SECONDS).failed(28, &["joiner: cannot write", "No space left on device"]);
@@ -237,8 +236,8 @@ fn pair_the_disk_fills_up() {
 #[test]
 fn pair_no_room_is_said_before_anything_is_touched() {
     let mut pair = Pair::default();
-    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 5) else { return };
-    pair.joiner = disk.0.join("joiner");
+    let Some(disk) = pair.small_disk(5) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
     fs::create_dir(&pair.joiner).unwrap();
     let ground = Ground::on(pair);
     let both = ground.pair.transfer(&[], &[]);

@@ -12,7 +12,7 @@ use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
 use highline::tls::{Address, Identity, Pin, Policy, Secret, Ticket, Trust, server_config};
 use highline::tree::Content;
-use highline::wire::{Accept, Ack, Failure, Message, Preamble, Purpose, Round, Speeds};
+use highline::wire::{Accept, Ack, Failure, Message, Preamble, Purpose, Round, Speeds, WireBytes};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -292,7 +292,7 @@ fn pair_hostile_trees() {
             file_at("datadir/AA/f"),
             |s| {
                 s.offer.roots[0].name = "external-1".parse().unwrap();
-                s.offer.roots[0].path = b"../etc".to_vec();
+                s.offer.roots[0].path = WireBytes::from(b"../etc".as_slice());
             },
             22,
             "the donor has tablespaces outside its data directory",
@@ -365,7 +365,7 @@ fn pair_hostile_bombs() {
 #[test]
 fn pair_hostile_messages_out_of_turn() {
     let good = offer(1, 1000);
-    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000 });
+    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None, domain: None });
     let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
     for (said, words) in [
         (vec![seal.clone()], "sent `seal` out of turn"),

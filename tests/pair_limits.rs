@@ -1,6 +1,5 @@
 //! Memory stays within its bound whatever the tree: 256 MiB resident at each end.
 
-use crate::support::disk::Tmpfs;
 use crate::support::pair::{Both, Pair};
 use crate::support::tree::{self, MIB};
 use std::fs::{self, File};
@@ -28,9 +27,9 @@ fn pair_limits_200_000_files() {
     const DIRECTORIES: usize = 200;
     let mut pair = Pair::default();
     // In memory where that is allowed: a disk takes minutes to make and remove so many files.
-    let disk = Tmpfs::mount(&pair.home().join("disk"), 4096);
-    if let Some(disk) = &disk {
-        (pair.donor, pair.joiner) = (disk.0.join("donor"), disk.0.join("joiner"));
+    let disk = pair.small_disk(4096);
+    if disk.is_some() {
+        (pair.donor, pair.joiner) = (pair.home().join("disk/donor"), pair.home().join("disk/joiner"));
         fs::create_dir(&pair.donor).unwrap();
         fs::create_dir(&pair.joiner).unwrap();
     }

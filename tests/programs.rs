@@ -56,7 +56,9 @@ fn the_installer_fills_a_package_root() {
         let mode = std::fs::metadata(root.path().join("usr/bin").join(program)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o755, "{program}");
     }
-    assert!(root.path().join("usr/share/doc/highline/LICENSE").exists());
+    for file in ["doc/highline/LICENSE", "man/man1/highline-send.1", "bash-completion/completions/highline"] {
+        assert!(root.path().join("usr/share").join(file).exists(), "{file}");
+    }
 
     let output = run(install.env("BINARY", "/nonexistent/highline"));
     assert_eq!(output.status.code(), Some(2));

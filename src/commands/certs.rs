@@ -1,120 +1,16 @@
 //! `highline certs`: make an authority and node certificates, look at certificates, and show where they go.
 
 use std::io::Write;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use clap::{Args, Subcommand};
-
+use crate::cli::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::authority::{AuthorityDir, Made, NewKey, NodeName, NodeRequest};
+use crate::tls::authority::{AuthorityDir, Made, NodeName, NodeRequest};
 use crate::tls::config::provider;
 use crate::tls::pem::Pem;
 use crate::tls::safe_file::Existing;
 use crate::tls::{Certificate, Pin};
-
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-A cluster with TLS on all three kinds of traffic, on a host that is no node:
-
-  highline certs ca --name 'Our Galera CA'
-  highline certs node node1 --ip 192.0.2.1
-  highline certs node node2 --ip 192.0.2.2
-
-Copy ca.pem and a node's own two files to that node, and paste the printed
-lines into its option file. ca-key.pem stays: who has it can make a node.
-
-To replace the authority without an outage:
-  1. highline certs ca --rotate    copy ca.pem to every node, restart each in turn
-  2. highline certs node NAME ...  for every node; copy, restart each in turn
-  3. highline certs ca --retire    copy ca.pem to every node")]
-pub struct CertsArgs {
-    #[command(subcommand)]
-    pub verb: CertsVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CertsVerb {
-    /// Make the cluster's own certificate authority (CA), or renew or replace it
-    Ca(CaArgs),
-    /// Make or renew the certificate of one node
-    Node(NodeArgs),
-    /// Say what certificates and keys are: names, usage, issuer, days left, pin
-    Show(ShowArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct CaArgs {
-    /// Where the authority lives: ca.pem, ca-key.pem, and the nodes' files
-    #[arg(long, value_name = "DIR", default_value = "certs")]
-    pub dir: PathBuf,
-    /// The authority's name, seen in logs and refusals
-    #[arg(long, value_name = "NAME", default_value = "Highline cluster CA")]
-    pub name: String,
-    /// Days until it expires
-    #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub days: u32,
-    /// Make an RSA key of that many bits instead of ECDSA P-256
-    #[arg(long, value_name = "BITS", value_parser = rsa)]
-    pub rsa: Option<NewKey>,
-    /// New dates for the authority that is there; its key stays, so nothing that it signed changes
-    #[arg(long, group = "change")]
-    pub renew: bool,
-    /// A new authority beside the old one; ca.pem then holds both, so both are trusted
-    #[arg(long, group = "change")]
-    pub rotate: bool,
-    /// End a rotation: leave only the signing authority in ca.pem
-    #[arg(long, group = "change")]
-    pub retire: bool,
-    /// Replace the authority that is there and lose its key
-    #[arg(long, group = "change")]
-    pub force: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct NodeArgs {
-    /// The node's name; it is also the name of its files, and a DNS name in the certificate
-    #[arg(value_name = "NAME")]
-    pub name: NodeName,
-    /// An address that other nodes dial: wsrep_node_address, wsrep_sst_receive_address (repeatable)
-    #[arg(long = "ip", value_name = "ADDRESS")]
-    pub addresses: Vec<IpAddr>,
-    /// A DNS name that other nodes or clients dial (repeatable)
-    #[arg(long, value_name = "NAME")]
-    pub dns: Vec<String>,
-    /// Where the authority lives
-    #[arg(long, value_name = "DIR", default_value = "certs")]
-    pub dir: PathBuf,
-    /// Days until it expires
-    #[arg(long, value_name = "N", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=36500))]
-    pub days: u32,
-    /// Make an RSA key of that many bits (2048, 3072, 4096) instead of ECDSA P-256
-    #[arg(long, value_name = "BITS", value_parser = rsa)]
-    pub rsa: Option<NewKey>,
-    /// Make a new key too; without it a renewal keeps the key, and so the pin
-    #[arg(long)]
-    pub new_key: bool,
-    /// The directory on the node where the files will lie, for the printed option lines
-    #[arg(long, value_name = "DIR")]
-    pub node_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct ShowArgs {
-    /// PEM files: certificates, bundles, keys
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
-}
-
-fn rsa(bits: &str) -> Result<NewKey, String> {
-    match bits {
-        "2048" => Ok(NewKey::Rsa2048),
-        "3072" => Ok(NewKey::Rsa3072),
-        "4096" => Ok(NewKey::Rsa4096),
-        _ => Err("an RSA key has 2048, 3072 or 4096 bits".to_owned()),
-    }
-}
 
 /// Does what `args` say and tells it on `out`.
 pub fn run(args: &CertsArgs, now: SystemTime, out: &mut dyn Write) -> Result<()> {
@@ -280,21 +176,15 @@ fn facts(certificate: &Certificate, now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(flatten)]
-        certs: CertsArgs,
-    }
+    use crate::cli::{Command, parse};
 
     fn certs(dir: &Path, line: &str) -> Result<String> {
         let words = line.split(' ').map(|word| word.replace("DIR", dir.to_str().unwrap()));
-        let cli = Cli::try_parse_from(std::iter::once("certs".to_owned()).chain(words)).unwrap();
+        let typed = ["highline".to_owned(), "certs".to_owned()].into_iter().chain(words).map(Into::into);
+        let Command::Certs(args) = parse(typed).unwrap().command else { panic!() };
         let mut out = Vec::new();
-        run(&cli.certs, SystemTime::now(), &mut out)?;
+        run(&args, SystemTime::now(), &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -344,8 +234,8 @@ mod tests {
             ("ca --renew --rotate", "cannot be used with"),
             ("node n --days 0", "not in 1..=36500"),
         ] {
-            let words = std::iter::once("certs").chain(line.split(' '));
-            let error = Cli::try_parse_from(words).unwrap_err().to_string();
+            let typed = ["highline", "certs"].into_iter().chain(line.split(' ')).map(Into::into);
+            let error = parse(typed).unwrap_err().to_string();
             assert!(error.contains(reason), "{line}: {error}");
         }
     }

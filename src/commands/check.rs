@@ -1,47 +1,16 @@
 //! `highline check`: is this node's traffic safe, and what to do where it is not.
 
-use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-use clap::Args;
 
 use crate::check::node::paths;
 use crate::check::options::Options;
 use crate::check::{Node, Report, check, peer};
+use crate::cli::CheckArgs;
 use crate::error::{Error, Kind, Result};
 use crate::sst::args::Defaults;
 use crate::tls::{Authorities, Identity};
-
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-It reads the option files as the server does, and looks at certificates,
-programs and free space. It changes nothing, and opens nothing that the server
-holds. Run it as the server's user or as root, so that it may read the keys.
-
-Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
-pub struct CheckArgs {
-    /// Read only this option file
-    #[arg(long, value_name = "FILE")]
-    pub defaults_file: Option<PathBuf>,
-    /// Read this option file after the global ones
-    #[arg(long, value_name = "FILE")]
-    pub defaults_extra_file: Option<PathBuf>,
-    /// Also read groups with this suffix
-    #[arg(long, value_name = "SUFFIX")]
-    pub defaults_group_suffix: Option<OsString>,
-    /// Also shake hands with a listening `highline receive`, or a server's replication port (4567), and say what it shows
-    #[arg(long, value_name = "HOST:PORT")]
-    pub peer: Option<String>,
-    /// Judge the peer's chain by this CA file or directory instead of the configured one
-    #[arg(long, value_name = "FILE", requires = "peer")]
-    pub ca: Option<PathBuf>,
-    /// Print one JSON object instead of the table
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// Looks, tells on `out`, and returns the exit code.
 pub fn run(args: &CheckArgs, now: SystemTime, out: &mut dyn Write) -> Result<u8> {
@@ -96,23 +65,17 @@ fn look(args: &CheckArgs, node: &Node, address: &str, report: &mut Report) -> Re
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Cli {
-        #[command(flatten)]
-        check: CheckArgs,
-    }
+    use crate::cli::{Command, parse};
 
     fn checked(config: &str, more: &[&str]) -> (u8, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config).unwrap();
         let flag = format!("--defaults-file={}", file.path().display());
-        let words = ["check", flag.as_str()].into_iter().chain(more.iter().copied());
+        let typed = ["highline", "check", flag.as_str()].into_iter().chain(more.iter().copied()).map(Into::into);
+        let Command::Check(args) = parse(typed).unwrap().command else { panic!() };
         let mut out = Vec::new();
-        let code = run(&Cli::parse_from(words).check, SystemTime::now(), &mut out).unwrap();
+        let code = run(&args, SystemTime::now(), &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 

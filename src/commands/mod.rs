@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod check;
 mod demo;
+mod generate;
 mod receive;
 mod recover;
 mod send;
@@ -39,6 +40,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(worst) => return ExitCode::from(worst),
             Err(error) => Err(error),
         },
+        Command::Generate(args) => generate::run(&args),
         Command::Sst(args) => return sst::run(&args),
     };
     match done {

@@ -1,6 +1,6 @@
 //! `highline send`: the donor's side, by hand.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use super::{block_on, json};
@@ -63,9 +63,9 @@ fn ticket(typed: &str) -> Result<Ticket> {
         return Ok(typed.parse::<Ticket>()?);
     }
     let mut text = zeroize::Zeroizing::new(String::new());
-    std::io::stdin()
-        .take(MOST)
-        .read_to_string(&mut text)
+    // One line only: `receive`, at the other end of a pipe, keeps its output open until it ends.
+    BufReader::new(std::io::stdin().take(MOST))
+        .read_line(&mut text)
         .map_err(|e| Error::new(Kind::Usage, "cannot read the ticket from standard input").because(e))?;
     Ok(text.parse::<Ticket>()?)
 }

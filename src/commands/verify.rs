@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::progress::bytes;
-use crate::tree::{Content, Roots, Rules, locate, scan};
+use crate::tree::{Content, Roots, Rules, Stillness, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let roots = config::roots(&args.tree)?;
@@ -60,7 +60,7 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots) -> Result<Vec<String>> 
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
     });
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
-    let extra = scan(&mut roots.clone(), &Rules::default())?;
+    let extra = scan(&mut roots.clone(), &Rules::default(), Stillness::Live)?;
     all.extend(
         extra
             .iter()

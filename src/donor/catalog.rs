@@ -1,6 +1,6 @@
 //! What travels in a round, by number, and the digests that come in for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,7 +21,7 @@ struct State {
     /// A file's digest, once all of its chunks have one.
     digests: Vec<Option<Digest>>,
     /// The chunks of files that are under way.
-    chunks: HashMap<u32, Vec<Option<Digest>>>,
+    chunks: HashMap<u32, BTreeMap<u64, Digest>>,
     /// Large files that several lanes read.
     open: HashMap<u32, Arc<Source>>,
 }
@@ -59,7 +59,7 @@ impl Catalog {
             return Ok(Arc::clone(open));
         }
         let holed = found.allocated < found.size();
-        let source = Arc::new(Source::open(&self.place(found)?, Some(found.stamp), holed)?);
+        let source = Arc::new(Source::open(&self.place(found)?, (!found.only_grows()).then_some(found.stamp), holed)?);
         if chunks(found.size()) > 1 {
             source.announce();
             self.state().open.insert(number, Arc::clone(&source));
@@ -70,16 +70,15 @@ impl Catalog {
     /// Notes a chunk's digest. A chunk that is sent again must be what it was.
     pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, checksum: Checksum) -> Result<()> {
         let found = self.get(number);
-        let count = chunks(found.size()) as usize;
+        let count = chunks(found.size());
         let mut state = self.state();
         let known = match state.digests[number as usize] {
             Some(whole) => (count == 1).then_some(whole),
             None => {
-                let slots = state.chunks.entry(number).or_insert_with(|| vec![None; count]);
-                let known = slots[chunk as usize].replace(digest);
-                if let Some(all) = slots.iter().copied().collect::<Option<Vec<Digest>>>() {
+                let known = state.chunks.entry(number).or_default().insert(chunk, digest);
+                if state.chunks.get(&number).is_some_and(|all| all.len() as u64 == count) {
+                    let all: Vec<Digest> = state.chunks.remove(&number).unwrap_or_default().into_values().collect();
                     state.digests[number as usize] = Some(checksum.fold(&all));
-                    state.chunks.remove(&number);
                     state.open.remove(&number);
                 }
                 known
@@ -95,7 +94,7 @@ impl Catalog {
 
     /// Fails on the first file that is no longer what the scan saw.
     pub(super) fn unchanged(&self) -> Result<()> {
-        let files = self.found.iter().filter(|found| matches!(found.entry.content, Content::File { .. }));
+        let files = self.found.iter().filter(|f| matches!(f.entry.content, Content::File { .. }) && !f.only_grows());
         for found in files {
             unchanged(&self.place(found)?, found.stamp)?;
         }

@@ -2,6 +2,7 @@
 //! runtime. Two frames wait in between, so that disk and link work at the same time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,10 +47,10 @@ pub(super) async fn run(shared: Arc<Shared>, number: u16) -> Result<()> {
     loop {
         let error = match once(&shared, number).await {
             Ok(()) => return Ok(()),
-            Err(error) if !worth_another_try(&error) => return Err(error),
             // It broke after the last acknowledgement.
             Err(_) if shared.queue.is_finished() => return Ok(()),
-            Err(error) => error,
+            Err(Ended::Failed(error)) => return Err(error),
+            Err(Ended::Broken(error)) => error,
         };
         if written() != progress.0 {
             progress = (written(), Instant::now());
@@ -63,11 +64,25 @@ pub(super) async fn run(shared: Arc<Shared>, number: u16) -> Result<()> {
     }
 }
 
-fn worth_another_try(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Disconnected | Kind::Network)
+/// How a lane ends before its time.
+#[derive(Debug)]
+enum Ended {
+    /// The link broke; another try may work.
+    Broken(Error),
+    /// Another try would end the same way.
+    Failed(Error),
 }
 
-async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        match error.kind() {
+            Kind::Disconnected | Kind::Network | Kind::Timeout => Ended::Broken(error),
+            _ => Ended::Failed(error),
+        }
+    }
+}
+
+async fn once(shared: &Arc<Shared>, number: u16) -> Result<(), Ended> {
     let (stream, _) = shared.dialler.dial(Purpose::Lane { number }).await?;
     let (reader, writer) = split(stream);
     let (ready, mut frames) = mpsc::channel(AHEAD);
@@ -77,9 +92,10 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
         move || pack_all(&shared, &spare, &ready)
     });
     let pending = Arc::new(Mutex::new(VecDeque::new()));
+    let pausing = AtomicBool::new(false);
     let sent = tokio::select! {
-        sent = send(shared, writer, &mut frames, &spare, &pending) => sent,
-        heard = hear(shared, reader, &pending) => heard,
+        sent = send(shared, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
+        heard = hear(shared, reader, &pending, &pausing) => heard,
     };
     for left in lock(&pending).drain(..) {
         shared.queue.give_back(left.work);
@@ -90,47 +106,38 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<()> {
         shared.queue.give_back(unsent.work);
     }
     // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
-    // waiting without this lane.
-    match sent {
-        Ok(()) => match packer.await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(Kind::Io, "a reading thread ended unexpectedly")),
-        },
-        Err(error) if packer.is_finished() => match packer.await {
-            Ok(Err(cause)) => Err(error.or_more_telling(cause)),
-            _ => Err(error),
-        },
-        Err(error) => Err(error),
-    }
+    // waiting without this lane. Why it gave up, if it did, is in `Shared::failure`.
+    drop(packer);
+    sent
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
-fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) -> Result<()> {
-    let mut scratch = Vec::new();
+fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) {
+    let mut press = Press::default();
     while let Some(work) = shared.queue.next() {
         if ready.is_closed() {
             shared.queue.give_back(work);
-            return Ok(());
+            return;
         }
         let buffer = lock(spare).pop().unwrap_or_default();
         let batch = match pack(shared, &work, Batch::new(buffer)) {
             Ok(batch) => batch,
             Err(error) => {
+                lock(&shared.failure).get_or_insert(error);
                 shared.queue.give_back(work);
                 shared.queue.close();
-                return Err(error);
+                return;
             }
         };
-        let frame = compress(shared, batch, work, &mut scratch);
+        let frame = press.frame(shared, batch, work);
         if let Err(unsent) = ready.blocking_send(frame) {
             shared.queue.give_back(unsent.0.work);
-            return Ok(());
+            return;
         }
     }
-    Ok(())
 }
 
 fn pack(shared: &Shared, work: &Work, mut batch: Batch) -> Result<Batch> {
@@ -197,30 +204,56 @@ impl From<crate::lane::MemberError> for PackError {
     }
 }
 
-/// Compresses when that makes the batch smaller; keeps the memory of the other buffer in `scratch`.
-fn compress(shared: &Shared, batch: Batch, work: Work, scratch: &mut Vec<u8>) -> Frame {
-    let members = batch.members();
-    let mut payload = batch.into_buffer();
-    let raw_len = payload.len();
-    let mut codec = shared.compression.choose();
-    if codec != Codec::None {
-        let smaller = codec.compress(&payload, scratch).is_ok() && scratch.len() < raw_len - raw_len / 32;
-        if smaller {
-            std::mem::swap(&mut payload, scratch);
-        } else {
-            codec = Codec::None;
-        }
+/// Compresses a lane's batches; after one that does not shrink the next ones are sent as they are, for
+/// encrypted tablespaces come by the gigabyte.
+#[derive(Default)]
+struct Press {
+    scratch: Vec<u8>,
+    skip: u32,
+    failed: u32,
+}
+
+impl Press {
+    /// A batch must shrink by a 32nd, or unpacking it is not worth the trouble.
+    const SHRINK: usize = 32;
+    const MOST_SKIPPED: u32 = 64;
+
+    fn frame(&mut self, shared: &Shared, batch: Batch, work: Work) -> Frame {
+        let members = batch.members();
+        let mut payload = batch.into_buffer();
+        let raw_len = payload.len();
+        let codec = self.press(shared.compression.choose(), &mut payload);
+        shared.compression.count(codec.id(), raw_len as u64);
+        let header = FrameHeader {
+            kind: FrameKind::Batch,
+            codec: codec.id(),
+            round: shared.round,
+            members,
+            wire_len: payload.len() as u32,
+            raw_len: raw_len as u32,
+        };
+        Frame { header, payload, work }
     }
-    shared.compression.count(codec.id(), raw_len as u64);
-    let header = FrameHeader {
-        kind: FrameKind::Batch,
-        codec: codec.id(),
-        round: shared.round.number,
-        members,
-        wire_len: payload.len() as u32,
-        raw_len: raw_len as u32,
-    };
-    Frame { header, payload, work }
+
+    /// Replaces `payload` by its compressed form where that is smaller; says what it is then.
+    fn press(&mut self, codec: Codec, payload: &mut Vec<u8>) -> Codec {
+        if codec == Codec::None {
+            return codec;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return Codec::None;
+        }
+        let enough = payload.len() - payload.len() / Self::SHRINK;
+        if codec.compress(payload, &mut self.scratch).is_ok() && self.scratch.len() < enough {
+            self.failed = 0;
+            std::mem::swap(payload, &mut self.scratch);
+            return codec;
+        }
+        self.failed = (self.failed + 1).min(Self::MOST_SKIPPED.ilog2());
+        self.skip = 1 << self.failed;
+        Codec::None
+    }
 }
 
 fn bytes_of(shared: &Shared, work: &Work) -> u64 {
@@ -236,6 +269,7 @@ async fn send(
     frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Vec<u8>>>,
     pending: &Mutex<VecDeque<Pending>>,
+    pausing: &AtomicBool,
 ) -> Result<()> {
     let peer = shared.dialler.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
@@ -247,7 +281,9 @@ async fn send(
         let length = (FrameHeader::LEN + payload.len()) as u64;
         let wait = shared.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            pausing.store(true, Ordering::Relaxed);
             tokio::time::sleep(wait).await;
+            pausing.store(false, Ordering::Relaxed);
         }
         writer.write_all(&header.encode()).await.map_err(lost)?;
         writer.write_all(&payload).await.map_err(lost)?;
@@ -264,7 +300,12 @@ async fn send(
 }
 
 /// Takes acknowledgements until the lane breaks; never ends well by itself.
-async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<VecDeque<Pending>>) -> Result<()> {
+async fn hear(
+    shared: &Shared,
+    mut reader: ReadHalf<Stream>,
+    pending: &Mutex<VecDeque<Pending>>,
+    pausing: &AtomicBool,
+) -> Result<(), Ended> {
     let peer = shared.dialler.peer();
     let idle = shared.dialler.deadlines.idle;
     let mut bytes = [0; Ack::LEN];
@@ -273,28 +314,27 @@ async fn hear(shared: &Shared, mut reader: ReadHalf<Stream>, pending: &Mutex<Vec
         let mut filled = 0;
         while filled < bytes.len() {
             match tokio::time::timeout(idle, reader.read(&mut bytes[filled..])).await {
-                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane"))),
+                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane")).into()),
                 Ok(Ok(count)) => filled += count,
-                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error)),
-                Err(_) if lock(pending).is_empty() => {}
+                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error).into()),
+                Err(_) if lock(pending).is_empty() || pausing.load(Ordering::Relaxed) => {}
                 Err(_) => {
-                    return Err(Error::new(
-                        Kind::Timeout,
-                        format!("{peer} has written nothing for {} s", idle.as_secs()),
-                    )
-                    .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                    let what = format!("{peer} has written nothing for {} s", idle.as_secs());
+                    let remedy = "see whether its disk or the link stands still; --idle-timeout sets the limit";
+                    return Err(Ended::Failed(Error::new(Kind::Timeout, what).remedy(remedy)));
                 }
             }
         }
         let ack = Ack::decode(&bytes);
         let mut pending = lock(pending);
         let sent = pending.back().map_or(acknowledged, |last| last.members);
-        if ack.round != shared.round.number || ack.members > sent {
-            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")));
+        if ack.round != shared.round || ack.members > sent {
+            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")).into());
         }
         acknowledged = acknowledged.max(ack.members);
         while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
             shared.meter.add_done(front.bytes);
+            shared.compression.acknowledged(front.bytes, Instant::now());
             shared.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
                 Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(shared.catalog.get(*file).size())),

@@ -8,8 +8,9 @@ mod compression;
 mod lane;
 mod queue;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -20,11 +21,11 @@ use crate::link::{Control, Dialler};
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
 use crate::position::Position;
-use crate::progress::{Meter, Reporter, follow};
+use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::tls::Session;
-use crate::tree::{Found, RootName, Roots, Rules, scan};
-use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds};
+use crate::tree::{Found, RootName, Roots, Rules, Scope, Stillness, scan};
+use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use catalog::Catalog;
 use queue::Queue;
 
@@ -33,11 +34,20 @@ use queue::Queue;
 /// Both calls may block.
 pub trait Server: Send + Sync + std::fmt::Debug {
     /// Returns when nothing writes to the tree any more.
-    fn freeze(&self) -> Result<()>;
+    ///
+    /// Tells the position of what is then in it, when the server says so.
+    fn freeze(&self) -> Result<Option<Frozen>>;
     /// Every chunk has arrived: writing may go on.
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
+}
+
+/// Where a frozen server stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    pub position: Position,
+    pub domain: Option<u32>,
 }
 
 /// A server that is stopped, or that the caller froze.
@@ -45,8 +55,8 @@ pub trait Server: Send + Sync + std::fmt::Debug {
 pub struct Still;
 
 impl Server for Still {
-    fn freeze(&self) -> Result<()> {
-        Ok(())
+    fn freeze(&self) -> Result<Option<Frozen>> {
+        Ok(None)
     }
 
     fn release(&self) -> Result<()> {
@@ -63,7 +73,7 @@ impl Server for Still {
 pub struct Order {
     pub dialler: Dialler,
     pub roots: Roots,
-    /// 1 to 64.
+    /// 1 to [`crate::config::MAX_LANES`].
     pub lanes: u16,
     pub compression: Compression,
     /// `None` lets both sides measure and takes the faster on the slower side.
@@ -101,7 +111,10 @@ struct Shared {
     pace: Option<Mutex<Pace>>,
     meter: Arc<Meter>,
     reporter: Arc<dyn Reporter>,
-    round: Round,
+    /// The number of the round.
+    round: u16,
+    /// Why a reading thread gave up, whatever became of its lane.
+    failure: Mutex<Option<Error>>,
 }
 
 /// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
@@ -125,8 +138,12 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
 pub async fn send(order: Order, server: Arc<dyn Server>, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Report> {
-    let (roots, found) =
-        scanned(order.roots.clone(), Vec::new(), Arc::clone(&server)).await.map_err(|e| e.on(Side::Donor))?;
+    let before = scanned(order.roots.clone(), Vec::new(), Arc::clone(&server), Stillness::Live);
+    let before = tokio::select! {
+        before = before => before,
+        asked = stop.requested() => Err(asked),
+    };
+    let (roots, found) = before.map_err(|e| e.on(Side::Donor))?;
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
             .on(Side::Donor)
@@ -168,31 +185,52 @@ async fn converse(
     let accept = control.expect(|m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
     let lanes = accept.lanes.clamp(1, order.lanes);
 
+    if !offered(order.checksum, accept.checksum) {
+        let what = format!("{} chose the checksum {}, which was not offered", control.peer(), accept.checksum);
+        return Err(Error::new(Kind::Protocol, what));
+    }
+
     let freezing = Instant::now();
-    guarded(
-        control,
-        blocking({
-            let server = Arc::clone(&server);
-            move || server.freeze()
-        }),
-    )
-    .await?;
-    let (roots, found) = guarded(control, scanned(order.roots, accept.without, Arc::clone(&server))).await?;
-    let round = Round { number: 0, entries: found.len() as u64, bytes: found.iter().map(Found::size).sum() };
+    let freeze = Arc::clone(&server);
+    let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
+    // With the roots of the first scan: what it called `external-1` the joiner has a place for.
+    let known = roots.iter().count();
+    let second = scanned(roots, accept.without, Arc::clone(&server), Stillness::Frozen);
+    let (roots, found) = guarded(control, second).await?;
+    if let Some(new) = roots.iter().nth(known) {
+        let what = format!("tablespaces in {} appeared after the joiner was asked", new.path.display());
+        return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
+    }
+    let (position, domain) = match frozen {
+        Some(frozen) => (Some(frozen.position), frozen.domain),
+        None => (order.position.clone(), order.domain),
+    };
+    let round =
+        Round { number: 0, entries: found.len() as u64, bytes: found.iter().map(Found::size).sum(), position, domain };
+    let (entries, total) = (round.entries, round.bytes);
     control.send(Message::Round(round)).await?;
+    reporter.note(&format!(
+        "agreed with {}: {lanes} lanes, checksum {}, compression {}; {} in {} entries",
+        crate::error::Printable(accept.software.as_bytes()),
+        accept.checksum,
+        order.compression,
+        bytes(total),
+        entries
+    ));
     let meter = Arc::new(Meter::default());
-    meter.set_total(round.bytes);
+    meter.set_total(total);
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
     let shared = Arc::new(Shared {
         queue: Queue::new(&found),
         catalog: Catalog::new(roots, found)?,
         dialler: order.dialler,
         checksum: accept.checksum,
-        compression: compression::Chooser::new(order.compression),
+        compression: compression::Chooser::new(order.compression, Instant::now()),
         pace: order.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
-        round,
+        round: 0,
+        failure: Mutex::new(None),
     });
     let sent = guarded(control, run_lanes(&shared, lanes)).await;
     shared.queue.close();
@@ -214,9 +252,9 @@ async fn converse(
 
     let end = meter.snapshot();
     Ok(Report {
-        bytes: round.bytes,
+        bytes: total,
         wire_bytes: end.wire,
-        entries: round.entries,
+        entries,
         seconds: started.elapsed().as_secs_f64(),
         frozen_seconds: frozen.as_secs_f64(),
         lanes,
@@ -235,24 +273,58 @@ async fn guarded<T>(control: &Control, work: impl Future<Output = Result<T>>) ->
 }
 
 async fn run_lanes(shared: &Arc<Shared>, count: u16) -> Result<()> {
+    /// How long lanes may take to say goodbye once everything is acknowledged.
+    const FAREWELL: Duration = Duration::from_secs(1);
     let mut lanes = JoinSet::new();
     for number in 0..count {
         lanes.spawn(lane::run(Arc::clone(shared), number));
     }
-    while let Some(ended) = lanes.join_next().await {
-        ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
+    let work = async {
+        while let Some(ended) = lanes.join_next().await {
+            ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
+        }
+        Err(Error::new(Kind::Io, "the lanes ended before the work did"))
+    };
+    let ended = tokio::select! {
+        biased;
+        () = shared.queue.finished() => Ok(()),
+        ended = work => ended,
+    };
+    if shared.queue.is_finished() {
+        let goodbye = async { while lanes.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        return Ok(());
     }
-    if shared.queue.is_finished() { Ok(()) } else { Err(Error::new(Kind::Io, "the lanes ended before the work did")) }
+    let cause = shared.failure.lock().unwrap_or_else(|broken| broken.into_inner()).take();
+    match (ended, cause) {
+        (Err(_), Some(cause)) => Err(cause),
+        (ended, _) => ended,
+    }
+}
+
+/// Whether a checksum is one that the offer allowed.
+fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
+    only.is_none_or(|only| only == chosen)
 }
 
 fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
+    // Of a directory that is not the server's alone: what of it travels.
+    let names = |root: &crate::tree::Root| -> Vec<WireBytes> {
+        if root.scope != Scope::Listed {
+            return Vec::new();
+        }
+        let here = found.iter().filter(|found| found.entry.path.root_str() == root.name.as_str());
+        let first = here.map(|found| found.entry.path.first().as_bytes());
+        first.collect::<BTreeSet<_>>().into_iter().map(WireBytes::from).collect()
+    };
     let of = |root: &crate::tree::Root| {
         let here = || found.iter().filter(|found| found.entry.path.root_str() == root.name.as_str());
         OfferedRoot {
             name: root.name.clone(),
-            path: root.path.as_os_str().as_bytes().to_vec(),
+            path: WireBytes::from(root.path.as_os_str().as_bytes()),
+            names: names(root),
             bytes: here().map(Found::size).sum(),
             allocated: here().map(|found| found.allocated).sum(),
             entries: here().count() as u64,
@@ -275,9 +347,14 @@ fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     })
 }
 
-async fn scanned(mut roots: Roots, without: Vec<RootName>, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+async fn scanned(
+    mut roots: Roots,
+    without: Vec<RootName>,
+    server: Arc<dyn Server>,
+    stillness: Stillness,
+) -> Result<(Roots, Vec<Found>)> {
     blocking(move || {
-        let mut found = scan(&mut roots, &server.rules()?)?;
+        let mut found = scan(&mut roots, &server.rules()?, stillness)?;
         found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
         Ok((roots, found))
     })

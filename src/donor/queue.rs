@@ -5,6 +5,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+use tokio::sync::Notify;
+
 use crate::manifest::{CHUNK, chunks};
 use crate::tree::Found;
 
@@ -21,6 +23,7 @@ pub(super) enum Work {
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    finished: Notify,
 }
 
 #[derive(Debug)]
@@ -37,8 +40,15 @@ struct State {
     closed: bool,
 }
 
-/// What an entry costs in a batch beside its content: two headers and its records.
-const HEADERS: u64 = 2048;
+/// What an entry costs in a batch beside its content, at most: two headers and its records.
+fn headers(found: &Found) -> u64 {
+    let name = found.entry.path.as_bytes().len() as u64;
+    let attributes: usize = found.entry.meta.xattrs.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+    // The list of runs of data, where there are holes: of every other page at most.
+    let runs = if found.allocated < found.size() { (found.size() / 4096 + 1) * 24 } else { 0 };
+    2048 + 2 * name + attributes as u64 + runs
+}
+
 const BATCH_ENTRIES: usize = 512;
 
 impl Queue {
@@ -51,19 +61,20 @@ impl Queue {
                 large.push((number, chunks(size)));
                 continue;
             }
-            if batch.len() == BATCH_ENTRIES || weight + size + HEADERS > CHUNK + HEADERS {
+            let cost = size + headers(found);
+            if batch.len() == BATCH_ENTRIES || weight + cost > CHUNK {
                 small.push(std::mem::take(&mut batch));
                 weight = 0;
             }
             batch.push(number);
-            weight += size + HEADERS;
+            weight += cost;
         }
         small.push(batch);
         small.retain(|batch| !batch.is_empty());
         small.reverse();
         large.sort_by_key(|(_, count)| *count);
         let state = State { large, next: 0, small, returned: Vec::new(), outstanding: 0, closed: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new() }
+        Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,6 +106,18 @@ impl Queue {
         state.outstanding = state.outstanding.saturating_sub(1);
         if state.outstanding == 0 {
             self.changed.notify_all();
+            self.finished.notify_waiters();
+        }
+    }
+
+    /// Returns when all of the work is acknowledged. Cancel-safe.
+    pub(super) async fn finished(&self) {
+        loop {
+            let told = self.finished.notified();
+            if self.is_finished() {
+                return;
+            }
+            told.await;
         }
     }
 
@@ -140,7 +163,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Roots, Rules, scan};
+    use crate::tree::{Roots, Rules, Stillness, scan};
     use std::collections::BTreeMap;
 
     fn queue(sizes: &[u64]) -> Queue {
@@ -149,7 +172,7 @@ mod tests {
             std::fs::File::create(dir.path().join(format!("{index:06}"))).unwrap().set_len(*size).unwrap();
         }
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        Queue::new(&scan(&mut roots, &Rules::default()).unwrap())
+        Queue::new(&scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap())
     }
 
     #[test]

@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Both trees are complete and durable, one of them is live; any entry may be on its way.
     Switching,
     /// The old tree is being removed to make room; nothing is staged yet.
@@ -155,9 +155,9 @@ pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     Ok(())
 }
 
-type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);
+pub(crate) type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);
 
-fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std::error::Error + Send + Sync>> {
     let text = std::str::from_utf8(bytes)?;
     let body = text.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
     let (body, seal) = text.split_at(body);
@@ -190,7 +190,7 @@ fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std::error::Err
     Ok((roots, KeepRules::new(record.keep), own, record.phase))
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

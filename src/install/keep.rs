@@ -20,7 +20,7 @@ pub const MANIFEST: &str = ".highline.manifest";
 pub const NEW_MANIFEST: &str = "manifest.new";
 
 /// First-level names that belong to the node. Owned by, in this order: the Galera provider, the
-/// operator, the server process, the filesystem, this program, the server's scripts.
+/// operator, the server process, its replication from elsewhere, the filesystem, this program, the server's scripts.
 pub const NODE: &[&str] = &[
     "grastate.dat",
     "gvwstate.dat",
@@ -31,6 +31,13 @@ pub const NODE: &[&str] = &[
     "*.log",
     "*.pid",
     "*.sock",
+    "master.info",
+    "master-*.info",
+    "multi-master.info",
+    "relay-log.info",
+    "relay-log-*.info",
+    "*-relay-bin*.#",
+    "*-relay-bin*.index",
     "lost+found",
     ".snapshot",
     ".zfs",

@@ -11,7 +11,7 @@
 mod dir;
 mod failpoint;
 mod ground;
-mod journal;
+pub(crate) mod journal;
 mod keep;
 mod lock;
 #[cfg(test)]

@@ -100,7 +100,7 @@ fn write_all(
             Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut unpacked).map_err(malformed)?;
             unpacked.as_slice()
         };
-        if header.round != ledger.round().number {
+        if header.round != ledger.round() {
             return Err(Error::new(Kind::Protocol, format!("a frame of round {} came out of turn", header.round)));
         }
         for member in unpack(raw, header.members).map_err(refused)? {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::places::{Places, failure};
@@ -22,6 +22,8 @@ pub struct Ledger {
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
     /// The lengths of all files that have appeared.
     promised: AtomicU64,
+    /// Nothing more is taken.
+    closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -53,15 +55,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ledger {
     pub fn new(checksum: Checksum, round: Round, places: Places) -> Ledger {
-        Ledger { checksum, round, places, records: Mutex::new(BTreeMap::new()), promised: AtomicU64::new(0) }
+        Ledger {
+            checksum,
+            round,
+            places,
+            records: Mutex::new(BTreeMap::new()),
+            promised: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
-    pub fn round(&self) -> Round {
-        self.round
+    /// The number of the round.
+    pub fn round(&self) -> u16 {
+        self.round.number
+    }
+
+    /// Takes nothing more: threads that still hold members find that out at the next one.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Takes one member; returns the bytes by length that it brings, when it is new.
     pub fn take(&self, member: Member<'_>) -> Result<u64> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Interrupted, "the transfer has ended"));
+        }
         match member {
             Member::Chunk(chunk) => self.chunk(chunk),
             Member::Entry(entry) => {
@@ -221,7 +239,7 @@ mod tests {
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
         let places = crate::joiner::places_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes }, places)
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, places)
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {

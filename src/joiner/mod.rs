@@ -28,17 +28,17 @@ use crate::install::{
 use crate::link::{Control, Deadlines, Door, Guest};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
-use crate::progress::{Meter, Reporter, follow};
+use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::Roots;
-use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
+use crate::wire::{Accept, Message, Purpose, Round, Speeds};
 
 /// The node that receives: what it adds of its own to the tree that arrived.
 ///
 /// Called between the comparison and the switch; may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
-    fn own_files(&self, offer: &Offer) -> Result<Vec<OwnFile>>;
+    fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
 
     /// Kept names of the data directory that must not outlive an old tree which goes first
     /// (`--install inplace`): a position without its data.
@@ -61,7 +61,7 @@ pub struct Order {
     pub trust: Trust,
     pub policy: Policy,
     pub deadlines: Deadlines,
-    /// The most lanes that a donor may open, 1 to 64.
+    /// The most lanes that a donor may open.
     pub lanes: u16,
     /// `None` takes the faster of both on the slower side.
     pub checksum: Option<Checksum>,
@@ -71,6 +71,9 @@ pub struct Order {
     /// This program and its version, for the peer's log.
     pub software: String,
 }
+
+/// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
+const SPARE_LANES: usize = 4;
 
 /// How a wait ended.
 #[derive(Debug)]
@@ -121,6 +124,8 @@ struct Desk {
     guests: mpsc::Receiver<Guest>,
     reporter: Arc<dyn Reporter>,
     meter: Arc<Meter>,
+    /// What is written to while lanes run.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl Waiting {
@@ -157,7 +162,7 @@ impl Waiting {
         let Waiting { lock, order, door, ticket } = self;
         let tls = server_config(&order.identity, order.trust.clone(), &order.policy)?;
         let guests = door.open(tls, order.trust.clone(), ticket.secret, order.deadlines, Arc::clone(&reporter));
-        let mut desk = Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()) };
+        let mut desk = Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()), ledger: None };
         let guest = tokio::select! {
             guest = desk.donor() => guest,
             asked = stop.requested() => Err(asked),
@@ -172,10 +177,7 @@ impl Waiting {
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
-                let Desk { lock, order, reporter, .. } = desk;
-                if let Err(left) = blocking(move || discard(&lock, &order.roots)).await {
-                    reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
-                }
+                desk.clear().await;
                 Err(error)
             }
         }
@@ -192,7 +194,6 @@ enum Taken {
 struct Tree {
     staging: Staging,
     verified: Verified,
-    offer: Offer,
     round: Round,
     lanes: u16,
 }
@@ -217,6 +218,27 @@ impl Desk {
         }
     }
 
+    /// Removes what is staged, when the threads that write to it have ended.
+    async fn clear(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        if let Some(ledger) = self.ledger.take() {
+            ledger.close();
+            let _ = alone(ledger, PATIENCE).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            match blocking(move || discard(&lock, &roots)).await {
+                Ok(()) => return,
+                Err(left) if Instant::now() > deadline => {
+                    return self.reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
+                }
+                // A thread that made or settled something was not through yet.
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
     async fn converse(&mut self, control: &mut Control, session: Session, stop: &Stop) -> Result<Outcome> {
         let started = Instant::now();
         let taken = tokio::select! {
@@ -227,18 +249,19 @@ impl Desk {
             Taken::Tree(taken) => taken,
             Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
         };
+        self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
-        let Tree { staging, verified, offer, round, lanes } = *taken;
+        let Tree { staging, verified, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
         let (node, manifest) = (Arc::clone(&self.order.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
-        let position = offer.position.clone();
-        let domain = offer.domain;
+        let (bytes, entries) = (round.bytes, round.entries);
+        let (position, domain) = (round.position.clone(), round.domain);
         let installed = blocking(move || {
             let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
             written.map_err(|e| Error::io("cannot write", &manifest, e))?;
-            let own = node.own_files(&offer)?;
+            let own = node.own_files(&round)?;
             staging.install(verified, &own)
         })
         .await?;
@@ -251,9 +274,9 @@ impl Desk {
             let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
         }
         Ok(Outcome::Installed(Box::new(Report {
-            bytes: round.bytes,
+            bytes,
             wire_bytes: self.meter.snapshot().wire,
-            entries: round.entries,
+            entries,
             seconds: started.elapsed().as_secs_f64(),
             install_seconds,
             lanes,
@@ -270,6 +293,11 @@ impl Desk {
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
+            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            // What a killed run left staged would show up in the server as a schema.
+            if let Err(left) = blocking(move || discard(&lock, &roots)).await {
+                self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
+            }
             return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
         }
         let order = &mut self.order;
@@ -292,31 +320,36 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
+        self.reporter.note(&format!(
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            bytes(round.bytes),
+            round.entries
+        ));
         let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
         let places = Places::new(Arc::clone(&staging), owners);
-        let ledger = Arc::new(Ledger::new(checksum, round, places));
+        let ledger = Arc::new(Ledger::new(checksum, round.clone(), places));
+        self.ledger = Some(Arc::clone(&ledger));
         self.meter.set_total(round.bytes);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
         let theirs = self.gather(control, &ledger).await?;
         drop(reports);
 
-        let still_used = || Error::new(Kind::Protocol, "a lane goes on after the end");
-        let written = Arc::into_inner(ledger).ok_or_else(still_used)?;
+        self.ledger = None;
+        let written = alone(ledger, self.order.deadlines.idle).await?;
         let verified = blocking(move || written.finish()?.verify(theirs)).await?;
-        let staging = Arc::into_inner(staging).ok_or_else(still_used)?;
-        Ok(Taken::Tree(Box::new(Tree { staging, verified, offer, round, lanes })))
+        let staging = alone(staging, self.order.deadlines.idle).await?;
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
     }
 
-    /// Runs the lanes of a round until the donor seals it and they have all ended.
+    /// Runs the lanes of a round until the donor seals it, which it does when all is acknowledged.
     async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>) -> Result<Seal> {
         let idle = self.order.deadlines.idle;
         let mut lanes = JoinSet::new();
-        let mut theirs = None;
         let mut last = (0, Instant::now());
-        while theirs.is_none() || !lanes.is_empty() {
+        loop {
             tokio::select! {
                 Some(guest) = self.guests.recv() => match guest.purpose {
-                    Purpose::Lane { .. } if lanes.len() < usize::from(self.order.lanes) * 2 => {
+                    Purpose::Lane { .. } if lanes.len() < usize::from(self.order.lanes) + SPARE_LANES => {
                         let peer = format!("the donor at {}", guest.address);
                         lanes.spawn(lane::run(guest.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
                     }
@@ -324,11 +357,12 @@ impl Desk {
                         tokio::spawn(turn_away(guest));
                     }
                 },
-                Some(ended) = lanes.join_next() => {
-                    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
-                }
+                Some(ended) = lanes.join_next() => lane_ended(ended)?,
                 message = control.next() => match message? {
-                    Message::Seal { entries, digest } if theirs.is_none() => theirs = Some(Seal { entries, digest }),
+                    Message::Seal { entries, digest } => {
+                        farewell(&mut lanes).await?;
+                        return Ok(Seal { entries, digest });
+                    }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
@@ -342,7 +376,38 @@ impl Desk {
                 }
             }
         }
-        theirs.ok_or_else(|| Error::new(Kind::Protocol, "the donor sent no seal"))
+    }
+}
+
+fn lane_ended(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))
+}
+
+/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
+/// fate. What one of them still has to complain of counts.
+async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = lanes.join_next().await {
+            lane_ended(ended)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
+}
+
+/// The value itself, once nobody else holds it.
+async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    let mut shared = shared;
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(value) => return Ok(value),
+            Err(_) if Instant::now() > deadline => {
+                return Err(Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still"));
+            }
+            Err(still) => shared = still,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::places::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
-use crate::tree::{Root, RootName, Roots, Scope};
-use crate::wire::Offer;
+use crate::tree::{Root, RootName, Roots, Rules, Scope, Stillness, locate, scan};
+use crate::wire::{Offer, OfferedRoot};
 
 /// What becomes of the old tree while the new one arrives: `--install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -38,34 +38,78 @@ pub(super) fn examine(
     }
     let datadir = stat(roots.datadir())?;
     let mut without = Vec::new();
+    let mut led = None;
     for offered in &offer.roots {
-        if let Some(root) = roots.get(offered.name.as_str()) {
+        if let Some(root) = roots.get(offered.name.as_str()).filter(|root| root.scope != Scope::Listed) {
             // A node that writes no binary log.
             if root.scope == Scope::Names(Vec::new()) {
                 without.push(offered.name.clone());
             }
             continue;
         }
-        let path = PathBuf::from(OsStr::from_bytes(&offered.path));
-        let shown = Printable(&offered.path).to_string();
-        let refuse = |why: &str| {
-            Error::new(
-                Kind::Usage,
-                format!("the donor has tablespaces outside its data directory, in {shown}, and {why}"),
-            )
-            .remedy(format!("make that directory here for the server's user, or say --root {}=PATH", offered.name))
-        };
-        if !path.is_absolute() || !offered.name.as_str().starts_with("external-") {
-            return Err(refuse("its root is unknown here"));
+        let named = roots.get(offered.name.as_str()).map(|root| root.path.clone());
+        let path = outside(offered, named.as_deref(), datadir.uid())?;
+        if named.is_some() {
+            continue;
         }
-        let here = std::fs::symlink_metadata(&path).map_err(|_| refuse("there is no such directory here"))?;
-        if !here.is_dir() || here.uid() != datadir.uid() {
-            return Err(refuse("here it is no directory of the server's user"));
+        // What is replaced there must be this server's own: reached from its old tree.
+        let led = match &mut led {
+            Some(led) => led,
+            None => led.insert(led_outside(roots)?),
+        };
+        for name in &offered.names {
+            let place = path.join(OsStr::from_bytes(name.as_bytes()));
+            if place.symlink_metadata().is_ok() && !led.iter().any(|own| own.starts_with(&place)) {
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!(
+                        "{} would be replaced, and no tablespace of this node leads to it",
+                        Printable::path(&place)
+                    ),
+                )
+                .remedy(format!(
+                    "move it away, or agree with --root {}={}",
+                    offered.name,
+                    Printable::path(&path)
+                )));
+            }
         }
         roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed, stem: None });
     }
     room(roots, offer, mode)?;
     Ok(without)
+}
+
+/// Where a directory of the donor's that is not its data directory lies here: at the same path, because
+/// the files that lead to it hold that path.
+fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<PathBuf> {
+    let path = PathBuf::from(OsStr::from_bytes(offered.path.as_bytes()));
+    let shown = Printable::path(&path).to_string();
+    let refuse = |why: &str| {
+        let what = format!("the donor has tablespaces outside its data directory, in {shown}, and {why}");
+        Error::new(Kind::Usage, what).remedy("make that directory here for the server's user, or move the tables")
+    };
+    if !path.is_absolute() || !offered.name.as_str().starts_with("external-") {
+        return Err(refuse("its root is unknown here"));
+    }
+    if named.is_some_and(|named| named != path) {
+        return Err(refuse("they cannot lie elsewhere here: the server looks for them by that path"));
+    }
+    let here = std::fs::symlink_metadata(&path).map_err(|_| refuse("there is no such directory here"))?;
+    if !here.is_dir() || (named.is_none() && here.uid() != owner) {
+        return Err(refuse("here it is no directory of the server's user"));
+    }
+    Ok(path)
+}
+
+/// What this node's old tree leads to outside its roots.
+fn led_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
+    let mut old = roots.clone();
+    let known = old.iter().count();
+    let found = scan(&mut old, &Rules::default(), Stillness::Live)?;
+    let new: Vec<&str> = old.iter().skip(known).map(|root| root.name.as_str()).collect();
+    let outside = found.iter().filter(|found| new.contains(&found.entry.path.root_str()));
+    Ok(outside.filter_map(|found| locate(&old, &found.entry.path)).collect())
 }
 
 fn stat(path: &Path) -> Result<std::fs::Metadata> {
@@ -129,7 +173,7 @@ pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{OfferedRoot, Speeds};
+    use crate::wire::{Speeds, WireBytes};
 
     fn offer(name: &str, path: &Path, allocated: u64) -> Offer {
         Offer {
@@ -140,7 +184,8 @@ mod tests {
             owner: (0, 0),
             roots: vec![OfferedRoot {
                 name: name.parse().unwrap(),
-                path: path.as_os_str().as_bytes().to_vec(),
+                path: WireBytes::from(path.as_os_str().as_bytes()),
+                names: vec![WireBytes::from(b"sb".as_slice())],
                 bytes: allocated,
                 allocated,
                 entries: 1,
@@ -191,6 +236,11 @@ mod tests {
         let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto, None).unwrap_err();
         assert!(strange.sentence().ends_with("and its root is unknown here"), "{}", strange.sentence());
         std::fs::create_dir(&far).unwrap();
+        std::fs::create_dir(far.join("sb")).unwrap();
+        let foreign = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        assert!(foreign.sentence().ends_with("would be replaced, and no tablespace of this node leads to it"));
+        std::fs::write(far.join("sb/t.ibd"), "t").unwrap();
+        std::fs::write(data.join("t.isl"), far.join("sb/t.ibd").as_os_str().as_bytes()).unwrap();
         examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap();
         assert_eq!(roots.get("external-1").unwrap().path, far);
     }

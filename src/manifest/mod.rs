@@ -5,6 +5,8 @@
 mod digest;
 mod text;
 
+pub(crate) use text::{escape, unescape};
+
 pub use digest::{Checksum, Digest, DigestError, Hasher};
 
 use crate::error::{Error, Kind, Result};

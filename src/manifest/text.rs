@@ -57,7 +57,7 @@ pub(super) fn line(entry: &Entry, digest: Option<Digest>, out: &mut String) {
     out.push('\n');
 }
 
-fn escape(bytes: &[u8], out: &mut String) {
+pub(crate) fn escape(bytes: &[u8], out: &mut String) {
     for &byte in bytes {
         if byte.is_ascii_graphic() && byte != b'%' && byte != b'=' {
             out.push(byte.into());
@@ -67,7 +67,7 @@ fn escape(bytes: &[u8], out: &mut String) {
     }
 }
 
-fn unescape(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

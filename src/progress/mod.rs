@@ -18,7 +18,7 @@ pub use json::Json;
 pub use lines::Lines;
 pub use meter::{Follow, Meter, Snapshot, bytes, follow, seconds};
 pub use quiet::{Quiet, Recorder};
-pub use server_log::ServerLog;
+pub use server_log::{ProgressLines, ServerLog};
 pub use terminal::Terminal;
 
 /// Where a transfer's words go.

@@ -1,5 +1,7 @@
 //! Progress as lines of the database server's error log, which is where a method's standard error goes.
 
+use std::fs::File;
+use std::io::Write;
 use std::time::Duration;
 
 use chrono::Local;
@@ -12,12 +14,20 @@ use crate::error::Side;
 #[derive(Debug)]
 pub struct ServerLog {
     side: Side,
-    progress: bool,
+    progress: ProgressLines,
+}
+
+/// Where the line of every ten seconds goes.
+#[derive(Debug)]
+pub enum ProgressLines {
+    Log,
+    Nowhere,
+    /// A file or a FIFO with a reader.
+    File(File),
 }
 
 impl ServerLog {
-    /// `progress` says whether a line every ten seconds is wanted.
-    pub fn new(side: Side, progress: bool) -> ServerLog {
+    pub fn new(side: Side, progress: ProgressLines) -> ServerLog {
         ServerLog { side, progress }
     }
 
@@ -43,8 +53,14 @@ impl Reporter for ServerLog {
     }
 
     fn progress(&self, now: &Snapshot) {
-        if self.progress && now.total > 0 {
-            self.note(&sentence(now));
+        if now.total == 0 {
+            return;
+        }
+        match &self.progress {
+            ProgressLines::Log => self.note(&sentence(now)),
+            ProgressLines::Nowhere => {}
+            // A reader that went away must not end the transfer.
+            ProgressLines::File(file) => drop(writeln!(&*file, "{}", sentence(now))),
         }
     }
 

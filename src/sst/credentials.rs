@@ -51,7 +51,7 @@ impl RemoteAuth {
     }
 
     /// `key=value` lines; other keys (the server's own SST account) are passed over.
-    fn of_lines(text: &[u8]) -> Result<Option<RemoteAuth>> {
+    pub(crate) fn of_lines(text: &[u8]) -> Result<Option<RemoteAuth>> {
         let text = std::str::from_utf8(text).map_err(|_| refuse("on standard input is not UTF-8"))?;
         let (mut user, mut secret) = ("", "");
         for line in text.lines() {

@@ -124,7 +124,7 @@ impl Drop for Freeze {
 
 /// Reads `uuid:seqno domain`; the domain is absent on some servers, and mysql-wsrep puts more behind it.
 /// `None` while the first line is not whole.
-fn parse(text: &[u8]) -> Result<Option<Frozen>> {
+pub(crate) fn parse(text: &[u8]) -> Result<Option<Frozen>> {
     let Some((line, _)) = text.iter().position(|&b| b == b'\n').and_then(|end| text.split_at_checked(end)) else {
         return Ok(None);
     };

@@ -64,14 +64,19 @@ impl Roots {
     /// The roots of a server whose directories are `paths`; a root that is not named lies in the
     /// data directory. Roots that are not the server's own (`external-1`, …) hold what is listed.
     pub fn new(datadir: &Path, paths: &BTreeMap<RootName, PathBuf>) -> Result<Roots> {
-        let absolute =
-            |path: &Path| std::path::absolute(datadir.join(path)).map_err(|e| Error::io("cannot resolve", path, e));
-        let datadir = absolute(datadir)?;
+        let resolve = |path: &Path| std::path::absolute(path).map_err(|e| Error::io("cannot resolve", path, e));
+        let datadir = resolve(datadir)?;
+        let absolute = |path: &Path| resolve(&datadir.join(path));
         let mut roots =
             vec![Root { name: RootName::datadir(), path: datadir.clone(), scope: Scope::Whole, stem: None }];
         for (name, patterns) in STANDARD {
             let name: RootName = name.parse().map_err(|e| Error::new(Kind::Usage, *name).because(e))?;
             let path = paths.get(&name).map_or(Ok(datadir.clone()), |path| absolute(path))?;
+            // A folder of binary logs that is named by hand: their base name is not known.
+            let patterns = match patterns {
+                [] if paths.contains_key(&name) => &["*.#", "*.index", "*.state"],
+                patterns => *patterns,
+            };
             let scope = Scope::Names(patterns.iter().map(|&p| p.to_owned()).collect());
             roots.push(Root { name, path, scope, stem: None });
         }
@@ -185,6 +190,14 @@ mod tests {
         assert_eq!(*root.wire_name("db1-binx".as_ref()), *OsStr::new("db1-binx"));
         root.stem = None;
         assert_eq!(*root.local_name("binlog.000007".as_ref()), *OsStr::new("binlog.000007"));
+    }
+
+    #[test]
+    fn a_relative_data_directory_is_itself_and_not_within_itself() {
+        let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("undo"))]);
+        let roots = Roots::new(Path::new("mysql"), &paths).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(roots.directories(), [here.join("mysql"), here.join("mysql/undo")]);
     }
 
     #[test]

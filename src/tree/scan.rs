@@ -46,6 +46,18 @@ pub struct Found {
 }
 
 impl Found {
+    /// Whether the server writes to it even under a global read lock: the log tables of `log_output=TABLE`.
+    /// They only grow, and what they had is what travels.
+    pub fn only_grows(&self) -> bool {
+        const LOGS: [&[u8]; 4] = [
+            b"datadir/mysql/general_log.CSV",
+            b"datadir/mysql/general_log.CSM",
+            b"datadir/mysql/slow_log.CSV",
+            b"datadir/mysql/slow_log.CSM",
+        ];
+        LOGS.contains(&self.entry.path.as_bytes())
+    }
+
     /// Bytes by length; nothing but a regular file has any.
     pub fn size(&self) -> u64 {
         match self.entry.content {
@@ -55,12 +67,21 @@ impl Found {
     }
 }
 
+/// How still the tree is while it is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stillness {
+    /// Nothing writes: what vanishes is an error.
+    Frozen,
+    /// A server may be at work: what vanishes meanwhile is passed over.
+    Live,
+}
+
 /// Scans all roots; the result is ordered by path.
 ///
 /// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
 /// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
-pub fn scan(roots: &mut Roots, rules: &Rules) -> Result<Vec<Found>> {
-    let mut scan = Scan { roots, rules, found: Vec::new(), links: HashMap::new(), outside: Vec::new() };
+pub fn scan(roots: &mut Roots, rules: &Rules, stillness: Stillness) -> Result<Vec<Found>> {
+    let mut scan = Scan { roots, rules, stillness, found: Vec::new(), links: HashMap::new(), outside: Vec::new() };
     let directories: Vec<PathBuf> = scan.roots.directories().into_iter().map(Path::to_path_buf).collect();
     for directory in &directories {
         scan.root(directory)?;
@@ -86,6 +107,7 @@ pub fn locate(roots: &Roots, path: &RelPath) -> Option<PathBuf> {
 struct Scan<'a> {
     roots: &'a mut Roots,
     rules: &'a Rules,
+    stillness: Stillness,
     found: Vec<Found>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
@@ -141,13 +163,25 @@ impl Scan<'_> {
 
     /// One entry and, below a directory, all of its own.
     fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
-        if self.single(root, beneath, place)? {
-            for name in list(place)? {
+        let directory = match self.single(root, beneath, place) {
+            Err(error) if self.passes_over(&error) => return Ok(()),
+            other => other?,
+        };
+        if directory {
+            let names = match list(place) {
+                Err(error) if self.passes_over(&error) => return Ok(()),
+                other => other?,
+            };
+            for name in names {
                 let child = [beneath, b"/", name.as_bytes()].concat();
                 self.entry(root, &child, &place.join(&name))?;
             }
         }
         Ok(())
+    }
+
+    fn passes_over(&self, error: &Error) -> bool {
+        self.stillness == Stillness::Live && error.kind() == Kind::NotFound
     }
 
     /// One entry alone; says whether it is a directory.
@@ -160,7 +194,9 @@ impl Scan<'_> {
             Content::Directory
         } else if kind.is_symlink() {
             let target = fs::read_link(place).map_err(|e| Error::io("cannot read the link", place, e))?;
-            self.follow(place);
+            if leads_to_tables(beneath, place) {
+                self.follow(place);
+            }
             Content::Symlink { target: target.into_os_string().into_vec() }
         } else if kind.is_file() {
             if place.extension() == Some(OsStr::new("isl")) {
@@ -179,7 +215,8 @@ impl Scan<'_> {
             self.links.insert((root.clone(), stat.dev(), stat.ino()), path.clone());
         }
         let meta = Metadata {
-            mode: stat.mode() & 0o7777,
+            // No data file runs a program as somebody else.
+            mode: stat.mode() & if kind.is_file() { 0o1777 } else { 0o7777 },
             uid: stat.uid(),
             gid: stat.gid(),
             mtime: Mtime { secs: stat.mtime(), nanos: u32::try_from(stat.mtime_nsec()).unwrap_or(0) },
@@ -191,7 +228,7 @@ impl Scan<'_> {
         Ok(directory)
     }
 
-    /// A symlink that leads outside every root to something that exists brings it along.
+    /// A schema or table whose symlink leads outside every root to something that exists brings that along.
     fn follow(&mut self, link: &Path) {
         if let Ok(target) = fs::canonicalize(link) {
             self.bring(target);
@@ -219,6 +256,17 @@ impl Scan<'_> {
             self.outside.push(target);
         }
     }
+}
+
+/// Whether a symlink is one of the server's own: a schema (a link in the first level that leads to a
+/// directory) or a table of MyISAM or Aria (`DATA DIRECTORY`, `INDEX DIRECTORY`). Any other link
+/// travels as it stands.
+fn leads_to_tables(beneath: &[u8], link: &Path) -> bool {
+    if beneath.contains(&b'/') {
+        let tables = ["MYD", "MYI", "MAD", "MAI"];
+        return link.extension().is_some_and(|end| tables.iter().any(|table| end == *table));
+    }
+    link.is_dir()
 }
 
 fn list(directory: &Path) -> Result<Vec<OsString>> {
@@ -289,7 +337,7 @@ mod tests {
         symlink("letter", data.join("inner")).unwrap();
         let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), undo)]);
         let mut roots = Roots::new(&data, &paths).unwrap();
-        let found = scan(&mut roots, &Rules::default()).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
         assert_eq!(
             names(&found),
             [
@@ -321,7 +369,7 @@ mod tests {
         fs::write(data.join("sb/t.isl"), far.join("ext/sb/t.ibd").as_os_str().as_bytes()).unwrap();
         symlink(far.join("schema"), data.join("schema")).unwrap();
         let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
-        let found = scan(&mut roots, &Rules::default()).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
         let outside: Vec<_> = found.iter().filter(|f| f.entry.path.root_str().starts_with("external-")).collect();
         let located: Vec<_> = outside.iter().map(|f| locate(&roots, &f.entry.path).unwrap()).collect();
         for place in [far.join("ext/sb"), far.join("ext/sb/t.ibd"), far.join("schema"), far.join("schema/u.MYD")] {
@@ -331,11 +379,35 @@ mod tests {
     }
 
     #[test]
+    fn other_links_travel_as_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(base.join("data/sb")).unwrap();
+        fs::write(base.join("key"), "secret").unwrap();
+        symlink(base.join("key"), base.join("data/key")).unwrap();
+        symlink(base.join("key"), base.join("data/sb/t.ibd.bak")).unwrap();
+        let mut roots = Roots::new(&base.join("data"), &BTreeMap::new()).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+        assert_eq!(names(&found), ["datadir/key", "datadir/sb", "datadir/sb/t.ibd.bak"]);
+        assert!(roots.get("external-1").is_none());
+    }
+
+    #[test]
+    fn what_vanishes_under_a_live_server_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("t.isl"), "/nowhere/sb/t.ibd").unwrap();
+        fs::write(dir.path().join("u"), "u").unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        assert_eq!(names(&scan(&mut roots, &Rules::default(), Stillness::Live).unwrap()), ["datadir/u"]);
+        assert!(scan(&mut roots, &Rules::default(), Stillness::Frozen).is_err());
+    }
+
+    #[test]
     fn a_missing_tablespace_is_named_with_the_file_that_points_to_it() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("t.isl"), "/nowhere/sb/t.ibd\n").unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let error = scan(&mut roots, &Rules::default()).unwrap_err();
+        let error = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap_err();
         assert!(error.sentence().starts_with("cannot find the tablespace /nowhere/sb/t.ibd: No such file"));
         assert!(error.remedy_text().unwrap().contains("t.isl points there"));
     }

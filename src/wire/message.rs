@@ -26,12 +26,48 @@ pub struct Speeds {
     pub blake3: u32,
 }
 
+/// Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WireBytes(Vec<u8>);
+
+impl WireBytes {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for WireBytes {
+    fn from(bytes: &[u8]) -> WireBytes {
+        WireBytes(bytes.to_vec())
+    }
+}
+
+impl TryFrom<String> for WireBytes {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<WireBytes, &'static str> {
+        crate::manifest::unescape(&text).map(WireBytes).ok_or("a path's text is malformed")
+    }
+}
+
+impl From<WireBytes> for String {
+    fn from(bytes: WireBytes) -> String {
+        let mut text = String::new();
+        crate::manifest::escape(&bytes.0, &mut text);
+        text
+    }
+}
+
 /// One root of the donor and what it weighs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedRoot {
     pub name: RootName,
     /// Where it lies on the donor.
-    pub path: Vec<u8>,
+    pub path: WireBytes,
+    /// Of a directory that is not the server's alone: the first-level names that travel.
+    #[serde(default)]
+    pub names: Vec<WireBytes>,
     /// Bytes by length and bytes that its filesystem has really given to it.
     pub bytes: u64,
     pub allocated: u64,
@@ -67,12 +103,15 @@ pub struct Accept {
 }
 
 /// One pass over the tree, announced before its first chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub number: u16,
     pub entries: u64,
     /// Bytes of all files by length.
     pub bytes: u64,
+    /// Where the server stands with this tree, as it says itself once it is frozen.
+    pub position: Option<Position>,
+    pub domain: Option<u32>,
 }
 
 /// Why a side gives up, in its own words, for the other side to show.
@@ -118,6 +157,8 @@ pub enum Message {
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
+    /// The most characters of why a message is malformed.
+    const MAX_REASON: usize = 200;
 
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let json = serde_json::to_vec(self).map_err(|e| WireError::Message(e.to_string()))?;
@@ -133,7 +174,10 @@ impl Message {
     }
 
     pub fn decode(json: &[u8]) -> Result<Message, WireError> {
-        serde_json::from_slice(json).map_err(|e| WireError::Message(e.to_string()))
+        serde_json::from_slice(json).map_err(|e| {
+            // It repeats the peer's own words, however long they are.
+            WireError::Message(e.to_string().chars().take(Self::MAX_REASON).collect())
+        })
     }
 
     /// What it is called, for a log line.
@@ -200,7 +244,8 @@ mod tests {
                 owner: (999, 999),
                 roots: vec![OfferedRoot {
                     name: RootName::datadir(),
-                    path: b"/var/lib/mysql".to_vec(),
+                    path: WireBytes::from(b"/var/lib/my sql\xff".as_slice()),
+                    names: vec![WireBytes::from(b"a=%".as_slice())],
                     bytes: 9,
                     allocated: 8,
                     entries: 7,
@@ -214,7 +259,7 @@ mod tests {
                 without: vec![],
                 software: "highline 0.1.0".into(),
             }),
-            Message::Round(Round { number: 0, entries: 5, bytes: 6 }),
+            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: Some(1) }),
             Message::Seal { entries: 5, digest },
             Message::Verified,
             Message::Durable,
@@ -259,7 +304,9 @@ mod tests {
     #[test]
     fn unknown_fields_pass_and_unknown_messages_do_not() {
         assert_eq!(Message::decode(br#"{"message":"bye","later":1}"#), Ok(Message::Bye));
-        assert!(Message::decode(br#"{"message":"hullo"}"#).is_err());
+        let long = format!(r#"{{"message":"hullo\u0007{}"}}"#, "o".repeat(1000));
+        let reason = Error::from(Message::decode(long.as_bytes()).unwrap_err()).sentence();
+        assert!(reason.contains("hullo\\u{7}") && reason.len() < 300, "{reason}");
         assert!(Message::decode(br#"{"message":"round","number":-1,"entries":0,"bytes":0}"#).is_err());
     }
 }

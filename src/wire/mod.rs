@@ -14,7 +14,7 @@ mod message;
 mod preamble;
 
 pub use frame::{Ack, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Message, Offer, OfferedRoot, Purpose, Round, Speeds};
+pub use message::{Accept, Failure, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 pub use preamble::{Preamble, VERSION};
 
 /// Why bytes are not what the protocol allows.

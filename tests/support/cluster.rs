@@ -24,6 +24,7 @@ const LOG_TAIL: usize = 80;
 pub struct Plan {
     method: String,
     nodes: Vec<NodeOptions>,
+    plain_install: bool,
 }
 
 impl Plan {
@@ -40,6 +41,12 @@ impl Plan {
     /// A line of `[highline]` on every node.
     pub fn highline(self, line: &str) -> Self {
         self.each(|options| options.highline.push(line.to_owned()))
+    }
+
+    /// The first node's database is the usual one, whatever its options: they matter from its first start on.
+    pub fn without_install_options(mut self) -> Self {
+        self.plain_install = true;
+        self
     }
 
     /// Changes the options of node `n` alone.
@@ -78,7 +85,7 @@ impl Cluster {
             // Of two nodes, one has to outlive the other's death with a quorum.
             first.provider.push("pc.weight=2".to_owned());
         }
-        Plan { method: method.to_owned(), nodes }
+        Plan { method: method.to_owned(), nodes, plain_install: false }
     }
 
     fn build(plan: Plan) -> Self {
@@ -97,7 +104,7 @@ impl Cluster {
         for n in 1..=cluster.nodes.len() {
             cluster.write_options(n);
         }
-        cluster.fill_first_node();
+        cluster.fill_first_node(plan.plain_install);
         cluster
     }
 
@@ -281,6 +288,11 @@ impl Cluster {
         self.node(n).address.clone()
     }
 
+    /// The program under test, where the server's account can run it.
+    pub fn program(&self) -> PathBuf {
+        self.dir.path().join("bin/highline")
+    }
+
     /// The server's process id.
     pub fn pid(&self, n: usize) -> u32 {
         self.node(n).process.as_ref().expect("a started node").id()
@@ -304,11 +316,16 @@ impl Cluster {
     pub fn wipe(&mut self, n: usize) {
         assert!(!self.is_running(n), "node {n} runs");
         for dir in std::iter::once(self.datadir(n)).chain(self.node(n).extra_folders()) {
-            if dir.is_dir() {
-                std::fs::remove_dir_all(&dir).expect("remove");
+            // The folder itself may be a mount point.
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let removed = if path.is_symlink() || path.is_file() {
+                    std::fs::remove_file(&path)
+                } else {
+                    std::fs::remove_dir_all(&path)
+                };
+                removed.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
-            std::fs::create_dir_all(&dir).expect("mkdir");
-            template::own(&dir);
         }
     }
 
@@ -326,6 +343,52 @@ impl Cluster {
         }
     }
 
+    /// Waits until the error log of node `n` contains `words`.
+    pub fn wait_log(&self, n: usize, words: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.log(n).contains(words) {
+            assert!(Instant::now() < deadline, "the log of node {n} does not say {words:?} after {limit:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `mariadb-check` of everything; panics when it finds a fault.
+    pub fn check(&self, n: usize) {
+        let mut check = bounded(SQL_LIMIT, "mariadb-check");
+        check.args(["--no-defaults", "--skip-ssl", "-u", "root", "--all-databases", "-S"]).arg(self.socket(n));
+        let said = succeed(&mut check);
+        let bad: Vec<&str> = said.lines().filter(|line| !line.trim_end().ends_with("OK")).collect();
+        assert!(bad.is_empty(), "mariadb-check on node {n}: {bad:?}");
+    }
+
+    /// What systemd's unit runs before each start: `mariadbd --wsrep-recover` on a stopped node. Gives the position it found.
+    pub fn recover_position(&self, n: usize) -> String {
+        assert!(!self.is_running(n), "node {n} runs");
+        let log = self.node(n).folder.join("recover.log");
+        let mut recover = bounded(SQL_LIMIT, "mariadbd");
+        recover.arg(format!("--defaults-file={}", self.node(n).option_file().display()));
+        recover.arg("--wsrep-recover").arg(format!("--log-error={}", log.display()));
+        if let Some(user) = server_user() {
+            recover.arg(format!("--user={user}"));
+        }
+        succeed(&mut recover);
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        said.rsplit_once("Recovered position: ")
+            .and_then(|(_, rest)| rest.lines().next())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Makes the donor `n` give a state transfer to `address` with no joining server behind it.
+    pub fn donate_to(&self, n: usize, address: &str) {
+        let me = format!("{}.9", self.address(n).rsplit_once('.').expect("an address").0);
+        let mut garbd = bounded(Duration::from_secs(30), "garbd");
+        garbd.arg("-a").arg(format!("gcomm://{}:4567", self.address(n))).args(["-g", "lab", "-n", "arbiter"]);
+        garbd.arg("-o").arg(format!("gmcast.listen_addr=tcp://{me}:4567"));
+        garbd.arg("--donor").arg(format!("node{n}")).arg("--sst").arg(format!("{}:{address}", self.method));
+        succeed(&mut garbd);
+    }
+
     fn node(&self, n: usize) -> &Node {
         self.nodes.get(n - 1).expect("a node of the cluster")
     }
@@ -340,9 +403,9 @@ impl Cluster {
         self.orphans.extend(group.filter(|group| test_kill_process_group(pid_of(*group)).is_ok()));
     }
 
-    fn fill_first_node(&self) {
+    fn fill_first_node(&self, plain: bool) {
         let first = self.node(1);
-        let own_layout = !first.options.server.is_empty();
+        let own_layout = !plain && !first.options.server.is_empty();
         template::install(&first.datadir(), own_layout.then(|| first.option_file()).as_deref());
     }
 }

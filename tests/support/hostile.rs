@@ -6,7 +6,7 @@ use highline::link::{Control, Deadlines, Dialler, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
-use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds};
+use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn dialler(ticket: &str) -> Dialler {
@@ -88,7 +88,7 @@ impl Script {
             let digest = (!digests.is_empty()).then(|| Checksum::Blake3.fold(&digests));
             items.push(Item { entry: entry.clone(), digest });
         }
-        let round = Round { number: 0, entries: entries.len() as u64, bytes };
+        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None, domain: None };
         let seal = Manifest::new(Checksum::Blake3, items).unwrap().seal();
         Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
     }
@@ -99,7 +99,7 @@ impl Script {
         let mut control = start(&dialler).await?;
         control.send(Message::Offer(self.offer.clone())).await?;
         control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
-        control.send(Message::Round(self.round)).await?;
+        control.send(Message::Round(self.round.clone())).await?;
         let (mut lane, _) = dialler.dial(Purpose::Lane { number: 0 }).await?;
         if let Err(error) = self.write(&mut lane).await {
             return Err(control.cause(Error::net("the lane", error)).await);
@@ -128,7 +128,8 @@ impl Script {
 pub fn offer(entries: u64, bytes: u64) -> Offer {
     let root = |name: RootName, bytes, entries| OfferedRoot {
         name,
-        path: b"/var/lib/mysql".to_vec(),
+        path: WireBytes::from(b"/var/lib/mysql".as_slice()),
+        names: Vec::new(),
         bytes,
         allocated: bytes.min(1 << 20),
         entries,

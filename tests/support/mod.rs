@@ -14,3 +14,8 @@ pub mod pair;
 pub mod scripts;
 pub mod template;
 pub mod tree;
+
+/// The SST method of the tests that any correct method passes. `HIGHLINE_LAB_METHOD=mariabackup` runs them with another.
+pub fn method() -> String {
+    std::env::var("HIGHLINE_LAB_METHOD").unwrap_or_else(|_| "highline".to_owned())
+}

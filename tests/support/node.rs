@@ -101,6 +101,7 @@ wsrep_node_address={address}
 wsrep_node_name=node{number}
 wsrep_sst_method={method}
 wsrep_sst_receive_address={address}:4444
+wsrep_sst_auth=root:
 wsrep_slave_threads=2
 wsrep_provider_options=\"{provider}\"
 "

@@ -30,7 +30,7 @@ pub struct Settings {
     pub listen: Option<String>,
     /// 1 to [`Settings::MAX_LANES`].
     pub lanes: Option<u16>,
-    /// `auto`, `none`, `lz4` or `zstd[:1-22]`.
+    /// `auto`, `none`, `lz4` or `zstd[:1-19]`.
     pub compress: Option<String>,
     /// `auto`, `sha256` or `blake3`.
     pub checksum: Option<String>,
@@ -98,7 +98,7 @@ pub enum ProgressTo {
 }
 
 impl Settings {
-    pub const MAX_LANES: u16 = 64;
+    pub const MAX_LANES: u16 = 32;
 
     pub fn resolve(files: &OptionFiles, side: Side) -> Result<Settings> {
         Self::gather(files, side).map_err(|error| error.on(side))
@@ -177,11 +177,11 @@ fn lanes(look: &mut Lookup<'_>) -> Result<Option<u16>> {
 fn compression(look: &mut Lookup<'_>) -> Result<Option<String>> {
     let choice = |text: &str| {
         let known = match text.split_once(':') {
-            Some(("zstd", level)) => matches!(level.parse(), Ok(1..=22)),
+            Some(("zstd", level)) => matches!(level.parse(), Ok(1..=19)),
             Some(_) => false,
             None => matches!(text, "auto" | "none" | "lz4" | "zstd"),
         };
-        if known { Ok(text.to_owned()) } else { Err(format!("`{text}` is none of auto, none, lz4 and zstd[:1-22]")) }
+        if known { Ok(text.to_owned()) } else { Err(format!("`{text}` is none of auto, none, lz4 and zstd[:1-19]")) }
     };
     let own = look.parsed(&[(Highline, "compress")], choice)?;
     let mut mapped = None;
@@ -304,7 +304,7 @@ pub(super) mod tests {
              decompressor=zstd -d -c\nsockopt=,cipher=C,commonname=db1,retry=30,odd\n",
         )
         .unwrap();
-        assert_eq!((settings.lanes, settings.rate_limit), (Some(64), Some(10 << 20)));
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(32), Some(10 << 20)));
         assert_eq!((settings.timeouts.initial, settings.timeouts.idle), (Some(Duration::from_secs(60)), None));
         assert_eq!((settings.progress, settings.max_binlogs), (ProgressTo::Nowhere, Binlogs::Newest(3)));
         assert_eq!((settings.keep, settings.compress), (vec!["*.pem".into(), "x".to_owned()], Some("zstd:5".into())));
@@ -352,7 +352,7 @@ pub(super) mod tests {
         for (text, says) in [
             ("[highline]\nlane=4", "donor: lane in [highline] is not known\n  remedy: did you mean lanes?"),
             ("[highline]\nqqq=4", "donor: qqq in [highline] is not known\n  remedy: the names are"),
-            ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is no number from 1 to 64"),
+            ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is no number from 1 to 32"),
             ("[highline]\ncompress=zip", "donor: compress in [highline]: `zip` is none of auto"),
             ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256, blake3"),
             ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is no rate"),

@@ -1,11 +1,16 @@
 //! What was typed. `clap` lives here alone; what it means is decided in `config` and the commands.
 
+mod certs;
+mod check;
+pub mod pages;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::commands::certs::CertsArgs;
-use crate::commands::check::CheckArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
+pub use check::CheckArgs;
 
 /// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
 /// verified, on parallel connections.
@@ -39,6 +44,9 @@ pub enum Command {
     /// Be called by the database server (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Where the server keeps its files.
@@ -123,7 +131,7 @@ pub enum ProgressStyle {
 /// What the donor chooses.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LaneArgs {
-    /// Parallel connections, 1 to 64; by default twice the cores, 8 at most
+    /// Parallel connections, 1 to 32; by default twice the cores, 8 at most
     #[arg(long, value_name = "N")]
     pub lanes: Option<u16>,
 
@@ -230,6 +238,13 @@ pub struct SstArgs {
     /// The server's own flags for the method
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
     pub flags: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    /// Where `man` and `completions` are made
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// Reads the command line; help and mistakes come back as what `clap` made of them.

@@ -1,0 +1,137 @@
+//! The hot pieces one by one, and both ends together over loopback: `cargo bench --bench pieces`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use highline::config::SOFTWARE;
+use highline::donor::{self, Compression, Still};
+use highline::joiner::{self, InstallMode, Node, Waiting};
+use highline::lane::{Batch, Codec, Extents, MemberError, unpack};
+use highline::link::{Deadlines, Dialler};
+use highline::manifest::{CHUNK, Checksum};
+use highline::progress::Quiet;
+use highline::stop::Stop;
+use highline::tls::{Identity, Policy, Trust, client_config};
+use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots};
+
+fn rows(bytes: usize) -> Vec<u8> {
+    let row = |n: usize| format!("{:08}|customer-{:05}|2026-11-24|pending  |", n * 7919 % 100_000_000, n * 31 % 65536);
+    (0..).flat_map(|n| row(n).into_bytes()).take(bytes).collect()
+}
+
+fn entry(size: u64) -> Entry {
+    Entry {
+        path: RelPath::parse(b"datadir/shop/orders.ibd").unwrap(),
+        meta: Metadata { mode: 0o660, uid: 1, gid: 1, mtime: Mtime { secs: 1, nanos: 1 }, xattrs: vec![] },
+        content: Content::File { size },
+    }
+}
+
+fn packed(data: &[u8]) -> Batch {
+    let mut batch = Batch::new(Vec::with_capacity(2 << 20));
+    let fill = |to: &mut [u8]| {
+        to.copy_from_slice(data);
+        Ok::<_, MemberError>(())
+    };
+    let extents = Extents::whole(data.len() as u32);
+    batch.push_chunk(&entry(data.len() as u64), 0, &extents, Checksum::Blake3, fill).unwrap();
+    batch
+}
+
+fn pieces(c: &mut Criterion) {
+    let chunk = rows(CHUNK as usize);
+    let mut group = c.benchmark_group("chunk");
+    group.throughput(Throughput::Bytes(CHUNK));
+    for checksum in [Checksum::Sha256, Checksum::Blake3] {
+        group.bench_function(format!("digest {checksum}"), |b| b.iter(|| checksum.digest(black_box(&chunk))));
+    }
+    group.bench_function("pack", |b| b.iter(|| packed(black_box(&chunk))));
+    let batch = packed(&chunk);
+    group.bench_function("unpack", |b| b.iter(|| unpack(black_box(batch.bytes()), 1).unwrap().len()));
+    for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3)] {
+        let (mut small, mut back) = (Vec::new(), Vec::new());
+        group.bench_function(format!("compress {codec}"), |b| b.iter(|| codec.compress(&chunk, &mut small).unwrap()));
+        codec.compress(&chunk, &mut small).unwrap();
+        group.bench_function(format!("decompress {codec}"), |b| {
+            b.iter(|| Codec::decompress(codec.id(), &small, chunk.len(), &mut back).unwrap())
+        });
+    }
+    group.finish();
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Node for Nobody {
+    fn own_files(&self, _: &highline::wire::Round) -> highline::error::Result<Vec<highline::install::OwnFile>> {
+        Ok(Vec::new())
+    }
+}
+
+async fn transfer(from: &Path, to: &Path) {
+    let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
+    let waiting = Waiting::bind(
+        joiner::Order {
+            roots: roots(to),
+            keep: Vec::new(),
+            install: InstallMode::Auto,
+            listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: "127.0.0.1".into(),
+            identity: Identity::ephemeral().unwrap(),
+            trust: Trust::Pin,
+            policy: Policy::default(),
+            deadlines: Deadlines::default(),
+            lanes: 64,
+            checksum: None,
+            server_version: None,
+            node: Arc::new(Nobody),
+            software: SOFTWARE.into(),
+        },
+        &Quiet,
+    )
+    .unwrap();
+    let ticket = waiting.ticket().clone();
+    let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+    let order = donor::Order {
+        dialler: Dialler { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: SOFTWARE.into() },
+        roots: roots(from),
+        lanes: 4,
+        compression: Compression::Auto,
+        checksum: None,
+        rate: None,
+        position: None,
+        domain: None,
+        server_version: None,
+    };
+    let stop = Stop::never();
+    let sending = donor::send(order, Arc::new(Still), Arc::new(Quiet), &stop);
+    tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
+}
+
+fn pair(c: &mut Criterion) {
+    const SIZE: usize = 256 << 20;
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("large.ibd"), rows(SIZE)).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut group = c.benchmark_group("pair");
+    group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
+    group.bench_function("loopback 256 MiB", |b| {
+        b.iter_batched(
+            || tempfile::tempdir().unwrap(),
+            |target| {
+                runtime.block_on(transfer(source.path(), target.path()));
+                target
+            },
+            BatchSize::PerIteration,
+        )
+    });
+    group.finish();
+}
+
+criterion_group!(benches, pieces, pair);
+criterion_main!(benches);

@@ -1,0 +1,34 @@
+//! What was typed after `highline check`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+It reads the option files as the server does, and looks at certificates,
+programs and free space. It changes nothing, and opens nothing that the server
+holds. Run it as the server's user or as root, so that it may read the keys.
+
+Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
+pub struct CheckArgs {
+    /// Read only this option file
+    #[arg(long, value_name = "FILE")]
+    pub defaults_file: Option<PathBuf>,
+    /// Read this option file after the global ones
+    #[arg(long, value_name = "FILE")]
+    pub defaults_extra_file: Option<PathBuf>,
+    /// Also read groups with this suffix
+    #[arg(long, value_name = "SUFFIX")]
+    pub defaults_group_suffix: Option<OsString>,
+    /// Also shake hands with a listening `highline receive`, or a server's replication port (4567), and say what it shows
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Option<String>,
+    /// Judge the peer's chain by this CA file or directory instead of the configured one
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub ca: Option<PathBuf>,
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    pub json: bool,
+}

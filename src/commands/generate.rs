@@ -1,0 +1,10 @@
+//! `highline generate`: man pages and shell completions for the installer. Hidden: operators have no use for it.
+
+use crate::cli::{GenerateArgs, pages};
+use crate::error::{Error, Kind, Printable, Result};
+
+pub(super) fn run(args: &GenerateArgs) -> Result<()> {
+    pages::write_man(&args.dir.join("man"))
+        .and_then(|()| pages::write_completions(&args.dir.join("completions")))
+        .map_err(|e| Error::new(Kind::Io, format!("cannot write into {}", Printable::path(&args.dir))).because(e))
+}

@@ -1,0 +1,147 @@
+//! The donor's role: freeze the server, send, thaw it, say that it is done.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::log::Log;
+use super::{Run, lock, version_of};
+use crate::commands::block_on;
+use crate::config::{self, SOFTWARE};
+use crate::donor::{self, Server};
+use crate::error::{Error, Kind, Result, Side};
+use crate::link::Dialler;
+use crate::progress::{Reporter, bytes};
+use crate::sst::args::DonorArgs;
+use crate::sst::binlog::Binlog;
+use crate::sst::credentials::{self, RemoteAuth};
+use crate::sst::dialogue::{Dialogue, Line};
+use crate::sst::flush::{Freeze, Frozen};
+use crate::sst::options::Binlogs;
+use crate::sst::watch::ServerWatch;
+use crate::tls::{Ticket, client_config};
+use crate::tree::Rules;
+
+impl Run {
+    fn dialler(&self, donor: &DonorArgs) -> Result<Dialler> {
+        let auth = RemoteAuth::read(std::io::stdin(), std::env::var_os(credentials::VARIABLE))?.ok_or_else(|| {
+            Error::new(Kind::Untrusted, "the joiner sent no ticket with its address")
+                .remedy("its node must use wsrep_sst_method=highline too, of the same release")
+        })?;
+        let credentials = zeroize::Zeroizing::new(format!("{}:{}", auth.user(), auth.secret()));
+        let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
+        let names = match &self.settings.tls.peer_name {
+            Some(name) => name.clone(),
+            None => ticket.address.host().to_owned(),
+        };
+        let trust = self.trust(&[names])?;
+        let tls = client_config(self.identity()?.as_ref(), ticket.pin, trust.clone(), &self.policy()?)?;
+        Ok(Dialler { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
+    }
+
+    pub(super) fn bypass(&self, donor: &DonorArgs) -> Result<()> {
+        let dialler = self.dialler(donor)?;
+        block_on(async {
+            let stop = self.stop()?;
+            tokio::select! {
+                told = donor::bypass(&dialler, donor.gtid.clone(), donor.gtid_domain_id) => told,
+                asked = stop.requested() => Err(asked),
+            }
+        })
+        .map_err(|e| e.on(Side::Donor))?;
+        lock(&self.dialogue).say(&Line::Done(&donor.gtid))
+    }
+
+    pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
+        let settings = &self.settings;
+        let order = donor::Order {
+            dialler: self.dialler(donor)?,
+            roots: self.layout.roots.clone(),
+            lanes: config::lanes(settings.lanes)?,
+            compression: settings
+                .compress
+                .as_deref()
+                .unwrap_or("auto")
+                .parse()
+                .map_err(|e| Error::new(Kind::Usage, "compress in [highline]").because(e))?,
+            checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
+            rate: settings.rate_limit,
+            position: Some(donor.gtid.clone()),
+            domain: donor.gtid_domain_id,
+            server_version: self
+                .args
+                .server_version
+                .clone()
+                .or_else(|| version_of(&PathBuf::from(format!("/proc/{}/exe", self.watch.pid())))),
+        };
+        let server = Arc::new(Galera {
+            dialogue: Arc::clone(&self.dialogue),
+            datadir: self.layout.roots.datadir().to_path_buf(),
+            deadline: settings.timeouts.lock.unwrap_or(Duration::from_secs(86_400)),
+            watch: Arc::clone(&self.watch),
+            log: Arc::clone(&self.log),
+            keep: self.keep(),
+            binlog: self.layout.binlog.clone(),
+            binlogs: settings.max_binlogs,
+            frozen: Mutex::new(None),
+        });
+        let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
+        let report = block_on(async {
+            let stop = self.stop()?;
+            donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
+        })?;
+        self.log.note(&format!(
+            "done: {} in {} entries, {} on the wire, {:.1} s, of these {:.1} s under the lock; {} lanes, {}, compression {}",
+            bytes(report.bytes),
+            report.entries,
+            bytes(report.wire_bytes),
+            report.seconds,
+            report.frozen_seconds,
+            report.lanes,
+            report.checksum,
+            report.compression,
+        ));
+        let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen.position);
+        lock(&self.dialogue).say(&Line::Done(frozen.as_ref().unwrap_or(&donor.gtid)))
+    }
+}
+
+/// The donor's server, frozen and thawed through the dialogue.
+#[derive(Debug)]
+struct Galera {
+    dialogue: Arc<Mutex<Dialogue<File>>>,
+    datadir: PathBuf,
+    deadline: Duration,
+    watch: Arc<ServerWatch>,
+    log: Arc<Log>,
+    keep: Vec<String>,
+    binlog: Option<Binlog>,
+    binlogs: Binlogs,
+    frozen: Mutex<Option<(Freeze, Frozen)>>,
+}
+
+impl Server for Galera {
+    fn freeze(&self) -> Result<Option<donor::Frozen>> {
+        let watch = Arc::clone(&self.watch);
+        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
+        self.log.note(&format!("frozen at {}", frozen.1.position));
+        let told = donor::Frozen { position: frozen.1.position.clone(), domain: frozen.1.domain_id };
+        *lock(&self.frozen) = Some(frozen);
+        Ok(Some(told))
+    }
+
+    fn release(&self) -> Result<()> {
+        lock(&self.dialogue).say(&Line::Continue)?;
+        self.log.note("released: every chunk has arrived");
+        Ok(())
+    }
+
+    fn rules(&self) -> Result<Rules> {
+        let rules = Rules::new(self.keep.clone());
+        match &self.binlog {
+            Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
+            None => Ok(rules),
+        }
+    }
+}

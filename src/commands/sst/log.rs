@@ -1,0 +1,67 @@
+//! The error log of the server, and the progress that the server itself may have asked for.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::lock;
+use crate::error::{Error, Side};
+use crate::progress::{ProgressLines, Reporter, ServerLog, Snapshot};
+use crate::sst::dialogue::{Dialogue, Line};
+use crate::sst::options::ProgressTo;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    lines: ServerLog,
+    dialogue: Arc<Mutex<Dialogue<File>>>,
+}
+
+impl Log {
+    pub(super) fn new(side: Side, progress: &ProgressTo, dialogue: Arc<Mutex<Dialogue<File>>>) -> Log {
+        let (progress, trouble) = progress_lines(progress);
+        let log = Log { lines: ServerLog::new(side, progress), dialogue };
+        trouble.iter().for_each(|trouble| log.warn(trouble));
+        log
+    }
+}
+
+impl Reporter for Log {
+    fn note(&self, line: &str) {
+        self.lines.note(line);
+    }
+
+    fn warn(&self, line: &str) {
+        self.lines.warn(line);
+    }
+
+    fn progress(&self, now: &Snapshot) {
+        self.lines.progress(now);
+        let mut dialogue = lock(&self.dialogue);
+        // Only where the server asked; a server that is gone is noticed by the watch.
+        let _ = dialogue.say(&Line::Total(now.total)).and_then(|()| dialogue.say(&Line::Complete(now.done)));
+    }
+
+    fn interval(&self) -> Duration {
+        self.lines.interval()
+    }
+}
+
+/// A file or a FIFO is opened without waiting for a reader; where that fails the log takes the lines.
+fn progress_lines(to: &ProgressTo) -> (ProgressLines, Option<String>) {
+    use std::os::unix::fs::OpenOptionsExt;
+    match to {
+        ProgressTo::Log => (ProgressLines::Log, None),
+        ProgressTo::Nowhere => (ProgressLines::Nowhere, None),
+        ProgressTo::File(path) => {
+            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let opened = File::options().append(true).create(true).custom_flags(nonblocking).open(path);
+            match opened {
+                Ok(file) => (ProgressLines::File(file), None),
+                Err(error) => {
+                    let error = Error::io("cannot write progress to", path, error);
+                    (ProgressLines::Log, Some(error.sentence()))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `highline sst`: one run of the method, as the database server asks for it.
+//!
+//! Standard output belongs to the dialogue with the server; everything else goes to its error log.
+
+mod donate;
+mod join;
+mod log;
+mod tls;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::cli::SstArgs as Typed;
+use crate::config::SOFTWARE;
+use crate::error::{Error, Kind, Result, Side};
+use crate::link::Deadlines;
+use crate::progress::{ProgressLines, Reporter, ServerLog};
+use crate::sst::args::{Role, SstArgs};
+use crate::sst::descriptors;
+use crate::sst::dialogue::Dialogue;
+use crate::sst::layout::{DATA_HOME_VARIABLE, Layout};
+use crate::sst::options::{OptionFiles, Settings};
+use crate::sst::watch::ServerWatch;
+use crate::stop::{Reason, Stop, Stopper};
+use log::Log;
+
+/// Runs the role that the server asks for. A failure is told in the form of the server's error log.
+pub(super) fn run(typed: &Typed) -> ExitCode {
+    let mut side = Side::Here;
+    match play(typed, &mut side) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = error.on(side);
+            ServerLog::new(side, ProgressLines::Nowhere).error(&error.report_on(side));
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn play(typed: &Typed, side: &mut Side) -> Result<()> {
+    descriptors::close_inherited()?;
+    let args = SstArgs::parse(typed.flags.iter().cloned())?;
+    *side = args.side();
+    let side = *side;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
+    let dialogue = Arc::new(Mutex::new(Dialogue::take_stdout(side, args.progress)?));
+    let files = OptionFiles::read(&args.defaults, &args.server)?;
+    let settings = Settings::resolve(&files, side)?;
+    let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
+    let run = Run {
+        layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
+        watch: Arc::new(ServerWatch::of_role(&args.role)?),
+        log: Arc::new(log),
+        dialogue,
+        settings,
+        args: args.clone(),
+    };
+    run.explain();
+    match &args.role {
+        Role::Joiner(joiner) => run.join(joiner),
+        Role::Donor(donor) if donor.bypass => run.bypass(donor),
+        Role::Donor(donor) => run.donate(donor),
+    }
+}
+/// What both roles have.
+#[derive(Debug)]
+struct Run {
+    args: SstArgs,
+    settings: Settings,
+    layout: Layout,
+    watch: Arc<ServerWatch>,
+    log: Arc<Log>,
+    dialogue: Arc<Mutex<Dialogue<File>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
+}
+impl Run {
+    /// Once, where every effective setting came from.
+    fn explain(&self) {
+        let role = match &self.args.role {
+            Role::Joiner(_) => "joiner",
+            Role::Donor(donor) if donor.bypass => "donor, bypass: the rest comes by IST",
+            Role::Donor(_) => "donor",
+        };
+        let sources: Vec<String> = self.settings.sources.iter().map(ToString::to_string).collect();
+        let sources = if sources.is_empty() { "no option is set".to_owned() } else { sources.join(", ") };
+        self.log.note(&format!("{SOFTWARE} starts as {role}; {sources}"));
+        self.settings.notes.iter().for_each(|note| self.log.note(note));
+        if self.settings.tmpdir.is_some() {
+            self.log.note("tmpdir has no effect: a new tree is staged on the filesystem that it will live on");
+        }
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        let timeouts = &self.settings.timeouts;
+        let never = Duration::from_secs(365 * 24 * 3600);
+        Deadlines {
+            connect: timeouts.connect.unwrap_or(never),
+            idle: timeouts.idle.unwrap_or(never),
+            arrival: timeouts.initial,
+            ..Deadlines::default()
+        }
+    }
+
+    /// Signals and the server's end, whichever comes first.
+    fn stop(&self) -> Result<Stop> {
+        let (stopper, stop) =
+            Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        tokio::spawn(watch(Arc::clone(&self.watch), stopper));
+        Ok(stop)
+    }
+
+    fn keep(&self) -> Vec<String> {
+        self.layout.keep.iter().chain(&self.settings.keep).cloned().collect()
+    }
+}
+
+async fn watch(server: Arc<ServerWatch>, stopper: Stopper) {
+    while server.alive() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    stopper.stop(Reason::ServerGone { pid: server.pid() });
+}
+
+/// `10.11.19-MariaDB` out of `mariadbd  Ver 10.11.19-MariaDB-… for …`.
+fn version_of(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let version = text.split_whitespace().skip_while(|word| *word != "Ver").nth(1)?;
+    Some(version.chars().filter(char::is_ascii_graphic).take(64).collect())
+}
