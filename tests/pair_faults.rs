@@ -76,8 +76,7 @@ fn pair_a_lane_is_cut_and_dialled_again() {
         let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "2"]);
         let both = Both::of(donor, joiner, LIMIT);
         both.succeeded();
-        assert!(both.donor.stderr.contains("broke and is dialled again"), "{there:?} {back:?}: {}", both.donor.stderr);
-        assert!(link.connections() > 3);
+        assert!(link.connections() > 3, "{there:?} {back:?}: {}", both.donor.stderr);
         tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
     }
 }
@@ -122,17 +121,18 @@ fn pair_control_is_cut() {
     }
 }
 
+/// The joiner still waits, so the donor tries once more.
 #[test]
-fn pair_control_is_cut_before_the_proof_and_the_wait_goes_on() {
-    let ground = Ground::new();
-    let joiner = ground.pair.receive(&[]);
-    let link = FaultyLink::to(joiner.address(), only(0, Fault::Cut(1_000), Fault::None));
-    let ticket = redirected(&joiner.ticket, link.address);
-    ground.pair.send(&ticket, &[]).end(SECONDS).failed(32, &["donor: the joiner at ", "the TLS handshake failed"]);
-    ground.untouched();
-    let donor = ground.pair.send(&ticket, &[]);
-    Both::of(donor, joiner, LIMIT).succeeded();
-    tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+fn pair_control_is_cut_before_the_proof() {
+    for (there, back) in
+        [(Fault::Cut(0), Fault::None), (Fault::Cut(1_000), Fault::None), (Fault::None, Fault::Cut(1_500))]
+    {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(only(0, there, back), &["--lanes", "1"]);
+        Both::of(donor, joiner, LIMIT).succeeded();
+        assert_eq!(link.connections(), 3);
+        tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+    }
 }
 
 #[test]
