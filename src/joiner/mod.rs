@@ -357,11 +357,12 @@ impl Desk {
                         tokio::spawn(turn_away(guest));
                     }
                 },
-                Some(ended) = lanes.join_next() => {
-                    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
-                }
+                Some(ended) = lanes.join_next() => lane_ended(ended)?,
                 message = control.next() => match message? {
-                    Message::Seal { entries, digest } => return Ok(Seal { entries, digest }),
+                    Message::Seal { entries, digest } => {
+                        farewell(&mut lanes).await?;
+                        return Ok(Seal { entries, digest });
+                    }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
@@ -376,6 +377,22 @@ impl Desk {
             }
         }
     }
+}
+
+fn lane_ended(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))
+}
+
+/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
+/// fate. What one of them still has to complain of counts.
+async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = lanes.join_next().await {
+            lane_ended(ended)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
 }
 
 /// The value itself, once nobody else holds it.
