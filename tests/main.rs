@@ -14,6 +14,7 @@ mod cluster_life;
 mod package;
 mod pair_faults;
 mod pair_hostile;
+mod pair_limits;
 mod pair_roundtrip;
 mod programs;
 mod support;

@@ -184,6 +184,7 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
+        preflight::fits_offer(&round, &offer)?;
         self.reporter.note(&format!(
             "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
             bytes(round.bytes),
