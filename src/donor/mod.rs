@@ -9,6 +9,7 @@ mod lane;
 mod queue;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,15 @@ pub struct Report {
     pub checksum: Checksum,
     pub compression: String,
     pub session: Session,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
+        write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        write!(f, "{:.1} s, of these {:.1} s under the lock, {}/s; ", self.seconds, self.frozen_seconds, bytes(rate))?;
+        write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)
+    }
 }
 
 /// What the lanes share.

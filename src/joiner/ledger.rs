@@ -119,7 +119,11 @@ impl Ledger {
                 *writing += 1;
                 match file {
                     Some(file) => Arc::clone(file),
-                    None => Arc::clone(file.insert(Arc::new(self.places.create(&path, size)?))),
+                    None => {
+                        let filled = chunks(size) == 1 && chunk.extents.is_whole(len);
+                        let made = self.places.create(&path, if filled { 0 } else { size })?;
+                        Arc::clone(file.insert(Arc::new(made)))
+                    }
                 }
             }
             // A lane broke between the writing and its acknowledgement, and the chunk came again.
