@@ -165,7 +165,7 @@ impl Waiting {
         let mut desk = Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()), ledger: None };
         let guest = tokio::select! {
             guest = desk.donor() => guest,
-            asked = stop.requested() => Err(asked),
+            asked = stop.requested() => Err(without_donor(asked)),
         };
         let guest = guest.map_err(|e| e.on(Side::Joiner))?;
         let peer = format!("the donor at {}", guest.address);
@@ -181,6 +181,15 @@ impl Waiting {
                 Err(error)
             }
         }
+    }
+}
+
+/// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
+fn without_donor(asked: Error) -> Error {
+    match asked.kind() {
+        Kind::ServerGone => Error::new(Kind::ServerGone, format!("{}, and no donor had come", asked.sentence()))
+            .remedy("see the donor's log for why it did not come, and this server's log for why it ended"),
+        _ => asked,
     }
 }
 
@@ -303,6 +312,9 @@ impl Desk {
         let order = &mut self.order;
         let version = order.server_version.take().and_then(|asked| asked.join().ok().flatten());
         let without = preflight::examine(&mut order.roots, &offer, order.install, version.as_deref())?;
+        if !without.is_empty() {
+            self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
+        }
         let checksum = agree(order.checksum, offer.speeds)?;
         let lanes = order.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
