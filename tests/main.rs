@@ -18,6 +18,7 @@ mod cluster_trust;
 mod package;
 mod pair_faults;
 mod pair_hostile;
+mod pair_limits;
 mod pair_roundtrip;
 mod programs;
 mod support;

@@ -48,6 +48,8 @@ fn the_package_runs_where_it_is_unpacked() {
         assert!(at(file).exists(), "{file}");
     }
 
+    succeed(bounded(LIMIT, "bash").arg("-n").arg(at("usr/share/bash-completion/completions/highline")));
+
     let pages: Vec<_> =
         std::fs::read_dir(at("usr/share/man/man1")).unwrap().map(|page| page.unwrap().file_name()).collect();
     for page in ["highline.1.gz", "highline-sst.1.gz", "wsrep_sst_highline.1.gz"] {

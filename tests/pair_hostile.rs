@@ -211,6 +211,13 @@ fn pair_hostile_trees() {
             "more than the 0 entries that were announced",
         ),
         (
+            "an announcement far above the offer",
+            file_at("datadir/AA/f"),
+            |s| s.round.entries = 1 << 40,
+            71,
+            "the donor announced 1099511627776 entries after it had offered 1",
+        ),
+        (
             "fewer entries than announced",
             file_at("datadir/AA/f"),
             |s| s.round.entries += 1,
@@ -336,6 +343,26 @@ fn pair_hostile_symlinks_lead_nowhere() {
     }
     benign(&Script::honest(&[entry("datadir/door", door), entry("datadir/room/sentinel", FILE)], 1));
     assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
+}
+
+/// Attributes are kept until the end: they have a bound of their own.
+#[test]
+fn pair_hostile_attributes() {
+    let with = |count: usize| {
+        let mut entries = Vec::new();
+        for number in 0..count {
+            let mut entry = entry(&format!("datadir/AA/f{number}"), Content::File { size: 0 });
+            entry.meta.xattrs = (0..7).map(|n| (format!("user.{n}"), vec![7; 60_000])).collect();
+            entries.push(entry);
+        }
+        Script::honest(&entries, 1)
+    };
+    let refused = attack(&with(90));
+    refused.joiner.failed(75, &["joiner: datadir/AA/f", "more than 32 MiB of extended attributes in one tree"]);
+    assert!(refused.joiner.peak < 200 * 1024, "{} KiB", refused.joiner.peak);
+    let mut small = entry("datadir/AA/f", FILE);
+    small.meta.xattrs = vec![("user.a".into(), vec![7; 100])];
+    benign(&Script::honest(&[small], 1));
 }
 
 /// Few bytes on the wire that would need much memory or a whole disk.

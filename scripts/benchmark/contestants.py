@@ -111,6 +111,15 @@ def highline(setting):
                 f'exec {setting.program} send --datadir {setting.source} {send} "$TICKET"', gives_ticket=True)
 
 
+def bare_loop(setting):
+    """The roof: read, TLS, write, sync in one process, see benches/bare_loop.rs. `cargo bench --no-run` builds it."""
+    built = [p for p in (pathlib.Path(__file__).parents[2] / "target/release/deps").glob("bare_loop-*") if os.access(p, os.X_OK)]
+    if not built or setting.address != "127.0.0.1":
+        return None
+    program = max(built, key=lambda p: p.stat().st_mtime)
+    return Ends("echo none; exec sleep 3600", f"exec {program} {setting.source} {setting.target} 4", ends_alone=False, gives_ticket=True)
+
+
 def has_verbs(program):
     """Whether the program can send and receive yet."""
     try:
@@ -133,5 +142,6 @@ CONTESTANTS = {
     "tar+zstd+socat": tar_zstd,
     "mariabackup+TLS": mariabackup,
     "highline": highline,
+    "bare loop": bare_loop,
 }
 REFERENCE = "rsync+stunnel"

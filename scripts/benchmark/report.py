@@ -10,7 +10,7 @@ import subprocess
 from benchmark.contestants import CONTESTANTS, REFERENCE
 from benchmark.shapes import SHAPES
 
-COLOURS = {"rsync+stunnel": "#b5651d", "rsync (plain)": "#d8b48a", "tar+zstd+socat": "#8c8c8c", "mariabackup+TLS": "#4a7a9d",
+COLOURS = {"bare loop": "#c9c9c9", "rsync+stunnel": "#b5651d", "rsync (plain)": "#d8b48a", "tar+zstd+socat": "#8c8c8c", "mariabackup+TLS": "#4a7a9d",
            "highline": "#1b9e77"}
 
 

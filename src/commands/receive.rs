@@ -8,7 +8,7 @@ use crate::cli::ReceiveArgs;
 use crate::config;
 use crate::error::{Error, Kind, Result, Side};
 use crate::joiner::{Outcome, Waiting};
-use crate::progress::{Style, bytes};
+use crate::progress::Style;
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
@@ -30,14 +30,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     match outcome {
         Outcome::Bypass { .. } => reporter.note("the donor had nothing to send; nothing was touched"),
         Outcome::Installed(report) => {
-            reporter.note(&format!(
-                "installed: {} in {} entries, {} on the wire, {:.1} s, of these {:.1} s for disk and switch",
-                bytes(report.bytes),
-                report.entries,
-                bytes(report.wire_bytes),
-                report.seconds,
-                report.install_seconds,
-            ));
+            reporter.note(&format!("installed: {report}"));
             match &report.position {
                 Some(position) => reporter.note(&format!("position {position}: the node can join by IST from there")),
                 None => reporter.warn(super::send::NO_POSITION),

@@ -9,7 +9,7 @@ use crate::config;
 use crate::donor::{self, Still};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
-use crate::progress::{Style, bytes};
+use crate::progress::Style;
 use crate::sst::grastate::Grastate;
 use crate::stop::Stop;
 use crate::tls::Ticket;
@@ -35,17 +35,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
         donor::send(order, Arc::new(Still), Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;
-    reporter.note(&format!(
-        "done: {} in {} entries, {} on the wire, {:.1} s, {}/s; {} lanes, {}, compression {}",
-        bytes(report.bytes),
-        report.entries,
-        bytes(report.wire_bytes),
-        report.seconds,
-        bytes((report.bytes as f64 / report.seconds.max(0.001)) as u64),
-        report.lanes,
-        report.checksum,
-        report.compression,
-    ));
+    reporter.note(&format!("done: {report}"));
     if args.talk.json {
         println!("{}", json(&report)?);
     }

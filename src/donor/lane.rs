@@ -183,7 +183,6 @@ fn pack_chunk(shared: &Shared, number: u32, chunk: u64, batch: &mut Batch) -> Re
         PackError::Read(error) => error,
         PackError::Member(error) => unpackable(found, error),
     })?;
-    source.forget(offset, len);
     shared.catalog.record(number, chunk, digest, shared.checksum)
 }
 

@@ -9,6 +9,7 @@ mod lane;
 mod queue;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,15 @@ pub struct Report {
     pub session: Session,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
+        write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        write!(f, "{:.1} s, of these {:.1} s under the lock, {}/s; ", self.seconds, self.frozen_seconds, bytes(rate))?;
+        write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)
+    }
+}
+
 /// What the lanes share.
 #[derive(Debug)]
 struct Shared {
@@ -180,6 +190,8 @@ async fn converse(
 ) -> Result<Report> {
     let started = Instant::now();
     control.send(Message::Offer(offer(&order, &roots, &found)?)).await?;
+    // The scan that counts comes when the server stands still; two at once would be much memory.
+    drop(found);
     let accept = control.expect(|m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
     let lanes = accept.lanes.clamp(1, order.lanes);
 
@@ -241,7 +253,7 @@ async fn converse(
 
     let checksum = shared.checksum;
     let sealed = Arc::clone(&shared);
-    let Seal { entries, digest } = blocking(move || Ok(sealed.catalog.manifest(checksum)?.seal())).await?;
+    let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
     control.send(Message::Seal { entries, digest }).await?;
     control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::FileType;
 
-use crate::tree::matches;
+use crate::tree::{REPLICA, matches};
 
 /// Our own directory in each root, there while a transfer or a switch is unfinished.
 ///
@@ -20,7 +20,7 @@ pub const MANIFEST: &str = ".highline.manifest";
 pub const NEW_MANIFEST: &str = "manifest.new";
 
 /// First-level names that belong to the node. Owned by, in this order: the Galera provider, the
-/// operator, the server process, its replication from elsewhere, the filesystem, this program, the server's scripts.
+/// operator, the server process, the filesystem, this program, the server's scripts.
 pub const NODE: &[&str] = &[
     "grastate.dat",
     "gvwstate.dat",
@@ -31,13 +31,6 @@ pub const NODE: &[&str] = &[
     "*.log",
     "*.pid",
     "*.sock",
-    "master.info",
-    "master-*.info",
-    "multi-master.info",
-    "relay-log.info",
-    "relay-log-*.info",
-    "*-relay-bin*.#",
-    "*-relay-bin*.index",
     "lost+found",
     ".snapshot",
     ".zfs",
@@ -53,7 +46,7 @@ pub const NODE: &[&str] = &[
 /// Logs that the server would replay on whatever tree it finds: stale ones go with the old tree.
 pub const REPLAYED: &[&str] = &["ddl_recovery*.log", "tc.log"];
 
-/// The rules of one node: [`NODE`], and what its configuration adds.
+/// The rules of one node: [`NODE`], [`REPLICA`], and what its configuration adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepRules {
     extra: Vec<String>,
@@ -73,7 +66,8 @@ impl KeepRules {
     /// Whether the first-level `name` stays in place.
     pub fn keeps(&self, name: &OsStr) -> bool {
         let any = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, name.as_bytes()));
-        (any(NODE) && !any(REPLAYED)) || self.extra.iter().any(|pattern| matches(pattern, name.as_bytes()))
+        ((any(NODE) || any(REPLICA)) && !any(REPLAYED))
+            || self.extra.iter().any(|pattern| matches(pattern, name.as_bytes()))
     }
 
     /// Whether something of this type is never data, whatever its name.

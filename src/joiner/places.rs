@@ -115,7 +115,7 @@ impl Places {
         }
     }
 
-    /// A new file of `size` bytes, all of it a hole.
+    /// A new file of `size` bytes, all of it a hole; zero where the writing itself makes it long enough.
     pub fn create(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(path)?;

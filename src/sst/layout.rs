@@ -33,17 +33,6 @@ pub const DATA_HOME_VARIABLE: &str = "INNODB_DATA_HOME_DIR";
 /// What `innodb_data_file_path` is by default.
 const DATA_FILES: &str = "ibdata1:12M:autoextend";
 
-/// What a replica keeps about its source, wherever no option names it.
-const REPLICA: [&str; 7] = [
-    "master.info",
-    "master-*.info",
-    "multi-master.info",
-    "relay-log.info",
-    "relay-log-*.info",
-    "*-relay-bin*.#",
-    "*-relay-bin*.index",
-];
-
 impl Layout {
     /// The layout of the server that started us. `data_home` is the value of [`DATA_HOME_VARIABLE`].
     pub fn of_server(args: &SstArgs, files: &OptionFiles, data_home: Option<&OsStr>) -> Result<Layout> {
@@ -220,7 +209,7 @@ impl Given<'_> {
     }
 
     fn keep(&self, datadir: &Path, binlog: Option<&Binlog>) -> Result<Vec<String>> {
-        let mut keep: Vec<String> = REPLICA.iter().map(|&name| name.to_owned()).collect();
+        let mut keep = Vec::new();
         let here = |value: &OsStr, option: &str| -> Result<Option<String>> {
             let path = datadir.join(value);
             match (path.parent(), path.file_name()) {
@@ -479,7 +468,7 @@ mod tests {
                 &[],
             )
             .unwrap();
-        let own: Vec<&str> = layout.keep.iter().map(String::as_str).filter(|name| !REPLICA.contains(name)).collect();
+        let own: Vec<&str> = layout.keep.iter().map(String::as_str).collect();
         assert_eq!(own, ["errors", "errors.err", "g", "i.index", "n.p", "r.#", "r.index", "tmp1"]);
     }
 

@@ -12,6 +12,6 @@ mod source;
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
-pub use rules::Rules;
+pub use rules::{REPLICA, Rules};
 pub use scan::{Found, Stamp, Stillness, leads_outside, locate, scan};
 pub use source::{Source, unchanged};

@@ -29,13 +29,6 @@ const PRIVATE: &[&str] = &[
     "ib_lru_dump",
     "ibtmp*",
     "lost+found",
-    "master-*.info",
-    "master.info",
-    "multi-master.info",
-    "relay-log-*.info",
-    "relay-log.info",
-    "*-relay-bin*.#",
-    "*-relay-bin*.index",
     "mariadb_backup_galera_info",
     "rsync_sst_complete",
     "sst_error*",
@@ -46,6 +39,17 @@ const PRIVATE: &[&str] = &[
     "wsrep_sst_binlog.tar",
     "xtrabackup_galera_info",
     "xtrabackup_ist",
+];
+
+/// What a replica keeps about its source, which another node does not replicate from.
+pub const REPLICA: &[&str] = &[
+    "*-relay-bin*.#",
+    "*-relay-bin*.index",
+    "master-*.info",
+    "master.info",
+    "multi-master.info",
+    "relay-log-*.info",
+    "relay-log.info",
 ];
 
 /// What stays on the donor.
@@ -73,7 +77,7 @@ impl Rules {
             return only.iter().any(|known| name == known.as_str());
         }
         let name = name.as_bytes();
-        let private = PRIVATE.iter().any(|pattern| matches(pattern, name));
+        let private = PRIVATE.iter().chain(REPLICA).any(|pattern| matches(pattern, name));
         !private && !self.more.iter().any(|pattern| matches(pattern, name))
     }
 }

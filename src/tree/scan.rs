@@ -319,7 +319,9 @@ fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let Ok(name) = std::str::from_utf8(name) else { continue };
         let mut value = vec![0; LONGEST];
         let length = rustix::fs::lgetxattr(place, name, value.as_mut_slice()).map_err(failed)?;
+        // Not as large as the largest that could have come.
         value.truncate(length);
+        value.shrink_to_fit();
         attributes.push((name.to_owned(), value));
     }
     attributes.sort();

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::scan::Stamp;
 use crate::error::{Error, Kind, Printable, Result};
@@ -67,16 +68,26 @@ impl Source {
     }
 
     /// Fills `bytes` from `offset` on; a file that has become shorter is an error that says so.
+    ///
+    /// What was not in the page cache before is not left in it: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let mut cached = [io::IoSliceMut::new(bytes)];
+        // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
+        let before = preadv2(&self.file, &mut cached, offset, ReadWriteFlags::NOWAIT);
+        let from_disk = match before {
+            Ok(count) if count == bytes.len() => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::AGAIN) => true,
+            Err(_) => false,
+        };
         self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => changed(place),
             _ => Error::io("cannot read", place, error),
-        })
-    }
-
-    /// Drops what was read from the page cache, so that a copy does not push out the server's pages.
-    pub fn forget(&self, offset: u64, len: u64) {
-        let _ = fadvise(&self.file, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
+        })?;
+        if from_disk {
+            let len = std::num::NonZeroU64::new(bytes.len() as u64);
+            let _ = fadvise(&self.file, offset, len, Advice::DontNeed);
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialler;
-use crate::progress::{Reporter, bytes};
+use crate::progress::Reporter;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
@@ -91,17 +91,7 @@ impl Run {
             let stop = self.stop()?;
             donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
         })?;
-        self.log.note(&format!(
-            "done: {} in {} entries, {} on the wire, {:.1} s, of these {:.1} s under the lock; {} lanes, {}, compression {}",
-            bytes(report.bytes),
-            report.entries,
-            bytes(report.wire_bytes),
-            report.seconds,
-            report.frozen_seconds,
-            report.lanes,
-            report.checksum,
-            report.compression,
-        ));
+        self.log.note(&format!("done: {report}"));
         let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen.position);
         lock(&self.dialogue).say(&Line::Done(frozen.as_ref().unwrap_or(&donor.gtid)))
     }

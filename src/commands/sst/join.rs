@@ -11,7 +11,7 @@ use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Node, Outcome, Waiting};
-use crate::progress::{Reporter, bytes};
+use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::args::JoinerArgs;
 use crate::sst::binlog::Binlog;
@@ -62,14 +62,7 @@ impl Run {
             }
             Outcome::Installed(report) => {
                 self.index_binlogs()?;
-                self.log.note(&format!(
-                    "installed: {} in {} entries, {} on the wire, {:.1} s, of these {:.1} s for disk and switch",
-                    bytes(report.bytes),
-                    report.entries,
-                    bytes(report.wire_bytes),
-                    report.seconds,
-                    report.install_seconds,
-                ));
+                self.log.note(&format!("installed: {report}"));
                 (report.position, report.domain)
             }
         };

@@ -1,0 +1,315 @@
+//! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::ledger::Ledger;
+use super::places::Places;
+use super::{InstallMode, Order, Outcome, Report, lane, preflight};
+use crate::error::{Error, Kind, Result, Side};
+use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
+use crate::link::{Control, Deadlines, Guest};
+use crate::manifest::{Checksum, Seal, Verified};
+use crate::position::Position;
+use crate::progress::{Meter, Reporter, bytes, follow};
+use crate::stop::Stop;
+use crate::tls::Session;
+use crate::wire::{Accept, Message, Purpose, Round, Speeds};
+
+/// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
+const SPARE_LANES: usize = 4;
+
+/// What the parts of one reception share.
+pub(super) struct Desk {
+    lock: Arc<DirLock>,
+    order: Order,
+    guests: mpsc::Receiver<Guest>,
+    reporter: Arc<dyn Reporter>,
+    meter: Arc<Meter>,
+    /// What is written to while lanes run.
+    ledger: Option<Arc<Ledger>>,
+}
+
+/// What a donor has brought.
+enum Taken {
+    Nothing { position: Option<Position>, domain: Option<u32> },
+    Tree(Box<Tree>),
+}
+
+/// A staged tree and the evidence that it is the donor's.
+struct Tree {
+    staging: Staging,
+    verified: Verified,
+    round: Round,
+    lanes: u16,
+}
+
+impl Desk {
+    pub(super) fn new(
+        lock: Arc<DirLock>,
+        order: Order,
+        guests: mpsc::Receiver<Guest>,
+        reporter: Arc<dyn Reporter>,
+    ) -> Desk {
+        Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()), ledger: None }
+    }
+
+    pub(super) fn deadlines(&self) -> Deadlines {
+        self.order.deadlines
+    }
+
+    /// The first control connection that has proven itself.
+    pub(super) async fn donor(&mut self) -> Result<Guest> {
+        let arrival = async {
+            while let Some(guest) = self.guests.recv().await {
+                if guest.purpose == Purpose::Control {
+                    return Ok(guest);
+                }
+            }
+            Err(Error::new(Kind::Network, "the port was closed"))
+        };
+        match self.order.deadlines.arrival {
+            None => arrival.await,
+            Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
+                Err(Error::new(Kind::Timeout, format!("no donor has come within {} s", limit.as_secs()))
+                    .remedy("see the donor's log for the reason; a firewall may keep it from this port"))
+            }),
+        }
+    }
+
+    /// Removes what is staged, when the threads that write to it have ended.
+    pub(super) async fn clear(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        if let Some(ledger) = self.ledger.take() {
+            ledger.close();
+            let _ = alone(ledger, PATIENCE).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            match blocking(move || discard(&lock, &roots)).await {
+                Ok(()) => return,
+                Err(left) if Instant::now() > deadline => {
+                    return self.reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
+                }
+                // A thread that made or settled something was not through yet.
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    pub(super) async fn converse(&mut self, control: &mut Control, session: Session, stop: &Stop) -> Result<Outcome> {
+        let started = Instant::now();
+        let taken = tokio::select! {
+            taken = self.take(control) => taken?,
+            asked = stop.requested() => return Err(asked),
+        };
+        let taken = match taken {
+            Taken::Tree(taken) => taken,
+            Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
+        };
+        self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
+        control.send(Message::Verified).await?;
+        // From here on nobody is asked: the switch runs to its end.
+        let Tree { staging, verified, round, lanes } = *taken;
+        let checksum = verified.manifest().checksum();
+        let installing = Instant::now();
+        let (node, manifest) = (Arc::clone(&self.order.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
+        let (bytes, entries) = (round.bytes, round.entries);
+        let (position, domain) = (round.position.clone(), round.domain);
+        let installed = blocking(move || {
+            let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
+            written.map_err(|e| Error::io("cannot write", &manifest, e))?;
+            let own = node.own_files(&round)?;
+            staging.install(verified, &own)
+        })
+        .await?;
+        if let Some(leftover) = installed.leftover {
+            self.reporter.warn(&format!("the old tree could not be removed: {}", leftover.sentence()));
+        }
+        let install_seconds = installing.elapsed().as_secs_f64();
+        if control.send(Message::Durable).await.is_ok() {
+            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
+            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
+        }
+        Ok(Outcome::Installed(Box::new(Report {
+            bytes,
+            wire_bytes: self.meter.snapshot().wire,
+            entries,
+            seconds: started.elapsed().as_secs_f64(),
+            install_seconds,
+            lanes,
+            checksum,
+            session,
+            position,
+            domain,
+        })))
+    }
+
+    /// Everything up to the comparison; nothing outside the staging area is touched.
+    async fn take(&mut self, control: &mut Control) -> Result<Taken> {
+        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
+        if offer.bypass {
+            control.send(Message::Durable).await?;
+            control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
+            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            // What a killed run left staged would show up in the server as a schema.
+            if let Err(left) = blocking(move || discard(&lock, &roots)).await {
+                self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
+            }
+            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
+        }
+        let order = &mut self.order;
+        let version = order.server_version.take().and_then(|asked| asked.join().ok().flatten());
+        let without = preflight::examine(&mut order.roots, &offer, order.install, version.as_deref())?;
+        if !without.is_empty() {
+            self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
+        }
+        let checksum = agree(order.checksum, offer.speeds)?;
+        let lanes = order.lanes.min(offer.lanes).max(1);
+        let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
+        let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
+        let node = Arc::clone(&order.node);
+        let staging = blocking(move || {
+            let mut staging = Staging::prepare(lock, &roots, keep)?;
+            if spend {
+                staging.spend_old_tree(node.spent())?;
+            }
+            Ok(staging)
+        });
+        let staging = Arc::new(staging.await?);
+        let accept = Accept { checksum, lanes, without, software: order.software.clone() };
+        control.send(Message::Accept(accept)).await?;
+        let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
+
+        preflight::fits_offer(&round, &offer)?;
+        self.reporter.note(&format!(
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            bytes(round.bytes),
+            round.entries
+        ));
+        let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
+        let places = Places::new(Arc::clone(&staging), owners);
+        let ledger = Arc::new(Ledger::new(checksum, round.clone(), places));
+        self.ledger = Some(Arc::clone(&ledger));
+        self.meter.set_total(round.bytes);
+        let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
+        let theirs = self.gather(control, &ledger).await?;
+        drop(reports);
+
+        self.ledger = None;
+        let written = alone(ledger, self.order.deadlines.idle).await?;
+        let verified = blocking(move || written.finish()?.verify(theirs)).await?;
+        let staging = alone(staging, self.order.deadlines.idle).await?;
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
+    }
+
+    /// Runs the lanes of a round until the donor seals it, which it does when all is acknowledged.
+    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>) -> Result<Seal> {
+        let idle = self.order.deadlines.idle;
+        let mut lanes = JoinSet::new();
+        let mut last = (0, Instant::now());
+        loop {
+            tokio::select! {
+                Some(guest) = self.guests.recv() => match guest.purpose {
+                    Purpose::Lane { .. } if lanes.len() < usize::from(self.order.lanes) + SPARE_LANES => {
+                        let peer = format!("the donor at {}", guest.address);
+                        lanes.spawn(lane::run(guest.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
+                    }
+                    _ => {
+                        tokio::spawn(turn_away(guest));
+                    }
+                },
+                Some(ended) = lanes.join_next() => lane_ended(ended)?,
+                message = control.next() => match message? {
+                    Message::Seal { entries, digest } => {
+                        farewell(&mut lanes).await?;
+                        return Ok(Seal { entries, digest });
+                    }
+                    other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
+                },
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    let wire = self.meter.snapshot().wire;
+                    if wire != last.0 {
+                        last = (wire, Instant::now());
+                    } else if last.1.elapsed() > idle {
+                        return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
+                            .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn lane_ended(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))
+}
+
+/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
+/// fate. What one of them still has to complain of counts.
+async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = lanes.join_next().await {
+            lane_ended(ended)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
+}
+
+/// The value itself, once nobody else holds it.
+async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    let mut shared = shared;
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(value) => return Ok(value),
+            Err(_) if Instant::now() > deadline => {
+                return Err(Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still"));
+            }
+            Err(still) => shared = still,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A second donor, or one lane too many.
+async fn turn_away(guest: Guest) {
+    let mut control = Control::start(guest.stream, format!("the donor at {}", guest.address), Deadlines::default());
+    // Its offer, which would otherwise meet a closed connection.
+    let _ = tokio::time::timeout(Duration::from_secs(1), control.next()).await;
+    control.fail(&Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner)).await;
+}
+
+/// The checksum that is faster on the slower side.
+fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
+    let speed = |checksum: Checksum, there: u32| {
+        let here = match ours {
+            Some(only) if only != checksum => 0,
+            _ if there == 0 => 0,
+            _ => checksum.measure(),
+        };
+        (here.min(there), checksum)
+    };
+    let best = [speed(Checksum::Sha256, theirs.sha256), speed(Checksum::Blake3, theirs.blake3)]
+        .into_iter()
+        .max_by_key(|(speed, _)| *speed)
+        .filter(|(speed, _)| *speed > 0);
+    best.map(|(_, checksum)| checksum).ok_or_else(|| {
+        Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
+            .remedy("give --checksum the same value on both sides, or take it away")
+    })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(Kind::Io, "a worker thread ended unexpectedly")),
+    }
+}
