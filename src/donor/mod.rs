@@ -320,8 +320,11 @@ fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
 fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
-    // Of a directory that is not the server's alone: what of it travels.
+    // Of a directory that is not the server's alone: what of it travels. Of binary logs: what they are called here.
     let names = |root: &crate::tree::Root| -> Vec<WireBytes> {
+        if let Some(stem) = &root.stem {
+            return vec![WireBytes::from(stem.as_bytes())];
+        }
         if root.scope != Scope::Listed {
             return Vec::new();
         }
