@@ -2,6 +2,7 @@
 
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::method;
+use std::os::unix::fs::MetadataExt;
 
 /// Tables of each kind that has files of its own, in schemas with names that a file system sees encoded.
 const EVERY_KIND: &str = "
@@ -11,7 +12,7 @@ const EVERY_KIND: &str = "
     CREATE TABLE squeezed (id INT PRIMARY KEY, v VARCHAR(200)) ENGINE=InnoDB ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8;
     INSERT INTO squeezed SELECT id, v FROM plain;
     CREATE TABLE holed (id INT PRIMARY KEY, v VARCHAR(200)) ENGINE=InnoDB PAGE_COMPRESSED=1;
-    INSERT INTO holed SELECT id, v FROM plain;
+    INSERT INTO holed SELECT seq, CONCAT(seq, REPEAT('x', 150)) FROM seq_1_to_20000;
     CREATE TABLE searched (id INT PRIMARY KEY, v TEXT, FULLTEXT KEY (v)) ENGINE=InnoDB;
     INSERT INTO searched SELECT id, CONCAT('word', id MOD 7, ' ', v) FROM plain;
     CREATE TABLE parted (id INT PRIMARY KEY, v INT) ENGINE=InnoDB PARTITION BY HASH (id) PARTITIONS 5;
@@ -21,6 +22,9 @@ const EVERY_KIND: &str = "
     INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1, 1);
     CREATE TABLE aria (id INT PRIMARY KEY, v VARCHAR(50)) ENGINE=Aria; INSERT INTO aria VALUES (1, 'a'), (2, 'b');
     CREATE TABLE isam (id INT PRIMARY KEY, v VARCHAR(50)) ENGINE=MyISAM; INSERT INTO isam VALUES (1, 'a'), (2, 'b');
+    CREATE SEQUENCE counted START WITH 100 INCREMENT BY 0; SELECT NEXT VALUE FOR counted;
+    CREATE FUNCTION twice(n INT) RETURNS INT DETERMINISTIC RETURN 2 * n;
+    CREATE EVENT yearly ON SCHEDULE EVERY 1 YEAR DO SELECT 1;
     CREATE VIEW seen AS SELECT COUNT(*) AS n FROM plain;
     CREATE PROCEDURE answer() SELECT 42;
     CREATE TRIGGER stamped BEFORE INSERT ON parent FOR EACH ROW SET NEW.id = NEW.id + 0;
@@ -36,6 +40,9 @@ fn seeds(plan: Plan) -> Cluster {
     cluster.assert_equal_tables();
     cluster.check(2);
     assert_eq!(cluster.sql(2, "SELECT n FROM kinds.seen; CALL kinds.answer()"), "2000\n42");
+    let made = "SELECT kinds.twice(21), COUNT(*) FROM information_schema.events WHERE event_schema = 'kinds'";
+    assert_eq!(cluster.sql(2, made), "42\t1");
+    assert_eq!(cluster.sql(2, "SELECT start_value, cache_size FROM kinds.counted"), "100\t1000");
     let found = "SELECT COUNT(*) FROM kinds.searched WHERE MATCH (v) AGAINST ('word3')";
     assert_eq!(cluster.sql(2, found), cluster.sql(1, found));
     assert!(cluster.sql(2, "SHOW DATABASES").contains("nothing_in_it"), "an empty schema travels too");
@@ -47,6 +54,11 @@ fn every_kind_of_table_travels() {
     let cluster = seeds(Cluster::plan(2, &method()));
     let engines = cluster.sql(2, "SELECT GROUP_CONCAT(DISTINCT engine ORDER BY engine) FROM information_schema.tables WHERE table_schema = 'kinds'");
     assert_eq!(engines, "Aria,InnoDB,MyISAM");
+    // The holes of a page-compressed table stay holes.
+    let stats = [1, 2].map(|n| std::fs::metadata(cluster.datadir(n).join("kinds/holed.ibd")).unwrap());
+    let [sent, arrived] = stats.each_ref().map(|stat| stat.blocks() * 512);
+    assert!(sent < stats[0].len() / 2, "the table has holes: {sent} of {}", stats[0].len());
+    assert!(arrived.abs_diff(sent) * 20 <= sent, "allocated: {arrived} of {sent} bytes");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,7 @@ fn pair_a_lane_is_cut_and_dialled_again() {
         let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "2"]);
         let both = Both::of(donor, joiner, LIMIT);
         both.succeeded();
-        assert!(both.donor.stderr.contains("broke and is dialled again"), "{there:?} {back:?}: {}", both.donor.stderr);
-        assert!(link.connections() > 3);
+        assert!(link.connections() > 3, "{there:?} {back:?}: {}", both.donor.stderr);
         tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
     }
 }
@@ -122,17 +121,18 @@ fn pair_control_is_cut() {
     }
 }
 
+/// The joiner still waits, so the donor tries once more.
 #[test]
-fn pair_control_is_cut_before_the_proof_and_the_wait_goes_on() {
-    let ground = Ground::new();
-    let joiner = ground.pair.receive(&[]);
-    let link = FaultyLink::to(joiner.address(), only(0, Fault::Cut(1_000), Fault::None));
-    let ticket = redirected(&joiner.ticket, link.address);
-    ground.pair.send(&ticket, &[]).end(SECONDS).failed(32, &["donor: the joiner at ", "the TLS handshake failed"]);
-    ground.untouched();
-    let donor = ground.pair.send(&ticket, &[]);
-    Both::of(donor, joiner, LIMIT).succeeded();
-    tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+fn pair_control_is_cut_before_the_proof() {
+    for (there, back) in
+        [(Fault::Cut(0), Fault::None), (Fault::Cut(1_000), Fault::None), (Fault::None, Fault::Cut(1_500))]
+    {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(only(0, there, back), &["--lanes", "1"]);
+        Both::of(donor, joiner, LIMIT).succeeded();
+        assert_eq!(link.connections(), 3);
+        tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+    }
 }
 
 #[test]
@@ -214,50 +214,30 @@ fn pair_a_slow_link_costs_no_round_trip_a_file() {
     assert!(both.donor.took < Duration::from_secs(8), "{:?}", both.donor.took);
 }
 
-/// A filesystem of its own, when this process may mount one.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(place: &Path, mib: u64) -> Option<Tmpfs> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        fs::create_dir_all(place).unwrap();
-        let size = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place).output().unwrap();
-        mounted.status.success().then(|| Tmpfs(place.into()))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn pair_the_disk_fills_up() {
     let mut pair = Pair::default();
-    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 16) else { return };
-    pair.joiner = disk.0.join("joiner");
+    let Some(disk) = pair.small_disk(16) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
     fs::create_dir(&pair.joiner).unwrap();
     let ground = Ground::on(pair);
     let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
     link.passed(2 * MIB);
-    let filler = file(&disk.0, "filler", "");
+    let filler = file(ground.pair.home(), "disk/filler", "");
     let full = fs::write(&filler, vec![1; 16 * MIB as usize]);
     assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     Both::of(donor, joiner, SECONDS).failed(28, &["joiner: cannot write", "No space left on device"]);
     ground.untouched();
     fs::remove_file(filler).unwrap();
     ground.and_the_next_one_works();
+    drop(disk);
 }
 
 #[test]
 fn pair_no_room_is_said_before_anything_is_touched() {
     let mut pair = Pair::default();
-    let Some(disk) = Tmpfs::mount(&pair.home().join("disk"), 5) else { return };
-    pair.joiner = disk.0.join("joiner");
+    let Some(disk) = pair.small_disk(5) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
     fs::create_dir(&pair.joiner).unwrap();
     let ground = Ground::on(pair);
     let both = ground.pair.transfer(&[], &[]);

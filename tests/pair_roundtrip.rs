@@ -57,6 +57,16 @@ fn pair_each_codec_and_checksum() {
 }
 
 #[test]
+fn pair_no_file_arrives_with_the_right_to_be_another_user() {
+    let pair = Pair::default();
+    let file = file(&pair.donor, "ibdata1", "x");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
+    pair.transfer(&[], &[]).succeeded();
+    assert_eq!(fs::metadata(pair.joiner.join("ibdata1")).unwrap().mode() & 0o7777, 0o755);
+    pair.verify().succeeded();
+}
+
+#[test]
 fn pair_checksums_that_nobody_shares() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
@@ -100,9 +110,10 @@ fn pair_a_rate_is_kept() {
     tree::plain(&pair.donor, 8);
     let both = pair.arrives(&[], &["--rate-limit", "4M", "--compress", "none", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&both.donor.stdout).unwrap();
-    let rate = report["wire_bytes"].as_f64().unwrap() / report["seconds"].as_f64().unwrap();
+    let rate = report["wire_bytes"].as_f64().unwrap() / report["frozen_seconds"].as_f64().unwrap();
     let asked = 4.0 * MIB as f64;
-    assert!((rate / asked - 1.0).abs() < 0.2, "{rate} instead of {asked} bytes a second");
+    // A busy machine may be slower.
+    assert!((0.65..1.2).contains(&(rate / asked)), "{rate} instead of {asked} bytes a second");
 }
 
 #[test]
@@ -229,7 +240,8 @@ fn killed(joiners: bool, moment: u64) {
     let before = tree::read(&pair.joiner);
     let joiner = pair.receive(&[]);
     let link = FaultyLink::to(joiner.address(), |_| WELL);
-    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--rate-limit", "4M"]);
+    let donor =
+        pair.send(&redirected(&joiner.ticket, link.address), &["--rate-limit", "4M", "--connect-timeout", "2s"]);
     link.passed(moment);
     if joiners {
         joiner.running.signal(Signal::KILL)
@@ -239,7 +251,7 @@ fn killed(joiners: bool, moment: u64) {
     let both = Both::of(donor, joiner, Duration::from_secs(15));
     let (victim, other) = if joiners { (&both.joiner, &both.donor) } else { (&both.donor, &both.joiner) };
     assert_eq!(victim.code(), -9, "{}", victim.stderr);
-    other.failed(32, &["closed"]);
+    other.failed(32, &[if joiners { "donor: the joiner at " } else { "joiner: the donor at " }]);
     tree::assert_same(&before, &tree::read(&pair.joiner));
     pair.arrives(&[], &[]);
     pair.verify().succeeded();

@@ -188,7 +188,8 @@ pub struct SendArgs {
     pub tree: TreeArgs,
 
     /// The line that `highline receive` printed; `-` reads it from standard input, so that it is in no process list
-    #[arg(value_name = "TICKET")]
+    // A pin may begin with a hyphen.
+    #[arg(value_name = "TICKET", allow_hyphen_values = true)]
     pub ticket: String,
 
     /// The caller has frozen the server that runs on this data; without it a running server is refused
@@ -259,6 +260,19 @@ mod tests {
     #[test]
     fn the_definitions_agree() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ticket_may_look_like_a_flag() {
+        for typed in ["-", "-fx:y@h:1/highline/1", "--x:y@h:1/highline/1", "_x"] {
+            for words in [["--datadir", "/d", "--lanes", "2", typed], [typed, "--lanes", "2", "--datadir", "/d"]] {
+                let cli = parse(["highline", "send"].into_iter().chain(words).map(OsString::from)).unwrap();
+                let Command::Send(args) = cli.command else { panic!() };
+                assert_eq!((args.ticket.as_str(), args.lanes.lanes), (typed, Some(2)));
+            }
+        }
+        let mistyped = ["highline", "send", "--datadir", "/d", "--lane", "2", "x:y@h:1/highline/1"];
+        assert!(parse(mistyped.map(OsString::from)).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Checksum, Digest, Item, Manifest, chunks};
+use crate::manifest::{Checksum, Digest, Seal, Sealer, chunks};
 use crate::tree::{Content, Found, Roots, Source, locate, unchanged};
 
 /// The entries of a scan. An entry is known by its place in it.
@@ -101,10 +101,16 @@ impl Catalog {
         Ok(())
     }
 
-    pub(super) fn manifest(&self, checksum: Checksum) -> Result<Manifest> {
+    /// The seal over all entries, which the scan has put in order. Fails when a chunk was never sent.
+    pub(super) fn seal(&self, checksum: Checksum) -> Result<Seal> {
         let state = self.state();
-        let items = self.found.iter().zip(&state.digests);
-        let items = items.map(|(found, digest)| Item { entry: found.entry.clone(), digest: *digest });
-        Manifest::new(checksum, items.collect())
+        let mut sealer = Sealer::new(checksum);
+        for (found, digest) in self.found.iter().zip(&state.digests) {
+            if matches!(found.entry.content, Content::File { .. }) != digest.is_some() {
+                return Err(Error::new(Kind::Integrity, format!("{} has no complete digest", found.entry.path)));
+            }
+            sealer.add(&found.entry, *digest);
+        }
+        Ok(sealer.finish())
     }
 }

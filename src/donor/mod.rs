@@ -190,6 +190,8 @@ async fn converse(
 ) -> Result<Report> {
     let started = Instant::now();
     control.send(Message::Offer(offer(&order, &roots, &found)?)).await?;
+    // The scan that counts comes when the server stands still; two at once would be much memory.
+    drop(found);
     let accept = control.expect(|m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
     let lanes = accept.lanes.clamp(1, order.lanes);
 
@@ -251,7 +253,7 @@ async fn converse(
 
     let checksum = shared.checksum;
     let sealed = Arc::clone(&shared);
-    let Seal { entries, digest } = blocking(move || Ok(sealed.catalog.manifest(checksum)?.seal())).await?;
+    let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
     control.send(Message::Seal { entries, digest }).await?;
     control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");
@@ -318,8 +320,11 @@ fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
 fn offer(order: &Order, roots: &Roots, found: &[Found]) -> Result<Offer> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::MetadataExt;
-    // Of a directory that is not the server's alone: what of it travels.
+    // Of a directory that is not the server's alone: what of it travels. Of binary logs: what they are called here.
     let names = |root: &crate::tree::Root| -> Vec<WireBytes> {
+        if let Some(stem) = &root.stem {
+            return vec![WireBytes::from(stem.as_bytes())];
+        }
         if root.scope != Scope::Listed {
             return Vec::new();
         }

@@ -167,6 +167,9 @@ impl Desk {
         let order = &mut self.order;
         let version = order.server_version.take().and_then(|asked| asked.join().ok().flatten());
         let without = preflight::examine(&mut order.roots, &offer, order.install, version.as_deref())?;
+        if !without.is_empty() {
+            self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
+        }
         let checksum = agree(order.checksum, offer.speeds)?;
         let lanes = order.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
@@ -184,6 +187,7 @@ impl Desk {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
+        preflight::fits_offer(&round, &offer)?;
         self.reporter.note(&format!(
             "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
             bytes(round.bytes),

@@ -22,9 +22,14 @@ pub struct Ledger {
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
     /// The lengths of all files that have appeared.
     promised: AtomicU64,
+    /// The bytes of all attributes, which are kept in memory until the end.
+    attributes: AtomicU64,
     /// Nothing more is taken.
     closed: AtomicBool,
 }
+
+/// The most bytes of extended attributes in one tree. A database keeps none.
+const ATTRIBUTES: u64 = 32 << 20;
 
 #[derive(Debug)]
 struct Record {
@@ -61,6 +66,7 @@ impl Ledger {
             places,
             records: Mutex::new(BTreeMap::new()),
             promised: AtomicU64::new(0),
+            attributes: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -166,6 +172,14 @@ impl Ledger {
                 Kind::Protocol,
                 format!("{path}: more than the {} entries that were announced", self.round.entries),
             ));
+        }
+        let attributes = meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
+        if self.attributes.fetch_add(attributes, Ordering::Relaxed).saturating_add(attributes) > ATTRIBUTES {
+            return Err(Error::new(
+                Kind::Limit,
+                format!("{path}: more than 32 MiB of extended attributes in one tree"),
+            )
+            .remedy("remove the attributes in user.* on the donor: a database keeps none"));
         }
         let progress = match content {
             Content::File { size } => {

@@ -156,7 +156,7 @@ impl Waiting {
         let mut desk = Desk::new(lock, order, guests, Arc::clone(&reporter));
         let guest = tokio::select! {
             guest = desk.donor() => guest,
-            asked = stop.requested() => Err(asked),
+            asked = stop.requested() => Err(without_donor(asked)),
         };
         let guest = guest.map_err(|e| e.on(Side::Joiner))?;
         let peer = format!("the donor at {}", guest.address);
@@ -172,6 +172,15 @@ impl Waiting {
                 Err(error)
             }
         }
+    }
+}
+
+/// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
+fn without_donor(asked: Error) -> Error {
+    match asked.kind() {
+        Kind::ServerGone => Error::new(Kind::ServerGone, format!("{}, and no donor had come", asked.sentence()))
+            .remedy("see the donor's log for why it did not come, and this server's log for why it ended"),
+        _ => asked,
     }
 }
 

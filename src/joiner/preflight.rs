@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::places::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
-use crate::tree::{Root, RootName, Roots, Rules, Scope, Stillness, locate, scan};
-use crate::wire::{Offer, OfferedRoot};
+use crate::tree::{Root, RootName, Roots, Scope, leads_outside};
+use crate::wire::{Offer, OfferedRoot, Round};
 
 /// What becomes of the old tree while the new one arrives: `--install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -41,8 +41,8 @@ pub(super) fn examine(
     let mut led = None;
     for offered in &offer.roots {
         if let Some(root) = roots.get(offered.name.as_str()).filter(|root| root.scope != Scope::Listed) {
-            // A node that writes no binary log.
-            if root.scope == Scope::Names(Vec::new()) {
+            // A node that writes no binary log, or calls it otherwise.
+            if root.scope == Scope::Names(Vec::new()) || called_otherwise(root, offered) {
                 without.push(offered.name.clone());
             }
             continue;
@@ -55,7 +55,7 @@ pub(super) fn examine(
         // What is replaced there must be this server's own: reached from its old tree.
         let led = match &mut led {
             Some(led) => led,
-            None => led.insert(led_outside(roots)?),
+            None => led.insert(leads_outside(roots)?),
         };
         for name in &offered.names {
             let place = path.join(OsStr::from_bytes(name.as_bytes()));
@@ -80,6 +80,15 @@ pub(super) fn examine(
     Ok(without)
 }
 
+/// Whether the donor's binary logs have another name than this node's. A log names itself inside, and the server, which
+/// recovers from the one that was in use, would look for that name (`TC_LOG_BINLOG::recover`, `sql/log.cc`).
+fn called_otherwise(root: &Root, offered: &OfferedRoot) -> bool {
+    match (&root.stem, offered.names.first()) {
+        (Some(here), Some(there)) => here.as_bytes() != there.as_bytes(),
+        _ => false,
+    }
+}
+
 /// Where a directory of the donor's that is not its data directory lies here: at the same path, because
 /// the files that lead to it hold that path.
 fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<PathBuf> {
@@ -100,16 +109,6 @@ fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<Pa
         return Err(refuse("here it is no directory of the server's user"));
     }
     Ok(path)
-}
-
-/// What this node's old tree leads to outside its roots.
-fn led_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
-    let mut old = roots.clone();
-    let known = old.iter().count();
-    let found = scan(&mut old, &Rules::default(), Stillness::Live)?;
-    let new: Vec<&str> = old.iter().skip(known).map(|root| root.name.as_str()).collect();
-    let outside = found.iter().filter(|found| new.contains(&found.entry.path.root_str()));
-    Ok(outside.filter_map(|found| locate(&old, &found.entry.path)).collect())
 }
 
 fn stat(path: &Path) -> Result<std::fs::Metadata> {
@@ -134,6 +133,18 @@ fn fits(theirs: &str, ours: &str) -> Result<()> {
         .remedy("upgrade this node's server first")),
         _ => Ok(()),
     }
+}
+
+/// The offer was made before the freeze, and a tree may have grown since; but not out of all proportion, for
+/// the room that was looked for and the memory for each entry depend on it.
+pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
+    const GROWN: u64 = 100_000;
+    let offered = offer.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.entries));
+    if round.entries > offered.saturating_mul(2).saturating_add(GROWN) {
+        let what = format!("the donor announced {} entries after it had offered {offered}", round.entries);
+        return Err(Error::new(Kind::Protocol, what));
+    }
+    Ok(())
 }
 
 /// Each filesystem must hold what arrives on it, beside the old tree or in its place.
@@ -223,6 +234,19 @@ mod tests {
         assert!(error.sentence().ends_with("and the donor sends 1.2 EB"), "{}", error.sentence());
         assert!(examine(&mut roots, &huge, InstallMode::InPlace, None).is_ok());
         assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto, None).is_ok());
+    }
+
+    #[test]
+    fn binary_logs_of_another_name_stay_with_the_donor() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let root = roots.get_mut(RootName::BINLOG).unwrap();
+        (root.scope, root.stem) = (Scope::Names(vec!["ours.#".into()]), Some("ours".into()));
+        for (there, without) in [("ours", 0), ("theirs", 1)] {
+            let mut offer = offer(RootName::BINLOG, dir.path(), 1);
+            offer.roots[0].names = vec![there.as_bytes().into()];
+            assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap().len(), without, "{there}");
+        }
     }
 
     #[test]

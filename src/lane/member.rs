@@ -84,15 +84,16 @@ pub enum Member<'a> {
 /// Members in the making: a run of whole archive members in one buffer.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// What was there before lies behind `filled`, so that a buffer which is used again need not be cleared.
     buffer: Vec<u8>,
+    filled: usize,
     members: u32,
 }
 
 impl Batch {
     /// Uses `buffer`'s memory; its content is dropped.
-    pub fn new(mut buffer: Vec<u8>) -> Batch {
-        buffer.clear();
-        Batch { buffer, members: 0 }
+    pub fn new(buffer: Vec<u8>) -> Batch {
+        Batch { buffer, filled: 0, members: 0 }
     }
 
     pub fn members(&self) -> u32 {
@@ -100,23 +101,34 @@ impl Batch {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer
+        self.buffer.get(..self.filled).unwrap_or_default()
     }
 
-    pub fn into_buffer(self) -> Vec<u8> {
+    pub fn into_buffer(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.filled);
         self.buffer
+    }
+
+    /// The next `len` bytes of the buffer, with whatever is in them.
+    fn next(&mut self, len: usize) -> &mut [u8] {
+        let end = self.filled.saturating_add(len);
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        self.buffer.get_mut(self.filled..end).unwrap_or_default()
     }
 
     /// Adds a directory, symlink or hard link.
     pub fn push_entry(&mut self, entry: &Entry) -> Result<(), MemberError> {
         let header = headers(entry, 0, &[])?;
-        self.buffer.extend_from_slice(&header);
+        self.next(header.len()).copy_from_slice(&header);
+        self.filled = self.filled.saturating_add(header.len());
         self.members = self.members.saturating_add(1);
         Ok(())
     }
 
     /// Adds the chunk at `offset` of a file. `fill` reads the bytes of all runs of `extents` into the
-    /// slice it is given; on its error nothing is added.
+    /// slice it is given, every byte of which it must write; on its error nothing is added.
     pub fn push_chunk<E: From<MemberError>>(
         &mut self,
         entry: &Entry,
@@ -140,22 +152,17 @@ impl Batch {
             }
             headers(entry, data_len as u64, &records)
         };
-        let start = self.buffer.len();
-        let blank = header(Digest::from_bytes([0; 32]))?;
-        self.buffer.extend_from_slice(&blank);
-        let from = self.buffer.len();
-        let to = from.saturating_add(data_len);
-        self.buffer.resize(from.saturating_add(data_len.next_multiple_of(BLOCK)), 0);
-        let data = self.buffer.get_mut(from..to).unwrap_or_default();
-        if let Err(error) = fill(data) {
-            self.buffer.truncate(start);
-            return Err(error);
-        }
+        // A digest's text has one length, so the real header will be as long as this one.
+        let head = header(Digest::from_bytes([0; 32]))?.len();
+        let padded = data_len.next_multiple_of(BLOCK);
+        let place = self.next(head.saturating_add(padded));
+        let (for_header, rest) = place.split_at_mut_checked(head).unwrap_or_default();
+        let (data, padding) = rest.split_at_mut_checked(data_len).unwrap_or_default();
+        fill(data)?;
+        padding.fill(0);
         let digest = extents.digest(checksum, data, len);
-        // A digest's text has one length, so the real header is as long as the blank one was.
-        if let Some(place) = self.buffer.get_mut(start..from) {
-            place.copy_from_slice(&header(digest)?);
-        }
+        for_header.copy_from_slice(&header(digest)?);
+        self.filled = self.filled.saturating_add(head).saturating_add(padded);
         self.members = self.members.saturating_add(1);
         Ok(digest)
     }
@@ -405,6 +412,15 @@ mod tests {
         for (member, entry) in members[5..].iter().zip(others) {
             assert_eq!(*member, Member::Entry(entry));
         }
+    }
+
+    #[test]
+    fn nothing_of_a_used_buffer_travels() {
+        let fill = |mut batch: Batch| {
+            push(&mut batch, &file(b"datadir/a", 3), 0, &Extents::whole(3), 7);
+            batch.into_buffer()
+        };
+        assert_eq!(fill(Batch::new(vec![0xaa; 1 << 20])), fill(Batch::default()));
     }
 
     #[test]

@@ -90,7 +90,10 @@ impl Control {
         if error.kind().weight() > Kind::Timeout.weight() {
             return error;
         }
-        match tokio::time::timeout(Duration::from_secs(1), self.failed()).await {
+        // Whoever knows no more than that the line is dead waits longer than whoever saw a deadline pass, or
+        // both would wait for each other and end without an answer.
+        let patience = if error.kind() == Kind::Timeout { 300 } else { 1500 };
+        match tokio::time::timeout(Duration::from_millis(patience), self.failed()).await {
             Ok(theirs) => error.or_more_telling(theirs),
             Err(_) => error,
         }

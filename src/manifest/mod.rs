@@ -42,6 +42,32 @@ pub struct Seal {
     pub digest: Digest,
 }
 
+/// Makes a seal entry by entry, for a side that needs no manifest.
+#[derive(Debug)]
+pub struct Sealer {
+    hasher: Hasher,
+    entries: u64,
+    line: String,
+}
+
+impl Sealer {
+    pub fn new(checksum: Checksum) -> Sealer {
+        Sealer { hasher: checksum.hasher(), entries: 0, line: String::new() }
+    }
+
+    /// The next entry in the order of paths.
+    pub fn add(&mut self, entry: &Entry, digest: Option<Digest>) {
+        self.line.clear();
+        text::line(entry, digest, &mut self.line);
+        self.hasher.update(self.line.as_bytes());
+        self.entries += 1;
+    }
+
+    pub fn finish(self) -> Seal {
+        Seal { entries: self.entries, digest: self.hasher.finish() }
+    }
+}
+
 impl Manifest {
     /// Fails on a path that comes twice and on a file without a digest.
     pub fn new(checksum: Checksum, mut items: Vec<Item>) -> Result<Manifest> {
@@ -70,14 +96,11 @@ impl Manifest {
     }
 
     pub fn seal(&self) -> Seal {
-        let mut hasher = self.checksum.hasher();
-        let mut line = String::new();
+        let mut sealer = Sealer::new(self.checksum);
         for item in &self.items {
-            line.clear();
-            text::line(item, &mut line);
-            hasher.update(line.as_bytes());
+            sealer.add(&item.entry, item.digest);
         }
-        Seal { entries: self.items.len() as u64, digest: hasher.finish() }
+        sealer.finish()
     }
 
     /// The comparison: this manifest, made from what was written, against the donor's seal.

@@ -15,15 +15,15 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, Write};
 
-use super::{CHUNK, Checksum, Item, Manifest};
+use super::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry, Metadata, Mtime, RelPath};
 
 const LONGEST_LINE: u64 = 512 * 1024;
 
 /// Appends the line of one entry, with its newline.
-pub(super) fn line(item: &Item, out: &mut String) {
-    let Entry { path, meta, content } = &item.entry;
+pub(super) fn line(entry: &Entry, digest: Option<Digest>, out: &mut String) {
+    let Entry { path, meta, content } = entry;
     let (kind, size, target): (_, _, Option<&[u8]>) = match content {
         Content::File { size } => ('f', Some(size), None),
         Content::Directory => ('d', None, None),
@@ -37,7 +37,7 @@ pub(super) fn line(item: &Item, out: &mut String) {
         Some(size) => write!(out, "{size} "),
         None => write!(out, "- "),
     };
-    let _ = match item.digest {
+    let _ = match digest {
         Some(digest) => write!(out, "{digest} "),
         None => write!(out, "- "),
     };
@@ -90,7 +90,7 @@ impl Manifest {
         let mut text = String::new();
         for item in &self.items {
             text.clear();
-            line(item, &mut text);
+            line(&item.entry, item.digest, &mut text);
             out.write_all(text.as_bytes())?;
         }
         out.flush()

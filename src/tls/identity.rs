@@ -84,7 +84,9 @@ impl Identity {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.self_signed(&key).map_err(made)?;
         let der = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Identity::from_der(vec![certificate.der().clone()], der.into())
+        let identity = Identity::from_der(vec![certificate.der().clone()], der.into())?;
+        // The ticket begins with the pin, and a word that begins with a hyphen is taken for an option.
+        if identity.pin().to_string().starts_with('-') { Identity::ephemeral() } else { Ok(identity) }
     }
 
     fn from_der(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Identity> {

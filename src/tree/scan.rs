@@ -74,6 +74,8 @@ pub enum Stillness {
     Frozen,
     /// A server may be at work: what vanishes meanwhile is passed over.
     Live,
+    /// It is about to be replaced: what cannot be read is passed over.
+    Old,
 }
 
 /// Scans all roots; the result is ordered by path.
@@ -81,11 +83,8 @@ pub enum Stillness {
 /// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
 /// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
 pub fn scan(roots: &mut Roots, rules: &Rules, stillness: Stillness) -> Result<Vec<Found>> {
-    let mut scan = Scan { roots, rules, stillness, found: Vec::new(), links: HashMap::new(), outside: Vec::new() };
-    let directories: Vec<PathBuf> = scan.roots.directories().into_iter().map(Path::to_path_buf).collect();
-    for directory in &directories {
-        scan.root(directory)?;
-    }
+    let mut scan = Scan::new(roots, rules, stillness);
+    scan.all_roots()?;
     while let Some(outside) = scan.outside.pop() {
         scan.external(&outside)?;
     }
@@ -93,6 +92,15 @@ pub fn scan(roots: &mut Roots, rules: &Rules, stillness: Stillness) -> Result<Ve
     found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found.dedup_by(|a, b| a.entry.path == b.entry.path);
     Ok(found)
+}
+
+/// What an old tree leads to outside its roots: schemas and tables behind symlinks, tablespaces of `.isl` files. They are
+/// named, not entered; and what cannot be read leads nowhere, because an old tree may hold anything.
+pub fn leads_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
+    let (mut roots, rules) = (roots.clone(), Rules::default());
+    let mut scan = Scan::new(&mut roots, &rules, Stillness::Old);
+    scan.all_roots()?;
+    Ok(scan.outside)
 }
 
 /// Where an entry of the donor's tree lies. `None` when its root is not one of `roots`.
@@ -114,7 +122,16 @@ struct Scan<'a> {
     outside: Vec<PathBuf>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(roots: &'a mut Roots, rules: &'a Rules, stillness: Stillness) -> Scan<'a> {
+        Scan { roots, rules, stillness, found: Vec::new(), links: HashMap::new(), outside: Vec::new() }
+    }
+
+    fn all_roots(&mut self) -> Result<()> {
+        let directories: Vec<PathBuf> = self.roots.directories().into_iter().map(Path::to_path_buf).collect();
+        directories.iter().try_for_each(|directory| self.root(directory))
+    }
+
     fn root(&mut self, directory: &Path) -> Result<()> {
         for name in list(directory)? {
             let nested = self.roots.iter().any(|root| root.path == directory.join(&name));
@@ -181,7 +198,11 @@ impl Scan<'_> {
     }
 
     fn passes_over(&self, error: &Error) -> bool {
-        self.stillness == Stillness::Live && error.kind() == Kind::NotFound
+        match self.stillness {
+            Stillness::Frozen => false,
+            Stillness::Live => error.kind() == Kind::NotFound,
+            Stillness::Old => true,
+        }
     }
 
     /// One entry alone; says whether it is a directory.
@@ -298,7 +319,9 @@ fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let Ok(name) = std::str::from_utf8(name) else { continue };
         let mut value = vec![0; LONGEST];
         let length = rustix::fs::lgetxattr(place, name, value.as_mut_slice()).map_err(failed)?;
+        // Not as large as the largest that could have come.
         value.truncate(length);
+        value.shrink_to_fit();
         attributes.push((name.to_owned(), value));
     }
     attributes.sort();
@@ -376,6 +399,21 @@ mod tests {
             assert!(located.contains(&place), "{place:?} in {located:?}");
         }
         assert_eq!(roots.get("external-1").unwrap().scope, Scope::Listed);
+    }
+
+    #[test]
+    fn an_old_tree_may_hold_anything_and_is_not_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let data = base.join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(base.join("t.ibd"), "t").unwrap();
+        symlink("/", data.join("everything")).unwrap();
+        symlink("/nowhere", data.join("dangling")).unwrap();
+        fs::write(data.join("t.isl"), base.join("t.ibd").as_os_str().as_bytes()).unwrap();
+        fs::write(data.join("bad.isl"), b"\0\xff").unwrap();
+        let roots = Roots::new(&data, &BTreeMap::new()).unwrap();
+        assert_eq!(leads_outside(&roots).unwrap(), [PathBuf::from("/"), base.join("t.ibd")]);
     }
 
     #[test]

@@ -52,7 +52,12 @@ struct State {
 impl FaultyLink {
     /// A link to `joiner`. `fate` is asked for each connection; the control connection is number 0.
     pub fn to(joiner: SocketAddr, fate: impl Fn(usize) -> Fate + Send + 'static) -> FaultyLink {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), joiner, fate)
+    }
+
+    /// As [`Self::to`], with an address of its own.
+    pub fn at(own: SocketAddr, joiner: SocketAddr, fate: impl Fn(usize) -> Fate + Send + 'static) -> FaultyLink {
+        let listener = TcpListener::bind(own).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         std::thread::spawn({

@@ -101,7 +101,11 @@ impl Script {
         control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
         control.send(Message::Round(self.round.clone())).await?;
         let (mut lane, _) = dialler.dial(Purpose::Lane { number: 0 }).await?;
-        if let Err(error) = self.write(&mut lane).await {
+        let written = tokio::select! {
+            written = self.write(&mut lane) => written,
+            error = control.failed() => return Err(error),
+        };
+        if let Err(error) = written {
             return Err(control.cause(Error::net("the lane", error)).await);
         }
         control.send(Message::Seal { entries: self.seal.entries, digest: self.seal.digest }).await?;

@@ -2,7 +2,7 @@
 
 use super::template;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 
 /// Lines of a node's option file beyond those that every node gets.
 ///
@@ -21,6 +21,9 @@ pub struct NodeOptions {
     pub arguments: Vec<String>,
     /// Environment of `mariadbd`, inherited by the SST script.
     pub environment: Vec<(String, String)>,
+    /// The node's folder `common` is seen by its server, and by nobody else, as [`Node::common`]: two nodes on one host can
+    /// have different files at one path. Needs root.
+    pub private_common: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,27 @@ impl Node {
 
     pub fn log(&self) -> PathBuf {
         self.folder.join("error.log")
+    }
+
+    /// A path that all nodes share, with a space in it.
+    pub fn common(&self) -> PathBuf {
+        self.folder.with_file_name("the common place")
+    }
+
+    /// The server's program, in a mount namespace of its own where the options ask for it.
+    pub fn server_command(&self) -> Command {
+        if !self.options.private_common {
+            return Command::new("mariadbd");
+        }
+        let own = self.folder.join("common");
+        for dir in [&own, &self.common()] {
+            std::fs::create_dir_all(dir).expect("mkdir");
+            template::own_directory(dir);
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"", "sh"]);
+        command.arg(own).arg(self.common()).arg("mariadbd");
+        command
     }
 
     /// Where the shim notes the runs of SST scripts.

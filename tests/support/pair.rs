@@ -1,5 +1,6 @@
 //! Both ends of a transfer in temporary directories: the real program, twice.
 
+use super::disk::SmallDisk;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,13 @@ impl Pair {
     /// The directory that holds both.
     pub fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// A filesystem of its own on `disk` in that directory, when this process may mount one.
+    pub fn small_disk(&self, mebibytes: u32) -> Option<SmallDisk> {
+        let place = self.home.path().join("disk");
+        std::fs::create_dir(&place).unwrap();
+        SmallDisk::mount(&place, mebibytes)
     }
 
     fn command(&self, words: &[&str]) -> Command {

@@ -26,6 +26,13 @@ pub fn own(path: &Path) {
     }
 }
 
+/// Gives a directory alone to the account that the server runs as.
+pub fn own_directory(path: &Path) {
+    if let Some(user) = server_user() {
+        succeed(bounded(Duration::from_secs(10), "chown").arg(format!("{user}:{user}")).arg(path));
+    }
+}
+
 /// A directory under the system's temporary folder that the server's account may enter.
 pub fn scratch(prefix: &str) -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary directory");

@@ -174,7 +174,7 @@ pub fn everything(root: &Path) {
     fs::hard_link(root.join("empty"), root.join("a first name of empty")).unwrap();
 
     holes(root);
-    for (place, mode) in [("text", 0o4751), ("empty", 0o400), ("hollow", 0o1777), ("hollow/inner", 0o500)] {
+    for (place, mode) in [("text", 0o1751), ("empty", 0o400), ("hollow", 0o1777), ("hollow/inner", 0o500)] {
         fs::set_permissions(root.join(place), fs::Permissions::from_mode(mode)).unwrap();
     }
     if rustix::process::geteuid().is_root() {

@@ -1,0 +1,89 @@
+//! A link that breaks between real nodes: in one lane, and altogether.
+
+use crate::support::cluster::{Cluster, SYNC_LIMIT};
+use crate::support::faulty_link::{FaultyLink, WELL};
+use crate::support::load::Load;
+use crate::support::tree;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What an operator finds in the log of either side, in this order.
+const DONOR: [&str; 7] =
+    ["starts as donor", "connected to", "frozen at", "agreed with", "released", "verified by the joiner", "done: "];
+const JOINER: [&str; 6] =
+    ["starts as joiner", "waiting for the donor", "has proven itself", "agreed with", "verified: ", "installed: "];
+
+fn assert_told(log: &str, side: &str, words: &[&str]) {
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(&format!("Highline {side}"))).collect();
+    let mut rest = lines.iter();
+    for word in words {
+        assert!(rest.any(|line| line.contains(word)), "{side}: no {word:?} in its place: {lines:#?}");
+    }
+}
+
+/// A cluster whose node 2 is reached through a proxy.
+fn through_a_link() -> (Cluster, FaultyLink) {
+    let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=8M").build();
+    let joiner = format!("{}:4444", cluster.address(2));
+    let announced = format!("{}.7", cluster.address(2).rsplit_once('.').unwrap().0);
+    let link = FaultyLink::at(format!("{announced}:4444").parse().unwrap(), joiner.parse().unwrap(), |_| WELL);
+    let options = cluster.options(2);
+    options.server.push(format!("wsrep_sst_receive_address={announced}:4444"));
+    options.highline.push(format!("listen={joiner}"));
+    (cluster, link)
+}
+
+/// One lane breaks and the transfer goes on, with the donor's query log in a table; all of it breaks, the donor
+/// serves again, the joiner keeps what it had, and the next transfer needs nobody.
+#[test]
+fn a_lane_and_then_the_link_are_cut() {
+    let (mut cluster, link) = through_a_link();
+    cluster.start(1);
+    cluster.prepare_sysbench(1, 4, 20_000);
+    cluster.sql(1, "SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = ON; SET GLOBAL slow_query_log = ON; SET GLOBAL long_query_time = 0");
+    let load = Load::start(&cluster, 1, 4, 20_000);
+    cluster.spawn(2);
+    link.passed(4 << 20);
+    link.cut(|number| number == 2);
+    cluster.wait_synced(2, SYNC_LIMIT);
+    load.stop();
+    cluster.sql(1, "SET GLOBAL general_log = OFF; SET GLOBAL slow_query_log = OFF");
+    cluster.assert_equal_tables();
+    assert!(cluster.log(1).contains("broke and is dialled again"), "a lane was cut: {}", cluster.log(1));
+    assert!(cluster.sql(2, "SELECT COUNT(*) > 0 FROM mysql.general_log") == "1", "the donor's log came along");
+    assert_told(&cluster.log(1), "donor", &DONOR);
+    assert_told(&cluster.log(2), "joiner", &JOINER);
+
+    cluster.stop(2);
+    std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
+    let old = left(&cluster);
+    let passed = link.bytes().0;
+    cluster.spawn(2);
+    link.passed(passed + (4 << 20));
+    link.cut(|_| true);
+    let cut = Instant::now();
+    let status = cluster.wait_exit(2, LIMIT);
+    assert!(!status.success());
+    cluster.wait_scripts_gone(1, LIMIT);
+    cluster.sql(1, "CREATE TABLE sb.unlocked (id INT PRIMARY KEY)");
+    assert!(cut.elapsed() < Duration::from_secs(15), "the donor took no writes for {:?}", cut.elapsed());
+    cluster.wait_synced(1, LIMIT);
+    cluster.wait_scripts_gone(2, LIMIT);
+    tree::assert_same(&left(&cluster), &old);
+
+    for n in 1..=2 {
+        cluster.options(n).highline.retain(|line| !line.starts_with("rate-limit"));
+        cluster.write_options(n);
+    }
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    cluster.check(2);
+}
+
+/// What a failed transfer may not change: the datadir but for what Galera itself keeps there.
+fn left(cluster: &Cluster) -> tree::Tree {
+    let mut tree = tree::read(&cluster.datadir(2));
+    tree.retain(|name, _| name != b"gvwstate.dat");
+    tree
+}
