@@ -55,7 +55,8 @@ pub(super) struct Chooser {
 
 impl Chooser {
     pub(super) fn new(choice: Compression, now: Instant) -> Chooser {
-        let climb = Mutex::new(Climb::new(now, idle_cores()));
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let climb = Mutex::new(Climb::new(now, idle_cores(), cores));
         Chooser { choice, climb, packed: AtomicU64::new(0), acknowledged: AtomicU64::new(0), sent: Default::default() }
     }
 
@@ -113,6 +114,9 @@ fn idle_cores() -> (u64, u64) {
 /// From no work for the cores to the most. Each step must earn its place on the way.
 const LADDER: [Codec; 5] = [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(6)];
 
+/// Bytes a second that one core compresses with each step, roughly: enough to tell what is not worth a try.
+const SPEEDS: [f64; 5] = [f64::INFINITY, 450e6, 400e6, 250e6, 100e6];
+
 /// Bytes of files by length, since the transfer began.
 #[derive(Clone, Copy, Debug)]
 struct Count {
@@ -123,6 +127,7 @@ struct Count {
 /// The hill climb of `auto`. Pure: time, bytes and idle cores are arguments.
 #[derive(Debug)]
 struct Climb {
+    cores: f64,
     step: usize,
     /// The rate that the step below or above reached, while this one is on trial.
     trial: Option<(usize, f64)>,
@@ -155,8 +160,9 @@ impl Climb {
     /// Above it there is room for more of it.
     const FREE: f64 = 0.25;
 
-    fn new(now: Instant, ticks: (u64, u64)) -> Climb {
+    fn new(now: Instant, ticks: (u64, u64), cores: usize) -> Climb {
         Climb {
+            cores: cores as f64,
             step: 0,
             trial: None,
             since: now,
@@ -190,7 +196,7 @@ impl Climb {
         let next = match self.trial.take() {
             Some((_, before)) if rate >= before * Self::GAIN => {
                 self.patience = Self::PATIENCE;
-                self.above(idle)
+                self.above(idle, rate)
             }
             Some((home, _)) => {
                 self.rest = now + self.patience;
@@ -198,7 +204,7 @@ impl Climb {
                 home
             }
             None if idle < Self::BUSY => self.step.saturating_sub(1),
-            None if now >= self.rest => self.above(idle),
+            None if now >= self.rest => self.above(idle, rate),
             None => self.step,
         };
         if next != self.step {
@@ -210,15 +216,17 @@ impl Climb {
         (self.since, self.bytes, self.ticks) = (now, bytes, ticks);
     }
 
-    /// The next step that so many idle cores allow. With many of them zstd is tried at once: on a slow link
-    /// lz4 would only be on the way.
-    fn above(&self, idle: f64) -> usize {
+    /// The next step that so many idle cores allow at this rate. With many of them zstd is tried at once: on a
+    /// slow link lz4 would only be on the way.
+    fn above(&self, idle: f64, rate: f64) -> usize {
         let up = match self.step {
             0 if idle > 0.5 => 2,
             step if idle > Self::FREE => step + 1,
             step => step,
         };
-        up.min(LADDER.len() - 1)
+        let up = up.min(LADDER.len() - 1);
+        // What the idle cores could compress at most is not even what arrives now: a fast link.
+        if rate * Self::GAIN > idle * self.cores * SPEEDS[up] { self.step } else { up }
     }
 }
 
@@ -232,7 +240,7 @@ mod tests {
     fn climb(seconds: u64, link: f64, steps: [(f64, f64, f64); 5]) -> Vec<Codec> {
         const UNDER_WAY: f64 = 16e6;
         let start = Instant::now();
-        let mut climb = Climb::new(start, (0, 0));
+        let mut climb = Climb::new(start, (0, 0), 4);
         let (mut written, mut packed, mut idle, mut total) = (0.0, UNDER_WAY, 0.0, 0.0);
         let mut pipe = std::collections::VecDeque::from([(UNDER_WAY, 0)]);
         let mut seen = vec![climb.codec()];
@@ -281,6 +289,12 @@ mod tests {
     }
 
     #[test]
+    fn a_fast_link_is_not_slowed_by_a_trial() {
+        let fast = steps(ROWS, [1e9, 500e6, 450e6, 250e6, 90e6], [0.4, 0.1, 0.1, 0.1, 0.1]);
+        assert_eq!(climb(20, 10e9, fast), [Codec::None]);
+    }
+
+    #[test]
     fn incompressible_data_is_sent_raw_but_for_rare_trials() {
         let noise = steps([1.0; 5], [900e6, 600e6, 400e6, 250e6, 120e6], [0.6, 0.5, 0.4, 0.3, 0.2]);
         let seen = climb(60, 119e6, noise);
@@ -291,7 +305,7 @@ mod tests {
     #[test]
     fn it_climbs_down_when_the_cores_get_busy() {
         let start = Instant::now();
-        let mut climb = Climb { step: 2, ..Climb::new(start, (0, 0)) };
+        let mut climb = Climb { step: 2, ..Climb::new(start, (0, 0), 4) };
         climb.tick(start + Duration::from_secs(1), Count { written: 100, packed: 100 }, || (1, 200));
         assert_eq!(climb.codec(), Codec::Lz4);
     }
