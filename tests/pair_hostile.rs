@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::Receiver;
 
+const SECOND: Duration = Duration::from_secs(1);
 const FILE: Content = Content::File { size: 1000 };
 
 /// The joiner's answer to an attack, when it came, and the joiner's end.
@@ -322,7 +323,9 @@ fn pair_hostile_trees() {
         assert!(refused.told.sentence().contains(words), "{name}: {}", refused.told.report());
         assert_eq!(refused.told.kind().exit_code(), code, "{name}: {}", refused.told.report());
         refused.joiner.failed(code.into(), &[words]);
-        assert!(refused.after < Duration::from_secs(1), "{name} took {:?}", refused.after);
+        // A busy machine may be slow once.
+        let after = if refused.after < SECOND { refused.after } else { attack(&evil).after };
+        assert!(after < SECOND, "{name} took {after:?}");
         if !benigns.contains(&entries) {
             benign(&honest);
             benigns.push(entries);
@@ -348,21 +351,21 @@ fn pair_hostile_symlinks_lead_nowhere() {
 /// Attributes are kept until the end: they have a bound of their own.
 #[test]
 fn pair_hostile_attributes() {
+    let to = highline::tree::RelPath::parse(b"datadir/AA/f").unwrap();
+    // A link's attributes would cost the disk nothing.
     let with = |count: usize| {
-        let mut entries = Vec::new();
+        let mut entries = file_at("datadir/AA/f");
         for number in 0..count {
-            let mut entry = entry(&format!("datadir/AA/f{number}"), Content::File { size: 0 });
+            let mut entry = entry(&format!("datadir/AA/link{number}"), Content::HardLink { to: to.clone() });
             entry.meta.xattrs = (0..7).map(|n| (format!("user.{n}"), vec![7; 60_000])).collect();
             entries.push(entry);
         }
         Script::honest(&entries, 1)
     };
     let refused = attack(&with(90));
-    refused.joiner.failed(75, &["joiner: datadir/AA/f", "more than 32 MiB of extended attributes in one tree"]);
+    refused.joiner.failed(75, &["joiner: datadir/AA/link", "more than 32 MiB of extended attributes in one tree"]);
     assert!(refused.joiner.peak < 200 * 1024, "{} KiB", refused.joiner.peak);
-    let mut small = entry("datadir/AA/f", FILE);
-    small.meta.xattrs = vec![("user.a".into(), vec![7; 100])];
-    benign(&Script::honest(&[small], 1));
+    benign(&with(5));
 }
 
 /// Few bytes on the wire that would need much memory or a whole disk.

@@ -57,7 +57,8 @@ pub struct TreeArgs {
     pub datadir: PathBuf,
 
     /// Another directory that the server uses: innodb-data, innodb-log, innodb-undo, aria-log or binlog; repeatable.
-    /// A name that is not given lies in the data directory
+    /// A name that is not given lies in the data directory. On a joiner `external-1=PATH`, with the donor's own path,
+    /// agrees that tablespaces outside the data directory replace what is in their way there
     #[arg(long = "root", value_name = "NAME=PATH")]
     pub roots: Vec<OsString>,
 }
@@ -86,7 +87,8 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "MODE")]
     pub ssl_mode: Option<String>,
 
-    /// With VERIFY_IDENTITY on the joiner: a name that the donor's certificate may have; repeatable
+    /// With VERIFY_IDENTITY: a name that the peer's certificate may have. A donor takes the address that it dials,
+    /// a joiner any donor of the authority, when none is given; repeatable
     #[arg(long, value_name = "NAME")]
     pub peer_name: Vec<String>,
 }

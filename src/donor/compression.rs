@@ -46,6 +46,8 @@ impl FromStr for Compression {
 pub(super) struct Chooser {
     choice: Compression,
     climb: Mutex<Climb>,
+    /// Bytes of files by length: packed into frames, and written by the joiner.
+    packed: AtomicU64,
     acknowledged: AtomicU64,
     /// Unpacked bytes sent with each codec, by its number.
     sent: [AtomicU64; 3],
@@ -54,7 +56,7 @@ pub(super) struct Chooser {
 impl Chooser {
     pub(super) fn new(choice: Compression, now: Instant) -> Chooser {
         let climb = Mutex::new(Climb::new(now, idle_cores()));
-        Chooser { choice, climb, acknowledged: AtomicU64::new(0), sent: Default::default() }
+        Chooser { choice, climb, packed: AtomicU64::new(0), acknowledged: AtomicU64::new(0), sent: Default::default() }
     }
 
     pub(super) fn choose(&self) -> Codec {
@@ -64,15 +66,18 @@ impl Chooser {
         }
     }
 
-    /// The joiner has written `bytes` more, unpacked.
+    /// The joiner has written `bytes` more.
     pub(super) fn acknowledged(&self, bytes: u64, now: Instant) {
-        let total = self.acknowledged.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let written = self.acknowledged.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.choice == Compression::Auto {
-            self.climb.lock().unwrap_or_else(|broken| broken.into_inner()).tick(now, total, idle_cores);
+            let count = Count { written, packed: self.packed.load(Ordering::Relaxed) };
+            self.climb.lock().unwrap_or_else(|broken| broken.into_inner()).tick(now, count, idle_cores);
         }
     }
 
-    pub(super) fn count(&self, codec: u8, raw: u64) {
+    /// A frame of `bytes` of files, `raw` bytes before compression, was packed with `codec`.
+    pub(super) fn count(&self, codec: u8, raw: u64, bytes: u64) {
+        self.packed.fetch_add(bytes, Ordering::Relaxed);
         if let Some(sum) = self.sent.get(usize::from(codec)) {
             sum.fetch_add(raw, Ordering::Relaxed);
         }
@@ -108,6 +113,13 @@ fn idle_cores() -> (u64, u64) {
 /// From no work for the cores to the most. Each step must earn its place on the way.
 const LADDER: [Codec; 5] = [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(6)];
 
+/// Bytes of files by length, since the transfer began.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    written: u64,
+    packed: u64,
+}
+
 /// The hill climb of `auto`. Pure: time, bytes and idle cores are arguments.
 #[derive(Debug)]
 struct Climb {
@@ -118,19 +130,24 @@ struct Climb {
     since: Instant,
     bytes: u64,
     ticks: (u64, u64),
-    /// Until then what arrives was packed before the last change.
-    settled: Instant,
+    /// What arrives before so many bytes are written was packed before the last change; and no wait is
+    /// longer than that, for a lane that broke has packed what never arrives.
+    settled: (u64, Instant),
     /// Until then nothing is tried; it grows with every trial that brought nothing.
     rest: Instant,
     patience: Duration,
 }
 
 impl Climb {
-    /// How long bytes are counted for one judgement.
+    /// How long bytes are counted at least.
     const WINDOW: Duration = Duration::from_millis(400);
-    /// How long after a change the batches of before are still arriving.
-    const SETTLE: Duration = Duration::from_millis(300);
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// On a slow link so many must arrive before a trial is judged, or so much time pass: they come in
+    /// pieces of a MiB.
+    const ENOUGH: u64 = 16 << 20;
+    const LONG_ENOUGH: Duration = Duration::from_secs(3);
+    /// The longest time after a change in which what was packed before is still arriving.
+    const SETTLE: Duration = Duration::from_secs(8);
+    const PATIENCE: Duration = Duration::from_secs(10);
     /// A step must bring a twentieth more to be kept.
     const GAIN: f64 = 1.05;
     /// Below this share of idle cores compression takes from the transfer itself.
@@ -139,20 +156,31 @@ impl Climb {
     const FREE: f64 = 0.25;
 
     fn new(now: Instant, ticks: (u64, u64)) -> Climb {
-        Climb { step: 0, trial: None, since: now, bytes: 0, ticks, settled: now, rest: now, patience: Self::PATIENCE }
+        Climb {
+            step: 0,
+            trial: None,
+            since: now,
+            bytes: 0,
+            ticks,
+            settled: (0, now),
+            rest: now,
+            patience: Self::PATIENCE,
+        }
     }
 
     fn codec(&self) -> Codec {
         LADDER[self.step]
     }
 
-    fn tick(&mut self, now: Instant, bytes: u64, ticks: impl FnOnce() -> (u64, u64)) {
-        if now < self.settled {
+    fn tick(&mut self, now: Instant, count: Count, ticks: impl FnOnce() -> (u64, u64)) {
+        let bytes = count.written;
+        if bytes < self.settled.0 && now < self.settled.1 {
             (self.since, self.bytes) = (now, bytes);
             return;
         }
         let passed = now.saturating_duration_since(self.since);
-        if passed < Self::WINDOW {
+        let few = bytes.saturating_sub(self.bytes) < Self::ENOUGH && passed < Self::LONG_ENOUGH;
+        if passed < Self::WINDOW || (self.trial.is_some() && few) {
             return;
         }
         let ticks = ticks();
@@ -177,7 +205,7 @@ impl Climb {
             let home_again = self.rest > now;
             self.trial = (!home_again).then_some((self.step, rate));
             self.step = next;
-            self.settled = now + Self::SETTLE;
+            self.settled = (count.packed, now + Self::SETTLE);
         }
         (self.since, self.bytes, self.ticks) = (now, bytes, ticks);
     }
@@ -199,18 +227,33 @@ mod tests {
     use super::*;
 
     /// Runs a climb for `seconds` on a link of `link` bytes a second, where each step of the ladder has a
-    /// compression ratio and leaves a share of the cores idle and can do so many bytes a second at most.
+    /// compression ratio, can do so many bytes a second at most and leaves a share of the cores idle. 16 MB
+    /// are under way, packed as it was right when they were.
     fn climb(seconds: u64, link: f64, steps: [(f64, f64, f64); 5]) -> Vec<Codec> {
+        const UNDER_WAY: f64 = 16e6;
         let start = Instant::now();
         let mut climb = Climb::new(start, (0, 0));
-        let (mut bytes, mut idle, mut total) = (0.0, 0.0, 0.0);
+        let (mut written, mut packed, mut idle, mut total) = (0.0, UNDER_WAY, 0.0, 0.0);
+        let mut pipe = std::collections::VecDeque::from([(UNDER_WAY, 0)]);
         let mut seen = vec![climb.codec()];
         for tenth in 1..=seconds * 10 {
-            let (ratio, most, free) = steps[climb.step];
-            bytes += (link * ratio).min(most) / 10.0;
-            idle += free * 20.0;
+            let mut time = 0.1;
+            while let Some((bytes, step)) = pipe.front_mut().filter(|_| time > 1e-9) {
+                let (ratio, most, _) = steps[*step];
+                let now = (time * (link * ratio).min(most)).min(*bytes);
+                time -= now / (link * ratio).min(most);
+                *bytes -= now;
+                written += now;
+                if *bytes < 1.0 {
+                    pipe.pop_front();
+                }
+                pipe.push_back((now, climb.step));
+                packed += now;
+            }
+            idle += steps[climb.step].2 * 20.0;
             total += 20.0;
-            climb.tick(start + Duration::from_millis(tenth * 100), bytes as u64, || (idle as u64, total as u64));
+            let count = Count { written: written as u64, packed: packed as u64 };
+            climb.tick(start + Duration::from_millis(tenth * 100), count, || (idle as u64, total as u64));
             if seen.last() != Some(&climb.codec()) {
                 seen.push(climb.codec());
             }
@@ -227,7 +270,7 @@ mod tests {
     #[test]
     fn a_slow_link_settles_on_what_it_can_use_within_seconds() {
         let slow = steps(ROWS, [900e6, 600e6, 400e6, 250e6, 120e6], [0.9, 0.8, 0.7, 0.5, 0.4]);
-        let seen = climb(4, 12e6, slow);
+        let seen = climb(12, 12e6, slow);
         assert_eq!(seen, [Codec::None, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(1)]);
     }
 
@@ -241,7 +284,7 @@ mod tests {
     fn incompressible_data_is_sent_raw_but_for_rare_trials() {
         let noise = steps([1.0; 5], [900e6, 600e6, 400e6, 250e6, 120e6], [0.6, 0.5, 0.4, 0.3, 0.2]);
         let seen = climb(60, 119e6, noise);
-        assert_eq!(seen.iter().filter(|codec| **codec == Codec::Zstd(1)).count(), 4);
+        assert_eq!(seen.iter().filter(|codec| **codec == Codec::Zstd(1)).count(), 3);
         assert_eq!(seen.last(), Some(&Codec::None));
     }
 
@@ -249,18 +292,18 @@ mod tests {
     fn it_climbs_down_when_the_cores_get_busy() {
         let start = Instant::now();
         let mut climb = Climb { step: 2, ..Climb::new(start, (0, 0)) };
-        climb.tick(start + Duration::from_secs(1), 100, || (1, 200));
+        climb.tick(start + Duration::from_secs(1), Count { written: 100, packed: 100 }, || (1, 200));
         assert_eq!(climb.codec(), Codec::Lz4);
     }
 
     #[test]
     fn the_summary_says_what_was_used() {
         let chooser = Chooser::new(Compression::Auto, Instant::now());
-        chooser.count(2, 93);
-        chooser.count(0, 7);
+        chooser.count(2, 93, 93);
+        chooser.count(0, 7, 7);
         assert_eq!(chooser.summary(), "auto: zstd 93 %, none 7 %");
         let fixed = Chooser::new(Compression::Fixed(Codec::Zstd(3)), Instant::now());
-        fixed.count(2, 5);
+        fixed.count(2, 5, 5);
         assert_eq!(fixed.summary(), "zstd:3");
     }
 }

@@ -222,7 +222,7 @@ impl Press {
         let mut payload = batch.into_buffer();
         let raw_len = payload.len();
         let codec = self.press(shared.compression.choose(), &mut payload);
-        shared.compression.count(codec.id(), raw_len as u64);
+        shared.compression.count(codec.id(), raw_len as u64, bytes_of(shared, &work));
         let header = FrameHeader {
             kind: FrameKind::Batch,
             codec: codec.id(),

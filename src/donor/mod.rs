@@ -93,8 +93,8 @@ pub struct Report {
     pub wire_bytes: u64,
     pub entries: u64,
     pub seconds: f64,
-    /// From the request to freeze until its release.
-    pub frozen_seconds: f64,
+    /// From the request to freeze until its release; `None` where no server had to hold still.
+    pub frozen_seconds: Option<f64>,
     pub lanes: u16,
     pub checksum: Checksum,
     pub compression: String,
@@ -105,7 +105,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
-        write!(f, "{:.1} s, of these {:.1} s under the lock, {}/s; ", self.seconds, self.frozen_seconds, bytes(rate))?;
+        write!(f, "{:.1} s, ", self.seconds)?;
+        if let Some(frozen) = self.frozen_seconds {
+            write!(f, "of these {frozen:.1} s under the lock, ")?;
+        }
+        write!(f, "{}/s; ", bytes(rate))?;
         write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)
     }
 }
@@ -211,6 +215,7 @@ async fn converse(
         let what = format!("tablespaces in {} appeared after the joiner was asked", new.path.display());
         return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
     }
+    let held = frozen.is_some();
     let (position, domain) = match frozen {
         Some(frozen) => (Some(frozen.position), frozen.domain),
         None => (order.position.clone(), order.domain),
@@ -266,7 +271,7 @@ async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen_seconds: frozen.as_secs_f64(),
+        frozen_seconds: held.then_some(frozen.as_secs_f64()),
         lanes,
         checksum,
         compression: shared.compression.summary(),

@@ -68,7 +68,7 @@ pub(super) fn examine(
                     ),
                 )
                 .remedy(format!(
-                    "move it away, or agree with --root {}={}",
+                    "move it away; by hand, `highline receive --root {}={}` agrees to it",
                     offered.name,
                     Printable::path(&path)
                 )));

@@ -281,7 +281,8 @@ fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<
         Some((name.to_owned(), value.to_vec()))
     });
     let meta = Metadata {
-        mode: header.mode()? & 0o7777,
+        // No data file runs a program as somebody else, whatever a donor says.
+        mode: header.mode()? & if header.entry_type() == EntryType::Regular { 0o1777 } else { 0o7777 },
         uid: id(header.uid()).ok_or_else(|| missing("uid"))?,
         gid: id(header.gid()).ok_or_else(|| missing("gid"))?,
         mtime: records.text("mtime").and_then(parse_time).ok_or_else(|| missing("mtime"))?,

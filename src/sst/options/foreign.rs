@@ -45,7 +45,7 @@ pub(super) fn compressor(look: &mut Lookup<'_>, item: &Item) -> Result<String> {
     let level = words.filter_map(|word| word.strip_prefix('-')?.parse::<u8>().ok()).next_back();
     let choice = match program.rsplit('/').next().unwrap_or_default() {
         "zstd" | "zstdmt" | "unzstd" | "pzstd" | "zstdcat" => match level {
-            Some(level @ 1..=22) => format!("zstd:{level}"),
+            Some(level @ 1..=22) => format!("zstd:{}", level.min(19)),
             _ => "zstd".to_owned(),
         },
         "lz4" | "unlz4" | "lz4c" | "lz4cat" => "lz4".to_owned(),
