@@ -72,6 +72,17 @@ fn tables_outside_the_data_directory_travel() {
     assert!(!own(&cluster, 2).join(".highline").exists(), "nothing of the transfer is left");
     cluster.stop(2);
     cluster.start(2);
+
+    cluster.stop(2);
+    std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
+    cluster.sql(1, "INSERT INTO far.inno VALUES (5001, 'later')");
+    cluster.spawn(2);
+    kill_in_the_switch(&mut cluster, Duration::ZERO);
+    cluster.wait_scripts_gone(1, Duration::from_secs(40));
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    cluster.check(2);
+    assert!(!own(&cluster, 2).join(".highline").exists(), "nothing of the transfer is left");
 }
 
 /// What may lie in a data directory that never was one.
