@@ -67,13 +67,13 @@ fn files_live_in_places_that_differ_on_both_sides() {
         return; // wsrep_sst_rsync of 10.11.19 loses ibdata1 on this layout
     }
     let plan = Cluster::plan(2, &method());
-    let plan = plan.node(1, |node| places(&mut node.server, "a")).node(2, |node| places(&mut node.server, "b"));
+    let plan = plan.node(1, |node| places(&mut node.server, "a")).node(2, |node| relative_places(&mut node.server));
     let cluster = seeds(plan);
-    for (n, prefix) in [(1, "a"), (2, "b")] {
+    for (n, prefix) in [(1, "a-"), (2, "b ")] {
         for (place, file) in
             [("home", "ibdata1"), ("redo", "ib_logfile0"), ("undo", "undo001"), ("aria", "aria_log_control")]
         {
-            let path = cluster.folder(n).join(format!("{prefix}-{place}")).join(file);
+            let path = cluster.folder(n).join(format!("{prefix}{place}")).join(file);
             assert!(path.exists(), "{} is missing", path.display());
             assert!(!cluster.datadir(n).join(file).exists(), "{file} is in the datadir of node {n}");
         }
@@ -90,6 +90,17 @@ fn places(server: &mut Vec<String>, prefix: &str) {
         server.push(format!("{option}={{dir:{prefix}-{place}}}"));
     }
     server.push("innodb_undo_tablespaces=2".to_owned());
+}
+
+/// Other names, relative to the data directory and with spaces in them.
+fn relative_places(server: &mut Vec<String>) {
+    let mut absolute = Vec::new();
+    places(&mut absolute, "b");
+    for line in absolute {
+        // A comment makes the folder.
+        server.push(format!("# {}", line.replace("{dir:b-", "{dir:b ")));
+        server.push(line.replace("{dir:b-", "../b ").replace('}', ""));
+    }
 }
 
 #[test]

@@ -72,6 +72,17 @@ fn tables_outside_the_data_directory_travel() {
     assert!(!own(&cluster, 2).join(".highline").exists(), "nothing of the transfer is left");
     cluster.stop(2);
     cluster.start(2);
+
+    cluster.stop(2);
+    std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
+    cluster.sql(1, "INSERT INTO far.inno VALUES (5001, 'later')");
+    cluster.spawn(2);
+    kill_in_the_switch(&mut cluster, Duration::ZERO);
+    cluster.wait_scripts_gone(1, Duration::from_secs(40));
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    cluster.check(2);
+    assert!(!own(&cluster, 2).join(".highline").exists(), "nothing of the transfer is left");
 }
 
 /// What may lie in a data directory that never was one.
@@ -163,25 +174,27 @@ fn many_tables_and_a_kill_in_the_switch() {
     cluster.start(2);
     assert_eq!(count(&cluster), MANY.to_string());
 
-    cluster.stop(2);
-    std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
-    cluster.sql(1, "CREATE TABLE many.late (id INT PRIMARY KEY)");
-    cluster.spawn(2);
-    kill_in_the_switch(&mut cluster);
-    assert!(cluster.datadir(2).join(".highline/journal").exists(), "the switch was cut short");
-    cluster.recover_position(2);
-    cluster.wait_scripts_gone(1, Duration::from_secs(40));
-    cluster.start(2);
-    assert_eq!(count(&cluster), (MANY + 1).to_string());
-    assert!(!cluster.datadir(2).join(".highline").exists());
-    cluster.wait_synced(1, SYNC_LIMIT);
+    for round in 1..=2 {
+        cluster.stop(2);
+        std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
+        cluster.sql(1, &format!("CREATE TABLE many.late{round} (id INT PRIMARY KEY)"));
+        cluster.spawn(2);
+        kill_in_the_switch(&mut cluster, Duration::from_millis(20 * (round - 1)));
+        assert!(cluster.datadir(2).join(".highline/journal").exists(), "the switch was cut short");
+        cluster.recover_position(2);
+        cluster.wait_scripts_gone(1, Duration::from_secs(40));
+        cluster.start(2);
+        assert_eq!(count(&cluster), (u64::from(MANY) + round).to_string());
+        assert!(!cluster.datadir(2).join(".highline").exists());
+        cluster.wait_synced(1, SYNC_LIMIT);
+    }
 }
 
 fn count(cluster: &Cluster) -> String {
     cluster.sql(2, "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'many'")
 }
 
-fn kill_in_the_switch(cluster: &mut Cluster) {
+fn kill_in_the_switch(cluster: &mut Cluster, later: Duration) {
     let journal = cluster.datadir(2).join(".highline/journal");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !journal.exists() {
@@ -189,6 +202,7 @@ fn kill_in_the_switch(cluster: &mut Cluster) {
         std::thread::sleep(Duration::from_micros(200));
     }
     let run = cluster.script_times(2).into_iter().rfind(|run| run.end.is_none() && run.is_joiner()).unwrap();
+    std::thread::sleep(later);
     kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
     let status = cluster.wait_exit(2, Duration::from_secs(30));
     assert!(!status.success());
