@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::failpoint::{Plan, arm, is_crash, steps};
 use super::*;
 use crate::manifest::Verified;
-use crate::tree::Roots;
+use crate::tree::{RootName, Roots, Rules};
 
 fn server() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -100,6 +100,10 @@ fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default()).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
+        // As a donor does, which sends nothing that a joiner keeps.
+        if !Rules::default().travels(&RootName::datadir(), &name) {
+            continue;
+        }
         let root = roots.owner(lock.datadir(), &name).unwrap().name.as_str();
         copy(&new.join(&name), &lock.datadir().join(HOME).join("incoming").join(root));
     }
@@ -233,15 +237,23 @@ fn a_running_server_is_seen_and_not_disturbed() {
     assert_eq!(held, [(); 3].map(|()| Some(data.join("aria_log_control"))));
     assert_eq!(server_holding(&roots).unwrap(), None);
 
-    // Half way through a switch the server works too, and the switch waits for its end.
+    // Half way through a switch the server works too, and the switch waits for its end. Which step that is depends on
+    // what there is to switch and on the order in which the filesystem lists it.
     copy(&data, &new);
     fs::remove_file(new.join("server.err")).unwrap();
-    let lock = Arc::new(DirLock::take(&data).unwrap());
-    let staging = stage(&lock, &new);
-    arm(Plan::Crash(70));
-    staging.install(Verified::for_test(), &[]).unwrap_err();
-    arm(Plan::Nothing);
-    assert!(data.join("ibdata1").is_symlink());
+    let old = temp.path().join("old");
+    copy(&data, &old);
+    let half_way = (30..120).step_by(6).find_map(|step| {
+        fs::remove_dir_all(&data).unwrap();
+        copy(&old, &data);
+        let lock = Arc::new(DirLock::take(&data).unwrap());
+        let staging = stage(&lock, &new);
+        arm(Plan::Crash(step));
+        staging.install(Verified::for_test(), &[]).unwrap_err();
+        arm(Plan::Nothing);
+        data.join("ibdata1").is_symlink().then_some(lock)
+    });
+    let lock = half_way.expect("ibdata1 is a symlink for a while");
     // Another time the server's own user may have to go on with it.
     let owner = |path: &Path| fs::metadata(path).unwrap().uid();
     for name in ["", "journal", "previous", "previous/innodb-data", "incoming/datadir", "aside", "old", "new"] {
