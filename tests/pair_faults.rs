@@ -73,10 +73,11 @@ fn pair_a_lane_is_cut_and_dialled_again() {
         (none, Fault::Cut(2_020)),
     ] {
         let ground = Ground::new();
-        let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "2"]);
+        // One lane: with two the other may be through before this one is dialled again.
+        let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "1"]);
         let both = Both::of(donor, joiner, LIMIT);
         both.succeeded();
-        assert!(link.connections() > 3, "{there:?} {back:?}: {}", both.donor.stderr);
+        assert!(link.connections() > 2, "{there:?} {back:?}: {}", both.donor.stderr);
         tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
     }
 }
