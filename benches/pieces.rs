@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use highline::config::SOFTWARE;
+use highline::direct::Pages;
 use highline::donor::{self, Compression, Still};
 use highline::joiner::{self, InstallMode, Node, Waiting};
 use highline::lane::{Batch, Codec, Extents, MemberError, unpack};
@@ -33,7 +34,7 @@ fn entry(size: u64) -> Entry {
 }
 
 fn packed(data: &[u8]) -> Batch {
-    let mut batch = Batch::new(Vec::with_capacity(2 << 20));
+    let mut batch = Batch::default();
     let fill = |to: &mut [u8]| {
         to.copy_from_slice(data);
         Ok::<_, MemberError>(())
@@ -54,7 +55,7 @@ fn pieces(c: &mut Criterion) {
     let batch = packed(&chunk);
     group.bench_function("unpack", |b| b.iter(|| unpack(black_box(batch.bytes()), 1).unwrap().len()));
     for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3)] {
-        let (mut small, mut back) = (Vec::new(), Vec::new());
+        let (mut small, mut back) = (Pages::default(), Pages::default());
         group.bench_function(format!("compress {codec}"), |b| b.iter(|| codec.compress(&chunk, &mut small).unwrap()));
         codec.compress(&chunk, &mut small).unwrap();
         group.bench_function(format!("decompress {codec}"), |b| {

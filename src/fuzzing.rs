@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use crate::direct::Pages;
 use crate::error::{Error, Kind, Side};
 use crate::lane::{Batch, Codec, Member, unpack};
 use crate::manifest::{Checksum, Manifest};
@@ -155,7 +156,7 @@ fn set_checksums(archive: &mut [u8]) {
 pub fn codec(data: &[u8]) -> bool {
     let [id, high, low, payload @ ..] = data else { return false };
     let announced = usize::from(u16::from_be_bytes([*high, *low]));
-    let mut out = Vec::new();
+    let mut out = Pages::default();
     match Codec::decompress(*id, payload, announced, &mut out) {
         Ok(()) => {
             assert_eq!(out.len(), announced);

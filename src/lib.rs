@@ -21,6 +21,7 @@
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | the wish to end |
 //! | [`pace`] | the rate limit |
+//! | [`direct`] | reading and writing past the page cache |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
@@ -28,6 +29,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod direct;
 pub mod donor;
 pub mod error;
 #[doc(hidden)]

@@ -4,6 +4,7 @@
 use crate::support::hostile::{Frame, Script, batch, converse, dialler, entry, offer, start};
 use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
 use crate::support::tree::{self, MIB, file};
+use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::lane::{Batch, Codec, Extents};
 use highline::link::{Control, Deadlines, Door, Guest};
@@ -372,13 +373,13 @@ fn pair_hostile_attributes() {
 #[test]
 fn pair_hostile_bombs() {
     let honest = Script::honest(&file_at("datadir/AA/f"), 1);
-    let mut zeros = Vec::new();
+    let mut zeros = Pages::default();
     Codec::Zstd(19).compress(&vec![0; 512 * MIB as usize], &mut zeros).unwrap();
     let mut bomb = honest.clone();
     bomb.frames[0] = bomb.frames[0].clone().compressed(Codec::Zstd(1));
     benign(&bomb);
     bomb.frames[0].header.wire_len = zeros.len() as u32;
-    bomb.frames[0].payload = zeros;
+    bomb.frames[0].payload = zeros.to_vec();
     let mut vast = honest.clone();
     vast.round.bytes = u64::MAX;
     let endless = entry("datadir/AA/f", Content::File { size: 1 << 62 });

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::lane::{Batch, Codec, Extent, Extents, MemberError};
 use highline::manifest::{Checksum, Digest, Item, Manifest};
@@ -145,12 +146,14 @@ fn members(entries: &[Entry]) -> Vec<u8> {
 /// The codec's number, the length in two bytes, the payload.
 fn payloads() -> Vec<Vec<u8>> {
     let raw = b"Highline moves a whole database directory. ".repeat(9);
+    let seed = |id: u8, payload: &[u8]| [&[id], (raw.len() as u16).to_be_bytes().as_slice(), payload].concat();
     let packed = |codec: Codec| {
-        let mut payload = Vec::new();
+        let mut payload = Pages::default();
         codec.compress(&raw, &mut payload).unwrap();
-        [&[codec.id()], (raw.len() as u16).to_be_bytes().as_slice(), &payload].concat()
+        seed(codec.id(), &payload)
     };
-    [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(9)].map(packed).to_vec()
+    let packed = [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(9)].map(packed);
+    [&[seed(0, &raw)], packed.as_slice()].concat()
 }
 
 fn manifest(checksum: Checksum) -> Vec<u8> {

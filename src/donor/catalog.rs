@@ -59,11 +59,13 @@ impl Catalog {
             return Ok(Arc::clone(open));
         }
         let holed = found.allocated < found.size();
-        let source = Arc::new(Source::open(&self.place(found)?, (!found.only_grows()).then_some(found.stamp), holed)?);
-        if chunks(found.size()) > 1 {
-            source.announce();
-            self.state().open.insert(number, Arc::clone(&source));
+        let mut source = Source::open(&self.place(found)?, (!found.only_grows()).then_some(found.stamp), holed)?;
+        if chunks(found.size()) == 1 {
+            return Ok(Arc::new(source));
         }
+        source.announce();
+        let source = Arc::new(source);
+        self.state().open.insert(number, Arc::clone(&source));
         Ok(source)
     }
 

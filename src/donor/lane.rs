@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::queue::Work;
+use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::lane::{Batch, Codec, Extent, Extents};
 use crate::link::Stream;
@@ -25,7 +26,7 @@ const AHEAD: usize = 2;
 #[derive(Debug)]
 struct Frame {
     header: FrameHeader,
-    payload: Vec<u8>,
+    payload: Pages,
     work: Work,
 }
 
@@ -115,7 +116,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
-fn pack_all(shared: &Shared, spare: &Mutex<Vec<Vec<u8>>>, ready: &mpsc::Sender<Frame>) {
+fn pack_all(shared: &Shared, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
     let mut press = Press::default();
     while let Some(work) = shared.queue.next() {
         if ready.is_closed() {
@@ -207,7 +208,7 @@ impl From<crate::lane::MemberError> for PackError {
 /// encrypted tablespaces come by the gigabyte.
 #[derive(Default)]
 struct Press {
-    scratch: Vec<u8>,
+    scratch: Pages,
     skip: u32,
     failed: u32,
 }
@@ -235,7 +236,7 @@ impl Press {
     }
 
     /// Replaces `payload` by its compressed form where that is smaller; says what it is then.
-    fn press(&mut self, codec: Codec, payload: &mut Vec<u8>) -> Codec {
+    fn press(&mut self, codec: Codec, payload: &mut Pages) -> Codec {
         if codec == Codec::None {
             return codec;
         }
@@ -266,7 +267,7 @@ async fn send(
     shared: &Shared,
     mut writer: WriteHalf<Stream>,
     frames: &mut mpsc::Receiver<Frame>,
-    spare: &Mutex<Vec<Vec<u8>>>,
+    spare: &Mutex<Vec<Pages>>,
     pending: &Mutex<VecDeque<Pending>>,
     pausing: &AtomicBool,
 ) -> Result<()> {

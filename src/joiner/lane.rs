@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
 use super::ledger::Ledger;
+use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::lane::{Codec, CodecError, MemberError, unpack};
 use crate::link::Stream;
@@ -16,7 +17,7 @@ use crate::wire::{Ack, FrameHeader, FrameKind};
 /// How many frames may wait between the link and the thread.
 const AHEAD: usize = 2;
 
-type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+type Spare = Arc<Mutex<Vec<Pages>>>;
 
 /// Runs a lane to its end. A connection that breaks is no failure: the donor dials again and sends
 /// once more what was not acknowledged.
@@ -49,8 +50,8 @@ fn finished(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> R
 async fn hear(
     mut reader: ReadHalf<Stream>,
     peer: &str,
-    arrived: mpsc::Sender<(FrameHeader, Vec<u8>)>,
-    spare: &Mutex<Vec<Vec<u8>>>,
+    arrived: mpsc::Sender<(FrameHeader, Pages)>,
+    spare: &Mutex<Vec<Pages>>,
     meter: &Meter,
 ) -> Result<()> {
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
@@ -83,12 +84,12 @@ async fn acknowledge(mut writer: WriteHalf<Stream>, mut acks: mpsc::Receiver<Ack
 
 fn write_all(
     ledger: &Ledger,
-    mut frames: mpsc::Receiver<(FrameHeader, Vec<u8>)>,
+    mut frames: mpsc::Receiver<(FrameHeader, Pages)>,
     written: &mpsc::Sender<Ack>,
-    spare: &Mutex<Vec<Vec<u8>>>,
+    spare: &Mutex<Vec<Pages>>,
     meter: &Meter,
 ) -> Result<()> {
-    let mut unpacked = Vec::new();
+    let mut unpacked = Pages::default();
     let mut members = 0u64;
     while let Some((header, payload)) = frames.blocking_recv() {
         let raw = if header.codec == Codec::None.id() {

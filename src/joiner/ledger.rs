@@ -1,12 +1,11 @@
 //! What has arrived: every entry of the round, and for each file the digests of what was written.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::places::{Places, failure};
+use super::target::Target;
 use crate::error::{Error, Kind, Result};
 use crate::lane::{Chunk, Member};
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest, chunks};
@@ -43,7 +42,7 @@ enum Progress {
     /// Nothing but a file has content to wait for.
     None,
     Open {
-        file: Option<Arc<File>>,
+        file: Option<Arc<Target>>,
         /// By the chunk's number. It grows with what arrives, not with what a donor promises.
         digests: BTreeMap<u64, Digest>,
         left: u64,
@@ -122,7 +121,7 @@ impl Ledger {
                     None => {
                         let filled = chunks(size) == 1 && chunk.extents.is_whole(len);
                         let made = self.places.create(&path, if filled { 0 } else { size })?;
-                        Arc::clone(file.insert(Arc::new(made)))
+                        Arc::clone(file.insert(Arc::new(Target::new(made, size))))
                     }
                 }
             }
@@ -133,14 +132,14 @@ impl Ledger {
         let mut rest = chunk.data;
         for run in chunk.extents.iter() {
             let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| twice(&path))?;
-            file.write_all_at(now, offset + u64::from(run.start)).map_err(|e| failure("cannot write", &path, e))?;
+            file.write(now, offset + u64::from(run.start)).map_err(|e| failure("cannot write", &path, e))?;
             rest = later;
         }
         self.written(&path, &record, number, digest, file)?;
         Ok(len.into())
     }
 
-    fn written(&self, path: &RelPath, record: &Record, number: u64, digest: Digest, file: Arc<File>) -> Result<()> {
+    fn written(&self, path: &RelPath, record: &Record, number: u64, digest: Digest, file: Arc<Target>) -> Result<()> {
         let mut progress = lock(&record.progress);
         let Progress::Open { digests, left, writing, .. } = &mut *progress else { return Ok(()) };
         *writing = writing.saturating_sub(1);
@@ -153,7 +152,7 @@ impl Ledger {
             let all: Vec<Digest> = digests.values().copied().collect();
             *progress = Progress::Written(self.checksum.fold(&all));
             drop(progress);
-            self.places.settle(path, &*file, &record.meta)?;
+            self.places.settle(path, file.as_file(), &record.meta)?;
         }
         Ok(())
     }

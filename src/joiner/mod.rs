@@ -9,6 +9,7 @@ mod lane;
 mod ledger;
 mod places;
 mod preflight;
+mod target;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -10,6 +10,8 @@ use async_compression::Level;
 use async_compression::tokio::bufread::{Lz4Decoder, Lz4Encoder, ZstdDecoder, ZstdEncoder};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::direct::Pages;
+
 /// How the bytes of a frame are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -30,6 +32,8 @@ pub enum CodecError {
     Corrupt(std::io::Error),
     #[error("the payload unpacks to another length than announced")]
     Length,
+    #[error("the bytes do not get fewer")]
+    NoSmaller,
 }
 
 impl Codec {
@@ -49,38 +53,45 @@ impl Codec {
         }
     }
 
-    /// Replaces the content of `out` by the compressed `raw`.
-    pub fn compress(self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-        out.clear();
-        match self {
-            Codec::None => {
-                out.extend_from_slice(raw);
-                Ok(())
-            }
-            Codec::Lz4 => drain(Lz4Encoder::new(raw), out, u64::MAX),
-            Codec::Zstd(level) => drain(ZstdEncoder::with_quality(raw, Level::Precise(level.into())), out, u64::MAX),
-        }
+    /// Replaces the content of `out` by the compressed `raw`; fails when that is not smaller.
+    pub fn compress(self, raw: &[u8], out: &mut Pages) -> Result<(), CodecError> {
+        out.resize(raw.len(), 0);
+        let length = match self {
+            Codec::None => None,
+            Codec::Lz4 => Some(fill(Lz4Encoder::new(raw), out)?),
+            Codec::Zstd(level) => Some(fill(ZstdEncoder::with_quality(raw, Level::Precise(level.into())), out)?),
+        };
+        out.truncate(length.unwrap_or_default());
+        if length.is_some_and(|length| length < raw.len()) { Ok(()) } else { Err(CodecError::NoSmaller) }
     }
 
     /// Replaces the content of `out` by what `payload` unpacks to, which must be `raw_len` bytes. Never
     /// writes more than that, whatever the payload says.
-    pub fn decompress(id: u8, payload: &[u8], raw_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        out.clear();
-        let limit = (raw_len as u64).saturating_add(1);
-        match id {
-            0 => out.extend_from_slice(payload),
-            1 => drain(Lz4Decoder::new(payload), out, limit)?,
-            2 => drain(ZstdDecoder::new(payload), out, limit)?,
+    pub fn decompress(id: u8, payload: &[u8], raw_len: usize, out: &mut Pages) -> Result<(), CodecError> {
+        // One byte more, to see what goes on for longer than it said.
+        out.resize(raw_len.saturating_add(1), 0);
+        let length = match id {
+            0 => fill(payload, out)?,
+            1 => fill(Lz4Decoder::new(payload), out)?,
+            2 => fill(ZstdDecoder::new(payload), out)?,
             other => return Err(CodecError::Unknown(other)),
-        }
-        if out.len() == raw_len { Ok(()) } else { Err(CodecError::Length) }
+        };
+        out.truncate(raw_len);
+        if length == raw_len { Ok(()) } else { Err(CodecError::Length) }
     }
 }
 
-fn drain(source: impl AsyncRead, out: &mut Vec<u8>, limit: u64) -> Result<(), CodecError> {
-    let source = pin!(source);
-    at_once(source.take(limit).read_to_end(out)).map_err(CodecError::Corrupt)?;
-    Ok(())
+/// Reads until `out` is full or the source ends; says how many bytes there are.
+fn fill(source: impl AsyncRead, out: &mut [u8]) -> Result<usize, CodecError> {
+    let mut source = pin!(source);
+    let mut filled = 0usize;
+    while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match at_once(source.read(rest)).map_err(CodecError::Corrupt)? {
+            0 => break,
+            count => filled = filled.saturating_add(count),
+        }
+    }
+    Ok(filled)
 }
 
 /// Runs a future whose source is in memory, so that it never has to wait.
@@ -128,17 +139,21 @@ mod tests {
         #[test]
         fn batches_round_trip(raw in proptest::collection::vec(any::<u8>(), 0..3000), copies in 1usize..30) {
             let raw = raw.repeat(copies);
-            let (mut packed, mut back) = (Vec::new(), Vec::new());
+            let (mut packed, mut back) = (Pages::default(), Pages::default());
             for codec in [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(7)] {
-                codec.compress(&raw, &mut packed).unwrap();
-                Codec::decompress(codec.id(), &packed, raw.len(), &mut back).unwrap();
-                prop_assert_eq!(&back, &raw);
+                let (id, payload) = match codec.compress(&raw, &mut packed) {
+                    Ok(()) => (codec.id(), packed.as_slice()),
+                    Err(_) => (0, raw.as_slice()),
+                };
+                prop_assert!(payload.len() < raw.len() || id == 0);
+                Codec::decompress(id, payload, raw.len(), &mut back).unwrap();
+                prop_assert_eq!(back.as_slice(), raw.as_slice());
             }
         }
 
         #[test]
         fn no_payload_panics(id in 0u8..4, payload in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut out = Vec::new();
+            let mut out = Pages::default();
             let _ = Codec::decompress(id, &payload, 100, &mut out);
             prop_assert!(out.len() <= 300);
         }
@@ -146,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_bomb_stops_at_the_announced_length() {
-        let (mut packed, mut out) = (Vec::new(), Vec::new());
+        let (mut packed, mut out) = (Pages::default(), Pages::default());
         for codec in [Codec::Lz4, Codec::Zstd(3)] {
             codec.compress(&vec![0; 8 << 20], &mut packed).unwrap();
             let error = Codec::decompress(codec.id(), &packed, 1000, &mut out).unwrap_err();

@@ -10,6 +10,7 @@ use std::io;
 use tar::{Archive, Builder, EntryType, Header};
 
 use super::extents::{Extents, ExtentsError};
+use crate::direct::Pages;
 use crate::manifest::{CHUNK, Checksum, Digest};
 use crate::tree::{Content, Entry, Metadata, Mtime, PathError, RelPath};
 
@@ -85,14 +86,14 @@ pub enum Member<'a> {
 #[derive(Debug, Default)]
 pub struct Batch {
     /// What was there before lies behind `filled`, so that a buffer which is used again need not be cleared.
-    buffer: Vec<u8>,
+    buffer: Pages,
     filled: usize,
     members: u32,
 }
 
 impl Batch {
     /// Uses `buffer`'s memory; its content is dropped.
-    pub fn new(buffer: Vec<u8>) -> Batch {
+    pub fn new(buffer: Pages) -> Batch {
         Batch { buffer, filled: 0, members: 0 }
     }
 
@@ -104,7 +105,7 @@ impl Batch {
         self.buffer.get(..self.filled).unwrap_or_default()
     }
 
-    pub fn into_buffer(mut self) -> Vec<u8> {
+    pub fn into_buffer(mut self) -> Pages {
         self.buffer.truncate(self.filled);
         self.buffer
     }
@@ -384,7 +385,7 @@ mod tests {
         let empty = file(b"datadir/e", 0);
         let holed =
             Extents::new(vec![Extent { start: 4096, len: 4096 }, Extent { start: 16384, len: 1 }], 1 << 20).unwrap();
-        let mut batch = Batch::new(vec![1; 10]);
+        let mut batch = Batch::new([1; 10].as_slice().into());
         let digests = [
             push(&mut batch, &big, CHUNK, &Extents::whole(1 << 20), 1),
             push(&mut batch, &small, 0, &Extents::whole(3), 2),
@@ -421,7 +422,8 @@ mod tests {
             push(&mut batch, &file(b"datadir/a", 3), 0, &Extents::whole(3), 7);
             batch.into_buffer()
         };
-        assert_eq!(fill(Batch::new(vec![0xaa; 1 << 20])), fill(Batch::default()));
+        let used = vec![0xaa; 1 << 20];
+        assert_eq!(*fill(Batch::new(used.as_slice().into())), *fill(Batch::default()));
     }
 
     #[test]

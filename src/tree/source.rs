@@ -9,12 +9,14 @@ use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::scan::Stamp;
+use crate::direct::Direct;
 use crate::error::{Error, Kind, Printable, Result};
 
 /// An open file of the donor's tree.
 #[derive(Debug)]
 pub struct Source {
     file: File,
+    direct: Option<Direct>,
     /// Whether the filesystem gave it less than its length, so that there are holes to look for.
     holed: bool,
 }
@@ -36,13 +38,16 @@ impl Source {
                 return Err(changed(place));
             }
         }
-        Ok(Source { file, holed })
+        Ok(Source { file, direct: None, holed })
     }
 
-    /// Tells the kernel that the file is read once from front to end.
-    pub fn announce(&self) {
-        // Advice only: a filesystem that cannot take it reads as it always does.
-        let _ = fadvise(&self.file, 0, None, Advice::Sequential);
+    /// Prepares for a large file that is read once from front to end.
+    pub fn announce(&mut self) {
+        self.direct = Direct::reading(&self.file);
+        // What goes past the cache must not be read into it ahead. Advice only: a filesystem that cannot
+        // take it reads as it always does.
+        let advice = if self.direct.is_some() { Advice::Random } else { Advice::Sequential };
+        let _ = fadvise(&self.file, 0, None, advice);
     }
 
     /// The runs of data in `len` bytes from `offset`, relative to it; at most `most`, after which the
@@ -71,10 +76,17 @@ impl Source {
     ///
     /// What was not in the page cache before is not left in it: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let mut cached = [io::IoSliceMut::new(bytes)];
         // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
-        let before = preadv2(&self.file, &mut cached, offset, ReadWriteFlags::NOWAIT);
-        let from_disk = match before {
+        let cached =
+            |bytes: &mut [u8]| preadv2(&self.file, &mut [io::IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT);
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len())) {
+            let first = bytes.len().min(4096);
+            let here = cached(&mut bytes[..first]) == Ok(first) && cached(bytes) == Ok(bytes.len());
+            if here || direct.read(bytes, offset).map_err(|e| Error::io("cannot read", place, e))? {
+                return Ok(());
+            }
+        }
+        let from_disk = match cached(bytes) {
             Ok(count) if count == bytes.len() => return Ok(()),
             Ok(_) | Err(rustix::io::Errno::AGAIN) => true,
             Err(_) => false,

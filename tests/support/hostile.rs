@@ -1,5 +1,6 @@
 //! A donor of our own making, which knows the ticket and says what it likes.
 
+use highline::direct::Pages;
 use highline::error::{Error, Result};
 use highline::lane::{Batch, Codec, Extents, MemberError};
 use highline::link::{Control, Deadlines, Dialler, Stream};
@@ -29,7 +30,7 @@ pub struct Frame {
 
 impl Frame {
     pub fn of(batch: Batch) -> Frame {
-        let (members, payload) = (batch.members(), batch.into_buffer());
+        let (members, payload) = (batch.members(), batch.into_buffer().to_vec());
         let length = payload.len() as u32;
         let header =
             FrameHeader { kind: FrameKind::Batch, codec: 0, round: 0, members, wire_len: length, raw_len: length };
@@ -38,11 +39,11 @@ impl Frame {
 
     #[must_use]
     pub fn compressed(mut self, codec: Codec) -> Frame {
-        let mut packed = Vec::new();
+        let mut packed = Pages::default();
         codec.compress(&self.payload, &mut packed).unwrap();
         self.header.codec = codec.id();
         self.header.wire_len = packed.len() as u32;
-        self.payload = packed;
+        self.payload = packed.to_vec();
         self
     }
 

@@ -1,0 +1,38 @@
+//! A joiner's file while it is written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::direct::Direct;
+use crate::manifest::CHUNK;
+
+/// An open file of the staging area. Pieces of it may be written in any order and from several threads.
+#[derive(Debug)]
+pub(super) struct Target {
+    file: File,
+    direct: Option<Direct>,
+}
+
+impl Target {
+    /// `size` is what the file will have in the end.
+    pub(super) fn new(file: File, size: u64) -> Target {
+        let direct = if size >= CHUNK { Direct::writing(&file) } else { None };
+        Target { file, direct }
+    }
+
+    pub(super) fn as_file(&self) -> &File {
+        &self.file
+    }
+
+    /// Large pieces go past the page cache, the others through it; the kernel keeps the two together, and
+    /// no page is part of both.
+    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len()))
+            && direct.write(bytes, offset)?
+        {
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, offset)
+    }
+}
