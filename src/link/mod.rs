@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::wire::Message;
 
 /// A TLS connection of either side.
-pub type Stream = tokio_rustls::TlsStream<tokio::net::TcpStream>;
+pub type Stream = tokio_rustls::TlsStream<tokio::io::BufReader<tokio::net::TcpStream>>;
 
 /// How long a side waits for what. The database server has no deadlines, so these are the only ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
