@@ -97,10 +97,19 @@ impl Direct {
         len >= SMALLEST && len.is_multiple_of(self.offsets) && offset.is_multiple_of(self.offsets as u64)
     }
 
-    /// Fills `bytes` from `offset`. False when it could not, for a reason that does not concern the cache:
-    /// the file ends before, or the device wants something else.
+    /// Fills `bytes` from `offset`. False when the file ends before or the device wants something else: then
+    /// it is the cache's turn, which tells why.
     pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
-        self.through(bytes, |bytes| self.file.read_at(bytes, offset))
+        let len = bytes.len();
+        if self.suits(bytes) {
+            return all(self.file.read_at(bytes, offset), len);
+        }
+        BOUNCE.with_borrow_mut(|bounce| {
+            bounce.resize(len, 0);
+            let done = all(self.file.read_at(bounce, offset), len)?;
+            bytes.copy_from_slice(bounce);
+            Ok(done)
+        })
     }
 
     /// Writes `bytes` at `offset`. False when they are not all written and have to go through the cache.
@@ -115,19 +124,6 @@ impl Direct {
         })
     }
 
-    fn through(&self, bytes: &mut [u8], read: impl Fn(&mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
-        if self.suits(bytes) {
-            let len = bytes.len();
-            return all(read(bytes), len);
-        }
-        BOUNCE.with_borrow_mut(|bounce| {
-            bounce.resize(bytes.len(), 0);
-            let done = all(read(bounce), bytes.len())?;
-            bytes.copy_from_slice(bounce);
-            Ok(done)
-        })
-    }
-
     fn suits(&self, bytes: &[u8]) -> bool {
         bytes.as_ptr().addr().is_multiple_of(self.memory)
     }
@@ -139,5 +135,79 @@ fn all(moved: io::Result<usize>, len: usize) -> io::Result<bool> {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with `len` bytes that differ from place to place, beside the build's other files: a filesystem in
+    /// memory would not show much.
+    fn scratch(len: usize) -> (File, Vec<u8>) {
+        let bytes: Vec<u8> = (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        (file, bytes)
+    }
+
+    #[test]
+    fn what_is_read_and_written_wherever_it_lies_in_memory() {
+        const LEN: usize = 256 << 10;
+        let (file, bytes) = scratch(4 * LEN);
+        let (reading, writing) = (Direct::reading(&file).unwrap(), Direct::writing(&file).unwrap());
+        for begin in [0, 512, 1] {
+            let mut memory = Pages::default();
+            memory.resize(begin + LEN, 0);
+            assert!(reading.read(&mut memory[begin..], LEN as u64).unwrap());
+            assert_eq!(&memory[begin..], &bytes[LEN..2 * LEN]);
+            assert!(writing.write(&memory[begin..], 2 * LEN as u64).unwrap());
+            let mut back = vec![0; LEN];
+            file.read_exact_at(&mut back, 2 * LEN as u64).unwrap();
+            assert_eq!(back, &bytes[LEN..2 * LEN]);
+            file.write_all_at(&bytes[2 * LEN..3 * LEN], 2 * LEN as u64).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_before_is_left_to_the_cache() {
+        let (file, bytes) = scratch(SMALLEST + 5);
+        let mut memory = Pages::default();
+        memory.resize(2 * SMALLEST, 0);
+        assert!(!Direct::reading(&file).unwrap().read(&mut memory, 0).unwrap());
+        assert_eq!(file.metadata().unwrap().len(), bytes.len() as u64);
+    }
+
+    #[test]
+    fn small_and_odd_pieces_are_left_to_the_cache() {
+        let direct = Direct { file: tempfile::tempfile().unwrap(), offsets: 4096, memory: 512 };
+        let cases = [
+            (0, SMALLEST, true),
+            (4096, SMALLEST + 4096, true),
+            (0, SMALLEST - 4096, false),
+            (512, SMALLEST, false),
+            (0, SMALLEST + 512, false),
+        ];
+        for (offset, len, taken) in cases {
+            assert_eq!(direct.takes(offset, len), taken, "{offset} {len}");
+        }
+    }
+
+    #[test]
+    fn only_the_devices_own_wishes_lead_back_to_the_cache() {
+        let error = |code| Err(io::Error::from_raw_os_error(code));
+        for back in [rustix::io::Errno::INVAL, rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::INTR] {
+            assert!(!all(error(back.raw_os_error()), 1).unwrap());
+        }
+        for fatal in [rustix::io::Errno::IO, rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
+            let error = all(error(fatal.raw_os_error()), 1).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(fatal.raw_os_error()));
+        }
+    }
+
+    #[test]
+    fn buffers_begin_at_a_page() {
+        let used = Pages::from([1, 2, 3].as_slice());
+        assert_eq!((used.as_ptr().addr() % PAGE, used.as_slice()), (0, [1, 2, 3].as_slice()));
     }
 }

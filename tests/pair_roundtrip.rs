@@ -1,6 +1,7 @@
 //! What is sent arrives: trees of all kinds, each codec and checksum, the position, what a joiner keeps,
 //! and what is left after either end was killed.
 
+use crate::support::disk::SmallDisk;
 use crate::support::faulty_link::{FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, redirected};
 use crate::support::tree::{self, MIB, file};
@@ -33,6 +34,33 @@ fn pair_everything_arrives_by_one_lane_and_by_eight() {
         verified.succeeded();
         assert!(verified.stdout.starts_with("verified: "), "{}", verified.stdout);
         assert!(!pair.joiner.join(".highline").exists(), "the server would list it as a schema");
+    }
+}
+
+/// Each wants something else of those who go past its page cache, and one has nothing else.
+#[test]
+fn pair_between_filesystems_of_every_kind() {
+    for kind in ["xfs", "btrfs", "ext4", "tmpfs"] {
+        let mut pair = Pair::default();
+        let place = pair.home().join(kind);
+        fs::create_dir(&place).unwrap();
+        let mounted =
+            if kind == "tmpfs" { SmallDisk::mount(&place, 600) } else { SmallDisk::format(&place, kind, 600) };
+        let Some(_disk) = mounted else {
+            eprintln!("not run: this needs the right to mount");
+            return;
+        };
+        tree::everything(&pair.donor);
+        file(&pair.donor, "odd/tail", tree::noise(1, 5 * MIB as usize + 333));
+        let (plain, on_disk) = (pair.joiner.clone(), place.join("data"));
+        fs::create_dir(&on_disk).unwrap();
+        pair.joiner = on_disk.clone();
+        pair.arrives(&[], &["--compress", "none"]);
+        pair.verify().succeeded();
+        fs::remove_file(on_disk.join(".highline.manifest")).unwrap();
+        (pair.donor, pair.joiner) = (on_disk, plain);
+        pair.arrives(&[], &["--compress", "zstd"]);
+        pair.verify().succeeded();
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::failpoint;
@@ -142,7 +142,28 @@ impl Dir {
 
     pub(super) fn rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<()> {
         self.step("rename", from.as_ref())?;
-        fs::renameat(&self.fd, from.as_ref(), &dir.fd, to.as_ref()).map_err(self.failed("cannot move", from))
+        let times = self.times_of_directory(from.as_ref())?;
+        fs::renameat(&self.fd, from.as_ref(), &dir.fd, to.as_ref()).map_err(self.failed("cannot move", from))?;
+        dir.keep_times(to.as_ref(), times);
+        Ok(())
+    }
+
+    /// Some filesystems (XFS) count a directory's move as a change of the directory.
+    fn times_of_directory(&self, name: &OsStr) -> Result<Option<Timestamps>> {
+        let stat = self.stat_of(name)?;
+        let directory = stat.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        let time = |tv_sec, nanos| Timespec { tv_sec, tv_nsec: nanos as _ };
+        Ok(directory.map(|stat| Timestamps {
+            last_access: time(stat.st_atime, stat.st_atime_nsec),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+        }))
+    }
+
+    fn keep_times(&self, name: &OsStr, times: Option<Timestamps>) {
+        if let Some(times) = times {
+            // No server reads them, so a refusal is no reason to stop in the middle of a switch.
+            let _ = fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+        }
     }
 
     /// Swaps `name` here with `name` there in one step; `false` when this filesystem cannot.
@@ -151,8 +172,13 @@ impl Dir {
         if failpoint::without_exchange() {
             return Ok(false);
         }
+        let (ours, theirs) = (self.times_of_directory(name)?, there.times_of_directory(name)?);
         match fs::renameat_with(&self.fd, name, &there.fd, name, RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                there.keep_times(name, ours);
+                self.keep_times(name, theirs);
+                Ok(true)
+            }
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
             Err(errno) => Err(self.failed("cannot move", name)(errno)),
         }

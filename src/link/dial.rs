@@ -62,8 +62,10 @@ impl Dialler {
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
         let name = ServerName::try_from(self.ticket.address.host().to_owned())
             .map_err(|e| Error::new(Kind::Usage, format!("{} is no host name", self.ticket.address)).because(e))?;
-        let stream =
-            TlsConnector::from(Arc::clone(&self.tls)).connect(name, tokio::io::BufReader::with_capacity(8 << 10, tcp)).await.map_err(|e| explain_io(e, peer))?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, tokio::io::BufReader::with_capacity(8 << 10, tcp))
+            .await
+            .map_err(|e| explain_io(e, peer))?;
         let session = Session::of(stream.get_ref().1, &self.trust, true, peer)?;
         let mut stream = Stream::from(stream);
         let channel = Channel::of(&stream)?;

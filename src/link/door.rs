@@ -133,7 +133,11 @@ impl Check {
     async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
         let peer = format!("the donor at {address}");
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
-        let stream = self.tls.accept(tokio::io::BufReader::with_capacity(256 << 10, tcp)).await.map_err(|e| explain_io(e, &peer))?;
+        let stream = self
+            .tls
+            .accept(tokio::io::BufReader::with_capacity(256 << 10, tcp))
+            .await
+            .map_err(|e| explain_io(e, &peer))?;
         let session = Session::of(stream.get_ref().1, &self.trust, false, &peer)?;
         let mut stream = Stream::from(stream);
         let channel = Channel::of(&stream)?;

@@ -1,6 +1,6 @@
-//! A small filesystem of its own for a node, so that a disk can be full. Needs root.
+//! A small filesystem of its own for a node, so that a disk can be full or of another kind. Needs root.
 
-use super::command::{bounded, run, server_user, succeed};
+use super::command::{bounded, run, server_user, succeed, text};
 use super::template;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,25 @@ impl SmallDisk {
         if !run(&mut mount).status.success() {
             return None;
         }
+        template::own(place);
+        Some(Self(place.to_owned()))
+    }
+
+    /// Mounts a new filesystem of that kind on the empty directory `place`, on a device with sectors of
+    /// 4,096 bytes; `None` without the right to. The device goes with the last that uses it.
+    pub fn format(place: &Path, kind: &str, mebibytes: u32) -> Option<Self> {
+        server_user()?;
+        let image = place.with_extension("image");
+        std::fs::File::create(&image).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
+        let mut attach = bounded(LIMIT, "losetup");
+        let attached = run(attach.args(["--find", "--show", "--sector-size", "4096"]).arg(&image));
+        if !attached.status.success() {
+            return None;
+        }
+        let device = text(&attached.stdout).trim().to_owned();
+        succeed(bounded(LIMIT, format!("mkfs.{kind}")).arg("-q").arg(&device));
+        succeed(bounded(LIMIT, "mount").arg(&device).arg(place));
+        succeed(bounded(LIMIT, "losetup").arg("--detach").arg(&device));
         template::own(place);
         Some(Self(place.to_owned()))
     }
