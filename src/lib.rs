@@ -20,6 +20,7 @@
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | the wish to end |
+//! | `threads` | work on threads of its own, and what becomes of it when one panics |
 //! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
@@ -42,6 +43,7 @@ pub mod position;
 pub mod progress;
 pub mod sst;
 pub mod stop;
+mod threads;
 pub mod tls;
 pub mod tree;
 pub mod wire;
