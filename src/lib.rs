@@ -20,7 +20,7 @@
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | the wish to end |
-//! | `threads` | work on threads of its own, and what becomes of it when one panics |
+//! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |

@@ -24,7 +24,7 @@ use crate::pace::Pace;
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
-use crate::threads::{self, blocking};
+use crate::threads::{self, blocking, lock};
 use crate::tls::Session;
 use crate::tree::{Found, RootName, Roots, Rules, Scope, Stillness, scan};
 use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
@@ -311,7 +311,7 @@ async fn run_lanes(shared: &Arc<Shared>, count: u16) -> Result<()> {
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
         return Ok(());
     }
-    let cause = shared.failure.lock().unwrap_or_else(|broken| broken.into_inner()).take();
+    let cause = lock(&shared.failure).take();
     match (ended, cause) {
         (Err(_), Some(cause)) => Err(cause),
         (ended, _) => ended,
