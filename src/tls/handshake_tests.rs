@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SerialNumber};
-use rustls::{ClientConnection, ServerConnection};
+use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData};
 use rustls_pki_types::ServerName;
 use time::OffsetDateTime;
 
@@ -19,26 +19,26 @@ type Outcome = (Result<(), rustls::Error>, Result<(), rustls::Error>);
 fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> Outcome {
     let (mut client_said, mut server_said) = (Ok(()), Ok(()));
     for _ in 0..20 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        let mut bytes = wire.as_slice();
-        while !bytes.is_empty() && server_said.is_ok() {
-            server.read_tls(&mut bytes).unwrap();
-            server_said = server.process_new_packets().map(|_| ());
-        }
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        let mut bytes = wire.as_slice();
-        while !bytes.is_empty() && client_said.is_ok() {
-            client.read_tls(&mut bytes).unwrap();
-            client_said = client.process_new_packets().map(|_| ());
-        }
+        carry(client, server, &mut server_said);
+        carry(server, client, &mut client_said);
     }
     (client_said, server_said)
+}
+
+fn carry<A, B: SideData>(
+    from: &mut ConnectionCommon<A>,
+    to: &mut ConnectionCommon<B>,
+    said: &mut Result<(), rustls::Error>,
+) {
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).unwrap();
+    }
+    let mut bytes = wire.as_slice();
+    while !bytes.is_empty() && said.is_ok() {
+        to.read_tls(&mut bytes).unwrap();
+        *said = to.process_new_packets().map(|_| ());
+    }
 }
 
 struct Ends<'a> {
