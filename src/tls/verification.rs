@@ -86,7 +86,7 @@ pub(crate) fn check_path(
     now: UnixTime,
     purpose: Purpose,
 ) -> Result<(), Refusal> {
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if facts.version < 3 {
         return Err(Refusal::of(&facts, Fault::OldVersion));
     }
@@ -121,7 +121,7 @@ fn check_name(leaf: &CertificateDer<'_>, names: &[ServerName<'static>], common_n
     if names.iter().any(|name| Certificate::is_for(leaf, name)) {
         return Ok(());
     }
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if common_name && facts.names.is_empty() {
         let is_common = |name: &ServerName<'_>| match (name, &facts.common_name) {
             (ServerName::DnsName(dns), Some(common)) => dns.as_ref().eq_ignore_ascii_case(common),
@@ -133,6 +133,10 @@ fn check_name(leaf: &CertificateDer<'_>, names: &[ServerName<'static>], common_n
     }
     let wanted = names.iter().map(|name| name.to_str().into_owned()).collect();
     Err(Refusal::of(&facts, Fault::WrongName { wanted, presented: facts.all_names() }))
+}
+
+fn read(leaf: &CertificateDer<'_>) -> Result<Certificate, Refusal> {
+    Certificate::parse(leaf).map_err(|_| Refusal::unreadable())
 }
 
 /// Parses a DNS name or an IP address, the latter with or without brackets.
@@ -178,7 +182,7 @@ fn check_signature(
     leaf: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, rustls::Error> {
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if facts.key.is_weak() {
         return Err(Refusal::of(&facts, Fault::WeakKey { key: facts.key.to_string() }).into());
     }
@@ -223,7 +227,7 @@ impl ServerCertVerifier for JoinerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(expected) = self.pin {
-            let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+            let facts = read(leaf)?;
             if facts.pin != expected {
                 return Err(Refusal::of(&facts, Fault::Pin { expected, presented: facts.pin }).into());
             }
