@@ -52,6 +52,21 @@ fn pieces(c: &mut Criterion) {
         group.bench_function(format!("digest {checksum}"), |b| b.iter(|| checksum.digest(black_box(&chunk))));
     }
     group.bench_function("pack", |b| b.iter(|| packed(black_box(&chunk))));
+    group.bench_function("pack 256 small files", |b| {
+        let (entry, extents) = (entry(4096), Extents::whole(4096));
+        let fill = |to: &mut [u8]| {
+            to.copy_from_slice(&chunk[..4096]);
+            Ok::<_, MemberError>(())
+        };
+        let mut buffer = Vec::new();
+        b.iter(|| {
+            let mut batch = Batch::new(std::mem::take(&mut buffer));
+            for _ in 0..256 {
+                batch.push_chunk(&entry, 0, &extents, Checksum::Blake3, fill).unwrap();
+            }
+            buffer = batch.into_buffer();
+        });
+    });
     let batch = packed(&chunk);
     group.bench_function("unpack", |b| b.iter(|| unpack(black_box(batch.bytes()), 1).unwrap().len()));
     for codec in [Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3)] {

@@ -20,6 +20,7 @@
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | the wish to end |
+//! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`pace`] | the rate limit |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`position`] | `uuid:seqno` |
@@ -44,6 +45,7 @@ pub mod position;
 pub mod progress;
 pub mod sst;
 pub mod stop;
+mod threads;
 pub mod tls;
 pub mod tree;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! What goes wrong, where and when: the exit code and the words on both sides, and the joiner's old tree
 //! afterwards.
 
+use crate::support::disk::SmallDisk;
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
 use crate::support::tree::{self, MIB, Tree, file};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// A donor with 6 MiB and a joiner with an old tree.
 struct Ground {
+    /// Goes before the folder that it is mounted in.
+    _disk: Option<SmallDisk>,
     pair: Pair,
     before: Tree,
 }
@@ -23,11 +26,20 @@ impl Ground {
         Ground::on(Pair::default())
     }
 
+    /// The joiner's directory is on a filesystem of so many mebibytes, when this process may mount one.
+    fn on_small_disk(mebibytes: u32) -> Option<Ground> {
+        let mut pair = Pair::default();
+        let disk = pair.small_disk(mebibytes)?;
+        pair.joiner = pair.home().join("disk/joiner");
+        fs::create_dir(&pair.joiner).unwrap();
+        Some(Ground { _disk: Some(disk), ..Ground::on(pair) })
+    }
+
     fn on(pair: Pair) -> Ground {
         tree::plain(&pair.donor, 6);
         tree::old(&pair.joiner);
         let before = tree::read(&pair.joiner);
-        Ground { pair, before }
+        Ground { _disk: None, pair, before }
     }
 
     /// Both ends, over a link on which each connection has its fate.
@@ -217,11 +229,7 @@ fn pair_a_slow_link_costs_no_round_trip_a_file() {
 
 #[test]
 fn pair_the_disk_fills_up() {
-    let mut pair = Pair::default();
-    let Some(disk) = pair.small_disk(16) else { return };
-    pair.joiner = pair.home().join("disk/joiner");
-    fs::create_dir(&pair.joiner).unwrap();
-    let ground = Ground::on(pair);
+    let Some(ground) = Ground::on_small_disk(16) else { return };
     let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
     link.passed(2 * MIB);
     let filler = file(ground.pair.home(), "disk/filler", "");
@@ -231,16 +239,11 @@ fn pair_the_disk_fills_up() {
     ground.untouched();
     fs::remove_file(filler).unwrap();
     ground.and_the_next_one_works();
-    drop(disk);
 }
 
 #[test]
 fn pair_no_room_is_said_before_anything_is_touched() {
-    let mut pair = Pair::default();
-    let Some(disk) = pair.small_disk(5) else { return };
-    pair.joiner = pair.home().join("disk/joiner");
-    fs::create_dir(&pair.joiner).unwrap();
-    let ground = Ground::on(pair);
+    let Some(ground) = Ground::on_small_disk(5) else { return };
     let both = ground.pair.transfer(&[], &[]);
     both.failed(28, &["joiner: ", " has 4.6 MB free, and the donor sends 7.6 MB"]);
     for end in [&both.donor, &both.joiner] {
@@ -248,7 +251,6 @@ fn pair_no_room_is_said_before_anything_is_touched() {
         assert!(end.took < SECONDS);
     }
     ground.untouched();
-    drop(disk);
 }
 
 /// Both ends as a user without privileges.

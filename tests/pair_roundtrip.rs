@@ -170,6 +170,36 @@ fn pair_verify_names_what_differs() {
     assert_eq!(lines, expected);
 }
 
+/// As Galera brings it: the logs have the names of the wire in the manifest and the node's own on its disk.
+#[test]
+fn pair_verify_reads_the_layout_from_the_option_file() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 1);
+    let [there, here] = ["there", "here"].map(|name| pair.home().join(name));
+    file(&there, "binlog.000007", "events");
+    fs::create_dir(&here).unwrap();
+    let root = |path: &Path| format!("--root=binlog={}", path.display());
+    pair.transfer(&[&root(&here)], &[&root(&there)]).succeeded();
+    fs::rename(here.join("binlog.000007"), here.join("db1.000007")).unwrap();
+    file(&here, "db1.index", "db1.000007\n");
+    file(&pair.joiner, "slow", "a log of the node's own");
+    let options = format!("[mysqld]\nlog_bin={}/db1\nslow_query_log_file=slow\n", here.display());
+    let options = file(pair.home(), "my.cnf", options);
+
+    let datadir = pair.joiner.to_str().unwrap();
+    let configured = ["verify", "--datadir", datadir, "--defaults-file", options.to_str().unwrap()];
+    pair.run(&configured).succeeded();
+    file(&here, "db1.000008", "");
+    fs::write(here.join("db1.000007"), "others").unwrap();
+    let verified = pair.run(&configured);
+    verified.failed(74, &["2 of "]);
+    assert_eq!(
+        verified.stdout.lines().collect::<Vec<_>>(),
+        ["binlog/binlog.000007: its content differs", "binlog/binlog.000008: extra, it was not sent"]
+    );
+    pair.run(&["verify", "--datadir", datadir, &root(&here)]).failed(74, &["of "]);
+}
+
 fn grastate(root: &Path, seqno: i64, bootstrap: u8) {
     let text = format!(
         "# GALERA saved state\nversion: 2.1\nuuid:    5d1fa5a7-0e29-11f0-8b7e-0242ac120002\nseqno:   {seqno}\nsafe_to_bootstrap: {bootstrap}\n"

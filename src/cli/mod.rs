@@ -226,6 +226,11 @@ pub struct DemoArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
+
+    /// For a tree that came under Galera: the server's option file, which says instead of --root where its other directories
+    /// are, and what it calls its binary logs
+    #[arg(long, value_name = "FILE", conflicts_with = "roots")]
+    pub defaults_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

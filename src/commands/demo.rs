@@ -13,11 +13,10 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, Still};
 use crate::error::{Error, Kind, Result};
-use crate::install::MANIFEST;
 use crate::joiner::{Outcome, Waiting};
-use crate::manifest::Manifest;
 use crate::progress::{Quiet, Style, bytes};
 use crate::stop::Stop;
+use crate::tree::Rules;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let size = config::byte_count("size", &args.size)?;
@@ -47,10 +46,9 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let Outcome::Installed(received) = received else {
         return Err(Error::new(Kind::Protocol, "the demonstration ended without an installed tree"));
     };
-    let manifest = to.join(MANIFEST);
-    let file = fs::File::open(&manifest).map_err(|e| Error::io("cannot open", &manifest, e))?;
-    let manifest = Manifest::read(std::io::BufReader::new(file))?;
-    let faults = verify::faults(&manifest, &config::roots(&tree(&to))?)?;
+    let roots = config::roots(&tree(&to))?;
+    let manifest = verify::installed(&roots)?;
+    let faults = verify::faults(&manifest, &roots, &Rules::default())?;
     if let Some(first) = faults.first() {
         return Err(Error::new(Kind::Integrity, format!("{} entries differ, the first: {first}", faults.len())));
     }

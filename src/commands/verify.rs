@@ -13,17 +13,19 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::progress::bytes;
+use crate::sst::args::Defaults;
+use crate::sst::layout::Layout;
+use crate::sst::options::OptionFiles;
+use crate::sst::server_args::ServerArgs;
 use crate::tree::{Content, Roots, Rules, Stillness, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let roots = config::roots(&args.tree)?;
-    let path = roots.datadir().join(MANIFEST);
-    let file = File::open(&path).map_err(|e| {
-        Error::io("cannot open the manifest", &path, e)
-            .remedy("only a tree that Highline installed has one; name it with --datadir")
-    })?;
-    let manifest = Manifest::read(BufReader::new(file))?;
-    let faults = faults(&manifest, &roots)?;
+    let (roots, rules) = match &args.defaults_file {
+        Some(file) => configured(&args.tree.datadir, file)?,
+        None => (config::roots(&args.tree)?, Rules::default()),
+    };
+    let manifest = installed(&roots)?;
+    let faults = faults(&manifest, &roots, &rules)?;
     for fault in &faults {
         println!("{fault}");
     }
@@ -37,6 +39,24 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
 }
 
+/// The directories of the server with this option file, and what of them is the node's own: its index of binary logs too.
+fn configured(datadir: &Path, file: &Path) -> Result<(Roots, Rules)> {
+    let defaults = Defaults { file: Some(file.to_owned()), ..Defaults::default() };
+    let layout = Layout::of_files(datadir, &OptionFiles::read(&defaults, &ServerArgs::default())?)?;
+    let index = layout.binlog.and_then(|binlog| binlog.index.file_name()?.to_str().map(str::to_owned));
+    Ok((layout.roots, Rules::new(layout.keep.into_iter().chain(index).collect())))
+}
+
+/// The manifest of the tree that is in place.
+pub(super) fn installed(roots: &Roots) -> Result<Manifest> {
+    let path = roots.datadir().join(MANIFEST);
+    let file = File::open(&path).map_err(|e| {
+        Error::io("cannot open the manifest", &path, e)
+            .remedy("only a tree that Highline installed has one; name it with --datadir")
+    })?;
+    Manifest::read(BufReader::new(file))
+}
+
 fn size(item: &Item) -> u64 {
     match item.entry.content {
         Content::File { size } => size,
@@ -44,8 +64,9 @@ fn size(item: &Item) -> u64 {
     }
 }
 
-/// One sentence for each entry that differs, is missing or is extra, ordered by path.
-pub(super) fn faults(manifest: &Manifest, roots: &Roots) -> Result<Vec<String>> {
+/// One sentence for each entry that differs, is missing or is extra, ordered by path. What by these rules would not
+/// travel is not extra.
+pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Result<Vec<String>> {
     let next = AtomicUsize::new(0);
     let check = || {
         let mut found = Vec::new();
@@ -60,7 +81,7 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots) -> Result<Vec<String>> 
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
     });
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
-    let extra = scan(&mut roots.clone(), &Rules::default(), Stillness::Live)?;
+    let extra = scan(&mut roots.clone(), rules, Stillness::Live)?;
     all.extend(
         extra
             .iter()

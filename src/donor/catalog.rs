@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Checksum, Digest, Seal, Sealer, chunks};
+use crate::threads::lock;
 use crate::tree::{Content, Found, Roots, Source, locate, unchanged};
 
 /// The entries of a scan. An entry is known by its place in it.
@@ -49,7 +50,7 @@ impl Catalog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|broken| broken.into_inner())
+        lock(&self.state)
     }
 
     /// The file's content; a file of several chunks stays open until [`Catalog::record`] has them all.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lane::{Codec, CodecError};
+use crate::threads::lock;
 
 /// The operator's choice: `--compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,7 +63,7 @@ impl Chooser {
 
     pub(super) fn choose(&self) -> Codec {
         match self.choice {
-            Compression::Auto => self.climb.lock().unwrap_or_else(|broken| broken.into_inner()).codec(),
+            Compression::Auto => lock(&self.climb).codec(),
             Compression::Fixed(codec) => codec,
         }
     }
@@ -72,7 +73,7 @@ impl Chooser {
         let written = self.acknowledged.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.choice == Compression::Auto {
             let count = Count { written, packed: self.packed.load(Ordering::Relaxed) };
-            self.climb.lock().unwrap_or_else(|broken| broken.into_inner()).tick(now, count, idle_cores);
+            lock(&self.climb).tick(now, count, idle_cores);
         }
     }
 

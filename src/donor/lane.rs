@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::lane::{Batch, Codec, Extent, Extents};
 use crate::link::Stream;
 use crate::manifest::{CHUNK, chunks};
+use crate::threads::lock;
 use crate::tree::{Content, Found};
 use crate::wire::{Ack, FrameHeader, FrameKind, Purpose};
 
@@ -110,10 +111,6 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<(), Ended> {
     // waiting without this lane. Why it gave up, if it did, is in `Shared::failure`.
     drop(packer);
     sent
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 fn pack_all(shared: &Shared, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {

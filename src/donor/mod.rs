@@ -24,6 +24,7 @@ use crate::pace::Pace;
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
+use crate::threads::{self, blocking, lock};
 use crate::tls::Session;
 use crate::tree::{Found, RootName, Roots, Rules, Scope, Stillness, scan};
 use crate::wire::{Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
@@ -296,7 +297,7 @@ async fn run_lanes(shared: &Arc<Shared>, count: u16) -> Result<()> {
     }
     let work = async {
         while let Some(ended) = lanes.join_next().await {
-            ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))?;
+            threads::ended("a lane", ended)?;
         }
         Err(Error::new(Kind::Io, "the lanes ended before the work did"))
     };
@@ -310,7 +311,7 @@ async fn run_lanes(shared: &Arc<Shared>, count: u16) -> Result<()> {
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
         return Ok(());
     }
-    let cause = shared.failure.lock().unwrap_or_else(|broken| broken.into_inner()).take();
+    let cause = lock(&shared.failure).take();
     match (ended, cause) {
         (Err(_), Some(cause)) => Err(cause),
         (ended, _) => ended,
@@ -377,11 +378,4 @@ async fn scanned(
         Ok((roots, found))
     })
     .await
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(Kind::Io, "a worker thread ended unexpectedly")),
-    }
 }

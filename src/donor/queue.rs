@@ -3,11 +3,12 @@
 //! The largest files come first, chunk by chunk, so that one huge tablespace fills every lane; then
 //! the small entries, many to a batch. What a broken lane has not had acknowledged comes back.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::manifest::{CHUNK, chunks};
+use crate::threads::lock;
 use crate::tree::Found;
 
 /// One frame's worth of work; the numbers are those of the catalog.
@@ -78,7 +79,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|broken| broken.into_inner())
+        lock(&self.state)
     }
 
     /// The next piece of work; blocks while there is none but some may still come back. `None`: all of
@@ -96,7 +97,7 @@ impl Queue {
             if state.outstanding == 0 {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(|broken| broken.into_inner());
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

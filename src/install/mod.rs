@@ -4,9 +4,9 @@
 //! [`crate::manifest::Verified`]. The server's working directory is the data directory, so roots are
 //! never renamed or replaced themselves; their entries are.
 //!
-//! In the order of use: [`DirLock::take`], [`recover`], [`space()`], [`Staging::prepare`], with
-//! [`Staging::spend_old_tree`] where there is no room for two trees, then [`Staging::directory`] and
-//! [`Staging::accepts`] while entries come, and [`Staging::install`].
+//! In the order of use: [`DirLock::take`], [`recover`], [`Staging::prepare`], with [`Staging::spend_old_tree`]
+//! where there is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries
+//! come, and [`Staging::install`].
 
 mod dir;
 mod failpoint;
@@ -16,7 +16,6 @@ mod keep;
 mod lock;
 #[cfg(test)]
 mod server_tests;
-mod space;
 mod staging;
 mod switch;
 #[cfg(test)]
@@ -24,5 +23,4 @@ mod tests;
 
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
-pub use space::{Filesystem, space};
 pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};

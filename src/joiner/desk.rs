@@ -18,6 +18,7 @@ use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
+use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::wire::{Accept, Message, Purpose, Round, Speeds};
 
@@ -225,7 +226,7 @@ impl Desk {
                         tokio::spawn(turn_away(guest));
                     }
                 },
-                Some(ended) = lanes.join_next() => lane_ended(ended)?,
+                Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
                 message = control.next() => match message? {
                     Message::Seal { entries, digest } => {
                         farewell(&mut lanes).await?;
@@ -247,16 +248,12 @@ impl Desk {
     }
 }
 
-fn lane_ended(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a lane ended unexpectedly")))
-}
-
 /// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
 /// fate. What one of them still has to complain of counts.
 async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
     let all = async {
         while let Some(ended) = lanes.join_next().await {
-            lane_ended(ended)?;
+            threads::ended("a lane", ended)?;
         }
         Ok(())
     };
@@ -305,11 +302,4 @@ fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
         Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
             .remedy("give --checksum the same value on both sides, or take it away")
     })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(Kind::Io, "a worker thread ended unexpectedly")),
-    }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lane::{Codec, CodecError, MemberError, unpack};
 use crate::link::Stream;
 use crate::progress::Meter;
+use crate::threads::{ended, lock};
 use crate::wire::{Ack, FrameHeader, FrameKind};
 
 /// How many frames may wait between the link and the thread.
@@ -26,6 +27,7 @@ pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter
     let (arrived, frames) = mpsc::channel(AHEAD);
     let (written, acks) = mpsc::channel(64);
     let spare: Spare = Arc::default();
+    let finished = |joined| ended("a writing thread", joined);
     let mut writing = tokio::task::spawn_blocking({
         let (spare, meter) = (Arc::clone(&spare), Arc::clone(&meter));
         move || write_all(&ledger, frames, &written, &spare, &meter)
@@ -34,17 +36,13 @@ pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter
         moved = hear(reader, &peer, arrived, &spare, &meter) => moved,
         moved = acknowledge(writer, acks) => moved,
         // The receiving end stays until the thread is through or has failed.
-        ended = &mut writing => return finished(ended),
+        joined = &mut writing => return finished(joined),
     };
     match (moved, finished(writing.await)) {
         (_, Err(error)) => Err(error),
         (Err(error), _) if matches!(error.kind(), Kind::Disconnected | Kind::Network | Kind::Timeout) => Ok(()),
         (moved, Ok(())) => moved,
     }
-}
-
-fn finished(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a writing thread ended unexpectedly")))
 }
 
 async fn hear(
@@ -62,7 +60,7 @@ async fn hear(
         if header.kind == FrameKind::End {
             return Ok(());
         }
-        let mut payload = spare.lock().unwrap_or_else(|broken| broken.into_inner()).pop().unwrap_or_default();
+        let mut payload = lock(spare).pop().unwrap_or_default();
         payload.resize(header.wire_len as usize, 0);
         reader.read_exact(&mut payload).await.map_err(lost)?;
         meter.add_wire((FrameHeader::LEN + payload.len()) as u64);
@@ -109,7 +107,7 @@ fn write_all(
             meter.add_entries(1);
         }
         members += u64::from(header.members);
-        spare.lock().unwrap_or_else(|broken| broken.into_inner()).push(payload);
+        lock(spare).push(payload);
         let ack = Ack { round: header.round, members };
         if written.blocking_send(ack).is_err() {
             return Ok(());

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use super::places::{Places, failure};
 use super::target::Target;
 use crate::error::{Error, Kind, Result};
 use crate::lane::{Chunk, Member};
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest, chunks};
+use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
 
@@ -51,10 +52,6 @@ enum Progress {
         writing: u32,
     },
     Written(Digest),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 impl Ledger {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
 use crate::install::Staging;
+use crate::threads::lock;
 use crate::tree::{Metadata, RelPath};
 
 /// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
@@ -99,7 +100,7 @@ impl Places {
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<RelPath, Arc<OwnedFd>>> {
-        self.opened.lock().unwrap_or_else(|broken| broken.into_inner())
+        lock(&self.opened)
     }
 
     fn parent(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {

@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_on_one_filesystem_is_added_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let stat = rustix::fs::statvfs(dir.path()).unwrap();
+        let most = stat.f_bavail * stat.f_frsize / 10 * 6;
+        let mut offer = offer(RootName::DATADIR, dir.path(), most);
+        examine(&mut roots, &offer, InstallMode::Auto, None).unwrap();
+        offer.roots.push(OfferedRoot { name: RootName::INNODB_UNDO.parse().unwrap(), ..offer.roots[0].clone() });
+        assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap_err().kind(), Kind::NoSpace);
+    }
+
+    #[test]
     fn binary_logs_of_another_name_stay_with_the_donor() {
         let dir = tempfile::tempdir().unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();

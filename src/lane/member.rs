@@ -6,6 +6,7 @@
 //! (where the chunk has data, when it has holes).
 
 use std::io;
+use std::ops::Range;
 
 use tar::{Archive, Builder, EntryType, Header};
 
@@ -143,18 +144,16 @@ impl Batch {
         };
         let len = chunk_len(size, offset);
         let data_len = extents.data_len();
-        let whole = extents.is_whole(len);
-        let header = |digest: Digest| {
-            let text = |n: u64| n.to_string().into_bytes();
-            let mut records =
-                vec![(SIZE, text(size)), (OFFSET, text(offset)), (DIGEST, digest.to_string().into_bytes())];
-            if !whole {
-                records.push((DATA, extents.to_string().into_bytes()));
-            }
-            headers(entry, data_len as u64, &records)
-        };
-        // A digest's text has one length, so the real header will be as long as this one.
-        let head = header(Digest::from_bytes([0; 32]))?.len();
+        let text = |n: u64| n.to_string().into_bytes();
+        // Nothing is read yet: a stand-in for the digest, whose text has one length.
+        let none = Digest::from_bytes([0; 32]).to_string().into_bytes();
+        let mut records = vec![(SIZE, text(size)), (OFFSET, text(offset)), (DIGEST, none)];
+        if !extents.is_whole(len) {
+            records.push((DATA, extents.to_string().into_bytes()));
+        }
+        let mut header = headers(entry, data_len as u64, &records)?;
+        let in_header = Records::place(&header, DIGEST).ok_or(MemberError::Records)?;
+        let head = header.len();
         let padded = data_len.next_multiple_of(BLOCK);
         let place = self.next(head.saturating_add(padded));
         let (for_header, rest) = place.split_at_mut_checked(head).unwrap_or_default();
@@ -162,7 +161,8 @@ impl Batch {
         fill(data)?;
         padding.fill(0);
         let digest = extents.digest(checksum, data, len);
-        for_header.copy_from_slice(&header(digest)?);
+        header.splice(in_header, digest.to_string().into_bytes());
+        for_header.copy_from_slice(&header);
         self.filled = self.filled.saturating_add(head).saturating_add(padded);
         self.members = self.members.saturating_add(1);
         Ok(digest)
@@ -258,6 +258,19 @@ impl<'a> Records<'a> {
         let equals = record.iter().position(|&b| b == b'=')?;
         let (key, value) = record.split_at_checked(equals)?;
         Some(((std::str::from_utf8(key).ok()?, value.strip_prefix(b"=")?), rest))
+    }
+
+    /// Where in the headers of one member the value of the record `key` stands.
+    fn place(headers: &'a [u8], key: &str) -> Option<Range<usize>> {
+        let mut rest = headers.get(BLOCK..)?;
+        loop {
+            let ((found, value), after) = Self::first(rest)?;
+            if found == key {
+                let end = headers.len().checked_sub(after.len())?.checked_sub(1)?;
+                return Some(end.checked_sub(value.len())?..end);
+            }
+            rest = after;
+        }
     }
 
     fn get(&self, key: &str) -> Option<&'a [u8]> {
@@ -413,6 +426,29 @@ mod tests {
         assert_eq!((&chunk.entry, &chunk.extents), (&big, &holed));
         for (member, entry) in members[5..].iter().zip(others) {
             assert_eq!(*member, Member::Entry(entry));
+        }
+    }
+
+    /// The header is as if it had been made with the digest, whatever else in it looks like one.
+    #[test]
+    fn a_header_tells_the_digest_of_what_was_filled_in() {
+        let zeros = Digest::from_bytes([0; 32]).to_string();
+        let confusing = format!("datadir/\n84 HIGHLINE.digest={zeros}\n");
+        let holed = Extents::new(vec![Extent { start: 4096, len: 4096 }], 1 << 20).unwrap();
+        for path in ["datadir/a", &"datadir/long".repeat(40), &confusing] {
+            for (size, extents) in [(0, Extents::whole(0)), (700, Extents::whole(700)), (CHUNK, holed.clone())] {
+                let mut entry = file(path.as_bytes(), size);
+                entry.meta.xattrs.push((DIGEST.to_owned(), zeros.clone().into_bytes()));
+                let mut batch = Batch::default();
+                let digest = push(&mut batch, &entry, 0, &extents, 7).to_string().into_bytes();
+                let mut records =
+                    vec![(SIZE, size.to_string().into_bytes()), (OFFSET, b"0".to_vec()), (DIGEST, digest)];
+                if size == CHUNK {
+                    records.push((DATA, b"4096+4096".to_vec()));
+                }
+                let header = headers(&entry, extents.data_len() as u64, &records).unwrap();
+                assert_eq!(batch.bytes()[..header.len()], header);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_rustls::TlsConnector;
 
 use super::{Deadlines, Stream, read_message, socket, within, write_message};
@@ -62,10 +62,8 @@ impl Dialler {
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
         let name = ServerName::try_from(self.ticket.address.host().to_owned())
             .map_err(|e| Error::new(Kind::Usage, format!("{} is no host name", self.ticket.address)).because(e))?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, tokio::io::BufReader::with_capacity(8 << 10, tcp))
-            .await
-            .map_err(|e| explain_io(e, peer))?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let stream = connector.connect(name, BufReader::new(tcp)).await.map_err(|e| explain_io(e, peer))?;
         let session = Session::of(stream.get_ref().1, &self.trust, true, peer)?;
         let mut stream = Stream::from(stream);
         let channel = Channel::of(&stream)?;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +24,8 @@ use crate::wire::{Failure, Message, Preamble, Purpose};
 
 /// How many unproven connections may be open at once.
 const STRANGERS: usize = 64;
+/// Bytes that one system call may bring; memory of every connection, a stranger's too.
+const READ_AT_ONCE: usize = 256 << 10;
 /// After so many refusals in one wait, only every hundredth is logged.
 const LOGGED: u64 = 20;
 
@@ -133,11 +135,8 @@ impl Check {
     async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
         let peer = format!("the donor at {address}");
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
-        let stream = self
-            .tls
-            .accept(tokio::io::BufReader::with_capacity(256 << 10, tcp))
-            .await
-            .map_err(|e| explain_io(e, &peer))?;
+        let tcp = BufReader::with_capacity(READ_AT_ONCE, tcp);
+        let stream = self.tls.accept(tcp).await.map_err(|e| explain_io(e, &peer))?;
         let session = Session::of(stream.get_ref().1, &self.trust, false, &peer)?;
         let mut stream = Stream::from(stream);
         let channel = Channel::of(&stream)?;

@@ -13,13 +13,15 @@ pub use door::{Door, Guest};
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 use crate::error::{Error, Kind, Result};
 use crate::wire::Message;
 
-/// A TLS connection of either side.
-pub type Stream = tokio_rustls::TlsStream<tokio::io::BufReader<tokio::net::TcpStream>>;
+/// A TLS connection of either side. It is read in large pieces, for rustls asks for one record (16 KiB) at a time.
+pub type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// How long a side waits for what. The database server has no deadlines, so these are the only ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

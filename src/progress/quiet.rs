@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{Reporter, Snapshot};
+use crate::threads::lock;
 
 /// Warnings only.
 #[derive(Debug)]
@@ -31,11 +32,11 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
+        lock(&self.lines).clone()
     }
 
     fn keep(&self, line: String) {
-        self.lines.lock().unwrap_or_else(|broken| broken.into_inner()).push(line);
+        lock(&self.lines).push(line);
     }
 }
 

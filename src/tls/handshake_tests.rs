@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SerialNumber};
-use rustls::{ClientConnection, ServerConnection};
+use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData};
 use rustls_pki_types::ServerName;
 use time::OffsetDateTime;
 
@@ -19,26 +19,26 @@ type Outcome = (Result<(), rustls::Error>, Result<(), rustls::Error>);
 fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> Outcome {
     let (mut client_said, mut server_said) = (Ok(()), Ok(()));
     for _ in 0..20 {
-        let mut wire = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut wire).unwrap();
-        }
-        let mut bytes = wire.as_slice();
-        while !bytes.is_empty() && server_said.is_ok() {
-            server.read_tls(&mut bytes).unwrap();
-            server_said = server.process_new_packets().map(|_| ());
-        }
-        let mut wire = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut wire).unwrap();
-        }
-        let mut bytes = wire.as_slice();
-        while !bytes.is_empty() && client_said.is_ok() {
-            client.read_tls(&mut bytes).unwrap();
-            client_said = client.process_new_packets().map(|_| ());
-        }
+        carry(client, server, &mut server_said);
+        carry(server, client, &mut client_said);
     }
     (client_said, server_said)
+}
+
+fn carry<A, B: SideData>(
+    from: &mut ConnectionCommon<A>,
+    to: &mut ConnectionCommon<B>,
+    said: &mut Result<(), rustls::Error>,
+) {
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).unwrap();
+    }
+    let mut bytes = wire.as_slice();
+    while !bytes.is_empty() && said.is_ok() {
+        to.read_tls(&mut bytes).unwrap();
+        *said = to.process_new_packets().map(|_| ());
+    }
 }
 
 struct Ends<'a> {
@@ -68,11 +68,11 @@ impl Ends<'_> {
 struct Case {
     what: &'static str,
     identity: Identity,
+    authorities: Arc<Authorities>,
     /// The fault after "the certificate "CN=node1" ", when the chain is verified; empty: accepted.
     chain: String,
     /// The same when the name is verified as well.
     name: String,
-    authorities: Arc<Authorities>,
 }
 
 fn text(date: OffsetDateTime) -> String {
@@ -84,45 +84,40 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
     let authorities = ca.authorities();
     let source = authorities.source().to_owned();
     let now = SystemTime::now();
+    let (yesterday, half_a_day_ago, tomorrow) =
+        (OffsetDateTime::from(now - DAY), OffsetDateTime::from(now - DAY / 2), OffsetDateTime::from(now + DAY));
     let node = |change: &dyn Fn(&mut CertificateParams)| {
         let mut params = named("node1", &["node1.lab.example", "192.0.2.1"]);
         change(&mut params);
         params
     };
     let good = node(&|_| ());
-    let same = |what, identity: Identity, fault: String| Case {
-        what,
-        identity,
-        chain: fault.clone(),
-        name: fault,
-        authorities: Arc::clone(&authorities),
+    let by = |ca: &Ca, params: &CertificateParams| ca.identity(&ca.sign(params), now);
+    let mut cases = Vec::new();
+    let mut case = |what, identity, authorities: &Arc<Authorities>, fault: &str| {
+        let (chain, name) = (fault.to_owned(), fault.to_owned());
+        cases.push(Case { what, identity, authorities: Arc::clone(authorities), chain, name });
     };
-    let mut cases = vec![same("nothing is wrong", ca.identity(&ca.sign(&good), now), String::new())];
+    case("nothing is wrong", by(&ca, &good), &authorities, "");
 
     let other = Ca::new("Other CA");
-    cases.push(same(
-        "wrong CA",
-        other.identity(&other.sign(&good), now),
-        format!("was issued by \"CN=Other CA\", which is not among the authorities in {source}: \"CN=Lab CA\""),
-    ));
-    let namesake = Ca::new("Lab CA");
-    cases.push(same(
-        "wrong CA of the same name",
-        namesake.identity(&namesake.sign(&good), now),
-        format!("was not signed by the authority \"CN=Lab CA\" in {source}, but by another one of the same name"),
-    ));
-    let expired = node(&|params| params.not_after = OffsetDateTime::from(now - DAY / 2));
-    cases.push(same(
-        "expired",
-        ca.identity(&ca.sign(&expired), now - 3 * DAY / 4),
-        format!("expired on {}", text(expired.not_after)),
-    ));
-    let early = node(&|params| params.not_before = OffsetDateTime::from(now + DAY));
-    cases.push(same(
-        "not yet valid",
-        ca.identity(&ca.sign(&early), now + 2 * DAY),
-        format!("is valid only from {}", text(early.not_before)),
-    ));
+    let not_among = |issuer| {
+        format!("was issued by \"CN={issuer}\", which is not among the authorities in {source}: \"CN=Lab CA\"")
+    };
+    case("wrong CA", by(&other, &good), &authorities, &not_among("Other CA"));
+    let both = ca.authorities_with(&[&other], None);
+    case("two authorities, at rotation", by(&other, &good), &both, "");
+    let fault =
+        format!("was not signed by the authority \"CN=Lab CA\" in {source}, but by another one of the same name");
+    case("wrong CA of the same name", by(&Ca::new("Lab CA"), &good), &authorities, &fault);
+
+    let expired = ca.sign(&node(&|params| params.not_after = half_a_day_ago));
+    let fault = format!("expired on {}", text(half_a_day_ago));
+    case("expired", ca.identity(&expired, now - 3 * DAY / 4), &authorities, &fault);
+    let early = ca.sign(&node(&|params| params.not_before = tomorrow));
+    let fault = format!("is valid only from {}", text(tomorrow));
+    case("not yet valid", ca.identity(&early, now + 2 * DAY), &authorities, &fault);
+
     let (other_purpose, fault) = match own_purpose {
         ExtendedKeyUsagePurpose::ServerAuth => (
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -133,143 +128,80 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
             "is not for a TLS client (clientAuth): its extended key usage is serverAuth",
         ),
     };
-    let wrong_purpose = node(&|params| params.extended_key_usages = vec![other_purpose.clone()]);
-    cases.push(same("wrong purpose", ca.identity(&ca.sign(&wrong_purpose), now), fault.to_owned()));
-    let right_purpose = node(&|params| params.extended_key_usages = vec![own_purpose.clone()]);
-    cases.push(same("the one purpose that is needed", ca.identity(&ca.sign(&right_purpose), now), String::new()));
-    let any_purpose = node(&|params| params.extended_key_usages.clear());
-    cases.push(same("no purpose named", ca.identity(&ca.sign(&any_purpose), now), String::new()));
+    for (what, purposes, fault) in [
+        ("wrong purpose", vec![other_purpose], fault),
+        ("the one purpose that is needed", vec![own_purpose.clone()], ""),
+        ("no purpose named", vec![], ""),
+    ] {
+        let params = node(&|params| params.extended_key_usages.clone_from(&purposes));
+        case(what, by(&ca, &params), &authorities, fault);
+    }
 
     let key = KeyPair::generate().unwrap();
     let alone = (good.self_signed(&key).unwrap().pem(), key.serialize_pem());
-    cases.push(same(
-        "self-signed",
-        ca.identity(&alone, now),
-        format!("is self-signed and not among the authorities in {source}"),
-    ));
+    let fault = format!("is self-signed and not among the authorities in {source}");
+    case("self-signed", ca.identity(&alone, now), &authorities, &fault);
+    let trusted = Ca::holding(&alone.0);
+    case("self-signed and trusted", trusted.identity(&alone, now), &trusted.authorities(), "");
+
     let intermediate = ca.intermediate("Lab intermediate");
     let (leaf, key) = intermediate.sign(&good);
-    cases.push(same(
-        "intermediate missing",
-        ca.identity(&(leaf.clone(), key.clone()), now),
-        format!("was issued by \"CN=Lab intermediate\", which is not among the authorities in {source}: \"CN=Lab CA\""),
-    ));
-    let bundle = (format!("{leaf}{}", intermediate.pem), key);
-    cases.push(same("intermediate in the bundle", ca.identity(&bundle, now), String::new()));
-    let end = OffsetDateTime::from(now - DAY / 2);
-    let old = ca.intermediate_with("Old intermediate", |params| params.not_after = end);
+    let bundle = (format!("{leaf}{}", intermediate.pem), key.clone());
+    case("intermediate missing", ca.identity(&(leaf, key), now), &authorities, &not_among("Lab intermediate"));
+    case("intermediate in the bundle", ca.identity(&bundle, now), &authorities, "");
+    let old = ca.intermediate_with("Old intermediate", |params| params.not_after = half_a_day_ago);
     let (leaf, key) = old.sign(&good);
-    cases.push(same(
-        "intermediate expired",
-        ca.identity(&(format!("{leaf}{}", old.pem), key), now),
-        format!(
-            "comes with the intermediate certificate \"CN=Old intermediate\", which is valid only from {} to {}",
-            text(OffsetDateTime::from(now - DAY)),
-            text(end)
-        ),
-    ));
+    let fault = format!(
+        "comes with the intermediate certificate \"CN=Old intermediate\", which is valid only from {} to {}",
+        text(yesterday),
+        text(half_a_day_ago)
+    );
+    case("intermediate expired", ca.identity(&(format!("{leaf}{}", old.pem), key), now), &authorities, &fault);
     let authority = node(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
-    cases.push(same(
-        "an authority's certificate",
-        ca.identity(&ca.sign(&authority), now),
-        "is the certificate of an authority (CA:TRUE), which cannot stand for a node".to_owned(),
-    ));
+    let fault = "is the certificate of an authority (CA:TRUE), which cannot stand for a node";
+    case("an authority's certificate", by(&ca, &authority), &authorities, fault);
 
-    let with_serial = node(&|params| params.serial_number = Some(SerialNumber::from(7_u64)));
-    let listed = |list: &str| ca.authorities_with(&[], Some(list));
-    let revocable = || ca.identity(&ca.sign(&with_serial), now);
-    let with_list = |what, authorities, fault: &str| Case {
-        what,
-        identity: revocable(),
-        chain: fault.to_owned(),
-        name: fault.to_owned(),
-        authorities,
-    };
-    cases.push(with_list(
-        "revoked",
-        listed(&ca.revocation_list(&[5, 7], now + DAY)),
-        "was revoked by its authority \"CN=Lab CA\"",
-    ));
-    cases.push(with_list("others are revoked", listed(&ca.revocation_list(&[5, 8], now + DAY)), ""));
-    let yesterday = OffsetDateTime::from(now - DAY);
-    cases.push(with_list(
-        "old revocation list",
-        listed(&ca.revocation_list(&[], now - DAY)),
-        &format!("cannot be checked, because the revocation list of its authority expired on {}", text(yesterday)),
-    ));
-    cases.push(with_list(
-        "revocation list of another authority",
-        listed(&other.revocation_list(&[], now + DAY)),
-        "cannot be checked: there is no revocation list of its authority \"CN=Lab CA\", or of one above it",
-    ));
+    let revocable = node(&|params| params.serial_number = Some(SerialNumber::from(7_u64)));
+    let old_list =
+        format!("cannot be checked, because the revocation list of its authority expired on {}", text(yesterday));
+    let no_list = "cannot be checked: there is no revocation list of its authority \"CN=Lab CA\", or of one above it";
+    for (what, list, fault) in [
+        ("revoked", ca.revocation_list(&[5, 7], now + DAY), "was revoked by its authority \"CN=Lab CA\""),
+        ("others are revoked", ca.revocation_list(&[5, 8], now + DAY), ""),
+        ("old revocation list", ca.revocation_list(&[], now - DAY), &old_list),
+        ("revocation list of another authority", other.revocation_list(&[], now + DAY), no_list),
+    ] {
+        case(what, by(&ca, &revocable), &ca.authorities_with(&[], Some(&list)), fault);
+    }
 
-    let old_ca = Ca::with("Old CA", |params| params.not_after = OffsetDateTime::from(now - DAY / 2));
-    let old_authorities = old_ca.authorities();
-    let fault = format!(
-        "was issued by \"CN=Old CA\", whose own certificate in {} expired on {}",
-        old_authorities.source(),
-        text(OffsetDateTime::from(now - DAY / 2)),
-    );
-    cases.push(Case {
-        what: "expired authority",
-        identity: old_ca.identity(&old_ca.sign(&good), now),
-        chain: fault.clone(),
-        name: fault,
-        authorities: old_authorities,
-    });
-    let early_ca = Ca::with("Early CA", |params| params.not_before = OffsetDateTime::from(now + DAY));
-    let early_authorities = early_ca.authorities();
-    let fault = format!(
-        "was issued by \"CN=Early CA\", whose own certificate in {} is valid only from {}",
-        early_authorities.source(),
-        text(OffsetDateTime::from(now + DAY)),
-    );
-    cases.push(Case {
-        what: "authority of tomorrow",
-        identity: early_ca.identity(&early_ca.sign(&good), now),
-        chain: fault.clone(),
-        name: fault,
-        authorities: early_authorities,
-    });
-    cases.push(Case {
-        what: "two authorities, at rotation",
-        identity: other.identity(&other.sign(&good), now),
-        chain: String::new(),
-        name: String::new(),
-        authorities: ca.authorities_with(&[&other], None),
-    });
+    let old_ca = Ca::with("Old CA", |params| params.not_after = half_a_day_ago);
+    let early_ca = Ca::with("Early CA", |params| params.not_before = tomorrow);
+    for (what, ca, name, state, date) in [
+        ("expired authority", old_ca, "Old CA", "expired on", half_a_day_ago),
+        ("authority of tomorrow", early_ca, "Early CA", "is valid only from", tomorrow),
+    ] {
+        let (authorities, date) = (ca.authorities(), text(date));
+        let source = authorities.source();
+        let fault = format!("was issued by \"CN={name}\", whose own certificate in {source} {state} {date}");
+        case(what, by(&ca, &good), &authorities, &fault);
+    }
 
-    // Self-signed, and in the CA file: trusted for itself.
-    let key = KeyPair::generate().unwrap();
-    let alone = (good.self_signed(&key).unwrap().pem(), key.serialize_pem());
-    let trusted = Ca::holding(&alone.0);
-    cases.push(Case {
-        what: "self-signed and trusted",
-        identity: trusted.identity(&alone, now),
-        chain: String::new(),
-        name: String::new(),
-        authorities: trusted.authorities(),
-    });
-
-    let mut named_only = |what, alternatives: &[&str], presented: &str| {
-        cases.push(Case {
-            what,
-            identity: ca.identity(&ca.sign(&named("node1", alternatives)), now),
-            chain: String::new(),
-            name: match presented {
-                "" => String::new(),
-                _ => format!("is for another host: we wanted node1.lab.example or 192.0.2.1, it has {presented}"),
-            },
-            authorities: Arc::clone(&authorities),
-        });
-    };
-    named_only("wrong name", &["node2.lab.example"], "node2.lab.example");
-    named_only("wrong address", &["192.0.2.2", "2001:db8::1"], "192.0.2.2, 2001:db8::1");
-    named_only("a common name alone", &[], "no subjectAltName, and the common name node1");
-    named_only("right name", &["node1.lab.example"], "");
-    named_only("right address", &["192.0.2.1"], "");
-    named_only("wildcard", &["*.lab.example"], "");
-    named_only("wildcard of another domain", &["*.example.net"], "*.example.net");
+    for (what, alternatives, presented) in [
+        ("wrong name", &["node2.lab.example"][..], "node2.lab.example"),
+        ("wrong address", &["192.0.2.2", "2001:db8::1"], "192.0.2.2, 2001:db8::1"),
+        ("a common name alone", &[], "no subjectAltName, and the common name node1"),
+        ("right name", &["node1.lab.example"], ""),
+        ("right address", &["192.0.2.1"], ""),
+        ("wildcard", &["*.lab.example"], ""),
+        ("wildcard of another domain", &["*.example.net"], "*.example.net"),
+    ] {
+        let name = match presented {
+            "" => String::new(),
+            _ => format!("is for another host: we wanted node1.lab.example or 192.0.2.1, it has {presented}"),
+        };
+        let identity = by(&ca, &named("node1", alternatives));
+        cases.push(Case { what, identity, authorities: Arc::clone(&authorities), chain: String::new(), name });
+    }
     cases
 }
 
@@ -277,69 +209,46 @@ fn wanted() -> Vec<ServerName<'static>> {
     vec![peer_name("node1.lab.example").unwrap(), peer_name("192.0.2.1").unwrap()]
 }
 
-#[test]
-fn the_donor_judges_the_joiner_in_every_mode() {
-    for case in cases(&ExtendedKeyUsagePurpose::ServerAuth) {
-        let authorities = || Arc::clone(&case.authorities);
-        let name = Trust::ChainAndName { authorities: authorities(), names: wanted(), common_name: false };
-        for (mode, trust, fault) in [
-            ("pin", Trust::Pin, ""),
-            ("chain", Trust::Chain(authorities()), case.chain.as_str()),
-            ("name", name, case.name.as_str()),
-        ] {
-            let ends = Ends { donor: None, donor_trust: trust, joiner: &case.identity, joiner_trust: Trust::Pin };
-            let (_, _, (client, server)) = ends.connect();
+/// Every case in every mode. `meet` lets the one side judge the identity by the trust; it returns first what that side
+/// says and then what the other hears.
+fn judge_in_every_mode(purpose: &ExtendedKeyUsagePurpose, meet: impl Fn(&Identity, Trust) -> Outcome) {
+    for Case { what, identity, authorities, chain, name } in cases(purpose) {
+        let by_name =
+            Trust::ChainAndName { authorities: Arc::clone(&authorities), names: wanted(), common_name: false };
+        for (mode, trust, fault) in
+            [("pin", Trust::Pin, String::new()), ("chain", Trust::Chain(authorities), chain), ("name", by_name, name)]
+        {
+            let (judge, judged) = meet(&identity, trust);
             if fault.is_empty() {
-                assert_eq!((client, server), (Ok(()), Ok(())), "{} in mode {mode}", case.what);
+                assert_eq!((judge, judged), (Ok(()), Ok(())), "{what} in mode {mode}");
                 continue;
             }
-            let error = explain(client.unwrap_err(), "the joiner at 192.0.2.1:4444");
-            assert_eq!(
-                error.sentence(),
-                format!("the joiner at 192.0.2.1:4444: the certificate \"CN=node1\" {fault}"),
-                "{} in mode {mode}",
-                case.what
-            );
+            let error = explain(judge.unwrap_err(), "the peer at 192.0.2.1");
+            let sentence = format!("the peer at 192.0.2.1: the certificate \"CN=node1\" {fault}");
+            assert_eq!(error.sentence(), sentence, "{what} in mode {mode}");
             assert_eq!(error.kind(), Kind::Untrusted);
             assert!(error.remedy_text().is_some_and(|remedy| remedy.len() > 10));
-            let error = explain(server.unwrap_err(), "the donor at 192.0.2.9");
-            assert_eq!(
-                error.sentence(),
-                "the donor at 192.0.2.9 refused our certificate (TLS alert CertificateUnknown)"
-            );
+            let sentence = "the judge refused our certificate (TLS alert CertificateUnknown)";
+            assert_eq!(explain(judged.unwrap_err(), "the judge").sentence(), sentence);
         }
     }
 }
 
 #[test]
+fn the_donor_judges_the_joiner_in_every_mode() {
+    judge_in_every_mode(&ExtendedKeyUsagePurpose::ServerAuth, |joiner, donor_trust| {
+        Ends { donor: None, donor_trust, joiner, joiner_trust: Trust::Pin }.connect().2
+    });
+}
+
+#[test]
 fn the_joiner_judges_the_donor_in_every_mode() {
-    let joiner = Identity::ephemeral().unwrap();
-    for case in cases(&ExtendedKeyUsagePurpose::ClientAuth) {
-        let authorities = || Arc::clone(&case.authorities);
-        let name = Trust::ChainAndName { authorities: authorities(), names: wanted(), common_name: false };
-        for (mode, trust, fault) in [
-            ("pin", Trust::Pin, ""),
-            ("chain", Trust::Chain(authorities()), case.chain.as_str()),
-            ("name", name, case.name.as_str()),
-        ] {
-            let ends =
-                Ends { donor: Some(&case.identity), donor_trust: Trust::Pin, joiner: &joiner, joiner_trust: trust };
-            let (_, _, (client, server)) = ends.connect();
-            if fault.is_empty() {
-                assert_eq!((client, server), (Ok(()), Ok(())), "{} in mode {mode}", case.what);
-                continue;
-            }
-            let error = explain(server.unwrap_err(), "the donor at 192.0.2.9");
-            assert_eq!(
-                error.sentence(),
-                format!("the donor at 192.0.2.9: the certificate \"CN=node1\" {fault}"),
-                "{} in mode {mode}",
-                case.what
-            );
-            let error = explain(client.unwrap_err(), "the joiner");
-            assert_eq!(error.sentence(), "the joiner refused our certificate (TLS alert CertificateUnknown)");
-        }
-    }
+    let joiner = &Identity::ephemeral().unwrap();
+    judge_in_every_mode(&ExtendedKeyUsagePurpose::ClientAuth, |donor, joiner_trust| {
+        let ends = Ends { donor: Some(donor), donor_trust: Trust::Pin, joiner, joiner_trust };
+        let (_, _, (client, server)) = ends.connect();
+        (server, client)
+    });
 }
 
 #[test]

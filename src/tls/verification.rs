@@ -86,7 +86,7 @@ pub(crate) fn check_path(
     now: UnixTime,
     purpose: Purpose,
 ) -> Result<(), Refusal> {
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if facts.version < 3 {
         return Err(Refusal::of(&facts, Fault::OldVersion));
     }
@@ -121,7 +121,7 @@ fn check_name(leaf: &CertificateDer<'_>, names: &[ServerName<'static>], common_n
     if names.iter().any(|name| Certificate::is_for(leaf, name)) {
         return Ok(());
     }
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if common_name && facts.names.is_empty() {
         let is_common = |name: &ServerName<'_>| match (name, &facts.common_name) {
             (ServerName::DnsName(dns), Some(common)) => dns.as_ref().eq_ignore_ascii_case(common),
@@ -133,6 +133,10 @@ fn check_name(leaf: &CertificateDer<'_>, names: &[ServerName<'static>], common_n
     }
     let wanted = names.iter().map(|name| name.to_str().into_owned()).collect();
     Err(Refusal::of(&facts, Fault::WrongName { wanted, presented: facts.all_names() }))
+}
+
+fn read(leaf: &CertificateDer<'_>) -> Result<Certificate, Refusal> {
+    Certificate::parse(leaf).map_err(|_| Refusal::unreadable())
 }
 
 /// Parses a DNS name or an IP address, the latter with or without brackets.
@@ -178,16 +182,39 @@ fn check_signature(
     leaf: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, rustls::Error> {
-    let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+    let facts = read(leaf)?;
     if facts.key.is_weak() {
         return Err(Refusal::of(&facts, Fault::WeakKey { key: facts.key.to_string() }).into());
     }
     verify_tls13_signature_with_raw_key(message, &facts.spki, signed, &provider.signature_verification_algorithms)
 }
 
-/// The library is built without TLS 1.2, so this is never asked.
-fn below_tls13() -> rustls::Error {
-    rustls::Error::General("TLS below 1.3 is not spoken".to_owned())
+/// What both verifiers answer about a signature in the handshake: their traits ask it in the same words.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _leaf: &CertificateDer<'_>,
+            _signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            // The library is built without TLS 1.2, so this is never asked.
+            Err(rustls::Error::General("TLS below 1.3 is not spoken".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            leaf: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            check_signature(&self.provider, message, leaf, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
 }
 
 impl ServerCertVerifier for JoinerVerifier {
@@ -200,7 +227,7 @@ impl ServerCertVerifier for JoinerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Some(expected) = self.pin {
-            let facts = Certificate::parse(leaf).map_err(|_| Refusal::unreadable())?;
+            let facts = read(leaf)?;
             if facts.pin != expected {
                 return Err(Refusal::of(&facts, Fault::Pin { expected, presented: facts.pin }).into());
             }
@@ -209,27 +236,7 @@ impl ServerCertVerifier for JoinerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(below_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        check_signature(&self.provider, message, leaf, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures!();
 }
 
 impl ClientCertVerifier for DonorVerifier {
@@ -247,25 +254,5 @@ impl ClientCertVerifier for DonorVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(below_tls13())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        check_signature(&self.provider, message, leaf, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures!();
 }

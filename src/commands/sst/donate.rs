@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::log::Log;
-use super::{Run, lock, version_of};
+use super::{Run, version_of};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
@@ -20,6 +20,7 @@ use crate::sst::dialogue::{Dialogue, Line};
 use crate::sst::flush::{Freeze, Frozen};
 use crate::sst::options::Binlogs;
 use crate::sst::watch::ServerWatch;
+use crate::threads::lock;
 use crate::tls::{Ticket, client_config};
 use crate::tree::Rules;
 

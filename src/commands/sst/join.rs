@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Run, lock, version_of};
+use super::{Run, version_of};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
@@ -17,6 +17,7 @@ use crate::sst::args::JoinerArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
 use crate::sst::marker::InProgress;
+use crate::threads::lock;
 use crate::tls::{Identity, Ticket};
 use crate::wire::Round;
 

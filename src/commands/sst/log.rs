@@ -4,11 +4,11 @@ use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::lock;
 use crate::error::{Error, Side};
 use crate::progress::{ProgressLines, Reporter, ServerLog, Snapshot};
 use crate::sst::dialogue::{Dialogue, Line};
 use crate::sst::options::ProgressTo;
+use crate::threads::lock;
 
 #[derive(Debug)]
 pub(super) struct Log {

@@ -10,7 +10,7 @@ mod tls;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cli::SstArgs as Typed;
@@ -65,6 +65,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
         Role::Donor(donor) => run.donate(donor),
     }
 }
+
 /// What both roles have.
 #[derive(Debug)]
 struct Run {
@@ -76,9 +77,6 @@ struct Run {
     dialogue: Arc<Mutex<Dialogue<File>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|broken| broken.into_inner())
-}
 impl Run {
     /// Once, where every effective setting came from.
     fn explain(&self) {

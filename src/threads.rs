@@ -1,0 +1,50 @@
+//! Work on threads of its own, and the values that they share. A thread that panics costs whoever waits for it an error, and nobody else.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::error::{Error, Kind, Result};
+
+/// Does `work`, which may block, where nobody else has to wait for it.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    ended("a worker thread", spawn_blocking(work).await)
+}
+
+/// What became of a task or thread, which `who` names.
+pub(crate) fn ended<T>(who: &str, joined: std::result::Result<Result<T>, JoinError>) -> Result<T> {
+    joined.unwrap_or_else(|_| Err(Error::new(Kind::Io, format!("{who} ended unexpectedly"))))
+}
+
+/// Waits for `mutex`. What a thread that panicked has left in it is used on, so no change to it may stand half done
+/// where a panic is possible.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        assert_eq!(blocking(|| Ok(7)).await.unwrap(), 7);
+        let error = blocking(|| -> Result<()> { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(error.sentence(), "a worker thread ended unexpectedly");
+    }
+
+    #[test]
+    fn what_a_panic_leaves_is_used_on() {
+        let mutex = Mutex::new(1);
+        std::thread::scope(|scope| {
+            let panics = || {
+                *lock(&mutex) = 2;
+                let _held = lock(&mutex);
+                panic!("on purpose");
+            };
+            scope.spawn(panics).join().unwrap_err();
+        });
+        assert!(mutex.is_poisoned());
+        assert_eq!(*lock(&mutex), 2);
+    }
+}
