@@ -58,7 +58,7 @@ fn pieces(c: &mut Criterion) {
             to.copy_from_slice(&chunk[..4096]);
             Ok::<_, MemberError>(())
         };
-        let mut buffer = Vec::new();
+        let mut buffer = Pages::default();
         b.iter(|| {
             let mut batch = Batch::new(std::mem::take(&mut buffer));
             for _ in 0..256 {
