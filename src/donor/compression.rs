@@ -1,8 +1,8 @@
 //! Which codec the next batch gets.
 //!
 //! `auto` climbs: it counts the bytes that the joiner acknowledges, tries the next codec of a ladder
-//! while cores are idle, keeps it when more bytes arrive and goes back when not. Where no core is idle
-//! it climbs down. So a fast link on busy cores is left alone, and a slow link gets what it can use.
+//! where the cores could keep up with it, keeps it when more bytes arrive and goes back when not. Where no
+//! core is idle it tries the one below. So a fast link is left alone, and a slow one gets what it can use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -147,6 +147,8 @@ struct Climb {
 impl Climb {
     /// How long bytes are counted at least.
     const WINDOW: Duration = Duration::from_millis(400);
+    /// The first time less will do: what a fast link does shows at once.
+    const FIRST: Duration = Duration::from_millis(200);
     /// On a slow link so many must arrive before a trial is judged, or so much time pass: they come in
     /// pieces of a MiB.
     const ENOUGH: u64 = 16 << 20;
@@ -154,12 +156,13 @@ impl Climb {
     /// The longest time after a change in which what was packed before is still arriving.
     const SETTLE: Duration = Duration::from_secs(8);
     const PATIENCE: Duration = Duration::from_secs(10);
+    const MOST_PATIENCE: Duration = Duration::from_secs(160);
     /// A step must bring a twentieth more to be kept.
     const GAIN: f64 = 1.05;
     /// Below this share of idle cores compression takes from the transfer itself.
     const BUSY: f64 = 0.10;
-    /// Above it there is room for more of it.
-    const FREE: f64 = 0.25;
+    /// What a transfer can claim of the cores, however busy others keep them.
+    const CLAIM: f64 = 0.35;
 
     fn new(now: Instant, ticks: (u64, u64), cores: usize) -> Climb {
         Climb {
@@ -187,7 +190,8 @@ impl Climb {
         }
         let passed = now.saturating_duration_since(self.since);
         let few = bytes.saturating_sub(self.bytes) < Self::ENOUGH && passed < Self::LONG_ENOUGH;
-        if passed < Self::WINDOW || (self.trial.is_some() && few) {
+        let window = if self.bytes == 0 { Self::FIRST } else { Self::WINDOW };
+        if passed < window || (self.trial.is_some() && few) {
             return;
         }
         let ticks = ticks();
@@ -201,12 +205,12 @@ impl Climb {
             }
             Some((home, _)) => {
                 self.rest = now + self.patience;
-                self.patience *= 2;
+                self.patience = (self.patience * 2).min(Self::MOST_PATIENCE);
                 home
             }
-            None if idle < Self::BUSY => self.step.saturating_sub(1),
-            None if now >= self.rest => self.above(idle, rate),
-            None => self.step,
+            None if now < self.rest => self.step,
+            None if idle < Self::BUSY && self.step > 0 => self.step.saturating_sub(1),
+            None => self.above(idle, rate),
         };
         if next != self.step {
             let home_again = self.rest > now;
@@ -217,17 +221,11 @@ impl Climb {
         (self.since, self.bytes, self.ticks) = (now, bytes, ticks);
     }
 
-    /// The next step that so many idle cores allow at this rate. With many of them zstd is tried at once: on a
-    /// slow link lz4 would only be on the way.
+    /// The next step, where the cores could compress more than what arrives now. From none it is zstd at
+    /// once: on a slow link lz4 would only be on the way.
     fn above(&self, idle: f64, rate: f64) -> usize {
-        let up = match self.step {
-            0 if idle > 0.5 => 2,
-            step if idle > Self::FREE => step + 1,
-            step => step,
-        };
-        let up = up.min(LADDER.len() - 1);
-        // What the idle cores could compress at most is not even what arrives now: a fast link.
-        if rate * Self::GAIN > idle * self.cores * SPEEDS[up] { self.step } else { up }
+        let up = if self.step == 0 { 2 } else { self.step + 1 }.min(LADDER.len() - 1);
+        if rate * Self::GAIN > idle.max(Self::CLAIM) * self.cores * SPEEDS[up] { self.step } else { up }
     }
 }
 
