@@ -56,7 +56,8 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
         SslMode::VerifyCa => "both sides verify ticket and chain",
         SslMode::VerifyIdentity => "both sides verify ticket and chain, the donor the joiner's name too",
     };
-    report.ok(HERE, format!("highline encrypts with TLS 1.3; {how}"));
+    let module = if crate::tls::config::provider().fips() { " by AWS-LC's FIPS module" } else { "" };
+    report.ok(HERE, format!("highline encrypts with TLS 1.3{module}; {how}"));
     if !verifies && provider_option(node, "socket.ssl_key").is_none() {
         report.note(
             HERE,
