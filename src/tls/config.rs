@@ -85,3 +85,44 @@ fn unusable(error: rustls::Error) -> Error {
         .because(error)
         .remedy("take ssl-cipher out of the option file")
 }
+
+#[cfg(all(test, feature = "fips"))]
+mod fips_tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn both_ends_are_approved_and_offer_nothing_else() {
+        let identity = Identity::ephemeral().unwrap();
+        for ciphers in [None, Some("DEFAULT"), Some("ECDHE-RSA-AES256-GCM-SHA384")] {
+            let policy = Policy::parse(None, ciphers).unwrap();
+            let client = client_config(Some(&identity), identity.pin(), Trust::Pin, &policy).unwrap();
+            let server = server_config(&identity, Trust::Pin, &policy).unwrap();
+            assert!(client.fips() && server.fips(), "{ciphers:?}");
+            for provider in [client.crypto_provider(), server.crypto_provider()] {
+                assert!(provider.fips());
+                assert!(provider.cipher_suites.iter().all(|suite| suite.fips()));
+                assert!(provider.kx_groups.iter().all(|group| group.fips()));
+            }
+        }
+        assert!(look_config(None).unwrap().fips());
+    }
+
+    #[test]
+    fn chacha_is_refused_by_name() {
+        let error = Policy::parse(None, Some("TLS_CHACHA20_POLY1305_SHA256")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert_eq!(
+            error.remedy_text(),
+            Some(
+                "allow some of these in the [highline] group: ssl-cipher=TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
+            )
+        );
+        assert_eq!(error.sentence(), "");
+    }
+
+    #[test]
+    fn the_module_itself_says_that_it_is_in_fips_mode() {
+        assert_eq!(aws_lc_rs::try_fips_mode(), Ok(()));
+    }
+}
