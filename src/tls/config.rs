@@ -89,7 +89,6 @@ fn unusable(error: rustls::Error) -> Error {
 #[cfg(all(test, feature = "fips"))]
 mod fips_tests {
     use super::*;
-    use crate::error::Kind;
 
     #[test]
     fn both_ends_are_approved_and_offer_nothing_else() {
@@ -106,19 +105,6 @@ mod fips_tests {
             }
         }
         assert!(look_config(None).unwrap().fips());
-    }
-
-    #[test]
-    fn chacha_is_refused_by_name() {
-        let error = Policy::parse(None, Some("TLS_CHACHA20_POLY1305_SHA256")).unwrap_err();
-        assert_eq!(error.kind(), Kind::Usage);
-        assert_eq!(
-            error.remedy_text(),
-            Some(
-                "allow some of these in the [highline] group: ssl-cipher=TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"
-            )
-        );
-        assert_eq!(error.sentence(), "");
     }
 
     #[test]
