@@ -131,7 +131,7 @@ fn check_finds_what_a_careless_restore_left() {
     succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data/shop")));
     let said = node.check(&["env"]);
     assert!(said.contains("ERROR    the server's user mysql may not use DIR/data/shop: transfers fail"), "{said}");
-    assert!(said.contains("-> chown -R mysql DIR/data\n"), "{said}");
+    assert!(said.contains("-> chown -R mysql: DIR/data\n"), "{said}");
     succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data")));
     let said = node.check(&["env"]);
     assert!(said.contains("WARNING  DIR/data belongs to root, and the server runs as another user"), "{said}");

@@ -128,6 +128,16 @@ pub fn called(uid: u32) -> String {
     user_name(uid).map_or_else(|| format!("uid {uid}"), |name| Printable(name.as_bytes()).to_string())
 }
 
+/// The same as `chown` and `setpriv` take it.
+pub fn word(uid: u32) -> String {
+    user_name(uid).map_or_else(|| uid.to_string(), |name| Printable(name.as_bytes()).to_string())
+}
+
+/// Owner and login group, as `chown` takes them; a user without a name has no login group.
+pub fn owner(uid: u32) -> String {
+    user_name(uid).map_or_else(|| uid.to_string(), |name| format!("{}:", Printable(name.as_bytes())))
+}
+
 fn user_name(uid: u32) -> Option<String> {
     passwd(|name, of, _| (of == uid).then(|| name.to_owned()))
 }
@@ -196,6 +206,8 @@ mod tests {
         assert_eq!(account("0"), Some((0, 0)));
         assert_eq!(account("no such user"), None);
         assert_eq!((called(0).as_str(), called(4_000_000_000).as_str()), ("root", "uid 4000000000"));
+        assert_eq!((word(0).as_str(), word(4_000_000_000).as_str()), ("root", "4000000000"));
+        assert_eq!((owner(0).as_str(), owner(4_000_000_000).as_str()), ("root:", "4000000000"));
         assert!(Actor::of_account(0, 0).has("CAP_CHOWN") && !Actor::of_account(1, 1).has("CAP_CHOWN"));
     }
 }

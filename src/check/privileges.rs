@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::check::actor::{Actor, account, called, server_on};
+use crate::check::actor::{Actor, account, called, owner, server_on, word};
 use crate::check::{Channel, Level, Node, Report};
 use crate::error::{Printable, Side};
 use crate::sst::layout::Layout;
@@ -86,7 +86,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
             report.error(
                 HERE,
                 format!("the server's user {user} may not read and write {shown}: every transfer fails"),
-                format!("chown -R {user} {shown}"),
+                format!("chown -R {} {shown}", owner(server.uid)),
             );
         }
     }
@@ -99,7 +99,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
         report.error(
             HERE,
             format!("the server's user {user} may not use {first}{more}: transfers fail when they come to it"),
-            format!("chown -R {user} {}", Printable::path(layout.roots.datadir())),
+            format!("chown -R {} {}", owner(server.uid), Printable::path(layout.roots.datadir())),
         );
     }
     if let Some(unseen) = beneath.unseen.first() {
@@ -211,7 +211,8 @@ fn check_by_hand(myself: &Actor, server: &Actor, datadir: &Metadata, report: &mu
             HERE,
             format!("root has no {} here: highline receive by hand cannot give files to {user}", missing.join(", ")),
             format!(
-                "run it as the server's user: setpriv --reuid={user} --init-groups --regid={} highline receive",
+                "run it as the server's user: setpriv --reuid={} --regid={} --init-groups highline receive",
+                word(server.uid),
                 server.groups.first().copied().unwrap_or(server.uid)
             ),
         );
@@ -338,12 +339,20 @@ mod tests {
                 0o776,
                 Some("may not pass through DIR to DIR/data: every transfer fails\n           -> chmod o+x DIR\n"),
             ),
-            ("data", 0o775, Some("may not read and write DIR/data: every transfer fails\n           -> chown -R uid")),
+            (
+                "data",
+                0o775,
+                Some(
+                    "may not read and write DIR/data: every transfer fails\n           -> chown -R 4000000000 DIR/data\n",
+                ),
+            ),
             ("redo", 0o770, Some("may not read and write DIR/redo: every")),
             (
                 "data/shop",
                 0o755,
-                Some("may not use DIR/data/shop: transfers fail when they come to it\n           -> chown -R uid"),
+                Some(
+                    "may not use DIR/data/shop: transfers fail when they come to it\n           -> chown -R 4000000000 DIR/data\n",
+                ),
             ),
             ("data/shop/t.ibd", 0o660, Some("may not use DIR/data/shop/t.ibd: ")),
             ("redo/ib_logfile0", 0o660, Some("may not use DIR/redo/ib_logfile0: ")),

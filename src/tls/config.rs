@@ -102,6 +102,9 @@ mod fips_tests {
                 assert!(provider.fips());
                 assert!(provider.cipher_suites.iter().all(|suite| suite.fips()));
                 assert!(provider.kx_groups.iter().all(|group| group.fips()));
+                let groups: Vec<String> =
+                    provider.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect();
+                assert_eq!(groups, ["X25519MLKEM768", "secp256r1", "secp384r1"]);
             }
         }
         assert!(look_config(None).unwrap().fips());
