@@ -24,7 +24,10 @@ use crate::tree::{RootName, Roots};
 use crate::wire::Round;
 
 /// This program, as the peer's log names it.
+#[cfg(not(feature = "fips"))]
 pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"));
+#[cfg(feature = "fips")]
+pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"), " (FIPS)");
 
 /// The most lanes that either side opens: each has a few MiB in hand on both, and 256 are the bound.
 pub const MAX_LANES: u16 = 32;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -174,6 +175,9 @@ impl Error {
         let remedy = match kind {
             Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
             Kind::NoSpace => Some("free space on that filesystem and start again"),
+            _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+                Some("raise the limit of open files: ulimit -n, or LimitNOFILE in the server's unit")
+            }
             _ => None,
         };
         let mut made = Error::new(kind, format!("{doing} {}", Printable::path(path))).because(error);
@@ -327,6 +331,8 @@ mod tests {
              remedy: free space on that filesystem and start again"
         );
         assert_eq!(error.kind(), Kind::NoSpace);
+        let many = Error::io("cannot open", Path::new("/d"), io::Error::from_raw_os_error(24));
+        assert!(many.remedy_text().is_some_and(|remedy| remedy.contains("LimitNOFILE")));
     }
 
     #[test]

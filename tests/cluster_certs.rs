@@ -115,6 +115,10 @@ fn highline_runs_on_what_certs_made() {
     let (donor, joiner) = (cluster.log(1), cluster.log(2));
     assert!(donor.contains("peer \"CN=node2\" verified by pin, chain and name"), "{donor}");
     assert!(joiner.contains("peer \"CN=node1\" verified by chain"), "{joiner}");
+
+    // With the servers running: they are found, and judged by what they hand to their scripts.
+    let (code, said) = check(&cluster, 2, &[]);
+    assert!(code == Some(0) && said.contains("may do in its directories what a transfer needs"), "{said}");
 }
 
 /// mariadb-backup's script takes VERIFY_CA without a CA for no verification at all, and says nothing; `check` does.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod check_privileges;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;

@@ -554,6 +554,11 @@ fn pair_hostile_joiners() {
     host(&["donor: the joiner at ", "has written nothing for 1 s"], 110, async |host| {
         acknowledge(host, Ack { round: 0, members: 0 }).await;
     });
+    // It lives and never accepts.
+    host(&["donor: the joiner at ", "gives signs of life and no answer for 5 s"], 110, async |mut host| {
+        let mut control = host.control().await;
+        while control.next().await.is_ok() {}
+    });
     host(&["closed a lane"], 32, async |mut host| {
         let control = host.accept().await;
         for _ in 0..3 {

@@ -1,8 +1,8 @@
-//! The host: versions, the port of state transfers, and space for a second copy.
+//! The host: versions, the port of state transfers, space for a second copy, and what a transfer is allowed to do.
 
 use std::path::Path;
 
-use crate::check::{Channel, Node, Report};
+use crate::check::{Channel, Node, Report, privileges};
 use crate::error::Printable;
 
 const HERE: Channel = Channel::Host;
@@ -35,6 +35,7 @@ pub fn check(node: &Node, report: &mut Report) {
         false => report.ok(HERE, format!("port {port} is free for state transfer")),
     }
     check_space(node, report);
+    privileges::check(node, report);
 }
 
 /// Does anything listen on that TCP port? Read from the kernel's table, so that no socket is opened.

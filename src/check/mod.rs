@@ -7,6 +7,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+pub mod actor;
 pub mod certificates;
 pub mod clients;
 pub mod finding;
@@ -14,6 +15,7 @@ pub mod host;
 pub mod node;
 pub mod options;
 pub mod peer;
+pub mod privileges;
 pub mod replication;
 pub mod transfer;
 

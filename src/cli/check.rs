@@ -8,8 +8,9 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 It reads the option files as the server does, and looks at certificates,
-programs and free space. It changes nothing, and opens nothing that the server
-holds. Run it as the server's user or as root, so that it may read the keys.
+programs, free space, and the rights that a transfer needs. It changes nothing,
+and opens nothing that the server holds. Run it as the server's user or as root,
+so that it may read the keys.
 
 Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
 pub struct CheckArgs {

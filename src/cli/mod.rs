@@ -12,10 +12,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
 
+/// What `--version` says after the name.
+const VERSION: &str =
+    if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), " (FIPS)") } else { env!("CARGO_PKG_VERSION") };
+
 /// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
 /// verified, on parallel connections.
 #[derive(Debug, Parser)]
-#[command(name = "highline", version, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "highline", version = VERSION, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Start with `highline demo`. To reseed a node by hand, stop its server, run `highline receive` \
 on it, and give the line that it prints to `highline send` on a donor."

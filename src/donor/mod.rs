@@ -147,7 +147,8 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
         lanes: 0,
     };
     control.send(Message::Offer(offer)).await?;
-    control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
+    let idle = dialler.deadlines.idle;
+    answer(&mut control, idle, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await
 }
 
@@ -197,7 +198,8 @@ async fn converse(
     control.send(Message::Offer(offer(&order, &roots, &found)?)).await?;
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
-    let accept = control.expect(|m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
+    let idle = order.dialler.deadlines.idle;
+    let accept = answer(control, idle, |m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
     let lanes = accept.lanes.clamp(1, order.lanes);
 
     if !offered(order.checksum, accept.checksum) {
@@ -261,7 +263,7 @@ async fn converse(
     let sealed = Arc::clone(&shared);
     let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
     control.send(Message::Seal { entries, digest }).await?;
-    control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    answer(control, idle, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await?;
@@ -278,6 +280,22 @@ async fn converse(
         compression: shared.compression.summary(),
         session,
     })
+}
+
+/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for it may have a large old
+/// tree to remove before it accepts.
+async fn answer<T>(
+    control: &mut Control,
+    idle: Duration,
+    pick: impl FnOnce(Message) -> std::result::Result<T, Message>,
+) -> Result<T> {
+    let limit = idle.saturating_mul(5);
+    if let Ok(answer) = tokio::time::timeout(limit, control.expect(pick)).await {
+        return answer;
+    }
+    let what = format!("{} gives signs of life and no answer for {} s", control.peer(), limit.as_secs());
+    Err(Error::new(Kind::Timeout, what)
+        .remedy("see its log and its disk; where removing its old tree takes that long, raise idle-timeout here"))
 }
 
 /// `work`, unless the peer fails first.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType};
 
@@ -34,7 +34,13 @@ impl DirLock {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&datadir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Error::io("cannot open", &path, e))?;
-        datadir.give(&fd, &path)?;
+        if let Err(error) = datadir.give(&fd, &path) {
+            // Root without the right to give files away: what it has just made would be in the server's way.
+            if rustix::fs::fstat(&fd).is_ok_and(|file| file.st_uid == rustix::process::geteuid().as_raw()) {
+                let _ = rustix::fs::unlinkat(&datadir, LOCK, AtFlags::empty());
+            }
+            return Err(error);
+        }
         let mut held = File::from(fd);
         match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

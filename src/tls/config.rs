@@ -85,3 +85,33 @@ fn unusable(error: rustls::Error) -> Error {
         .because(error)
         .remedy("take ssl-cipher out of the option file")
 }
+
+#[cfg(all(test, feature = "fips"))]
+mod fips_tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_approved_and_offer_nothing_else() {
+        let identity = Identity::ephemeral().unwrap();
+        for ciphers in [None, Some("DEFAULT"), Some("ECDHE-RSA-AES256-GCM-SHA384")] {
+            let policy = Policy::parse(None, ciphers).unwrap();
+            let client = client_config(Some(&identity), identity.pin(), Trust::Pin, &policy).unwrap();
+            let server = server_config(&identity, Trust::Pin, &policy).unwrap();
+            assert!(client.fips() && server.fips(), "{ciphers:?}");
+            for provider in [client.crypto_provider(), server.crypto_provider()] {
+                assert!(provider.fips());
+                assert!(provider.cipher_suites.iter().all(|suite| suite.fips()));
+                assert!(provider.kx_groups.iter().all(|group| group.fips()));
+                let groups: Vec<String> =
+                    provider.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect();
+                assert_eq!(groups, ["X25519MLKEM768", "secp256r1", "secp384r1"]);
+            }
+        }
+        assert!(look_config(None).unwrap().fips());
+    }
+
+    #[test]
+    fn the_module_itself_says_that_it_is_in_fips_mode() {
+        assert_eq!(aws_lc_rs::try_fips_mode(), Ok(()));
+    }
+}

@@ -351,11 +351,11 @@ fn a_session_says_what_was_agreed() {
         session.to_string(),
         "TLSv1.3, TLS_AES_256_GCM_SHA384, X25519MLKEM768, peer \"CN=node2\" verified by chain"
     );
-    let only = Policy::parse(None, Some("TLS_CHACHA20_POLY1305_SHA256")).unwrap();
+    let only = Policy::parse(None, Some("TLS_AES_128_GCM_SHA256")).unwrap();
     let (client, _, outcome) = ends.connect_with(&only, &Policy::default());
     assert_eq!(outcome, (Ok(()), Ok(())));
-    assert_eq!(Session::seen(&client).cipher, "TLS_CHACHA20_POLY1305_SHA256");
-    let other = Policy::parse(None, Some("TLS_AES_128_GCM_SHA256")).unwrap();
+    assert_eq!(Session::seen(&client).cipher, "TLS_AES_128_GCM_SHA256");
+    let other = Policy::parse(None, Some("TLS_AES_256_GCM_SHA384")).unwrap();
     let (_, _, (client, _)) = ends.connect_with(&only, &other);
     assert_eq!(
         explain(client.unwrap_err(), "the joiner").sentence(),

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
 
 /// SHA-256 of a certificate's `SubjectPublicKeyInfo` (RFC 7469 §2.4): it names the key, so it stays
 /// the same when a certificate is renewed with its key. As text: 43 characters of base64url.
@@ -24,7 +24,9 @@ impl Pin {
 
     /// `spki` is the DER of a `SubjectPublicKeyInfo`.
     pub fn of_spki(spki: &[u8]) -> Pin {
-        Pin(Sha256::digest(spki).into())
+        let mut pin = [0; 32];
+        pin.copy_from_slice(digest(&SHA256, spki).as_ref());
+        Pin(pin)
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -85,11 +85,13 @@ impl Policy {
                 suite_named(word).into_iter().collect()
             };
             if found.is_empty() {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("ssl-cipher has {}, which TLS 1.3 does not have", Printable(word.as_bytes())),
-                )
-                .remedy(format!("allow some of these in the [highline] group: ssl-cipher={}", self.names())));
+                let why = match provider().fips() && EQUIVALENTS.iter().any(|(_, name)| suite_called(word) == *name) {
+                    true => "which FIPS 140 does not approve",
+                    false => "which TLS 1.3 does not have",
+                };
+                let what = format!("ssl-cipher has {}, {why}", Printable(word.as_bytes()));
+                return Err(Error::new(Kind::Usage, what)
+                    .remedy(format!("allow some of these in the [highline] group: ssl-cipher={}", self.names())));
             }
             wanted.extend(found.into_iter().filter(|suite| !wanted.contains(suite)).collect::<Vec<_>>());
         }
@@ -121,10 +123,15 @@ pub(crate) fn suite_name(suite: SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
 }
 
-fn suite_named(word: &str) -> Option<SupportedCipherSuite> {
+/// What `rustls` calls a suite that the server's words name.
+fn suite_called(word: &str) -> String {
     let word = word.to_ascii_uppercase();
     let equal = EQUIVALENTS.iter().find(|(end, _)| word.ends_with(end)).map(|(_, name)| (*name).to_owned());
-    let name = equal.unwrap_or_else(|| word.replacen("TLS_", "TLS13_", 1));
+    equal.unwrap_or_else(|| word.replacen("TLS_", "TLS13_", 1))
+}
+
+fn suite_named(word: &str) -> Option<SupportedCipherSuite> {
+    let name = suite_called(word);
     provider().cipher_suites.iter().copied().find(|suite| format!("{:?}", suite.suite()) == name)
 }
 
@@ -134,21 +141,29 @@ mod tests {
 
     #[test]
     fn ciphers_are_mapped_or_refused_by_name() {
-        let all = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+        let all = match provider().fips() {
+            true => "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256",
+            false => "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
+        };
         for (given, names) in [
             ("", all),
             ("DEFAULT", all),
             ("HIGH:!aNULL:!MD5", all),
             ("!aNULL", all),
             ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"),
-            (
-                "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384",
-                "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384",
-            ),
+            ("TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"),
             ("ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_AES_256_GCM_SHA384"),
-            ("ECDHE-RSA-CHACHA20-POLY1305", "TLS_CHACHA20_POLY1305_SHA256"),
         ] {
             assert_eq!(Policy::parse(None, Some(given)).unwrap().names(), names, "{given}");
+        }
+        for chacha in ["TLS_CHACHA20_POLY1305_SHA256", "ECDHE-RSA-CHACHA20-POLY1305"] {
+            match Policy::parse(None, Some(chacha)) {
+                Ok(policy) => assert!(!provider().fips() && policy.names() == "TLS_CHACHA20_POLY1305_SHA256"),
+                Err(error) => {
+                    assert!(provider().fips());
+                    assert_eq!(error.sentence(), format!("ssl-cipher has {chacha}, which FIPS 140 does not approve"));
+                }
+            }
         }
         for (given, word) in [
             ("AES128-SHA", "AES128-SHA"),

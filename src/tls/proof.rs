@@ -4,9 +4,8 @@
 //! The secret never crosses, and a proof is worth nothing on another connection: a man in the middle
 //! has two, with different exporters.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-use subtle::ConstantTimeEq;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
 
 use super::ticket::Secret;
 use crate::error::{Error, Kind, Result, Side};
@@ -50,21 +49,32 @@ pub fn prove(secret: &Secret, side: Side, channel: &Channel) -> Digest {
         Side::Joiner => b"highline joiner",
         Side::Here => b"",
     };
-    // HMAC takes keys of every length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose()) else { return Digest::from_bytes([0; 32]) };
+    let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
     mac.update(role);
     mac.update(&channel.0);
-    Digest::from_bytes(mac.finalize().into_bytes().into())
+    let mut proof = [0; 32];
+    proof.copy_from_slice(mac.sign().as_ref());
+    Digest::from_bytes(proof)
 }
 
 /// Whether `proof` is what `side` must say on `channel`; takes the same time whatever it holds.
 pub fn is_proven(proof: &Digest, secret: &Secret, side: Side, channel: &Channel) -> bool {
-    prove(secret, side, channel).as_bytes().ct_eq(proof.as_bytes()).into()
+    verify_slices_are_equal(prove(secret, side, channel).as_bytes(), proof.as_bytes()).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Python's `hmac` makes it.
+    #[test]
+    fn a_proof_is_hmac_sha256() {
+        let secret = Secret::for_test([7; 32]);
+        assert_eq!(
+            prove(&secret, Side::Donor, &Channel::for_test(1)).to_string(),
+            "f2d5c0237e069e64cb598bf60f6dba4a66ee3aa8c93cad51e8f09a267c0de995"
+        );
+    }
 
     #[test]
     fn a_proof_holds_for_one_secret_role_and_channel() {

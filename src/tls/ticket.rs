@@ -27,14 +27,19 @@ impl Secret {
     /// The system has no random numbers.
     pub fn generate() -> Result<Secret> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)
-            .map_err(|e| Error::new(Kind::Io, "the system gives no random numbers").because(std::io::Error::from(e)))?;
+        aws_lc_rs::rand::fill(&mut bytes)
+            .map_err(|e| Error::new(Kind::Io, "the system gives no random numbers").because(e))?;
         Ok(Secret(bytes))
     }
 
     /// The secret itself. For the proof and the ticket only.
     pub(super) fn expose(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(bytes: [u8; 32]) -> Secret {
+        Secret(bytes)
     }
 
     fn parse(text: &str) -> Option<Secret> {

@@ -9,6 +9,7 @@ use crate::check::{Level, Node, Report};
 use crate::error::Side;
 use crate::sst::options::{Settings, SslMode, Tier, TlsSettings, Wish};
 use crate::tls::Policy;
+use crate::tls::config::provider;
 
 pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     check_script(node, "highline", report);
@@ -57,6 +58,12 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
         SslMode::VerifyIdentity => "both sides verify ticket and chain, the donor the joiner's name too",
     };
     report.ok(HERE, format!("highline encrypts with TLS 1.3; {how}"));
+    if provider().fips() {
+        report.ok(
+            HERE,
+            "this build of highline takes its cryptography from AWS-LC's FIPS module, with approved algorithms only",
+        );
+    }
     if !verifies && provider_option(node, "socket.ssl_key").is_none() {
         report.note(
             HERE,

@@ -61,7 +61,7 @@ impl Host {
                 std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
             }
         }
-        let galera = "[mysqld]\nwsrep_provider=/p.so\nwsrep_node_address=192.0.2.1\nwsrep_sst_receive_address=192.0.2.1:1\ndatadir=DIR/data\n";
+        let galera = "[mysqld]\nwsrep_provider=/p.so\nwsrep_node_address=192.0.2.1\nwsrep_sst_receive_address=192.0.2.1:1\nuser=root\ndatadir=DIR/data\n";
         let text = format!("{galera}{text}").replace("DIR", self.dir.path().to_str().unwrap());
         Node { options: read(&text), path: bin.into(), now: SystemTime::now() }
     }

@@ -1,0 +1,158 @@
+//! What `highline check` says of users, capabilities and mounts, against what the kernel then does.
+
+use crate::support::command::{bounded, run, server_user, succeed, text};
+use crate::support::template::{own, scratch};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A node's data directory, option file and certificate, and the account that owns them.
+struct Node {
+    dir: tempfile::TempDir,
+    user: &'static str,
+}
+
+impl Node {
+    /// `None` where this test's user is not root, who alone can be several.
+    fn new() -> Option<Node> {
+        let user = server_user()?;
+        let dir = scratch("highline-check-");
+        let at = |name: &str| dir.path().join(name);
+        for folder in ["data", "data/shop", "tls"] {
+            std::fs::create_dir(at(folder)).unwrap();
+        }
+        std::fs::write(at("data/ibdata1"), "a tablespace").unwrap();
+        std::fs::set_permissions(at("data"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        succeed(highline().args(["certs", "ca", "--dir"]).arg(at("tls")));
+        succeed(highline().args(["certs", "node", "node1", "--ip", "192.0.2.1", "--dir"]).arg(at("tls")));
+        for folder in ["data", "tls"] {
+            own(&at(folder));
+        }
+        let options = "[mysqld]\nwsrep_provider=/p.so\nwsrep_sst_method=highline\nwsrep_node_address=192.0.2.1\n\
+            wsrep_sst_receive_address=192.0.2.1:47111\ndatadir=DIR/data\n[highline]\nssl-mode=VERIFY_CA\n\
+            ca=DIR/tls/ca.pem\ncert=DIR/tls/node1.pem\nkey=DIR/tls/node1-key.pem\n";
+        std::fs::write(at("my.cnf"), options.replace("DIR", dir.path().to_str().unwrap())).unwrap();
+        Some(Node { dir, user })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `highline check` under a program like setpriv: the findings that have to do with this host.
+    fn check(&self, through: &[&str]) -> String {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_highline"));
+        let words = through.iter().map(PathBuf::from).chain([program, "check".into()]).collect::<Vec<_>>();
+        let mut command = bounded(LIMIT, &words[0]);
+        command.args(&words[1..]).arg(format!("--defaults-file={}", self.at("my.cnf").display()));
+        let output = run(&mut command);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        let said = said.replace(self.dir.path().to_str().unwrap(), "DIR");
+        said.split_once("This host\n").unwrap_or_else(|| panic!("{said}")).1.to_owned()
+    }
+
+    /// Something that `/proc` shows as a server on this data directory. `before` is run as root in mounts of its own.
+    fn server(&self, before: &str) -> Server {
+        let program = self.at("mariadbd");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let script = format!(
+            "set -e; cd '{0}'; {before}; cd '{0}/data'; exec prlimit --nofile=100:200 setpriv --reuid={1} --regid={1} \
+             --clear-groups '{0}/mariadbd' 60",
+            self.dir.path().display(),
+            self.user
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).stdin(Stdio::null());
+        let server = Server(command.spawn().unwrap());
+        let comm = format!("/proc/{}/comm", server.0.id());
+        let started = Instant::now();
+        while std::fs::read_to_string(&comm).unwrap_or_default().trim() != "mariadbd" {
+            assert!(started.elapsed() < LIMIT, "the stand-in did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn highline() -> Command {
+    bounded(LIMIT, env!("CARGO_BIN_EXE_highline"))
+}
+
+#[test]
+fn check_says_who_may_run_a_transfer_by_hand() {
+    let Some(node) = Node::new() else { return };
+    let said = node.check(&["env"]);
+    assert!(said.contains("the server's user mysql may do in its directories what a transfer needs"), "{said}");
+    assert!(!said.contains("by hand"), "{said}");
+
+    let said = node.check(&["setpriv", "--reuid=nobody", "--clear-groups"]);
+    assert!(
+        said.contains("note     this check runs as nobody: highline receive and send by hand need root or mysql"),
+        "{said}"
+    );
+    assert!(said.contains("note     this check may not look into DIR/data: run it as root or as mysql"), "{said}");
+
+    for (name, capability) in [("chown", "CAP_CHOWN"), ("fowner", "CAP_FOWNER"), ("dac_override", "CAP_DAC_OVERRIDE")] {
+        let without = format!("--bounding-set=-{name}");
+        let said = node.check(&["setpriv", &without]);
+        assert!(said.contains(&format!("root has no {capability} here: highline receive by hand")), "{said}");
+        assert!(said.contains("-> run it as the server's user: setpriv --reuid=mysql"), "{said}");
+        if name == "fowner" {
+            continue;
+        }
+        // What it says is so, and leaves nothing behind that would be in the server's way.
+        let mut receive = bounded(LIMIT, "setpriv");
+        receive.arg(without).arg(env!("CARGO_BIN_EXE_highline")).args([
+            "receive",
+            "--listen",
+            "127.0.0.1:0",
+            "--datadir",
+        ]);
+        let output = run(receive.arg(node.at("data")));
+        assert!(text(&output.stderr).contains(".highline.lock: "), "{output:?}");
+        assert!(!node.at("data/.highline.lock").exists());
+    }
+}
+
+#[test]
+fn check_finds_what_a_careless_restore_left() {
+    let Some(node) = Node::new() else { return };
+    succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data/shop")));
+    let said = node.check(&["env"]);
+    assert!(said.contains("ERROR    the server's user mysql may not use DIR/data/shop: transfers fail"), "{said}");
+    assert!(said.contains("-> chown -R mysql: DIR/data\n"), "{said}");
+    succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data")));
+    let said = node.check(&["env"]);
+    assert!(said.contains("WARNING  DIR/data belongs to root, and the server runs as another user"), "{said}");
+}
+
+/// A server of systemd's, with the mounts that ProtectHome, PrivateTmp and ProtectSystem make.
+#[test]
+fn check_looks_with_the_eyes_of_a_running_server() {
+    let Some(node) = Node::new() else { return };
+    let server = node.server(":");
+    let said = node.check(&["env"]);
+    assert!(said.contains("the server's limit of open files is 100, which its transfers inherit"), "{said}");
+    assert!(!said.contains("hidden from") && !said.contains("read-only"), "{said}");
+    drop(server);
+
+    let server = node.server("mount -t tmpfs none tls; mount --bind data data; mount -o remount,bind,ro data");
+    let said = node.check(&["env"]);
+    for file in ["ca.pem", "node1.pem", "node1-key.pem"] {
+        assert!(said.contains(&format!("ERROR    DIR/tls/{file} is hidden from the running server")), "{said}");
+    }
+    assert!(said.contains("ERROR    DIR/data is read-only for the running server"), "{said}");
+    drop(server);
+    assert!(!node.check(&["env"]).contains("running server"), "it is gone");
+}
