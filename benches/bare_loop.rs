@@ -1,5 +1,6 @@
 //! The roof that transfers are measured against: read, TLS, write, sync, and nothing else. No digests, no
-//! archive, no metadata, no acknowledgements, no install; files are dealt out in pieces of 1 MiB.
+//! archive, no metadata, no acknowledgements, no install; files are dealt out in pieces of 1 MiB, and written past
+//! the page cache as Highline writes them.
 //!
 //! ```text
 //! cargo bench --bench bare_loop -- FROM TO [LANES]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use highline::direct::{Direct, Pages};
 use highline::tls::{Identity, Policy, Trust, client_config, server_config};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,7 +55,8 @@ async fn transfer(from: &Path, to: &Path, lanes: usize) {
         output.set_len(size).unwrap();
         pieces.extend((0..size).step_by(PIECE).map(|at| (number, at, (size - at).min(PIECE as u64) as u32)));
         inputs.push(input);
-        outputs.push(output);
+        let direct = Direct::writing(&output).filter(|_| size >= PIECE as u64);
+        outputs.push((output, direct));
     }
     let bytes: u64 = pieces.iter().map(|(_, _, len)| u64::from(*len)).sum();
     let (inputs, outputs, pieces) = (Arc::new(inputs), Arc::new(outputs), Arc::new(pieces));
@@ -71,8 +74,8 @@ async fn transfer(from: &Path, to: &Path, lanes: usize) {
         work.spawn(async move {
             let stream = TcpStream::connect(address).await.unwrap();
             let mut stream = connector.connect(ServerName::try_from("bare").unwrap(), stream).await.unwrap();
-            let (ready, mut filled) = mpsc::channel::<(Place, Vec<u8>)>(2);
-            let (back, mut spare) = mpsc::channel::<Vec<u8>>(8);
+            let (ready, mut filled) = mpsc::channel::<(Place, Pages)>(2);
+            let (back, mut spare) = mpsc::channel::<Pages>(8);
             tokio::task::spawn_blocking(move || {
                 while let Some(&(file, at, len)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut buffer = spare.try_recv().unwrap_or_default();
@@ -97,11 +100,15 @@ async fn transfer(from: &Path, to: &Path, lanes: usize) {
         let (acceptor, outputs) = (acceptor.clone(), outputs.clone());
         work.spawn(async move {
             let mut stream = acceptor.accept(stream).await.unwrap();
-            let (arrived, mut filled) = mpsc::channel::<(Place, Vec<u8>)>(2);
-            let (back, mut spare) = mpsc::channel::<Vec<u8>>(8);
+            let (arrived, mut filled) = mpsc::channel::<(Place, Pages)>(2);
+            let (back, mut spare) = mpsc::channel::<Pages>(8);
             let writing = tokio::task::spawn_blocking(move || {
                 while let Some(((file, at, _), buffer)) = filled.blocking_recv() {
-                    outputs[file as usize].write_all_at(&buffer, at).unwrap();
+                    let (cached, direct) = &outputs[file as usize];
+                    let past = direct.as_ref().filter(|direct| direct.takes(at, buffer.len()));
+                    if !past.is_some_and(|direct| direct.write(&buffer, at).unwrap()) {
+                        cached.write_all_at(&buffer, at).unwrap();
+                    }
                     let _ = back.try_send(buffer);
                 }
             });

@@ -85,11 +85,12 @@ pub fn install_mode(text: &str) -> Result<InstallMode> {
     }
 }
 
-/// By default twice the cores, because a lane waits now for the disk and now for the link; 8 at most.
+/// By default 8 to 16: as many as cores, and no fewer than 8, because a lane waits now for the disk and now for
+/// the link.
 pub fn lanes(typed: Option<u16>) -> Result<u16> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     match typed {
-        None => Ok((cores * 2).min(8) as u16),
+        None => Ok(cores.clamp(8, 16) as u16),
         Some(count) if (1..=MAX_LANES).contains(&count) => Ok(count),
         Some(count) => Err(bad("lanes", &count.to_string(), "a number from 1 to 32")),
     }

@@ -137,7 +137,7 @@ pub enum ProgressStyle {
 /// What the donor chooses.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LaneArgs {
-    /// Parallel connections, 1 to 32; by default twice the cores, 8 at most
+    /// Parallel connections, 1 to 32; by default as many as cores, 8 to 16
     #[arg(long, value_name = "N")]
     pub lanes: Option<u16>,
 
