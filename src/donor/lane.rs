@@ -114,14 +114,14 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<(), Ended> {
 }
 
 fn pack_all(shared: &Shared, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
-    let mut press = Press::default();
+    let (mut press, mut scratch) = (Press::default(), Pages::default());
     while let Some(work) = shared.queue.next() {
         if ready.is_closed() {
             shared.queue.give_back(work);
             return;
         }
         let buffer = lock(spare).pop().unwrap_or_default();
-        let batch = match pack(shared, &work, Batch::new(buffer)) {
+        let batch = match pack(shared, &work, Batch::new(buffer), &mut scratch) {
             Ok(batch) => batch,
             Err(error) => {
                 lock(&shared.failure).get_or_insert(error);
@@ -138,14 +138,14 @@ fn pack_all(shared: &Shared, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Fra
     }
 }
 
-fn pack(shared: &Shared, work: &Work, mut batch: Batch) -> Result<Batch> {
+fn pack(shared: &Shared, work: &Work, mut batch: Batch, scratch: &mut Pages) -> Result<Batch> {
     match work {
-        Work::Chunk { file, chunk } => pack_chunk(shared, *file, *chunk, &mut batch)?,
+        Work::Chunk { file, chunk } => pack_chunk(shared, *file, *chunk, &mut batch, scratch)?,
         Work::Small(numbers) => {
             for number in numbers {
                 let found = shared.catalog.get(*number);
                 match found.entry.content {
-                    Content::File { .. } => pack_chunk(shared, *number, 0, &mut batch)?,
+                    Content::File { .. } => pack_chunk(shared, *number, 0, &mut batch, scratch)?,
                     _ => batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?,
                 }
             }
@@ -158,7 +158,7 @@ fn unpackable(found: &Found, error: crate::lane::MemberError) -> Error {
     Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
 }
 
-fn pack_chunk(shared: &Shared, number: u32, chunk: u64, batch: &mut Batch) -> Result<()> {
+fn pack_chunk(shared: &Shared, number: u32, chunk: u64, batch: &mut Batch, scratch: &mut Pages) -> Result<()> {
     let found = shared.catalog.get(number);
     let place = shared.catalog.place(found)?;
     let source = shared.catalog.source(number)?;
@@ -169,13 +169,7 @@ fn pack_chunk(shared: &Shared, number: u32, chunk: u64, batch: &mut Batch) -> Re
     let extents = Extents::new(runs.iter().map(run).collect(), len as u32)
         .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
     let digest = batch.push_chunk(&found.entry, offset, &extents, shared.checksum, |data| {
-        let mut rest = data;
-        for (start, len) in &runs {
-            let (now, later) = rest.split_at_mut(*len as usize);
-            source.read(&place, offset + start, now)?;
-            rest = later;
-        }
-        Ok::<_, PackError>(())
+        source.read_runs(&place, offset, &runs, data, scratch).map_err(PackError::from)
     });
     let digest = digest.map_err(|error| match error {
         PackError::Read(error) => error,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -44,7 +44,21 @@ pub struct Places {
     staging: Arc<Staging>,
     owners: Owners,
     /// Directories that were opened lately, by path.
-    opened: Mutex<HashMap<RelPath, Arc<OwnedFd>>>,
+    opened: Mutex<HashMap<RelPath, Arc<Directory>>>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    fd: OwnedFd,
+    /// The kernel makes one name at a time in a directory, and those who wait for it keep their cores
+    /// busy; here they sleep.
+    making: Mutex<()>,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 const CACHED: usize = 256;
@@ -65,7 +79,7 @@ impl Places {
     }
 
     /// The directory at `path`, made with its parents when it is missing.
-    fn directory(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {
+    fn directory(&self, path: &RelPath) -> Result<Arc<Directory>> {
         if let Some(open) = self.cache().get(path) {
             return Ok(Arc::clone(open));
         }
@@ -82,7 +96,7 @@ impl Places {
             }
             other => other,
         };
-        let opened = Arc::new(opened.map_err(failed)?);
+        let opened = Arc::new(Directory { fd: opened.map_err(failed)?, making: Mutex::default() });
         let mut cache = self.cache();
         if cache.len() >= CACHED {
             cache.clear();
@@ -99,11 +113,11 @@ impl Places {
         }
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<RelPath, Arc<OwnedFd>>> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<RelPath, Arc<Directory>>> {
         lock(&self.opened)
     }
 
-    fn parent(&self, path: &RelPath) -> Result<Arc<OwnedFd>> {
+    fn parent(&self, path: &RelPath) -> Result<Arc<Directory>> {
         match path.parent() {
             Some(parent) => self.directory(&parent),
             None => {
@@ -111,7 +125,7 @@ impl Places {
                 let root =
                     root.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))?;
                 let root = root.try_clone_to_owned().map_err(|e| failure("cannot open the place of", path, e))?;
-                Ok(Arc::new(root))
+                Ok(Arc::new(Directory { fd: root, making: Mutex::default() }))
             }
         }
     }
@@ -120,8 +134,11 @@ impl Places {
     pub fn create(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(path)?;
-        let file = rustix::fs::openat(&parent, &*self.last(path), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| failure("cannot make", path, e))?;
+        let made = {
+            let _alone = lock(&parent.making);
+            rustix::fs::openat(&parent, &*self.last(path), flags, Mode::RUSR | Mode::WUSR)
+        };
+        let file = made.map_err(|e| failure("cannot make", path, e))?;
         if size > 0 {
             rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
         }

@@ -9,7 +9,7 @@ use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::scan::Stamp;
-use crate::direct::Direct;
+use crate::direct::{Direct, Pages};
 use crate::error::{Error, Kind, Printable, Result};
 
 /// An open file of the donor's tree.
@@ -70,6 +70,39 @@ impl Source {
             at = stop;
         }
         Ok(runs)
+    }
+
+    /// Fills `bytes` with the runs that [`Source::data`] found from `offset` on, one after the other.
+    ///
+    /// Where they are a good part of what they span, all of that is read at once: a page-compressed tablespace
+    /// has a hole in every page.
+    pub fn read_runs(
+        &self,
+        place: &Path,
+        offset: u64,
+        runs: &[(u64, u64)],
+        bytes: &mut [u8],
+        scratch: &mut Pages,
+    ) -> Result<()> {
+        const PART: u64 = 8;
+        let from = runs.first().map_or(0, |(start, _)| *start);
+        let span = runs.last().map_or(0, |(start, len)| start + len - from);
+        let together = runs.len() > 1 && bytes.len() as u64 >= span / PART;
+        if together {
+            scratch.resize(span as usize, 0);
+            self.read(place, offset + from, scratch)?;
+        }
+        let mut rest = bytes;
+        for (start, len) in runs {
+            let (now, later) = rest.split_at_mut(*len as usize);
+            if together {
+                now.copy_from_slice(&scratch[(start - from) as usize..][..now.len()]);
+            } else {
+                self.read(place, offset + start, now)?;
+            }
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Fills `bytes` from `offset` on; a file that has become shorter is an error that says so.
@@ -143,6 +176,29 @@ mod tests {
         let mut bytes = [0; 8192];
         source.read(&place, 65536, &mut bytes).unwrap();
         assert_eq!(bytes, [7; 8192]);
+    }
+
+    #[test]
+    fn runs_are_read_together_or_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("f");
+        let file = File::create(&place).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let runs = [(8192, 4096), (16384, 8192), (1 << 19, 4096)];
+        for (number, (start, len)) in (1..).zip(runs) {
+            file.write_all_at(&vec![number; len as usize], 1024 + start).unwrap();
+        }
+        let source = Source::open(&place, None, true).unwrap();
+        let mut scratch = Pages::default();
+        for (runs, together) in [(&runs[..2], true), (&runs[..], false), (&runs[..1], false), (&[], false)] {
+            let expected: Vec<u8> =
+                (1..).zip(runs).flat_map(|(number, (_, len))| vec![number; *len as usize]).collect();
+            let mut bytes = vec![0; expected.len()];
+            scratch.clear();
+            source.read_runs(&place, 1024, runs, &mut bytes, &mut scratch).unwrap();
+            assert!(bytes == expected, "{runs:?}");
+            assert_eq!(!scratch.is_empty(), together);
+        }
     }
 
     #[test]
