@@ -21,8 +21,8 @@
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | the wish to end |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
-//! | [`pace`] | the rate limit |
 //! | [`direct`] | reading and writing past the page cache |
+//! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 

@@ -94,6 +94,28 @@ class Link:
                 return counts[0] if name == "lo" else counts[0] + counts[8]
         raise RuntimeError(f"no device {self.device}")
 
+    def carries(self):
+        """Bytes a second that cross, counted as `bytes` counts them, while plain TCP fills the link; None on loopback."""
+        if not self.rate:
+            return None
+        ends = [(self.receiver, "drain", f"{self.address}:{PORT}"), (self.sender, "fill", f"{self.address}:{self.port}")]
+        running = []
+        try:
+            for namespace, what, address in ends:
+                command = ["ip", "netns", "exec", namespace, sys.executable, str(pathlib.Path(__file__).with_name("fill.py")), what, address]
+                running.append(subprocess.Popen(command, start_new_session=True))
+                deadline = time.monotonic() + 10
+                while what == "drain" and not listening(running[0].pid, PORT) and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            time.sleep(2)
+            before, start = self.bytes(), time.monotonic()
+            time.sleep(3)
+            return (self.bytes() - before) / (time.monotonic() - start)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+
     def __exit__(self, *_):
         if self.proxy:
             self.proxy.kill()

@@ -37,6 +37,13 @@ def groups(runs, kind):
     return {key: {name: group[name] for name in CONTESTANTS if name in group} for key, group in found.items()}
 
 
+def share(runs):
+    """How much of what plain TCP moves over the link these did."""
+    if not all(run.get("link_carries") for run in runs):
+        return ""
+    return f"{statistics.median(run['wire'] / run['seconds'] / run['link_carries'] for run in runs):.2f}"
+
+
 def median(runs, key):
     return statistics.median(run[key] for run in runs)
 
@@ -71,14 +78,15 @@ def page(facts, options):
              "the target's disk, for every contestant. CPU is user and system time of all processes of both ends. Memory is the peak "
              "of an end's processes, shared pages counted once. Bytes on the wire are the device's, both ways; on loopback that includes "
              "the local socket between stunnel and the rsync that it starts. With 40 ms, a proxy holds every byte back for 20 ms each "
-             "way and lets 4 MiB a connection and direction be under way. A backup by mariabackup is still to be prepared; the state "
+             "way and lets 4 MiB a connection and direction be under way. Of the link: the bytes a second on the wire against those of four plain "
+             "TCP connections that fill it. A backup by mariabackup is still to be prepared; the state "
              "transfers below include that.", ""]
     for (shape, link), group in groups(runs, "transfer").items():
         some = next(iter(group.values()))[0]
         lines += [f"## Transfer: {shape}, {link}", "",
                   f"{SHAPES[shape]}: {some['files']} files, {some['bytes'] / 1e6:.0f} MB, {some['allocated'] / 1e6:.0f} MB allocated.", "",
-                  f"| | s | MB/s | times {REFERENCE} | CPU s/GB | peak memory donor, joiner (MiB) | wire MB | allocated after (MB) |",
-                  "|---|---|---|---|---|---|---|---|"]
+                  f"| | s | MB/s | times {REFERENCE} | CPU s/GB | peak memory donor, joiner (MiB) | wire MB | of the link | allocated after (MB) |",
+                  "|---|---|---|---|---|---|---|---|---|"]
         base = median(group[REFERENCE], "seconds") if REFERENCE in group else None
         for name, all_of in group.items():
             seconds, size = median(all_of, "seconds"), all_of[0]["bytes"]
@@ -87,7 +95,7 @@ def page(facts, options):
             times = f"{base / seconds:.2f}" if base else ""
             lines.append(f"| {name} | {seconds:.2f} {spread} | {size / seconds / 1e6:.0f} | {times} | {cpu:.2f} | "
                          f"{median(all_of, 'donor_memory') / 2**20:.0f}, {median(all_of, 'joiner_memory') / 2**20:.0f} | "
-                         f"{median(all_of, 'wire') / 1e6:.0f} | {median(all_of, 'target_allocated') / 1e6:.0f} |")
+                         f"{median(all_of, 'wire') / 1e6:.0f} | {share(all_of)} | {median(all_of, 'target_allocated') / 1e6:.0f} |")
         lines += ["", f"![{shape}, {link}](transfer-{shape}-{link}.svg)", ""]
     for (shape, link), group in groups(runs, "sst").items():
         some = next(iter(group.values()))[0]

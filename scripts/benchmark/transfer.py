@@ -61,7 +61,8 @@ class Live:
 
 def measure(options, shape, source, link, pairs, certificates, socket, work, record):
     count, apparent, allocated = shapes.usage(source)
-    facts = {"kind": "transfer", "shape": shape, "link": link.name, "files": count, "bytes": apparent, "allocated": allocated}
+    facts = {"kind": "transfer", "shape": shape, "link": link.name, "files": count, "bytes": apparent, "allocated": allocated,
+             "link_carries": link.carries()}
     setting = contestants.Setting(source, work / "target", work, certificates, link.address, link.port, link.bind_port, socket,
                                   options.program, options.highline_receive, options.highline_send)
     names = [name for name in options.contestants if contestants.CONTESTANTS[name](setting)]
