@@ -10,6 +10,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use highline::config::SOFTWARE;
 use highline::direct::Pages;
+use highline::donor::queue::Queue;
 use highline::donor::{self, Compression, Still};
 use highline::joiner::{self, InstallMode, Node, Waiting};
 use highline::lane::{Batch, Codec, Extents, MemberError, unpack};
@@ -18,7 +19,7 @@ use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
 use highline::stop::Stop;
 use highline::tls::{Identity, Policy, Trust, client_config};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots};
+use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots, Rules, Stillness, scan};
 
 fn rows(bytes: usize) -> Vec<u8> {
     let row = |n: usize| format!("{:08}|customer-{:05}|2026-11-24|pending  |", n * 7919 % 100_000_000, n * 31 % 65536);
@@ -78,6 +79,28 @@ fn pieces(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// 10,000 small files and four large ones, handed out and acknowledged.
+fn queue(c: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..10_000 {
+        std::fs::write(dir.path().join(format!("t{number}.frm")), "a table").unwrap();
+    }
+    for number in 0..4 {
+        std::fs::File::create(dir.path().join(format!("big{number}.ibd"))).unwrap().set_len(1 << 30).unwrap();
+    }
+    let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+    let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+    c.bench_function("queue of 10,004 files", |b| {
+        b.iter(|| {
+            let queue = Queue::new(black_box(&found));
+            while queue.next().is_some() {
+                queue.done();
+            }
+            assert!(queue.is_finished());
+        });
+    });
 }
 
 #[derive(Debug)]
@@ -149,5 +172,5 @@ fn pair(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pieces, pair);
+criterion_group!(benches, pieces, queue, pair);
 criterion_main!(benches);

@@ -6,7 +6,7 @@
 mod catalog;
 mod compression;
 mod lane;
-mod queue;
+pub mod queue;
 
 use std::collections::BTreeSet;
 use std::fmt;

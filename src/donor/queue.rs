@@ -1,7 +1,7 @@
 //! The work of a round: which chunks are still to be sent, shared by all lanes.
 //!
-//! The largest files come first, chunk by chunk, so that one huge tablespace fills every lane; then
-//! the small entries, many to a batch. What a broken lane has not had acknowledged comes back.
+//! The largest files come first, a few side by side, chunk by chunk, so that one huge tablespace fills
+//! every lane; then the small entries, many to a batch. What a broken lane has not had acknowledged comes back.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -13,15 +13,16 @@ use crate::tree::Found;
 
 /// One frame's worth of work; the numbers are those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub enum Work {
     /// One chunk of a file that has several.
     Chunk { file: u32, chunk: u64 },
     /// Small files, directories and links.
     Small(Vec<u32>),
 }
 
+/// What is left of a round. Lanes take from it and say what became of it.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     finished: Notify,
@@ -29,10 +30,10 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    /// Large files and their numbers of chunks; the one being handed out is last.
-    large: Vec<(u32, u64)>,
-    /// The next chunk of the last of `large`.
-    next: u64,
+    /// The largest is last.
+    large: Vec<Large>,
+    /// Which of the files side by side had the last turn, counted from the largest.
+    turn: usize,
     /// Batches of small entries; the next is last.
     small: Vec<Vec<u32>>,
     returned: Vec<Work>,
@@ -40,6 +41,18 @@ struct State {
     outstanding: usize,
     closed: bool,
 }
+
+#[derive(Debug)]
+struct Large {
+    file: u32,
+    /// The next chunk, of so many.
+    next: u64,
+    count: u64,
+}
+
+/// How many large files are under way at once. A filesystem may let only one write at a time extend a file (ext4
+/// does, past the page cache), so one alone would keep a fast disk waiting.
+const SIDE_BY_SIDE: usize = 4;
 
 /// What an entry costs in a batch beside its content, at most: two headers and its records.
 fn headers(found: &Found) -> u64 {
@@ -53,13 +66,14 @@ fn headers(found: &Found) -> u64 {
 const BATCH_ENTRIES: usize = 512;
 
 impl Queue {
-    pub(super) fn new(found: &[Found]) -> Queue {
+    /// The work of a whole scan.
+    pub fn new(found: &[Found]) -> Queue {
         let (mut large, mut small) = (Vec::new(), Vec::new());
         let (mut batch, mut weight) = (Vec::new(), 0);
         for (number, found) in (0u32..).zip(found) {
             let size = found.size();
             if chunks(size) > 1 {
-                large.push((number, chunks(size)));
+                large.push(Large { file: number, next: 0, count: chunks(size) });
                 continue;
             }
             let cost = size + headers(found);
@@ -73,8 +87,8 @@ impl Queue {
         small.push(batch);
         small.retain(|batch| !batch.is_empty());
         small.reverse();
-        large.sort_by_key(|(_, count)| *count);
-        let state = State { large, next: 0, small, returned: Vec::new(), outstanding: 0, closed: false };
+        large.sort_by_key(|large| large.count);
+        let state = State { large, turn: 0, small, returned: Vec::new(), outstanding: 0, closed: false };
         Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
     }
 
@@ -84,7 +98,7 @@ impl Queue {
 
     /// The next piece of work; blocks while there is none but some may still come back. `None`: all of
     /// it is acknowledged, or the queue is closed.
-    pub(super) fn next(&self) -> Option<Work> {
+    pub fn next(&self) -> Option<Work> {
         let mut state = self.state();
         loop {
             if state.closed {
@@ -102,7 +116,7 @@ impl Queue {
     }
 
     /// A piece of work is written and verified on the joiner.
-    pub(super) fn done(&self) {
+    pub fn done(&self) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
         if state.outstanding == 0 {
@@ -112,7 +126,7 @@ impl Queue {
     }
 
     /// Returns when all of the work is acknowledged. Cancel-safe.
-    pub(super) async fn finished(&self) {
+    pub async fn finished(&self) {
         loop {
             let told = self.finished.notified();
             if self.is_finished() {
@@ -123,7 +137,7 @@ impl Queue {
     }
 
     /// A lane broke: somebody else must do this.
-    pub(super) fn give_back(&self, work: Work) {
+    pub fn give_back(&self, work: Work) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
         state.returned.push(work);
@@ -131,12 +145,13 @@ impl Queue {
     }
 
     /// Wakes all who wait: nothing more is handed out.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.state().closed = true;
         self.changed.notify_all();
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    /// All of the work is acknowledged.
+    pub fn is_finished(&self) -> bool {
         let state = self.state();
         let empty = state.large.is_empty() && state.small.is_empty() && state.returned.is_empty();
         empty && state.outstanding == 0
@@ -148,14 +163,17 @@ impl State {
         if let Some(work) = self.returned.pop() {
             return Some(work);
         }
-        if let Some(&(file, count)) = self.large.last() {
-            let chunk = self.next;
-            self.next += 1;
-            if self.next == count {
-                self.large.pop();
-                self.next = 0;
+        let side_by_side = self.large.len().min(SIDE_BY_SIDE);
+        if side_by_side > 0 {
+            self.turn = (self.turn + 1) % side_by_side;
+            let place = self.large.len() - 1 - self.turn;
+            let Large { file, next, count } = &mut self.large[place];
+            let work = Work::Chunk { file: *file, chunk: *next };
+            *next += 1;
+            if next == count {
+                self.large.remove(place);
             }
-            return Some(Work::Chunk { file, chunk });
+            return Some(work);
         }
         self.small.pop().map(Work::Small)
     }
@@ -179,17 +197,27 @@ mod tests {
     #[test]
     fn the_largest_come_first_and_the_small_in_batches() {
         let queue = queue(&[10, 3 * CHUNK, 20, 2 * CHUNK + 1, CHUNK]);
-        let mut order = Vec::new();
-        while let Some(work) = queue.next() {
-            order.push(work);
-            queue.done();
-        }
-        assert_eq!(
-            order[..6],
-            [(3, 0), (3, 1), (3, 2), (1, 0), (1, 1), (1, 2)].map(|(file, chunk)| Work::Chunk { file, chunk })
-        );
+        let order: Vec<Work> = std::iter::from_fn(|| queue.next().inspect(|_| queue.done())).collect();
+        let chunks = [(1, 0), (3, 0), (1, 1), (3, 1), (1, 2), (3, 2)].map(|(file, chunk)| Work::Chunk { file, chunk });
+        assert_eq!(order[..6], chunks);
         assert_eq!(order[6..], [Work::Small(vec![0, 2]), Work::Small(vec![4])]);
         assert!(queue.is_finished());
+    }
+
+    #[test]
+    fn every_chunk_of_many_large_files_is_handed_out_once_and_in_order() {
+        let sizes = [5, 2, 9, 2, 3, 7, 2].map(|chunks| chunks * CHUNK);
+        let queue = queue(&sizes);
+        let mut next = [0; 7];
+        let mut under_way = Vec::new();
+        while let Some(Work::Chunk { file, chunk }) = queue.next() {
+            queue.done();
+            assert_eq!(chunk, next[file as usize]);
+            next[file as usize] += 1;
+            under_way.push((0..7).filter(|&file| (1..chunks(sizes[file])).contains(&next[file])).count());
+        }
+        assert_eq!(next, [5, 2, 9, 2, 3, 7, 2]);
+        assert_eq!(under_way.iter().max(), Some(&SIDE_BY_SIDE));
     }
 
     #[test]
