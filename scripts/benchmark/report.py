@@ -79,7 +79,9 @@ def page(facts, options):
              "of an end's processes, shared pages counted once. Bytes on the wire are the device's, both ways; on loopback that includes "
              "the local socket between stunnel and the rsync that it starts. With 40 ms, a proxy holds every byte back for 20 ms each "
              "way and lets 4 MiB a connection and direction be under way. Of the link: the bytes a second on the wire against those of four plain "
-             "TCP connections that fill it. A backup by mariabackup is still to be prepared; the state "
+             "TCP connections that fill it. "
+             "Small tables go onto a new filesystem each time (ext4 in a file), for ext4 searches long past inodes that were freed in the "
+             "last minutes. A backup by mariabackup is still to be prepared; the state "
              "transfers below include that.", ""]
     for (shape, link), group in groups(runs, "transfer").items():
         some = next(iter(group.values()))[0]

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 import lab
-from benchmark import contestants, links, meter, shapes
+from benchmark import contestants, ground, links, meter, shapes
 
 LIMIT = 1800
 
@@ -63,7 +63,7 @@ def measure(options, shape, source, link, pairs, certificates, socket, work, rec
     count, apparent, allocated = shapes.usage(source)
     facts = {"kind": "transfer", "shape": shape, "link": link.name, "files": count, "bytes": apparent, "allocated": allocated,
              "link_carries": link.carries()}
-    setting = contestants.Setting(source, work / "target", work, certificates, link.address, link.port, link.bind_port, socket,
+    setting = contestants.Setting(source, work / "target" / "data", work, certificates, link.address, link.port, link.bind_port, socket,
                                   options.program, options.highline_receive, options.highline_send)
     names = [name for name in options.contestants if contestants.CONTESTANTS[name](setting)]
     shapes.warm(source)
@@ -73,15 +73,15 @@ def measure(options, shape, source, link, pairs, certificates, socket, work, rec
             if warm_up and link.name != "loopback" and not options.quick:
                 continue  # over a slow link the link is the bottleneck, cold or warm
             try:
-                result, ends = once(name, setting, link)
-                if warm_up:
-                    compare(name, source, setting.target)
+                with ground.Ground(setting.target, fresh=shape.startswith("small")):
+                    result, ends = once(name, setting, link)
+                    if warm_up:
+                        compare(name, source, setting.target)
             except (Failed, OSError, subprocess.SubprocessError) as error:
                 print(f"  {shape} {link.name} {name}: FAILED: {error}", flush=True)
                 record({**facts, "contestant": name, "failed": str(error)})
                 continue
             finally:
-                shutil.rmtree(setting.target, ignore_errors=True)
                 subprocess.run(["sync", "-f", work], check=True)
             rate = apparent / result["seconds"] / 1e6
             print(f"  {shape} {link.name} {'warm-up' if warm_up else f'pair {pair + 1}'} {name}: "
