@@ -15,7 +15,7 @@ use aligned_vec::{AVec, ConstAlign};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
 
 /// Where memory, offset and length begin when nobody says less; enough for every device.
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 
 /// Pieces of fewer bytes go through the page cache.
 const SMALLEST: usize = 128 << 10;
@@ -55,8 +55,6 @@ impl DerefMut for Pages {
 #[derive(Debug)]
 pub struct Direct {
     file: File,
-    /// Offsets and lengths are multiples of this.
-    offsets: usize,
     /// Addresses are multiples of this.
     memory: usize,
 }
@@ -69,7 +67,8 @@ thread_local! {
 impl Direct {
     /// None where the filesystem cannot: then everything goes through the cache.
     pub fn reading(file: &File) -> Option<Direct> {
-        Direct::reopen(file, OFlags::RDONLY)
+        // Only the owner may leave the access time alone (open(2)).
+        Direct::reopen(file, OFlags::RDONLY | OFlags::NOATIME).or_else(|| Direct::reopen(file, OFlags::RDONLY))
     }
 
     /// See [`Direct::reading`].
@@ -89,12 +88,13 @@ impl Direct {
             _ => (PAGE, PAGE),
         };
         let possible = |align: usize| align.is_power_of_two() && align <= PAGE;
-        (possible(offsets) && possible(memory)).then_some(Direct { file, offsets, memory })
+        (possible(offsets) && possible(memory)).then_some(Direct { file, memory })
     }
 
-    /// May these bytes of the file go past the cache?
+    /// May these bytes of the file go past the cache? Only whole pages, though a device may take less: a page is
+    /// never part of both ways.
     pub fn takes(&self, offset: u64, len: usize) -> bool {
-        len >= SMALLEST && len.is_multiple_of(self.offsets) && offset.is_multiple_of(self.offsets as u64)
+        len >= SMALLEST && len.is_multiple_of(PAGE) && offset.is_multiple_of(PAGE as u64)
     }
 
     /// Fills `bytes` from `offset`. False when the file ends before or the device wants something else: then
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn small_and_odd_pieces_are_left_to_the_cache() {
-        let direct = Direct { file: tempfile::tempfile().unwrap(), offsets: 4096, memory: 512 };
+        let direct = Direct { file: tempfile::tempfile().unwrap(), memory: 512 };
         let cases = [
             (0, SMALLEST, true),
             (4096, SMALLEST + 4096, true),

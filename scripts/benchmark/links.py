@@ -103,7 +103,7 @@ class Link:
         try:
             for namespace, what, address in ends:
                 command = ["ip", "netns", "exec", namespace, sys.executable, str(pathlib.Path(__file__).with_name("fill.py")), what, address]
-                running.append(subprocess.Popen(command, start_new_session=True))
+                running.append(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL))
                 deadline = time.monotonic() + 10
                 while what == "drain" and not listening(running[0].pid, PORT) and time.monotonic() < deadline:
                     time.sleep(0.01)

@@ -78,8 +78,10 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Resul
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
     let mut all: Vec<String> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(check)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
-    });
+        let ended = |_| Error::new(Kind::Io, "a worker thread ended unexpectedly");
+        let found = workers.into_iter().map(|worker| worker.join().map_err(ended));
+        Ok::<_, Error>(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    })?;
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
     let extra = scan(&mut roots.clone(), rules, Stillness::Live)?;
     all.extend(
@@ -113,6 +115,12 @@ fn fault(item: &Item, roots: &Roots, checksum: Checksum) -> Option<String> {
         return Some("is of another type".into());
     }
     match (&item.entry.content, item.digest) {
+        (Content::HardLink { to }, _) => {
+            let other = locate(roots, to).and_then(|place| std::fs::symlink_metadata(place).ok());
+            if other.is_none_or(|other| (other.dev(), other.ino()) != (stat.dev(), stat.ino())) {
+                return Some(format!("is no longer another name of {to}"));
+            }
+        }
         (Content::Symlink { target }, _) => match std::fs::read_link(&place) {
             Ok(now) if Printable::path(&now).0 == target => return None,
             _ => return Some("points elsewhere".into()),

@@ -148,7 +148,7 @@ pub async fn bypass(dialler: &Dialler, position: Position, domain: Option<u32>) 
     };
     control.send(Message::Offer(offer)).await?;
     let idle = dialler.deadlines.idle;
-    answer(&mut control, idle, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
+    answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await
 }
 
@@ -199,7 +199,8 @@ async fn converse(
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
     let idle = order.dialler.deadlines.idle;
-    let accept = answer(control, idle, |m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
+    let accept =
+        answer(control, idle, OLD_TREE, |m| if let Message::Accept(accept) = m { Ok(accept) } else { Err(m) }).await?;
     let lanes = accept.lanes.clamp(1, order.lanes);
 
     if !offered(order.checksum, accept.checksum) {
@@ -263,7 +264,7 @@ async fn converse(
     let sealed = Arc::clone(&shared);
     let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
     control.send(Message::Seal { entries, digest }).await?;
-    answer(control, idle, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await?;
@@ -282,11 +283,16 @@ async fn converse(
     })
 }
 
-/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for it may have a large old
-/// tree to remove before it accepts.
+/// Remedies for a joiner that is slow to answer.
+const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
+const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
+
+/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for before it accepts it may
+/// have a large old tree to remove, and before it has verified the last chunks to write.
 async fn answer<T>(
     control: &mut Control,
     idle: Duration,
+    remedy: &'static str,
     pick: impl FnOnce(Message) -> std::result::Result<T, Message>,
 ) -> Result<T> {
     let limit = idle.saturating_mul(5);
@@ -294,8 +300,7 @@ async fn answer<T>(
         return answer;
     }
     let what = format!("{} gives signs of life and no answer for {} s", control.peer(), limit.as_secs());
-    Err(Error::new(Kind::Timeout, what)
-        .remedy("see its log and its disk; where removing its old tree takes that long, raise idle-timeout here"))
+    Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 
 /// `work`, unless the peer fails first.

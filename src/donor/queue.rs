@@ -50,8 +50,8 @@ struct Large {
     count: u64,
 }
 
-/// How many large files are under way at once. A filesystem may let only one write at a time extend a file (ext4
-/// does, past the page cache), so one alone would keep a fast disk waiting.
+/// How many large files are under way at once. A filesystem may let only one write at a time fill the holes of a file
+/// (ext4 does, past the page cache), so one alone would keep a fast disk waiting.
 const SIDE_BY_SIDE: usize = 4;
 
 /// What an entry costs in a batch beside its content, at most: two headers and its records.

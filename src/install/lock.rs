@@ -34,13 +34,6 @@ impl DirLock {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&datadir, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| Error::io("cannot open", &path, e))?;
-        if let Err(error) = datadir.give(&fd, &path) {
-            // Root without the right to give files away: what it has just made would be in the server's way.
-            if rustix::fs::fstat(&fd).is_ok_and(|file| file.st_uid == rustix::process::geteuid().as_raw()) {
-                let _ = rustix::fs::unlinkat(&datadir, LOCK, AtFlags::empty());
-            }
-            return Err(error);
-        }
         let mut held = File::from(fd);
         match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -52,6 +45,13 @@ impl DirLock {
                 return Err(Error::new(Kind::Busy, what).remedy("wait until it ends, or end it"));
             }
             Err(errno) => return Err(Error::io("cannot lock", &path, errno)),
+        }
+        if let Err(error) = datadir.give(&held, &path) {
+            // Root without the right to give files away: its file would be in the server's way.
+            if rustix::fs::fstat(&held).is_ok_and(|file| file.st_uid == rustix::process::geteuid().as_raw()) {
+                let _ = rustix::fs::unlinkat(&datadir, LOCK, AtFlags::empty());
+            }
+            return Err(error);
         }
         let failed = |e| Error::io("cannot write", &path, e);
         held.set_len(0).map_err(failed)?;

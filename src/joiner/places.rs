@@ -51,7 +51,7 @@ pub struct Places {
 struct Directory {
     fd: OwnedFd,
     /// The kernel makes one name at a time in a directory, and those who wait for it keep their cores
-    /// busy; here they sleep.
+    /// busy; here they sleep. (In a root itself, which is opened anew each time, they do not: few files lie there.)
     making: Mutex<()>,
 }
 

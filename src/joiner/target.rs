@@ -25,8 +25,7 @@ impl Target {
         &self.file
     }
 
-    /// Large pieces go past the page cache, the others through it; the kernel keeps the two together, and
-    /// no page is part of both.
+    /// Large pieces go past the page cache, the others through it; no page is part of both.
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len()))
             && direct.write(bytes, offset)?

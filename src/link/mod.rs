@@ -20,7 +20,8 @@ use tokio_rustls::TlsStream;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Message;
 
-/// A TLS connection of either side. It is read in large pieces, for rustls asks for one record (16 KiB) at a time.
+/// A TLS connection of either side. A joiner reads it in large pieces, for rustls asks for one record
+/// (16 KiB) at a time.
 pub type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// How long a side waits for what. The database server has no deadlines, so these are the only ones.

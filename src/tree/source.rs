@@ -9,7 +9,7 @@ use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::scan::Stamp;
-use crate::direct::{Direct, Pages};
+use crate::direct::{Direct, PAGE, Pages};
 use crate::error::{Error, Kind, Printable, Result};
 
 /// An open file of the donor's tree.
@@ -107,17 +107,24 @@ impl Source {
 
     /// Fills `bytes` from `offset` on; a file that has become shorter is an error that says so.
     ///
-    /// What was not in the page cache before is not left in it: a copy must not push out the server's pages.
+    /// What is in the page cache is taken from there, by the first page of `bytes`. What was not in it before is
+    /// not left in it: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let bytes_read = bytes.len() as u64;
         // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
         let cached =
             |bytes: &mut [u8]| preadv2(&self.file, &mut [io::IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT);
-        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len())) {
-            let first = bytes.len().min(4096);
-            let here = cached(&mut bytes[..first]) == Ok(first) && cached(bytes) == Ok(bytes.len());
-            if here || direct.read(bytes, offset).map_err(|e| Error::io("cannot read", place, e))? {
-                return Ok(());
-            }
+        let forget = || {
+            let len = std::num::NonZeroU64::new(bytes_read);
+            let _ = fadvise(&self.file, offset, len, Advice::DontNeed);
+        };
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len()))
+            && cached(&mut bytes[..PAGE]) != Ok(PAGE)
+            && direct.read(bytes, offset).map_err(|e| Error::io("cannot read", place, e))?
+        {
+            // To ask for a page that is not there has brought it (`filemap_get_pages`, since Linux 5.9).
+            forget();
+            return Ok(());
         }
         let from_disk = match cached(bytes) {
             Ok(count) if count == bytes.len() => return Ok(()),
@@ -129,8 +136,7 @@ impl Source {
             _ => Error::io("cannot read", place, error),
         })?;
         if from_disk {
-            let len = std::num::NonZeroU64::new(bytes.len() as u64);
-            let _ = fadvise(&self.file, offset, len, Advice::DontNeed);
+            forget();
         }
         Ok(())
     }
@@ -176,6 +182,32 @@ mod tests {
         let mut bytes = [0; 8192];
         source.read(&place, 65536, &mut bytes).unwrap();
         assert_eq!(bytes, [7; 8192]);
+    }
+
+    #[test]
+    fn a_large_file_is_read_the_same_cached_or_not_and_leaves_no_more_in_the_cache() {
+        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let content: Vec<u8> = (0..2u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        std::io::Write::write_all(&mut file, &content).unwrap();
+        file.as_file().sync_all().unwrap();
+        let mut source = Source::open(file.path(), None, false).unwrap();
+        source.announce();
+        let in_cache = |page: u64| {
+            let mut byte = [0];
+            let slice = &mut [io::IoSliceMut::new(&mut byte)];
+            preadv2(file.as_file(), slice, page * PAGE as u64, ReadWriteFlags::NOWAIT) == Ok(1)
+        };
+        let mut bytes = vec![0; 1 << 20];
+        for (warm, len) in [(2 << 20, 1 << 20), (0, 1 << 20), (4096, 1 << 20), (2 << 20, 999_999), (0, 999_999)] {
+            fadvise(file.as_file(), 0, None, Advice::DontNeed).unwrap();
+            fadvise(file.as_file(), 0, None, Advice::Random).unwrap();
+            file.as_file().read_exact_at(&mut vec![0; warm], 0).unwrap();
+            source.read(file.path(), 1 << 20, &mut bytes[..len]).unwrap();
+            assert!(bytes[..len] == content[1 << 20..][..len]);
+            source.read(file.path(), 0, &mut bytes[..len]).unwrap();
+            assert!(bytes[..len] == content[..len]);
+            assert_eq!(in_cache(300), warm == 2 << 20, "{warm} {len}");
+        }
     }
 
     #[test]
