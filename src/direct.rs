@@ -132,9 +132,10 @@ impl Direct {
 fn all(moved: io::Result<usize>, len: usize) -> io::Result<bool> {
     match moved {
         Ok(count) => Ok(count == len),
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::Interrupted | io::ErrorKind::Unsupported => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Kind, Result};
 
@@ -12,7 +12,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 }
 
 /// What became of a task or thread, which `who` names.
-pub(crate) fn ended<T>(who: &str, joined: std::result::Result<Result<T>, JoinError>) -> Result<T> {
+pub(crate) fn ended<T, E>(who: &str, joined: std::result::Result<Result<T>, E>) -> Result<T> {
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Io, format!("{who} ended unexpectedly"))))
 }
 

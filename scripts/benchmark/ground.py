@@ -6,14 +6,11 @@ removed 100,000 files would pay for them.
 
 import os
 import shutil
-import subprocess
+
+from benchmark.links import run
 
 ROOM = 6 << 30
 INODES = 400_000
-
-
-def run(*words):
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
 
 class Ground:
@@ -29,7 +26,7 @@ class Ground:
             with open(self.image, "wb") as image:
                 image.truncate(ROOM)
             run("mkfs.ext4", "-q", "-N", str(INODES), "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", self.image)
-            device = run("losetup", "--find", "--show", "--direct-io=on", self.image)
+            device = run("losetup", "--find", "--show", "--direct-io=on", self.image).strip()
             try:
                 run("mount", device, self.mount)
             finally:

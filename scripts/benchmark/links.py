@@ -16,7 +16,8 @@ RATES = {"1gbit": 125_000_000, "100mbit": 12_500_000, "1gbit-40ms": 125_000_000}
 
 
 def run(*words):
-    subprocess.run(words, check=True, capture_output=True)
+    """What the command prints."""
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def listening(pid, port):
@@ -87,7 +88,7 @@ class Link:
         command = ["cat", "/proc/net/dev"]
         if self.sender:
             command = ["ip", "netns", "exec", self.sender, *command]
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        for line in run(*command).splitlines():
             name, _, rest = line.strip().partition(":")
             if name == self.device:
                 counts = [int(word) for word in rest.split()]

@@ -62,7 +62,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
         match std::fs::metadata(directory) {
             Err(_) if directory.ancestors().skip(1).any(|above| closed(server, above, 1)) => {}
             Err(_) => continue,
-            Ok(_) if rustix::fs::statvfs(directory).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY)) => {
+            Ok(_) if read_only(directory) => {
                 fine = false;
                 report.error(
                     HERE,
@@ -232,7 +232,7 @@ impl View {
     fn check(&self, node: &Node, roots: &Roots, report: &mut Report) {
         for directory in roots.directories() {
             let Some(there) = self.there(directory) else { continue };
-            if rustix::fs::statvfs(&there).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+            if read_only(&there) {
                 report.error(
                     HERE,
                     format!(
@@ -275,6 +275,10 @@ impl View {
             "move it out of /home, /root and /tmp, or change ProtectHome, PrivateTmp or InaccessiblePaths in the server's unit",
         );
     }
+}
+
+fn read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Device and inode.

@@ -17,6 +17,7 @@ use crate::sst::args::Defaults;
 use crate::sst::layout::Layout;
 use crate::sst::options::OptionFiles;
 use crate::sst::server_args::ServerArgs;
+use crate::threads::ended;
 use crate::tree::{Content, Roots, Rules, Stillness, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
@@ -78,9 +79,8 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Resul
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
     let mut all: Vec<String> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(check)).collect();
-        let ended = |_| Error::new(Kind::Io, "a worker thread ended unexpectedly");
-        let found = workers.into_iter().map(|worker| worker.join().map_err(ended));
-        Ok::<_, Error>(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let found = workers.into_iter().map(|worker| ended("a worker thread", worker.join().map(Ok)));
+        Ok::<_, Error>(found.collect::<Result<Vec<_>>>()?.concat())
     })?;
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
     let extra = scan(&mut roots.clone(), rules, Stillness::Live)?;

@@ -93,7 +93,7 @@ async fn once(shared: &Arc<Shared>, number: u16) -> Result<(), Ended> {
         let (shared, spare) = (Arc::clone(shared), Arc::clone(&spare));
         move || pack_all(&shared, &spare, &ready)
     });
-    let pending = Arc::new(Mutex::new(VecDeque::new()));
+    let pending = Mutex::new(VecDeque::new());
     let pausing = AtomicBool::new(false);
     let sent = tokio::select! {
         sent = send(shared, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),

@@ -57,12 +57,12 @@ impl Codec {
     pub fn compress(self, raw: &[u8], out: &mut Pages) -> Result<(), CodecError> {
         out.resize(raw.len(), 0);
         let length = match self {
-            Codec::None => None,
-            Codec::Lz4 => Some(fill(Lz4Encoder::new(raw), out)?),
-            Codec::Zstd(level) => Some(fill(ZstdEncoder::with_quality(raw, Level::Precise(level.into())), out)?),
+            Codec::None => return Err(CodecError::NoSmaller),
+            Codec::Lz4 => fill(Lz4Encoder::new(raw), out)?,
+            Codec::Zstd(level) => fill(ZstdEncoder::with_quality(raw, Level::Precise(level.into())), out)?,
         };
-        out.truncate(length.unwrap_or_default());
-        if length.is_some_and(|length| length < raw.len()) { Ok(()) } else { Err(CodecError::NoSmaller) }
+        out.truncate(length);
+        if length < raw.len() { Ok(()) } else { Err(CodecError::NoSmaller) }
     }
 
     /// Replaces the content of `out` by what `payload` unpacks to, which must be `raw_len` bytes. Never
