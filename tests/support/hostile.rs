@@ -124,7 +124,9 @@ impl Script {
         let members: u64 = self.frames.iter().map(|frame| u64::from(frame.header.members)).sum();
         let mut ack = [0; Ack::LEN];
         // The seal may not overtake a lane. One that is refused ends here.
-        while Ack::decode(&ack).members < members && lane.read_exact(&mut ack).await.is_ok() {}
+        while !self.frames.is_empty() && lane.read_exact(&mut ack).await.is_ok() && Ack::decode(&ack).members < members
+        {
+        }
         lane.write_all(&FrameHeader::end().encode()).await?;
         lane.flush().await
     }
