@@ -8,18 +8,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use highline::archive::{Batch, Codec, Extents, MemberError, unpack};
 use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
-use highline::donor::{self, Compression, Still};
+use highline::donor::{self, Compression, StoppedServer};
 use highline::joiner::{self, InstallMode, Node, Waiting};
-use highline::lane::{Batch, Codec, Extents, MemberError, unpack};
-use highline::link::{Deadlines, Dialler};
+use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
 use highline::stop::Stop;
 use highline::tls::{Identity, Policy, Trust, client_config};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots, Rules, Stillness, scan};
+use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots, Rules, Tolerance, scan};
 
 fn rows(bytes: usize) -> Vec<u8> {
     let row = |n: usize| format!("{:08}|customer-{:05}|2026-11-24|pending  |", n * 7919 % 100_000_000, n * 31 % 65536);
@@ -91,7 +91,7 @@ fn queue(c: &mut Criterion) {
         std::fs::File::create(dir.path().join(format!("big{number}.ibd"))).unwrap().set_len(1 << 30).unwrap();
     }
     let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-    let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+    let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
     c.bench_function("queue of 10,004 files", |b| {
         b.iter(|| {
             let queue = Queue::new(black_box(&found));
@@ -115,7 +115,7 @@ impl Node for Nobody {
 async fn transfer(from: &Path, to: &Path) {
     let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
     let waiting = Waiting::bind(
-        joiner::Order {
+        joiner::ReceiveOptions {
             roots: roots(to),
             keep: Vec::new(),
             install: InstallMode::Auto,
@@ -136,8 +136,8 @@ async fn transfer(from: &Path, to: &Path) {
     .unwrap();
     let ticket = waiting.ticket().clone();
     let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
-    let order = donor::Order {
-        dialler: Dialler { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: SOFTWARE.into() },
+    let order = donor::SendOptions {
+        dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: SOFTWARE.into() },
         roots: roots(from),
         lanes: 4,
         compression: Compression::Auto,
@@ -148,7 +148,7 @@ async fn transfer(from: &Path, to: &Path) {
         server_version: None,
     };
     let stop = Stop::never();
-    let sending = donor::send(order, Arc::new(Still), Arc::new(Quiet), &stop);
+    let sending = donor::send(order, Arc::new(StoppedServer), Arc::new(Quiet), &stop);
     tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
 }
 

@@ -13,7 +13,7 @@ use crate::donor::{self, Compression};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, InstallMode};
-use crate::link::{Deadlines, Dialler};
+use crate::link::{Deadlines, Dialer};
 use crate::manifest::Checksum;
 use crate::position::Position;
 use crate::progress::Style;
@@ -195,7 +195,7 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
 }
 
 /// The donor that `send` is asked to be; `ticket` has been read from wherever it came.
-pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::Order> {
+pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
     let (lanes, compression, checksum, rate) = lane_options(&args.lanes)?;
     let names = match args.identity.peer_name.as_slice() {
         [] => vec![ticket.address.host().to_owned()],
@@ -203,8 +203,8 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::Order> {
     };
     let trust = trust(&args.identity, &names)?;
     let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
-    Ok(donor::Order {
-        dialler: Dialler { ticket, tls, trust, deadlines: deadlines(&args.deadlines)?, software: SOFTWARE.into() },
+    Ok(donor::SendOptions {
+        dialer: Dialer { ticket, tls, trust, deadlines: deadlines(&args.deadlines)?, software: SOFTWARE.into() },
         roots: roots(&args.tree)?,
         lanes,
         compression,
@@ -217,14 +217,14 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::Order> {
 }
 
 /// The joiner that `receive` is asked to be.
-pub fn joiner(args: &ReceiveArgs) -> Result<joiner::Order> {
+pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     let listen = listen_address(&args.listen)?;
     let identity = match identity(&args.identity)? {
         Some(identity) => identity,
         None => Identity::ephemeral()?,
     };
     let arrival = args.initial_timeout.as_deref().map(|text| duration("initial-timeout", text)).transpose()?;
-    Ok(joiner::Order {
+    Ok(joiner::ReceiveOptions {
         roots: roots(&args.tree)?,
         install: install_mode(&args.install)?,
         listen,

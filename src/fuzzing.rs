@@ -14,9 +14,9 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use crate::archive::{Batch, Codec, Member, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Side};
-use crate::lane::{Batch, Codec, Member, unpack};
 use crate::manifest::{Checksum, Manifest};
 use crate::sst::args::SstArgs;
 use crate::sst::options::{OptionFiles, Settings};
@@ -117,7 +117,7 @@ fn unpacked(raw: &[u8], announced: u8) -> bool {
             Member::Entry(entry) => again.push_entry(entry).unwrap(),
             Member::Chunk(chunk) => {
                 chunk.actual_digest(Checksum::Blake3);
-                let Ok::<_, crate::lane::MemberError>(_) =
+                let Ok::<_, crate::archive::MemberError>(_) =
                     again.push_chunk(&chunk.entry, chunk.offset, &chunk.extents, Checksum::Blake3, |place| {
                         place.copy_from_slice(chunk.data);
                         Ok(())

@@ -1,6 +1,6 @@
 //! Highline moves a whole database directory from a donor to a joiner: encrypted, verified, parallel.
 //!
-//! The rooms, from the door inwards; an arrow may only point down this list:
+//! The rooms, from the outside inwards; an arrow may only point down this list:
 //!
 //! | room | what is in it |
 //! |---|---|
@@ -12,20 +12,21 @@
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
-//! | [`link`] | one authenticated connection: dial, door, control |
+//! | [`link`] | one authenticated connection: dial, listener, control |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
-//! | [`lane`] | chunks as archive members: pack and unpack, compression |
+//! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`tree`] | what travels: roots, relative paths, rules, the scan |
 //! | [`progress`] | how a transfer tells what it does |
-//! | [`stop`] | the wish to end |
+//! | [`stop`] | a request to stop |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno` |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod archive;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -37,7 +38,6 @@ pub mod error;
 pub mod fuzzing;
 pub mod install;
 pub mod joiner;
-pub mod lane;
 pub mod link;
 pub mod manifest;
 pub mod pace;

@@ -1,13 +1,13 @@
 //! Peers that mean harm. Each in threes: it is refused within a second, a sentinel outside the joiner's data
 //! directory and the old tree stay as they were, and the benign twin of the attack works.
 
-use crate::support::hostile::{Frame, Script, batch, converse, dialler, entry, offer, start};
+use crate::support::hostile::{Frame, Script, batch, converse, dialer, entry, offer, start};
 use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
 use crate::support::tree::{self, MIB, file};
+use highline::archive::{Batch, Codec, Extents};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
-use highline::lane::{Batch, Codec, Extents};
-use highline::link::{Control, Deadlines, Dialler, Door, Guest, Stream};
+use highline::link::{Control, Deadlines, Dialer, Listener, ProvenConnection, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest};
 use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
@@ -292,7 +292,7 @@ fn pair_hostile_messages_out_of_turn() {
         let before = tree::read(&pair.joiner);
         let joiner = pair.receive(&[]);
         converse(async {
-            let mut control = start(&dialler(&joiner.ticket)).await.unwrap();
+            let mut control = start(&dialer(&joiner.ticket)).await.unwrap();
             for message in said {
                 let _ = control.send(message).await;
             }
@@ -323,10 +323,10 @@ impl Besieged {
     }
 
     /// A connection with nothing said on it.
-    async fn raw(&self, dialler: &Dialler) -> Stream {
+    async fn raw(&self, dialer: &Dialer) -> Stream {
         let tcp = tokio::net::TcpStream::connect(address(self.ticket())).await.unwrap();
         let name = "127.0.0.1".try_into().unwrap();
-        tokio_rustls::TlsConnector::from(Arc::clone(&dialler.tls))
+        tokio_rustls::TlsConnector::from(Arc::clone(&dialer.tls))
             .connect(name, tokio::io::BufReader::new(tcp))
             .await
             .unwrap()
@@ -365,10 +365,10 @@ fn pair_hostile_wrong_secret_and_wrong_pin() {
 fn pair_hostile_proof_of_another_connection() {
     let besieged = Besieged::new();
     converse(async {
-        let dialler = dialler(besieged.ticket());
-        let raw = async || besieged.raw(&dialler).await;
+        let dialer = dialer(besieged.ticket());
+        let raw = async || besieged.raw(&dialer).await;
         let (seen, mut used) = (raw().await, raw().await);
-        let proof = |stream| prove(&dialler.ticket.secret, Side::Donor, &Channel::of(stream).unwrap());
+        let proof = |stream| prove(&dialer.ticket.secret, Side::Donor, &Channel::of(stream).unwrap());
         let hello = |proof| Message::Hello { purpose: Purpose::Control, proof, software: "replay".into() };
         for proof in [proof(&seen), Digest::from_bytes([0; 32])] {
             let mut stream = raw().await;
@@ -430,13 +430,13 @@ fn pair_hostile_second_donor() {
 fn pair_hostile_other_versions() {
     let besieged = Besieged::new();
     converse(async {
-        let dialler = dialler(besieged.ticket());
+        let dialer = dialer(besieged.ticket());
         for (said, words) in [
             (*b"HIGHLINE\0\x02\0\x03", "it speaks protocol versions 2 to 3, this side 1 to 1"),
             (*b"HIGHLINE\0\x00\0\x00", "it speaks protocol versions 0 to 0, this side 1 to 1"),
             (*b"GET / HTTP/1", "it does not speak Highline's protocol"),
         ] {
-            let mut stream = besieged.raw(&dialler).await;
+            let mut stream = besieged.raw(&dialer).await;
             stream.write_all(&said).await.unwrap();
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer).await;
@@ -475,28 +475,28 @@ fn pair_hostile_scanners_and_a_thousand_silent_connections() {
     assert!((1..60).contains(&lines), "{lines} lines in the log");
 }
 
-/// A joiner of our own making, with a real door in front of it.
+/// A joiner of our own making, with a real listener in front of it.
 struct Host {
     ticket: String,
-    guests: Receiver<Guest>,
+    connections: Receiver<ProvenConnection>,
 }
 
 impl Host {
     fn open() -> Host {
         let identity = Identity::ephemeral().unwrap();
-        let door = Door::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = Address::new("127.0.0.1", door.address().port()).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = Address::new("127.0.0.1", listener.address().port()).unwrap();
         let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
         let text = ticket.reveal().to_string();
         let tls = server_config(&identity, Trust::Pin, &Policy::default()).unwrap();
-        let guests = door.open(tls, Trust::Pin, ticket.secret, Deadlines::default(), Arc::new(Quiet));
-        Host { ticket: text, guests }
+        let connections = listener.open(tls, Trust::Pin, ticket.secret, Deadlines::default(), Arc::new(Quiet));
+        Host { ticket: text, connections }
     }
 
     async fn control(&mut self) -> Control {
-        let guest = self.guests.recv().await.unwrap();
-        assert_eq!(guest.purpose, Purpose::Control);
-        Control::start(guest.stream, "the donor".into(), Deadlines::default())
+        let connection = self.connections.recv().await.unwrap();
+        assert_eq!(connection.purpose, Purpose::Control);
+        Control::start(connection.stream, "the donor".into(), Deadlines::default())
     }
 
     async fn accept(&mut self) -> Control {
@@ -524,7 +524,7 @@ fn host(words: &[&str], code: i32, act: impl AsyncFnOnce(Host)) {
 /// Acknowledges `ack` after the first byte of the first lane, and stays.
 async fn acknowledge(mut host: Host, ack: Ack) {
     let mut control = host.accept().await;
-    let mut lane = host.guests.recv().await.unwrap().stream;
+    let mut lane = host.connections.recv().await.unwrap().stream;
     let mut byte = [0];
     lane.read_exact(&mut byte).await.unwrap();
     lane.write_all(&ack.encode()).await.unwrap();
@@ -562,7 +562,7 @@ fn pair_hostile_joiners() {
     host(&["closed a lane"], 32, async |mut host| {
         let control = host.accept().await;
         for _ in 0..3 {
-            drop(host.guests.recv().await.unwrap());
+            drop(host.connections.recv().await.unwrap());
         }
         drop((control, host));
     });
@@ -580,7 +580,7 @@ fn pair_hostile_joiners() {
     });
     for garbage in [b"\xff\xff\xff\xff....".as_slice(), b"\0\0\0\x08nonsense", b"\0\0\0\0"] {
         host(&["donor: "], 71, async |mut host| {
-            let mut stream = host.guests.recv().await.unwrap().stream;
+            let mut stream = host.connections.recv().await.unwrap().stream;
             stream.write_all(garbage).await.unwrap();
             stream.flush().await.unwrap();
             let mut sink = Vec::new();

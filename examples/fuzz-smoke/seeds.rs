@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use highline::archive::{Batch, Codec, Extent, Extents, MemberError};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
-use highline::lane::{Batch, Codec, Extent, Extents, MemberError};
 use highline::manifest::{Checksum, Digest, Item, Manifest};
 use highline::position::Position;
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};

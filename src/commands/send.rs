@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{block_on, json};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, Still};
+use crate::donor::{self, StoppedServer};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::progress::Style;
@@ -32,7 +32,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        donor::send(order, Arc::new(Still), Arc::clone(&reporter), &stop).await
+        donor::send(order, Arc::new(StoppedServer), Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("done: {report}"));

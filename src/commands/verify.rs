@@ -18,7 +18,7 @@ use crate::sst::layout::Layout;
 use crate::sst::options::OptionFiles;
 use crate::sst::server_args::ServerArgs;
 use crate::threads::ended;
-use crate::tree::{Content, Roots, Rules, Stillness, locate, scan};
+use crate::tree::{Content, Roots, Rules, Tolerance, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let (roots, rules) = match &args.defaults_file {
@@ -83,7 +83,7 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Resul
         Ok::<_, Error>(found.collect::<Result<Vec<_>>>()?.concat())
     })?;
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
-    let extra = scan(&mut roots.clone(), rules, Stillness::Live)?;
+    let extra = scan(&mut roots.clone(), rules, Tolerance::Vanished)?;
     all.extend(
         extra
             .iter()

@@ -182,7 +182,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Roots, Rules, Stillness, scan};
+    use crate::tree::{Roots, Rules, Tolerance, scan};
     use std::collections::BTreeMap;
 
     fn queue(sizes: &[u64]) -> Queue {
@@ -191,7 +191,7 @@ mod tests {
             std::fs::File::create(dir.path().join(format!("{index:06}"))).unwrap().set_len(*size).unwrap();
         }
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        Queue::new(&scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap())
+        Queue::new(&scan(&mut roots, &Rules::default(), Tolerance::None).unwrap())
     }
 
     #[test]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dir::Dir;
-use super::ground::Ground;
 use super::keep::{HOME, KeepRules};
+use super::resolved_roots::ResolvedRoots;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{RootName, Roots, Scope};
 
@@ -98,10 +98,10 @@ impl TryFrom<String> for Escaped {
     }
 }
 
-/// Writes the journal of a switch on this ground. `home` is the data directory's `.highline`.
-pub(super) fn write(home: &Dir, ground: &Ground, phase: Phase) -> Result<()> {
-    let datadir = ground.roots.datadir();
-    let roots = ground.roots.iter().map(|root| RootRecord {
+/// Writes the journal of a switch on these roots. `home` is the data directory's `.highline`.
+pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Result<()> {
+    let datadir = resolved.roots.datadir();
+    let roots = resolved.roots.iter().map(|root| RootRecord {
         name: root.name.clone(),
         path: Escaped(root.path.strip_prefix(datadir).unwrap_or(&root.path).as_os_str().as_bytes().to_vec()),
         scope: match &root.scope {
@@ -110,12 +110,12 @@ pub(super) fn write(home: &Dir, ground: &Ground, phase: Phase) -> Result<()> {
             Scope::Listed => ScopeRecord::Listed,
         },
     });
-    let own = ground.own.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec())));
+    let own = resolved.own.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec())));
     let record = Record {
         version: VERSION,
         phase,
         roots: roots.collect(),
-        keep: ground.keep.extra().to_vec(),
+        keep: resolved.keep.extra().to_vec(),
         own: own.collect(),
     };
     let mut text = serde_json::to_string_pretty(&record)
@@ -129,7 +129,7 @@ pub(super) fn write(home: &Dir, ground: &Ground, phase: Phase) -> Result<()> {
 ///
 /// # Errors
 /// One that is not whole, or of another version: it is left alone, and so is the tree.
-pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(Ground, Phase)>> {
+pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(ResolvedRoots, Phase)>> {
     let Some(bytes) = home.read(NAME, MAX_BYTES)? else { return Ok(None) };
     let unusable = |why| {
         let what = format!("the install journal {} is not usable", Printable::path(&home.join(NAME)));
@@ -138,7 +138,7 @@ pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(Ground, Phase)>
         )
     };
     let (roots, keep, own, phase) = parse(&bytes, datadir).map_err(unusable)?;
-    Ok(Some((Ground::new(&roots, keep, own)?, phase)))
+    Ok(Some((ResolvedRoots::new(&roots, keep, own)?, phase)))
 }
 
 pub(super) fn exists(home: &Dir) -> Result<bool> {
@@ -198,12 +198,12 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn ground(datadir: &Path) -> Ground {
+    fn resolved(datadir: &Path) -> ResolvedRoots {
         std::fs::create_dir_all(datadir.join("undo")).unwrap();
         let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("undo"))]);
         let roots = Roots::new(datadir, &paths).unwrap();
         let own = vec![(RootName::datadir(), OsString::from_vec(b"a%\n\xff".to_vec()))];
-        Ground::new(&roots, KeepRules::new(["x*".to_owned()]), own).unwrap()
+        ResolvedRoots::new(&roots, KeepRules::new(["x*".to_owned()]), own).unwrap()
     }
 
     #[test]
@@ -211,10 +211,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let home = Dir::open(temp.path()).unwrap();
         assert!(read(&home, temp.path()).unwrap().is_none());
-        let ground = ground(&temp.path().canonicalize().unwrap());
-        write(&home, &ground, Phase::Finished).unwrap();
+        let resolved = resolved(&temp.path().canonicalize().unwrap());
+        write(&home, &resolved, Phase::Finished).unwrap();
         let (read, phase) = read(&home, temp.path()).unwrap().unwrap();
-        assert_eq!((read, phase), (ground, Phase::Finished));
+        assert_eq!((read, phase), (resolved, Phase::Finished));
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let home = Dir::open(temp.path()).unwrap();
         let file = temp.path().join(NAME);
-        write(&home, &ground(temp.path()), Phase::Switching).unwrap();
+        write(&home, &resolved(temp.path()), Phase::Switching).unwrap();
         let whole = std::fs::read(&file).unwrap();
         for at in 0..whole.len() - 1 {
             let mut damaged = whole.clone();

@@ -10,10 +10,10 @@
 
 mod dir;
 mod failpoint;
-mod ground;
 pub(crate) mod journal;
 mod keep;
 mod lock;
+mod resolved_roots;
 #[cfg(test)]
 mod server_tests;
 mod staging;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::dir::Dir;
 use super::failpoint;
-use super::ground::Ground;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules};
 use super::lock::{DirLock, server_holding};
+use super::resolved_roots::ResolvedRoots;
 use super::switch::{INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
@@ -36,7 +36,7 @@ pub struct Staging {
     _lock: Arc<DirLock>,
     /// The data directory's `.highline`.
     home: Dir,
-    ground: Ground,
+    resolved: ResolvedRoots,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
 }
@@ -58,19 +58,19 @@ impl Staging {
     pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
-        let ground = Ground::new(roots, keep, Vec::new())?;
-        if ground.roots.datadir() != lock.datadir() {
+        let resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
+        if resolved.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
         let mut places = Vec::new();
-        for root in ground.roots.iter() {
+        for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
-            ground.refuse_mounts(root, &dir)?;
+            resolved.refuse_mounts(root, &dir)?;
             let incoming = dir.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
-        Ok(Staging { _lock: lock, home, ground, places })
+        Ok(Staging { _lock: lock, home, resolved, places })
     }
 
     /// The directory to open a root's entries beneath.
@@ -84,7 +84,7 @@ impl Staging {
 
     /// What an entry of the donor's first level is called here; see [`crate::tree::Root::local_name`].
     pub fn local_name<'a>(&self, path: &'a RelPath) -> Cow<'a, OsStr> {
-        match self.ground.roots.get(path.root_str()) {
+        match self.resolved.roots.get(path.root_str()) {
             Some(root) => root.local_name(path.first()),
             None => Cow::Borrowed(path.first()),
         }
@@ -93,10 +93,10 @@ impl Staging {
     /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
     /// install refuses the tree otherwise, so ask before it is sent.
     pub fn accepts(&self, path: &RelPath) -> bool {
-        self.ground
+        self.resolved
             .roots
             .get(path.root_str())
-            .is_some_and(|root| self.ground.switches(root, &root.local_name(path.first())))
+            .is_some_and(|root| self.resolved.switches(root, &root.local_name(path.first())))
     }
 
     /// Makes all that is staged durable: `syncfs`, once for each filesystem.
@@ -122,12 +122,12 @@ impl Staging {
     /// On a failure before the point of no return the old tree is back in place; after it, `recover`
     /// finishes the removal.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
-        self.ground.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
-        refuse_server(&self.ground)?;
-        let switch = Switch::new(&self.ground, &self.home)?;
+        self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        refuse_server(&self.resolved)?;
+        let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
-        journal::write(&self.home, &self.ground, Phase::Spending)?;
-        spend(&self.ground, &self.home, &switch)
+        journal::write(&self.home, &self.resolved, Phase::Spending)?;
+        spend(&self.resolved, &self.home, &switch)
     }
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
@@ -148,20 +148,20 @@ impl Staging {
                     return Err(Error::new(Kind::Usage, what));
                 }
             }
-            self.ground.own.push((file.root.clone(), file.name.clone()));
+            self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
         self.sync()?;
-        refuse_server(&self.ground)?;
-        let switch = Switch::new(&self.ground, &self.home)?;
+        refuse_server(&self.resolved)?;
+        let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
-        journal::write(&self.home, &self.ground, Phase::Switching)?;
+        journal::write(&self.home, &self.resolved, Phase::Switching)?;
         match switch.forward() {
             Ok(()) => {}
             Err(error) if failpoint::is_crash(&error) => return Err(error),
-            Err(error) => return Err(undo(&self.ground, &self.home, &switch, error)),
+            Err(error) => return Err(undo(&self.resolved, &self.home, &switch, error)),
         }
-        journal::write(&self.home, &self.ground, Phase::Finished)?;
-        match finish(&self.ground, &self.home) {
+        journal::write(&self.home, &self.resolved, Phase::Finished)?;
+        match finish(&self.resolved, &self.home) {
             Err(error) if failpoint::is_crash(&error) => Err(error),
             done => Ok(Installed { leftover: done.err() }),
         }
@@ -172,22 +172,22 @@ fn plain(name: &OsStr) -> bool {
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
 }
 
-fn spend(ground: &Ground, home: &Dir, switch: &Switch<'_>) -> Result<()> {
+fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<()> {
     if let Err(error) = switch.spend() {
         let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
-        return Err(if back { undo(ground, home, switch, error) } else { error });
+        return Err(if back { undo(resolved, home, switch, error) } else { error });
     }
-    Switch::clean(ground, home, false)?;
-    journal::remove(home, ground.roots.datadir())
+    Switch::clean(resolved, home, false)?;
+    journal::remove(home, resolved.roots.datadir())
 }
 
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
-fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error {
+fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error {
     let undone = switch
         .back()
-        .and_then(|()| journal::write(home, ground, Phase::Undone))
-        .and_then(|()| Switch::clean(ground, home, false))
-        .and_then(|()| journal::remove(home, ground.roots.datadir()));
+        .and_then(|()| journal::write(home, resolved, Phase::Undone))
+        .and_then(|()| Switch::clean(resolved, home, false))
+        .and_then(|()| journal::remove(home, resolved.roots.datadir()));
     match undone {
         Ok(()) => cause,
         Err(error) if failpoint::is_crash(&error) => error,
@@ -198,13 +198,13 @@ fn undo(ground: &Ground, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error
     }
 }
 
-fn finish(ground: &Ground, home: &Dir) -> Result<()> {
-    Switch::clean(ground, home, true)?;
-    journal::remove(home, ground.roots.datadir())
+fn finish(resolved: &ResolvedRoots, home: &Dir) -> Result<()> {
+    Switch::clean(resolved, home, true)?;
+    journal::remove(home, resolved.roots.datadir())
 }
 
-fn refuse_server(ground: &Ground) -> Result<()> {
-    let Some(file) = server_holding(&ground.roots)? else { return Ok(()) };
+fn refuse_server(resolved: &ResolvedRoots) -> Result<()> {
+    let Some(file) = server_holding(&resolved.roots)? else { return Ok(()) };
     let what = format!("a running server holds {}", Printable::path(&file));
     Err(Error::new(Kind::Busy, what).remedy("stop the server first"))
 }
@@ -251,44 +251,44 @@ fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
 /// failure in both directions.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
-    let Some((ground, phase)) = journal::read(home, lock.datadir())? else {
+    let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
         if home.names()?.is_empty() {
             lock.datadir.remove(HOME)?;
         }
         return Ok(Recovered::Nothing);
     };
-    refuse_server(&ground)?;
+    refuse_server(&resolved)?;
     match phase {
         Phase::Finished => {
-            finish(&ground, home)?;
+            finish(&resolved, home)?;
             Ok(Recovered::Finished)
         }
         Phase::Undone => {
-            Switch::clean(&ground, home, false)?;
+            Switch::clean(&resolved, home, false)?;
             journal::remove(home, lock.datadir())?;
             Ok(Recovered::Undone)
         }
         Phase::Spending => {
             // The selector goes first when what is left is removed.
             if home.stat_of(LIVE)?.is_some() {
-                spend(&ground, home, &Switch::new(&ground, home)?)?;
+                spend(&resolved, home, &Switch::new(&resolved, home)?)?;
             } else {
-                Switch::clean(&ground, home, false)?;
+                Switch::clean(&resolved, home, false)?;
                 journal::remove(home, lock.datadir())?;
             }
             Ok(Recovered::Spent)
         }
         Phase::Switching => {
-            let switch = Switch::new(&ground, home)?;
+            let switch = Switch::new(&resolved, home)?;
             if let Err(error) = switch.forward() {
                 if failpoint::is_crash(&error) {
                     return Err(error);
                 }
-                let cause = undo(&ground, home, &switch, error);
+                let cause = undo(&resolved, home, &switch, error);
                 return if journal::exists(home)? { Err(cause) } else { Ok(Recovered::Undone) };
             }
-            journal::write(home, &ground, Phase::Finished)?;
-            finish(&ground, home)?;
+            journal::write(home, &resolved, Phase::Finished)?;
+            finish(&resolved, home)?;
             Ok(Recovered::Finished)
         }
     }

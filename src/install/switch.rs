@@ -25,8 +25,8 @@ use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
 use super::failpoint;
-use super::ground::Ground;
 use super::keep::{HOME, KeepRules, MANIFEST, NEW_MANIFEST};
+use super::resolved_roots::ResolvedRoots;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Scope, matches};
 
@@ -59,14 +59,14 @@ impl Side {
 
 /// What a name is to the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Thing {
+enum Occupant {
     Missing,
     /// One of our symlinks through `live`.
     Link,
     Real(FileType),
 }
 
-use Thing::{Link, Missing, Real};
+use Occupant::{Link, Missing, Real};
 
 /// One root with its working directories.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ struct Place {
 
 #[derive(Debug)]
 pub(super) struct Switch<'a> {
-    ground: &'a Ground,
+    resolved: &'a ResolvedRoots,
     /// The data directory's `.highline`.
     home: &'a Dir,
     places: Vec<Place>,
@@ -95,9 +95,9 @@ pub(super) struct Switch<'a> {
 impl<'a> Switch<'a> {
     /// # Errors
     /// When a root has no `incoming` directory: then no switch was ever prepared there.
-    pub(super) fn new(ground: &'a Ground, home: &'a Dir) -> Result<Switch<'a>> {
+    pub(super) fn new(resolved: &'a ResolvedRoots, home: &'a Dir) -> Result<Switch<'a>> {
         let mut places = Vec::new();
-        for root in ground.roots.iter() {
+        for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
             let home = dir.child(HOME)?;
             let name = root.name.as_str();
@@ -105,11 +105,11 @@ impl<'a> Switch<'a> {
             let previous = home.make(PREVIOUS)?.make(name)?;
             let aside = home.make(ASIDE)?.make(name)?;
             let through = Path::new(HOME).join(LIVE).join(name);
-            let local = root.path == ground.roots.datadir();
-            let target = if local { through.clone() } else { ground.roots.datadir().join(&through) };
+            let local = root.path == resolved.roots.datadir();
+            let target = if local { through.clone() } else { resolved.roots.datadir().join(&through) };
             places.push(Place { root: root.clone(), dir, home, previous, incoming, aside, through, target });
         }
-        Ok(Switch { ground, home, places })
+        Ok(Switch { resolved, home, places })
     }
 
     /// Makes the selector, with the old tree live. Nothing leads through it yet.
@@ -126,8 +126,8 @@ impl<'a> Switch<'a> {
                 );
             }
             for name in place.incoming.names()? {
-                let known = self.ground.switches(&place.root, &name);
-                if !known || !matches!(place.thing(&place.incoming, &name)?, Real(_)) {
+                let known = self.resolved.switches(&place.root, &name);
+                if !known || !matches!(place.occupant(&place.incoming, &name)?, Real(_)) {
                     let what = format!("{}/{} must not be replaced", place.root.name, Printable(name.as_bytes()));
                     return Err(Error::new(Kind::Incompatible, what)
                         .remedy("both sides must have the same roots, and leave out the same files"));
@@ -138,7 +138,7 @@ impl<'a> Switch<'a> {
             let selector = self.home.make(side.selector())?;
             for place in &self.places {
                 let name = place.root.name.as_str();
-                let base = match place.root.path == self.ground.roots.datadir() {
+                let base = match place.root.path == self.resolved.roots.datadir() {
                     true => PathBuf::from(".."),
                     false => place.home.path().to_owned(),
                 };
@@ -154,7 +154,7 @@ impl<'a> Switch<'a> {
     pub(super) fn forward(&self) -> Result<()> {
         self.turn(Side::New)?;
         if self.home.stat_of(NEW_MANIFEST)?.is_some() {
-            let datadir = Dir::open(self.ground.roots.datadir())?;
+            let datadir = Dir::open(self.resolved.roots.datadir())?;
             self.home.rename(NEW_MANIFEST, &datadir, MANIFEST)?;
             datadir.sync()?;
             self.home.sync()?;
@@ -215,13 +215,13 @@ impl<'a> Switch<'a> {
         let coming = other.names()?;
         match place.root.scope {
             Scope::Listed => names.extend(coming.iter().cloned()),
-            _ => names.extend(place.dir.names()?.into_iter().filter(|name| self.ground.switches(&place.root, name))),
+            _ => names.extend(place.dir.names()?.into_iter().filter(|name| self.resolved.switches(&place.root, name))),
         }
         for name in &names {
             place.park(side, name)?;
         }
         for name in &coming {
-            if place.thing(&place.dir, name)? == Missing {
+            if place.occupant(&place.dir, name)? == Missing {
                 place.dir.symlink(name, &place.target.join(name))?;
             }
         }
@@ -246,8 +246,8 @@ impl<'a> Switch<'a> {
         let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
         if self.old_is_live()? {
             for place in &self.places {
-                for (_, name) in self.ground.own.iter().filter(|(root, _)| *root == place.root.name) {
-                    if matches!(place.thing(&place.dir, name)?, Real(_)) {
+                for (_, name) in self.resolved.own.iter().filter(|(root, _)| *root == place.root.name) {
+                    if matches!(place.occupant(&place.dir, name)?, Real(_)) {
                         place.dir.rename(name, &place.previous, name)?;
                     }
                 }
@@ -275,8 +275,8 @@ impl<'a> Switch<'a> {
             let mut names = place.dir.names()?;
             // Aria makes a new control file beside old logs, and stops at old control beside no logs.
             names.sort_by_key(|name| name != "aria_log_control");
-            for name in names.iter().filter(|name| self.ground.switches(&place.root, name)) {
-                let Real(kind) = place.thing(&place.dir, name)? else { continue };
+            for name in names.iter().filter(|name| self.resolved.switches(&place.root, name)) {
+                let Real(kind) = place.occupant(&place.dir, name)? else { continue };
                 if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
                     place.previous.remove(name)?;
                     place.dir.rename(name, &place.previous, name)?;
@@ -287,12 +287,12 @@ impl<'a> Switch<'a> {
     }
 
     /// Removes what a finished or undone switch leaves behind. With `incoming`, the staged tree too.
-    pub(super) fn clean(ground: &Ground, home: &Dir, incoming: bool) -> Result<()> {
+    pub(super) fn clean(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<()> {
         home.remove(LIVE)?;
         for side in [Side::Old, Side::New] {
             home.remove(side.selector())?;
         }
-        for root in ground.roots.iter() {
+        for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
             let Some(home) = dir.find(HOME)? else { continue };
             for kind in [PREVIOUS, ASIDE].into_iter().chain(incoming.then_some(INCOMING)) {
@@ -322,7 +322,7 @@ impl Place {
         }
     }
 
-    fn thing(&self, dir: &Dir, name: &OsStr) -> Result<Thing> {
+    fn occupant(&self, dir: &Dir, name: &OsStr) -> Result<Occupant> {
         let Some(stat) = dir.stat_of(name)? else { return Ok(Missing) };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let ours = kind == FileType::Symlink && ends_with(&dir.read_link(name)?, &self.through.join(name));
@@ -331,7 +331,7 @@ impl Place {
 
     fn park(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
-        match (self.thing(&self.dir, name)?, self.thing(entries, name)?) {
+        match (self.occupant(&self.dir, name)?, self.occupant(entries, name)?) {
             (Real(kind), _) if KeepRules::keeps_type(kind) => Ok(()),
             (Real(_), behind) => {
                 if matches!(behind, Real(_)) {
@@ -354,7 +354,7 @@ impl Place {
     fn put(&self, side: Side) -> Result<()> {
         let entries = self.entries(side);
         for name in entries.names()? {
-            match (self.thing(&self.dir, &name)?, self.thing(entries, &name)?) {
+            match (self.occupant(&self.dir, &name)?, self.occupant(entries, &name)?) {
                 (Link, Real(_)) => self.exchange(side, &name)?,
                 (Missing, Real(FileType::RegularFile))
                     if SERVER_REMOVES.iter().any(|p| matches(p, name.as_bytes())) => {}
@@ -367,7 +367,7 @@ impl Place {
 
     fn remove_links(&self) -> Result<()> {
         for name in self.dir.names()? {
-            if self.thing(&self.dir, &name)? == Link {
+            if self.occupant(&self.dir, &name)? == Link {
                 self.dir.remove(&name)?;
             }
         }
@@ -387,7 +387,7 @@ impl Place {
     /// Whether `void` was broken off just before its last step.
     fn is_exposed(&self) -> Result<bool> {
         let Some((name, path)) = self.first()? else { return Ok(false) };
-        let link = matches!(self.thing(&self.dir, &name)?, Real(FileType::Symlink));
+        let link = matches!(self.occupant(&self.dir, &name)?, Real(FileType::Symlink));
         Ok(link && self.dir.read_link(&name)? == path.as_os_str().as_bytes())
     }
 
@@ -420,12 +420,12 @@ impl Place {
         if self.dir.exchange(name, entries)? {
             return Ok(());
         }
-        let parking = self.thing(&self.dir, name)? != Link;
+        let parking = self.occupant(&self.dir, name)? != Link;
         let (from, to) = if parking { (&self.dir, entries) } else { (entries, &self.aside) };
         if parking {
             entries.remove(name)?;
         }
-        let directory = self.thing(from, name)? == Real(FileType::Directory);
+        let directory = self.occupant(from, name)? == Real(FileType::Directory);
         let linked = !directory && from.hard_link(name, to)?;
         match (parking, linked) {
             (true, true) => {

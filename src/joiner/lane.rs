@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
 use super::ledger::Ledger;
+use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
-use crate::lane::{Codec, CodecError, MemberError, unpack};
 use crate::link::Stream;
 use crate::progress::Meter;
 use crate::threads::{ended, lock};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::places::{Places, failure};
+use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
+use crate::archive::{Chunk, Member};
 use crate::error::{Error, Kind, Result};
-use crate::lane::{Chunk, Member};
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath};
@@ -18,7 +18,7 @@ use crate::wire::Round;
 pub struct Ledger {
     checksum: Checksum,
     round: Round,
-    places: Places,
+    tree: StagedTree,
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
     /// The lengths of all files that have appeared.
     promised: AtomicU64,
@@ -55,11 +55,11 @@ enum Progress {
 }
 
 impl Ledger {
-    pub fn new(checksum: Checksum, round: Round, places: Places) -> Ledger {
+    pub fn new(checksum: Checksum, round: Round, tree: StagedTree) -> Ledger {
         Ledger {
             checksum,
             round,
-            places,
+            tree,
             records: Mutex::new(BTreeMap::new()),
             promised: AtomicU64::new(0),
             attributes: AtomicU64::new(0),
@@ -86,7 +86,7 @@ impl Ledger {
             Member::Chunk(chunk) => self.chunk(chunk),
             Member::Entry(entry) => {
                 if entry.content == Content::Directory {
-                    self.places.make_directory(&entry.path)?;
+                    self.tree.make_directory(&entry.path)?;
                 }
                 self.record(entry).map(|_| 0)
             }
@@ -117,7 +117,7 @@ impl Ledger {
                     Some(file) => Arc::clone(file),
                     None => {
                         let filled = chunks(size) == 1 && chunk.extents.is_whole(len);
-                        let made = self.places.create(&path, if filled { 0 } else { size })?;
+                        let made = self.tree.create(&path, if filled { 0 } else { size })?;
                         Arc::clone(file.insert(Arc::new(Target::new(made, size))))
                     }
                 }
@@ -149,7 +149,7 @@ impl Ledger {
             let all: Vec<Digest> = digests.values().copied().collect();
             *progress = Progress::Written(self.checksum.fold(&all));
             drop(progress);
-            self.places.settle(path, file.as_file(), &record.meta)?;
+            self.tree.settle(path, file.as_file(), &record.meta)?;
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Ledger {
             let same = known.meta == meta && known.content == content;
             return if same { Ok(Arc::clone(known)) } else { Err(twice(&path)) };
         }
-        self.places.examine(&path)?;
+        self.tree.examine(&path)?;
         if records.len() as u64 >= self.round.entries {
             return Err(Error::new(
                 Kind::Protocol,
@@ -207,7 +207,7 @@ impl Ledger {
         }
         for (path, record) in &records {
             match &record.content {
-                Content::Symlink { target } => self.places.make_symlink(path, target, &record.meta)?,
+                Content::Symlink { target } => self.tree.make_symlink(path, target, &record.meta)?,
                 Content::HardLink { to } => {
                     if !records.get(to).is_some_and(|target| matches!(target.content, Content::File { .. })) {
                         return Err(Error::new(
@@ -215,14 +215,14 @@ impl Ledger {
                             format!("{path}: {to}, which it links to, has not arrived"),
                         ));
                     }
-                    self.places.make_hard_link(path, to)?;
+                    self.tree.make_hard_link(path, to)?;
                 }
                 _ => {}
             }
         }
         // Deepest first: what happens inside a directory changes its modification time.
         for (path, record) in records.iter().rev().filter(|(_, record)| record.content == Content::Directory) {
-            self.places.settle_directory(path, &record.meta)?;
+            self.tree.settle_directory(path, &record.meta)?;
         }
         let items = records.into_iter().map(|(path, record)| {
             let digest = match &*lock(&record.progress) {
@@ -243,7 +243,7 @@ fn twice(path: &RelPath) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::{Batch, Extents, MemberError, unpack};
+    use crate::archive::{Batch, Extents, MemberError, unpack};
     use crate::tree::Mtime;
 
     fn entry(path: &str, content: Content) -> Entry {
@@ -252,8 +252,8 @@ mod tests {
     }
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
-        let places = crate::joiner::places_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, places)
+        let tree = crate::joiner::staged_tree_for_test(dir);
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, tree)
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {

@@ -1,30 +1,30 @@
 //! The receiving side of a transfer.
 //!
-//! [`Waiting`] listens and lets the donor in; the conversation with it is at the desk. Beside them: the
-//! examination before anything is touched, the places where bytes land, the ledger of what arrived, and
+//! [`Waiting`] listens and lets the donor in; the conversation with it is at the conversation. Beside them: the
+//! examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
 //! the lanes.
 
-mod desk;
+mod conversation;
 mod lane;
 mod ledger;
-mod places;
 mod preflight;
+mod staged_tree;
 mod target;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use desk::Desk;
+use conversation::Conversation;
 pub use ledger::Ledger;
-pub use places::{Owners, Places};
 pub use preflight::InstallMode;
+pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, OwnFile, Recovered, recover, server_holding};
 #[cfg(test)]
 use crate::install::{KeepRules, Staging};
-use crate::link::{Control, Deadlines, Door};
+use crate::link::{Control, Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::Position;
 use crate::progress::{Reporter, bytes};
@@ -48,7 +48,7 @@ pub trait Node: Send + Sync + std::fmt::Debug {
 
 /// What a joiner is asked to do, every value checked.
 #[derive(Debug)]
-pub struct Order {
+pub struct ReceiveOptions {
     pub roots: Roots,
     /// First-level names that stay besides the usual ones: patterns as in [`crate::tree::Scope::Names`].
     pub keep: Vec<String>,
@@ -115,31 +115,31 @@ fn as_text<S: serde::Serializer>(position: &Option<Position>, s: S) -> std::resu
 #[derive(Debug)]
 pub struct Waiting {
     lock: Arc<DirLock>,
-    order: Order,
-    door: Door,
+    options: ReceiveOptions,
+    listener: Listener,
     ticket: Ticket,
 }
 
 impl Waiting {
     /// Takes the data directory for this process alone, finishes an install that was cut short, binds the
     /// port and makes the ticket. Needs a runtime.
-    pub fn bind(order: Order, reporter: &dyn Reporter) -> Result<Waiting> {
-        if let Some(held) = server_holding(&order.roots)? {
+    pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
+        if let Some(held) = server_holding(&options.roots)? {
             return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
                 .remedy("stop the server of this node first"));
         }
-        let lock = Arc::new(DirLock::take(order.roots.datadir())?);
+        let lock = Arc::new(DirLock::take(options.roots.datadir())?);
         match recover(&lock)? {
             Recovered::Nothing => {}
             Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
             Recovered::Spent => reporter.warn("the old tree had been given up for an install in place"),
             Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
         }
-        let door = Door::bind(order.listen)?;
-        let address = Address::new(&order.advertise, door.address().port())
+        let listener = Listener::bind(options.listen)?;
+        let address = Address::new(&options.advertise, listener.address().port())
             .map_err(|e| Error::from(e).remedy("name this host as the donor reaches it with --advertise"))?;
-        let ticket = Ticket { pin: order.identity.pin(), secret: Secret::generate()?, address };
-        Ok(Waiting { lock, order, door, ticket })
+        let ticket = Ticket { pin: options.identity.pin(), secret: Secret::generate()?, address };
+        Ok(Waiting { lock, options, listener, ticket })
     }
 
     pub fn ticket(&self) -> &Ticket {
@@ -151,25 +151,26 @@ impl Waiting {
     /// Dropped before its end it leaves the old tree as it is, except in the middle of the switch,
     /// which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
-        let Waiting { lock, order, door, ticket } = self;
-        let tls = server_config(&order.identity, order.trust.clone(), &order.policy)?;
-        let guests = door.open(tls, order.trust.clone(), ticket.secret, order.deadlines, Arc::clone(&reporter));
-        let mut desk = Desk::new(lock, order, guests, Arc::clone(&reporter));
-        let guest = tokio::select! {
-            guest = desk.donor() => guest,
+        let Waiting { lock, options, listener, ticket } = self;
+        let tls = server_config(&options.identity, options.trust.clone(), &options.policy)?;
+        let connections =
+            listener.open(tls, options.trust.clone(), ticket.secret, options.deadlines, Arc::clone(&reporter));
+        let mut conversation = Conversation::new(lock, options, connections, Arc::clone(&reporter));
+        let connection = tokio::select! {
+            connection = conversation.donor() => connection,
             asked = stop.requested() => Err(without_donor(asked)),
         };
-        let guest = guest.map_err(|e| e.on(Side::Joiner))?;
-        let peer = format!("the donor at {}", guest.address);
-        reporter.note(&format!("{peer} has proven itself ({}): {}", guest.software, guest.session));
-        let session = guest.session;
-        let mut control = Control::start(guest.stream, peer, desk.deadlines());
-        match desk.converse(&mut control, session, stop).await {
+        let connection = connection.map_err(|e| e.on(Side::Joiner))?;
+        let peer = format!("the donor at {}", connection.address);
+        reporter.note(&format!("{peer} has proven itself ({}): {}", connection.software, connection.session));
+        let session = connection.session;
+        let mut control = Control::start(connection.stream, peer, conversation.deadlines());
+        match conversation.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
-                desk.clear().await;
+                conversation.clear().await;
                 Err(error)
             }
         }
@@ -185,11 +186,11 @@ fn without_donor(asked: Error) -> Error {
     }
 }
 
-/// The places of an empty staging area in `dir`.
+/// The tree of an empty staging area in `dir`.
 #[cfg(test)]
-pub(crate) fn places_for_test(dir: &std::path::Path) -> Places {
+pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
     let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
-    Places::new(Arc::new(staging), Owners::Ours)
+    StagedTree::new(Arc::new(staging), Owners::Ours)
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::places::Owners;
+use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
 use crate::tree::{Root, RootName, Roots, Scope, leads_outside};

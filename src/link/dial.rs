@@ -15,7 +15,7 @@ use crate::wire::{Message, Preamble, Purpose};
 
 /// Makes proven connections to one joiner.
 #[derive(Clone, Debug)]
-pub struct Dialler {
+pub struct Dialer {
     pub ticket: Ticket,
     pub tls: Arc<rustls::ClientConfig>,
     pub trust: Trust,
@@ -24,7 +24,7 @@ pub struct Dialler {
     pub software: String,
 }
 
-impl Dialler {
+impl Dialer {
     /// The peer, for messages.
     pub fn peer(&self) -> String {
         format!("the joiner at {}", self.ticket.address)

@@ -4,12 +4,12 @@
 
 mod control;
 mod dial;
-mod door;
+mod listener;
 mod socket;
 
 pub use control::Control;
-pub use dial::Dialler;
-pub use door::{Door, Guest};
+pub use dial::Dialer;
+pub use listener::{Listener, ProvenConnection};
 
 use std::time::Duration;
 

@@ -13,5 +13,5 @@ pub use entry::{Content, Entry, Metadata, Mtime};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};
-pub use scan::{Found, Stamp, Stillness, leads_outside, locate, scan};
+pub use scan::{Found, Stamp, Tolerance, leads_outside, locate, scan};
 pub use source::{Source, unchanged};

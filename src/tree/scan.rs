@@ -67,23 +67,23 @@ impl Found {
     }
 }
 
-/// How still the tree is while it is scanned.
+/// What a scan passes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stillness {
-    /// Nothing writes: what vanishes is an error.
-    Frozen,
-    /// A server may be at work: what vanishes meanwhile is passed over.
-    Live,
-    /// It is about to be replaced: what cannot be read is passed over.
-    Old,
+pub enum Tolerance {
+    /// Nothing: no one writes to the tree, so what vanishes is an error.
+    None,
+    /// What vanishes meanwhile: a server may be at work.
+    Vanished,
+    /// What cannot be read: the tree is about to be replaced.
+    Unreadable,
 }
 
 /// Scans all roots; the result is ordered by path.
 ///
 /// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
 /// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
-pub fn scan(roots: &mut Roots, rules: &Rules, stillness: Stillness) -> Result<Vec<Found>> {
-    let mut scan = Scan::new(roots, rules, stillness);
+pub fn scan(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Vec<Found>> {
+    let mut scan = Scan::new(roots, rules, tolerance);
     scan.all_roots()?;
     while let Some(outside) = scan.outside.pop() {
         scan.external(&outside)?;
@@ -98,7 +98,7 @@ pub fn scan(roots: &mut Roots, rules: &Rules, stillness: Stillness) -> Result<Ve
 /// named, not entered; and what cannot be read leads nowhere, because an old tree may hold anything.
 pub fn leads_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
     let (mut roots, rules) = (roots.clone(), Rules::default());
-    let mut scan = Scan::new(&mut roots, &rules, Stillness::Old);
+    let mut scan = Scan::new(&mut roots, &rules, Tolerance::Unreadable);
     scan.all_roots()?;
     Ok(scan.outside)
 }
@@ -115,7 +115,7 @@ pub fn locate(roots: &Roots, path: &RelPath) -> Option<PathBuf> {
 struct Scan<'a> {
     roots: &'a mut Roots,
     rules: &'a Rules,
-    stillness: Stillness,
+    tolerance: Tolerance,
     found: Vec<Found>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
@@ -123,8 +123,8 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(roots: &'a mut Roots, rules: &'a Rules, stillness: Stillness) -> Scan<'a> {
-        Scan { roots, rules, stillness, found: Vec::new(), links: HashMap::new(), outside: Vec::new() }
+    fn new(roots: &'a mut Roots, rules: &'a Rules, tolerance: Tolerance) -> Scan<'a> {
+        Scan { roots, rules, tolerance, found: Vec::new(), links: HashMap::new(), outside: Vec::new() }
     }
 
     fn all_roots(&mut self) -> Result<()> {
@@ -198,10 +198,10 @@ impl<'a> Scan<'a> {
     }
 
     fn passes_over(&self, error: &Error) -> bool {
-        match self.stillness {
-            Stillness::Frozen => false,
-            Stillness::Live => error.kind() == Kind::NotFound,
-            Stillness::Old => true,
+        match self.tolerance {
+            Tolerance::None => false,
+            Tolerance::Vanished => error.kind() == Kind::NotFound,
+            Tolerance::Unreadable => true,
         }
     }
 
@@ -360,7 +360,7 @@ mod tests {
         symlink("letter", data.join("inner")).unwrap();
         let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), undo)]);
         let mut roots = Roots::new(&data, &paths).unwrap();
-        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
         assert_eq!(
             names(&found),
             [
@@ -392,7 +392,7 @@ mod tests {
         fs::write(data.join("sb/t.isl"), far.join("ext/sb/t.ibd").as_os_str().as_bytes()).unwrap();
         symlink(far.join("schema"), data.join("schema")).unwrap();
         let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
-        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
         let outside: Vec<_> = found.iter().filter(|f| f.entry.path.root_str().starts_with("external-")).collect();
         let located: Vec<_> = outside.iter().map(|f| locate(&roots, &f.entry.path).unwrap()).collect();
         for place in [far.join("ext/sb"), far.join("ext/sb/t.ibd"), far.join("schema"), far.join("schema/u.MYD")] {
@@ -425,7 +425,7 @@ mod tests {
         symlink(base.join("key"), base.join("data/key")).unwrap();
         symlink(base.join("key"), base.join("data/sb/t.ibd.bak")).unwrap();
         let mut roots = Roots::new(&base.join("data"), &BTreeMap::new()).unwrap();
-        let found = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
         assert_eq!(names(&found), ["datadir/key", "datadir/sb", "datadir/sb/t.ibd.bak"]);
         assert!(roots.get("external-1").is_none());
     }
@@ -436,8 +436,8 @@ mod tests {
         fs::write(dir.path().join("t.isl"), "/nowhere/sb/t.ibd").unwrap();
         fs::write(dir.path().join("u"), "u").unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        assert_eq!(names(&scan(&mut roots, &Rules::default(), Stillness::Live).unwrap()), ["datadir/u"]);
-        assert!(scan(&mut roots, &Rules::default(), Stillness::Frozen).is_err());
+        assert_eq!(names(&scan(&mut roots, &Rules::default(), Tolerance::Vanished).unwrap()), ["datadir/u"]);
+        assert!(scan(&mut roots, &Rules::default(), Tolerance::None).is_err());
     }
 
     #[test]
@@ -445,7 +445,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("t.isl"), "/nowhere/sb/t.ibd\n").unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let error = scan(&mut roots, &Rules::default(), Stillness::Frozen).unwrap_err();
+        let error = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap_err();
         assert!(error.sentence().starts_with("cannot find the tablespace /nowhere/sb/t.ibd: No such file"));
         assert!(error.remedy_text().unwrap().contains("t.isl points there"));
     }

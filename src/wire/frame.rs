@@ -16,7 +16,7 @@ pub enum FrameKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     pub kind: FrameKind,
-    /// A number that `lane` gives a meaning to.
+    /// A number that `archive` gives a meaning to.
     pub codec: u8,
     pub round: u16,
     pub members: u32,

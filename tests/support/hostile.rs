@@ -1,19 +1,19 @@
 //! A donor of our own making, which knows the ticket and says what it likes.
 
+use highline::archive::{Batch, Codec, Extents, MemberError};
 use highline::direct::Pages;
 use highline::error::{Error, Result};
-use highline::lane::{Batch, Codec, Extents, MemberError};
-use highline::link::{Control, Deadlines, Dialler, Stream};
+use highline::link::{Control, Deadlines, Dialer, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
 use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub fn dialler(ticket: &str) -> Dialler {
+pub fn dialer(ticket: &str) -> Dialer {
     let ticket: Ticket = ticket.parse().unwrap();
     let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
-    Dialler { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "enemy".into() }
+    Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "enemy".into() }
 }
 
 pub fn entry(path: &str, content: Content) -> Entry {
@@ -96,12 +96,12 @@ impl Script {
 
     /// Plays it to its end, `Ok` when the joiner has installed, else what the joiner said.
     pub async fn play(&self, ticket: &str) -> Result<()> {
-        let dialler = dialler(ticket);
-        let mut control = start(&dialler).await?;
+        let dialer = dialer(ticket);
+        let mut control = start(&dialer).await?;
         control.send(Message::Offer(self.offer.clone())).await?;
         control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
         control.send(Message::Round(self.round.clone())).await?;
-        let (mut lane, _) = dialler.dial(Purpose::Lane { number: 0 }).await?;
+        let (mut lane, _) = dialer.dial(Purpose::Lane { number: 0 }).await?;
         let written = tokio::select! {
             written = self.write(&mut lane) => written,
             error = control.failed() => return Err(error),
@@ -153,9 +153,9 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
     }
 }
 
-pub async fn start(dialler: &Dialler) -> Result<Control> {
-    let (stream, _) = dialler.dial(Purpose::Control).await?;
-    Ok(Control::start(stream, dialler.peer(), dialler.deadlines))
+pub async fn start(dialer: &Dialer) -> Result<Control> {
+    let (stream, _) = dialer.dial(Purpose::Control).await?;
+    Ok(Control::start(stream, dialer.peer(), dialer.deadlines))
 }
 
 pub fn batch(entry: &Entry, offset: u64, extents: &Extents, byte: u8) -> (Batch, Digest) {

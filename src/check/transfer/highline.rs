@@ -7,7 +7,7 @@ use crate::check::certificates::{Materials, Need};
 use crate::check::replication::provider_option;
 use crate::check::{Level, Node, Report};
 use crate::error::Side;
-use crate::sst::options::{Settings, SslMode, Tier, TlsSettings, Wish};
+use crate::sst::options::{Requested, Settings, SslMode, Tier, TlsSettings};
 use crate::tls::Policy;
 use crate::tls::config::provider;
 
@@ -73,7 +73,7 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
 }
 
 fn check_policy(tls: &TlsSettings, report: &mut Report) {
-    let judge = |wish: &Option<Wish>, name: &str, report: &mut Report| {
+    let judge = |wish: &Option<Requested>, name: &str, report: &mut Report| {
         let Some(wish) = wish else { return };
         let (versions, ciphers) =
             if name == "tls-version" { (Some(&*wish.text), None) } else { (None, Some(&*wish.text)) };

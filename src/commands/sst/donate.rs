@@ -11,7 +11,7 @@ use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Result, Side};
-use crate::link::Dialler;
+use crate::link::Dialer;
 use crate::progress::Reporter;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
@@ -25,7 +25,7 @@ use crate::tls::{Ticket, client_config};
 use crate::tree::Rules;
 
 impl Run {
-    fn dialler(&self, donor: &DonorArgs) -> Result<Dialler> {
+    fn dialer(&self, donor: &DonorArgs) -> Result<Dialer> {
         let auth = RemoteAuth::read(std::io::stdin(), std::env::var_os(credentials::VARIABLE))?.ok_or_else(|| {
             Error::new(Kind::Untrusted, "the joiner sent no ticket with its address")
                 .remedy("its node must use wsrep_sst_method=highline too, of the same release")
@@ -38,15 +38,15 @@ impl Run {
         };
         let trust = self.trust(&[names])?;
         let tls = client_config(self.identity()?.as_ref(), ticket.pin, trust.clone(), &self.policy()?)?;
-        Ok(Dialler { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
+        Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
     }
 
     pub(super) fn bypass(&self, donor: &DonorArgs) -> Result<()> {
-        let dialler = self.dialler(donor)?;
+        let dialer = self.dialer(donor)?;
         block_on(async {
             let stop = self.stop()?;
             tokio::select! {
-                told = donor::bypass(&dialler, donor.gtid.clone(), donor.gtid_domain_id) => told,
+                told = donor::bypass(&dialer, donor.gtid.clone(), donor.gtid_domain_id) => told,
                 asked = stop.requested() => Err(asked),
             }
         })
@@ -56,8 +56,8 @@ impl Run {
 
     pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
         let settings = &self.settings;
-        let order = donor::Order {
-            dialler: self.dialler(donor)?,
+        let order = donor::SendOptions {
+            dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
             lanes: config::lanes(settings.lanes)?,
             compression: settings

@@ -30,7 +30,7 @@ impl Run {
             Some(identity) => identity,
             None => Identity::ephemeral()?,
         };
-        let order = joiner::Order {
+        let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
             keep: self.keep(),
             install: config::install_mode(self.settings.install.as_deref().unwrap_or("auto"))?,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::Run;
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
-use crate::sst::options::{SslMode, Tier, Wish};
+use crate::sst::options::{Requested, SslMode, Tier};
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Trust};
 
@@ -49,14 +49,14 @@ impl Run {
     /// What the server's own groups say about client connections does not bind a transfer.
     pub(super) fn policy(&self) -> Result<Policy> {
         let tls = &self.settings.tls;
-        let text = |wish: &Option<Wish>| wish.as_ref().map(|wish| wish.text.clone());
+        let text = |wish: &Option<Requested>| wish.as_ref().map(|wish| wish.text.clone());
         match Policy::parse(text(&tls.versions).as_deref(), text(&tls.ciphers).as_deref()) {
             Ok(policy) => {
                 policy.notes().iter().for_each(|note| self.log.note(note));
                 Ok(policy)
             }
             Err(error) => {
-                let servers = |wish: &Option<Wish>| wish.as_ref().is_none_or(|w| w.tier == Tier::Server);
+                let servers = |wish: &Option<Requested>| wish.as_ref().is_none_or(|w| w.tier == Tier::Server);
                 if servers(&tls.versions) && servers(&tls.ciphers) {
                     self.log.note(&format!("not applied to transfers: {}", error.sentence()));
                     return Ok(Policy::default());

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use files::{Item, OptionFiles, Tier};
 pub use lookup::Source;
-pub use tls::{SslMode, TlsSettings, Wish, resolve as resolve_tls};
+pub use tls::{Requested, SslMode, TlsSettings, resolve as resolve_tls};
 
 use crate::error::{Error, Kind, Result, Side};
 use Tier::{Highline, Server, Sst};
@@ -110,7 +110,7 @@ impl Settings {
         if let Some(item) = look.first(&[(Sst, "sockopt")]) {
             let (name, ciphers) = foreign::sockopt(look, item)?;
             tls.peer_name = tls.peer_name.or(name);
-            tls.ciphers = tls.ciphers.or(ciphers.map(|text| Wish { text, tier: Sst }));
+            tls.ciphers = tls.ciphers.or(ciphers.map(|text| Requested { text, tier: Sst }));
         }
         let settings = Settings {
             tls,

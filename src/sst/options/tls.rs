@@ -37,7 +37,7 @@ impl fmt::Display for SslMode {
 /// A text with the tier that it came from: what the server's own groups say about client
 /// connections is a weaker wish than what was written for transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct Requested {
     pub text: String,
     pub tier: Tier,
 }
@@ -59,8 +59,8 @@ pub struct TlsSettings {
     pub peer_name: Option<String>,
     /// Whether a common name counts where a certificate has no alternative names.
     pub match_common_name: bool,
-    pub versions: Option<Wish>,
-    pub ciphers: Option<Wish>,
+    pub versions: Option<Requested>,
+    pub ciphers: Option<Requested>,
 }
 
 use Tier::{Highline, Server, Sst};
@@ -105,10 +105,10 @@ impl TlsSettings {
     }
 }
 
-fn wish(look: &mut Lookup<'_>, places: &[Place<'_>]) -> Result<Option<Wish>> {
+fn wish(look: &mut Lookup<'_>, places: &[Place<'_>]) -> Result<Option<Requested>> {
     let tier = places.iter().find(|place| look.quietly(&[**place]).is_some()).map(|&(tier, _)| tier);
     let text = look.parsed(places, |text| Ok(text.to_owned()))?;
-    Ok(text.zip(tier).map(|(text, tier)| Wish { text, tier }))
+    Ok(text.zip(tier).map(|(text, tier)| Requested { text, tier }))
 }
 
 struct Wanted<'a> {
@@ -328,8 +328,8 @@ mod tests {
     fn policies_say_where_they_come_from() {
         let text = "[mysqld]\ntls_version=TLSv1.2,TLSv1.3\nssl-crl=/crl\nssl_crlpath=/crls\n[sst]\nssl-cipher=X";
         let tls = resolve(&read(text), Side::Joiner).unwrap();
-        assert_eq!(tls.versions, Some(Wish { text: "TLSv1.2,TLSv1.3".into(), tier: Server }));
-        assert_eq!(tls.ciphers, Some(Wish { text: "X".into(), tier: Sst }));
+        assert_eq!(tls.versions, Some(Requested { text: "TLSv1.2,TLSv1.3".into(), tier: Server }));
+        assert_eq!(tls.ciphers, Some(Requested { text: "X".into(), tier: Sst }));
         assert_eq!(tls.crls, [PathBuf::from("/crl"), PathBuf::from("/crls")]);
         let own =
             resolve(&read(&format!("{text}\n[highline]\ncrl=/own\npeer-name=db1\nmatch-common-name")), Side::Joiner);

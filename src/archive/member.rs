@@ -365,7 +365,7 @@ fn parse_time(text: &str) -> Option<Mtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lane::Extent;
+    use crate::archive::Extent;
     use proptest::prelude::*;
 
     fn file(path: &[u8], size: u64) -> Entry {

@@ -1,116 +1,10 @@
-//! Which codec the next batch gets.
-//!
-//! `auto` climbs: it counts the bytes that the joiner acknowledges, tries the next codec of a ladder
-//! where the cores could keep up with it, keeps it when more bytes arrive and goes back when not. Where no
-//! core is idle it tries the one below. So a fast link is left alone, and a slow one gets what it can use.
+//! The hill climb of `auto`: it counts the bytes that the joiner acknowledges, tries the next codec of a ladder where
+//! the cores could keep up with it, keeps it when more bytes arrive and goes back when not. Where no core is idle it
+//! tries the one below. Pure: time, bytes and idle cores are arguments.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::lane::{Codec, CodecError};
-use crate::threads::lock;
-
-/// The operator's choice: `--compress`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// Whatever moves the most bytes, found by trying.
-    #[default]
-    Auto,
-    Fixed(Codec),
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Compression::Auto => f.write_str("auto"),
-            Compression::Fixed(codec) => codec.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Compression {
-    type Err = CodecError;
-
-    fn from_str(text: &str) -> Result<Compression, CodecError> {
-        match text {
-            "auto" => Ok(Compression::Auto),
-            other => other.parse().map(Compression::Fixed),
-        }
-    }
-}
-
-/// Chooses for all lanes together and keeps count.
-#[derive(Debug)]
-pub(super) struct Chooser {
-    choice: Compression,
-    climb: Mutex<Climb>,
-    /// Bytes of files by length: packed into frames, and written by the joiner.
-    packed: AtomicU64,
-    acknowledged: AtomicU64,
-    /// Unpacked bytes sent with each codec, by its number.
-    sent: [AtomicU64; 3],
-}
-
-impl Chooser {
-    pub(super) fn new(choice: Compression, now: Instant) -> Chooser {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let climb = Mutex::new(Climb::new(now, idle_cores(), cores));
-        Chooser { choice, climb, packed: AtomicU64::new(0), acknowledged: AtomicU64::new(0), sent: Default::default() }
-    }
-
-    pub(super) fn choose(&self) -> Codec {
-        match self.choice {
-            Compression::Auto => lock(&self.climb).codec(),
-            Compression::Fixed(codec) => codec,
-        }
-    }
-
-    /// The joiner has written `bytes` more.
-    pub(super) fn acknowledged(&self, bytes: u64, now: Instant) {
-        let written = self.acknowledged.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.choice == Compression::Auto {
-            let count = Count { written, packed: self.packed.load(Ordering::Relaxed) };
-            lock(&self.climb).tick(now, count, idle_cores);
-        }
-    }
-
-    /// A frame of `bytes` of files, `raw` bytes before compression, was packed with `codec`.
-    pub(super) fn count(&self, codec: u8, raw: u64, bytes: u64) {
-        self.packed.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(sum) = self.sent.get(usize::from(codec)) {
-            sum.fetch_add(raw, Ordering::Relaxed);
-        }
-    }
-
-    /// `auto: zstd 93 %, none 7 %`, for the log.
-    pub(super) fn summary(&self) -> String {
-        let sums = self.sent.each_ref().map(|sum| sum.load(Ordering::Relaxed));
-        let total: u64 = sums.iter().sum();
-        let mut parts: Vec<(u64, &str)> =
-            sums.into_iter().zip(["none", "lz4", "zstd"]).filter(|(sum, _)| *sum > 0).collect();
-        parts.sort_by_key(|(sum, _)| std::cmp::Reverse(*sum));
-        let shown: Vec<String> = match parts.as_slice() {
-            [(_, only)] => vec![(*only).to_owned()],
-            parts => parts.iter().map(|(sum, name)| format!("{name} {} %", sum * 100 / total.max(1))).collect(),
-        };
-        match self.choice {
-            Compression::Auto => format!("auto: {}", shown.join(", ")),
-            Compression::Fixed(codec) if shown.len() == 1 && shown[0] == codec.name() => codec.to_string(),
-            Compression::Fixed(codec) => format!("{codec}: {}", shown.join(", ")),
-        }
-    }
-}
-
-/// The share of all cores that has been idle since boot: idle and total, in clock ticks (proc_stat(5)).
-fn idle_cores() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = text.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
-    (ticks.iter().skip(3).take(2).sum(), ticks.iter().sum())
-}
+use crate::archive::Codec;
 
 /// From no work for the cores to the most. Each step must earn its place on the way.
 const LADDER: [Codec; 5] = [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(6)];
@@ -120,14 +14,14 @@ const SPEEDS: [f64; 5] = [f64::INFINITY, 450e6, 400e6, 250e6, 100e6];
 
 /// Bytes of files by length, since the transfer began.
 #[derive(Clone, Copy, Debug)]
-struct Count {
-    written: u64,
-    packed: u64,
+pub(super) struct Count {
+    pub(super) written: u64,
+    pub(super) packed: u64,
 }
 
 /// The hill climb of `auto`. Pure: time, bytes and idle cores are arguments.
 #[derive(Debug)]
-struct Climb {
+pub(super) struct Climb {
     cores: f64,
     step: usize,
     /// The rate that the step below or above reached, while this one is on trial.
@@ -164,7 +58,7 @@ impl Climb {
     /// What a transfer can claim of the cores, however busy others keep them.
     const CLAIM: f64 = 0.35;
 
-    fn new(now: Instant, ticks: (u64, u64), cores: usize) -> Climb {
+    pub(super) fn new(now: Instant, ticks: (u64, u64), cores: usize) -> Climb {
         Climb {
             cores: cores as f64,
             step: 0,
@@ -178,11 +72,11 @@ impl Climb {
         }
     }
 
-    fn codec(&self) -> Codec {
+    pub(super) fn codec(&self) -> Codec {
         LADDER[self.step]
     }
 
-    fn tick(&mut self, now: Instant, count: Count, ticks: impl FnOnce() -> (u64, u64)) {
+    pub(super) fn tick(&mut self, now: Instant, count: Count, ticks: impl FnOnce() -> (u64, u64)) {
         let bytes = count.written;
         if bytes < self.settled.0 && now < self.settled.1 {
             (self.since, self.bytes) = (now, bytes);
@@ -307,16 +201,5 @@ mod tests {
         let mut climb = Climb { step: 2, ..Climb::new(start, (0, 0), 4) };
         climb.tick(start + Duration::from_secs(1), Count { written: 100, packed: 100 }, || (1, 200));
         assert_eq!(climb.codec(), Codec::Lz4);
-    }
-
-    #[test]
-    fn the_summary_says_what_was_used() {
-        let chooser = Chooser::new(Compression::Auto, Instant::now());
-        chooser.count(2, 93, 93);
-        chooser.count(0, 7, 7);
-        assert_eq!(chooser.summary(), "auto: zstd 93 %, none 7 %");
-        let fixed = Chooser::new(Compression::Fixed(Codec::Zstd(3)), Instant::now());
-        fixed.count(2, 5, 5);
-        assert_eq!(fixed.summary(), "zstd:3");
     }
 }

@@ -40,7 +40,7 @@ impl Owners {
 
 /// The staging directories of all roots.
 #[derive(Debug)]
-pub struct Places {
+pub struct StagedTree {
     staging: Arc<Staging>,
     owners: Owners,
     /// Directories that were opened lately, by path.
@@ -64,9 +64,9 @@ impl AsFd for Directory {
 const CACHED: usize = 256;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-impl Places {
-    pub fn new(staging: Arc<Staging>, owners: Owners) -> Places {
-        Places { staging, owners, opened: Mutex::new(HashMap::new()) }
+impl StagedTree {
+    pub fn new(staging: Arc<Staging>, owners: Owners) -> StagedTree {
+        StagedTree { staging, owners, opened: Mutex::new(HashMap::new()) }
     }
 
     /// Refuses what the install would refuse later.
@@ -209,8 +209,8 @@ mod tests {
     use crate::tree::Mtime;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-    fn places(dir: &std::path::Path) -> Places {
-        crate::joiner::places_for_test(dir)
+    fn tree(dir: &std::path::Path) -> StagedTree {
+        crate::joiner::staged_tree_for_test(dir)
     }
 
     fn staged(dir: &std::path::Path) -> std::path::PathBuf {
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn files_get_their_parents_and_metadata() {
         let dir = tempfile::tempdir().unwrap();
-        let places = places(dir.path());
+        let tree = tree(dir.path());
         let meta = Metadata {
             mode: 0o640,
             uid: 0,
@@ -232,8 +232,8 @@ mod tests {
             mtime: Mtime { secs: 1_700_000_000, nanos: 123_456_789 },
             xattrs: vec![],
         };
-        let file = places.create(&path("datadir/a/b/c"), 10).unwrap();
-        places.settle(&path("datadir/a/b/c"), &file, &meta).unwrap();
+        let file = tree.create(&path("datadir/a/b/c"), 10).unwrap();
+        tree.settle(&path("datadir/a/b/c"), &file, &meta).unwrap();
         let stat = std::fs::metadata(staged(dir.path()).join("a/b/c")).unwrap();
         assert_eq!((stat.len(), stat.mode() & 0o7777), (10, 0o640));
         assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_700_000_000, 123_456_789));
@@ -247,23 +247,23 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let sentinel = outside.path().join("sentinel");
         std::fs::write(&sentinel, "safe").unwrap();
-        let places = places(dir.path());
+        let tree = tree(dir.path());
         symlink(outside.path(), staged(dir.path()).join("door")).unwrap();
         symlink(&sentinel, staged(dir.path()).join("file")).unwrap();
         for bad in ["datadir/door/x", "datadir/file", "datadir/door/deeper/x"] {
-            assert!(places.create(&path(bad), 0).is_err(), "{bad}");
+            assert!(tree.create(&path(bad), 0).is_err(), "{bad}");
         }
-        assert!(places.make_directory(&path("datadir/door")).is_err());
-        assert!(places.make_hard_link(&path("datadir/x"), &path("datadir/file")).is_err());
+        assert!(tree.make_directory(&path("datadir/door")).is_err());
+        assert!(tree.make_hard_link(&path("datadir/x"), &path("datadir/file")).is_err());
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
         assert_eq!(std::fs::read_to_string(&sentinel).unwrap(), "safe");
-        places.create(&path("datadir/room/x"), 0).unwrap();
+        tree.create(&path("datadir/room/x"), 0).unwrap();
     }
 
     #[test]
     fn a_root_that_was_not_offered_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let error = places(dir.path()).create(&path("elsewhere/x"), 0).unwrap_err();
+        let error = tree(dir.path()).create(&path("elsewhere/x"), 0).unwrap_err();
         assert_eq!(error.sentence(), "elsewhere/x: its root is unknown here");
     }
 }

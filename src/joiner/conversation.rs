@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
-use super::places::Places;
-use super::{InstallMode, Order, Outcome, Report, lane, preflight};
+use super::staged_tree::StagedTree;
+use super::{InstallMode, Outcome, ReceiveOptions, Report, lane, preflight};
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
-use crate::link::{Control, Deadlines, Guest};
+use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
 use crate::progress::{Meter, Reporter, bytes, follow};
@@ -26,10 +26,10 @@ use crate::wire::{Accept, Message, Purpose, Round, Speeds};
 const SPARE_LANES: usize = 4;
 
 /// What the parts of one reception share.
-pub(super) struct Desk {
+pub(super) struct Conversation {
     lock: Arc<DirLock>,
-    order: Order,
-    guests: mpsc::Receiver<Guest>,
+    options: ReceiveOptions,
+    connections: mpsc::Receiver<ProvenConnection>,
     reporter: Arc<dyn Reporter>,
     meter: Arc<Meter>,
     /// What is written to while lanes run.
@@ -50,31 +50,31 @@ struct Tree {
     lanes: u16,
 }
 
-impl Desk {
+impl Conversation {
     pub(super) fn new(
         lock: Arc<DirLock>,
-        order: Order,
-        guests: mpsc::Receiver<Guest>,
+        options: ReceiveOptions,
+        connections: mpsc::Receiver<ProvenConnection>,
         reporter: Arc<dyn Reporter>,
-    ) -> Desk {
-        Desk { lock, order, guests, reporter, meter: Arc::new(Meter::default()), ledger: None }
+    ) -> Conversation {
+        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), ledger: None }
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
-        self.order.deadlines
+        self.options.deadlines
     }
 
     /// The first control connection that has proven itself.
-    pub(super) async fn donor(&mut self) -> Result<Guest> {
+    pub(super) async fn donor(&mut self) -> Result<ProvenConnection> {
         let arrival = async {
-            while let Some(guest) = self.guests.recv().await {
-                if guest.purpose == Purpose::Control {
-                    return Ok(guest);
+            while let Some(connection) = self.connections.recv().await {
+                if connection.purpose == Purpose::Control {
+                    return Ok(connection);
                 }
             }
             Err(Error::new(Kind::Network, "the port was closed"))
         };
-        match self.order.deadlines.arrival {
+        match self.options.deadlines.arrival {
             None => arrival.await,
             Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
                 Err(Error::new(Kind::Timeout, format!("no donor has come within {} s", limit.as_secs()))
@@ -92,7 +92,7 @@ impl Desk {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
             match blocking(move || discard(&lock, &roots)).await {
                 Ok(()) => return,
                 Err(left) if Instant::now() > deadline => {
@@ -120,7 +120,7 @@ impl Desk {
         let Tree { staging, verified, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
-        let (node, manifest) = (Arc::clone(&self.order.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
+        let (node, manifest) = (Arc::clone(&self.options.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
         let (bytes, entries) = (round.bytes, round.entries);
         let (position, domain) = (round.position.clone(), round.domain);
         let installed = blocking(move || {
@@ -158,24 +158,24 @@ impl Desk {
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
-            let (lock, roots) = (Arc::clone(&self.lock), self.order.roots.clone());
+            let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
             // What a killed run left staged would show up in the server as a schema.
             if let Err(left) = blocking(move || discard(&lock, &roots)).await {
                 self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
             }
             return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
         }
-        let order = &mut self.order;
-        let version = order.server_version.take().and_then(|asked| asked.join().ok().flatten());
-        let without = preflight::examine(&mut order.roots, &offer, order.install, version.as_deref())?;
+        let options = &mut self.options;
+        let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());
+        let without = preflight::examine(&mut options.roots, &offer, options.install, version.as_deref())?;
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
         }
-        let checksum = agree(order.checksum, offer.speeds)?;
-        let lanes = order.lanes.min(offer.lanes).max(1);
-        let (lock, roots) = (Arc::clone(&self.lock), order.roots.clone());
-        let (keep, spend) = (KeepRules::new(order.keep.clone()), order.install == InstallMode::InPlace);
-        let node = Arc::clone(&order.node);
+        let checksum = agree(options.checksum, offer.speeds)?;
+        let lanes = options.lanes.min(offer.lanes).max(1);
+        let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
+        let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
+        let node = Arc::clone(&options.node);
         let staging = blocking(move || {
             let mut staging = Staging::prepare(lock, &roots, keep)?;
             if spend {
@@ -184,7 +184,7 @@ impl Desk {
             Ok(staging)
         });
         let staging = Arc::new(staging.await?);
-        let accept = Accept { checksum, lanes, without, software: order.software.clone() };
+        let accept = Accept { checksum, lanes, without, software: options.software.clone() };
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
@@ -194,9 +194,9 @@ impl Desk {
             bytes(round.bytes),
             round.entries
         ));
-        let owners = preflight::owners(self.order.roots.datadir(), &offer)?;
-        let places = Places::new(Arc::clone(&staging), owners);
-        let ledger = Arc::new(Ledger::new(checksum, round.clone(), places));
+        let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
+        let tree = StagedTree::new(Arc::clone(&staging), owners);
+        let ledger = Arc::new(Ledger::new(checksum, round.clone(), tree));
         self.ledger = Some(Arc::clone(&ledger));
         self.meter.set_total(round.bytes);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
@@ -204,26 +204,26 @@ impl Desk {
         drop(reports);
 
         self.ledger = None;
-        let written = alone(ledger, self.order.deadlines.idle).await?;
+        let written = alone(ledger, self.options.deadlines.idle).await?;
         let verified = blocking(move || written.finish()?.verify(theirs)).await?;
-        let staging = alone(staging, self.order.deadlines.idle).await?;
+        let staging = alone(staging, self.options.deadlines.idle).await?;
         Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
     }
 
     /// Runs the lanes of a round until the donor seals it, which it does when all is acknowledged.
     async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>) -> Result<Seal> {
-        let idle = self.order.deadlines.idle;
+        let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
         let mut last = (0, Instant::now());
         loop {
             tokio::select! {
-                Some(guest) = self.guests.recv() => match guest.purpose {
-                    Purpose::Lane { .. } if lanes.len() < usize::from(self.order.lanes) + SPARE_LANES => {
-                        let peer = format!("the donor at {}", guest.address);
-                        lanes.spawn(lane::run(guest.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
+                Some(connection) = self.connections.recv() => match connection.purpose {
+                    Purpose::Lane { .. } if lanes.len() < usize::from(self.options.lanes) + SPARE_LANES => {
+                        let peer = format!("the donor at {}", connection.address);
+                        lanes.spawn(lane::run(connection.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
                     }
                     _ => {
-                        tokio::spawn(turn_away(guest));
+                        tokio::spawn(turn_away(connection));
                     }
                 },
                 Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
@@ -277,8 +277,9 @@ async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
 }
 
 /// A second donor, or one lane too many.
-async fn turn_away(guest: Guest) {
-    let mut control = Control::start(guest.stream, format!("the donor at {}", guest.address), Deadlines::default());
+async fn turn_away(connection: ProvenConnection) {
+    let mut control =
+        Control::start(connection.stream, format!("the donor at {}", connection.address), Deadlines::default());
     // Its offer, which would otherwise meet a closed connection.
     let _ = tokio::time::timeout(Duration::from_secs(1), control.next()).await;
     control.fail(&Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner)).await;

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Roots, Scope};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ground {
+pub(super) struct ResolvedRoots {
     /// With every path resolved, so that equal paths are equal directories.
     pub(super) roots: Roots,
     pub(super) keep: KeepRules,
@@ -21,11 +21,11 @@ pub(super) struct Ground {
     holders: Vec<(PathBuf, OsString)>,
 }
 
-impl Ground {
+impl ResolvedRoots {
     /// # Errors
     /// A root that does not exist, one nested more than one level deep in the data directory, or one
     /// of listed content in the directory of another root.
-    pub(super) fn new(roots: &Roots, keep: KeepRules, own: Vec<(RootName, OsString)>) -> Result<Ground> {
+    pub(super) fn new(roots: &Roots, keep: KeepRules, own: Vec<(RootName, OsString)>) -> Result<ResolvedRoots> {
         let mut real = roots.clone();
         for root in roots.iter() {
             let path = root.path.canonicalize().map_err(|e| Error::io("cannot open the directory", &root.path, e))?;
@@ -62,7 +62,7 @@ impl Ground {
                 return Err(Error::new(Kind::Usage, why).remedy("give each of them a directory of its own with --root"));
             }
         }
-        Ok(Ground { roots: real, keep, own, holders })
+        Ok(ResolvedRoots { roots: real, keep, own, holders })
     }
 
     /// Whether the first-level `name` in the root's directory is the root's to switch.
@@ -105,31 +105,31 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn ground(datadir: &Path, roots: &[(&str, &str)]) -> Result<Ground> {
+    fn resolved(datadir: &Path, roots: &[(&str, &str)]) -> Result<ResolvedRoots> {
         let paths: BTreeMap<RootName, PathBuf> =
             roots.iter().map(|(name, path)| (name.parse().unwrap(), datadir.join(path))).collect();
         for path in paths.values() {
             std::fs::create_dir_all(path).unwrap();
         }
-        Ground::new(&Roots::new(datadir, &paths)?, KeepRules::default(), Vec::new())
+        ResolvedRoots::new(&Roots::new(datadir, &paths)?, KeepRules::default(), Vec::new())
     }
 
     #[test]
     fn a_root_directly_inside_is_kept_and_a_deeper_one_refused() {
         let temp = tempfile::tempdir().unwrap();
-        let made = ground(temp.path(), &[("innodb-undo", "undo")]).unwrap();
+        let made = resolved(temp.path(), &[("innodb-undo", "undo")]).unwrap();
         let datadir = made.roots.get("datadir").unwrap();
         assert!(!made.switches(datadir, "undo".as_ref()));
         assert!(made.switches(datadir, "other".as_ref()));
         assert!(made.switches(made.roots.get("innodb-undo").unwrap(), "undo001".as_ref()));
-        let error = ground(temp.path(), &[("innodb-undo", "a/undo")]).unwrap_err();
+        let error = resolved(temp.path(), &[("innodb-undo", "a/undo")]).unwrap_err();
         assert!(error.to_string().contains("a/undo, lies more than one level beneath"), "{error}");
     }
 
     #[test]
     fn two_roots_of_one_directory_must_know_their_names() {
         let temp = tempfile::tempdir().unwrap();
-        let error = ground(temp.path(), &[("external-1", "x"), ("external-2", "x/")]).unwrap_err();
+        let error = resolved(temp.path(), &[("external-1", "x"), ("external-2", "x/")]).unwrap_err();
         assert!(error.to_string().starts_with("external-1 and external-2 have one directory"), "{error}");
     }
 }

@@ -31,7 +31,7 @@ const LOGGED: u64 = 20;
 
 /// A connection that has proven itself.
 #[derive(Debug)]
-pub struct Guest {
+pub struct ProvenConnection {
     pub purpose: Purpose,
     pub stream: Stream,
     pub session: Session,
@@ -39,7 +39,7 @@ pub struct Guest {
     pub software: String,
 }
 
-/// What the door checks a connection against.
+/// What the listener checks a connection against.
 #[derive(Clone)]
 struct Check {
     tls: TlsAcceptor,
@@ -48,26 +48,26 @@ struct Check {
     deadlines: Deadlines,
 }
 
-/// A bound port. Nothing is accepted before [`Door::open`].
+/// A bound port. Nothing is accepted before [`Listener::open`].
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Door {
+impl Listener {
     /// Binds `address`; port 0 takes a free one. Needs a runtime.
-    pub fn bind(address: SocketAddr) -> Result<Door> {
+    pub fn bind(address: SocketAddr) -> Result<Listener> {
         let listener = socket::listen(address)?;
         let address = listener.local_addr().map_err(|e| Error::net(format!("cannot listen on {address}"), e))?;
-        Ok(Door { listener, address })
+        Ok(Listener { listener, address })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts to let in whoever proves to know `secret`. The door closes when the receiver is dropped.
+    /// Starts to let in whoever proves to know `secret`. The listener closes when the receiver is dropped.
     pub fn open(
         self,
         tls: Arc<rustls::ServerConfig>,
@@ -75,8 +75,8 @@ impl Door {
         secret: Secret,
         deadlines: Deadlines,
         reporter: Arc<dyn Reporter>,
-    ) -> mpsc::Receiver<Guest> {
-        let (inside, guests) = mpsc::channel(4);
+    ) -> mpsc::Receiver<ProvenConnection> {
+        let (inside, connections) = mpsc::channel(4);
         let check = Check { tls: TlsAcceptor::from(tls), trust, secret, deadlines };
         tokio::spawn(async move {
             tokio::select! {
@@ -84,11 +84,16 @@ impl Door {
                 () = inside.closed() => {}
             }
         });
-        guests
+        connections
     }
 }
 
-async fn keep(listener: TcpListener, check: Check, inside: mpsc::Sender<Guest>, reporter: Arc<dyn Reporter>) {
+async fn keep(
+    listener: TcpListener,
+    check: Check,
+    inside: mpsc::Sender<ProvenConnection>,
+    reporter: Arc<dyn Reporter>,
+) {
     let refused = Arc::new(AtomicU64::new(0));
     let mut strangers: VecDeque<tokio::task::JoinHandle<()>> = VecDeque::new();
     loop {
@@ -111,8 +116,8 @@ async fn keep(listener: TcpListener, check: Check, inside: mpsc::Sender<Guest>, 
         let (reporter, refused) = (Arc::clone(&reporter), Arc::clone(&refused));
         strangers.push_back(tokio::spawn(async move {
             match check.admit(tcp, address).await {
-                Ok(guest) => {
-                    let _ = inside.send(guest).await;
+                Ok(connection) => {
+                    let _ = inside.send(connection).await;
                 }
                 Err(error) => {
                     let count = refused.fetch_add(1, Ordering::Relaxed);
@@ -126,13 +131,13 @@ async fn keep(listener: TcpListener, check: Check, inside: mpsc::Sender<Guest>, 
 }
 
 impl Check {
-    async fn admit(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
+    async fn admit(&self, tcp: TcpStream, address: SocketAddr) -> Result<ProvenConnection> {
         socket::tune(&tcp, self.deadlines.silence);
         let limit = self.deadlines.handshake;
         within(limit, || "it did not finish the handshake".into(), self.greet(tcp, address)).await
     }
 
-    async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<Guest> {
+    async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<ProvenConnection> {
         let peer = format!("the donor at {address}");
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
         let tcp = BufReader::with_capacity(READ_AT_ONCE, tcp);
@@ -164,7 +169,7 @@ impl Check {
         }
         let welcome = Message::Welcome { proof: prove(&self.secret, Side::Joiner, &channel) };
         write_message(&mut stream, &welcome, &peer).await?;
-        Ok(Guest {
+        Ok(ProvenConnection {
             purpose,
             stream,
             session,

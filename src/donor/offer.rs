@@ -1,0 +1,52 @@
+//! The offer: what this donor has, before anything is touched.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use super::SendOptions;
+use crate::error::{Error, Result};
+use crate::manifest::Checksum;
+use crate::tree::{Found, Root, Roots, Scope};
+use crate::wire::{Offer, OfferedRoot, Speeds, WireBytes};
+
+pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Result<Offer> {
+    // Of a directory that is not the server's alone: what of it travels. Of binary logs: what they are called here.
+    let names = |root: &Root| -> Vec<WireBytes> {
+        if let Some(stem) = &root.stem {
+            return vec![WireBytes::from(stem.as_bytes())];
+        }
+        if root.scope != Scope::Listed {
+            return Vec::new();
+        }
+        let here = found.iter().filter(|found| found.entry.path.root_str() == root.name.as_str());
+        let first = here.map(|found| found.entry.path.first().as_bytes());
+        first.collect::<BTreeSet<_>>().into_iter().map(WireBytes::from).collect()
+    };
+    let of = |root: &Root| {
+        let here = || found.iter().filter(|found| found.entry.path.root_str() == root.name.as_str());
+        OfferedRoot {
+            name: root.name.clone(),
+            path: WireBytes::from(root.path.as_os_str().as_bytes()),
+            names: names(root),
+            bytes: here().map(Found::size).sum(),
+            allocated: here().map(|found| found.allocated).sum(),
+            entries: here().count() as u64,
+        }
+    };
+    let speed = |checksum: Checksum| match options.checksum {
+        Some(only) if only != checksum => 0,
+        _ => checksum.measure(),
+    };
+    let owner = std::fs::metadata(roots.datadir()).map_err(|e| Error::io("cannot read", roots.datadir(), e))?;
+    Ok(Offer {
+        bypass: false,
+        position: options.position.clone(),
+        domain: options.domain,
+        server_version: options.server_version.clone(),
+        owner: (owner.uid(), owner.gid()),
+        roots: roots.iter().map(of).filter(|root| root.entries > 0).collect(),
+        speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },
+        lanes: options.lanes,
+    })
+}
