@@ -52,6 +52,33 @@ impl Extents {
         self.0.iter().fold(0usize, |sum, run| sum.saturating_add(run.len as usize))
     }
 
+    /// Whether every byte of `others` is one of these.
+    pub fn contains(&self, others: &Extents) -> bool {
+        let end = |run: &Extent| run.start.saturating_add(run.len);
+        others.0.iter().all(|other| self.0.iter().any(|run| run.start <= other.start && end(other) <= end(run)))
+    }
+
+    /// What of `within`, which contains these, is in none of them: the holes.
+    #[must_use]
+    pub fn gaps(&self, within: &Extents) -> Vec<Extent> {
+        let mut gaps = Vec::new();
+        let mut runs = self.0.iter().peekable();
+        for around in &within.0 {
+            let end = around.start.saturating_add(around.len);
+            let mut at = around.start;
+            while let Some(run) = runs.next_if(|run| run.start < end) {
+                if run.start > at {
+                    gaps.push(Extent { start: at, len: run.start.saturating_sub(at) });
+                }
+                at = run.start.saturating_add(run.len);
+            }
+            if at < end {
+                gaps.push(Extent { start: at, len: end.saturating_sub(at) });
+            }
+        }
+        gaps
+    }
+
     pub fn is_whole(&self, chunk: u32) -> bool {
         *self == Extents::whole(chunk)
     }
@@ -112,6 +139,22 @@ mod tests {
         for bad in ["0", "0+0", "5+5,0+1", "0+5,4+2", "0+5,5+1", "90+11", "4294967295+1", "-1+1", ",", "0+1,", &many] {
             assert_eq!(Extents::parse(bad, 100), Err(ExtentsError), "{bad}");
         }
+    }
+
+    #[test]
+    fn gaps_are_what_lies_between() {
+        let runs = |text| Extents::parse(text, 100).unwrap();
+        for (data, within, gaps) in [
+            ("", "0+100", "0+100"),
+            ("0+100", "0+100", ""),
+            ("10+10,30+10", "0+50", "0+10,20+10,40+10"),
+            ("0+10", "0+10,20+10", "20+10"),
+            ("5+1,22+3", "5+1,20+10", "20+2,25+5"),
+        ] {
+            assert!(runs(within).contains(&runs(data)));
+            assert_eq!(Extents(runs(data).gaps(&runs(within))).to_string(), gaps, "{data} in {within}");
+        }
+        assert!(!runs("0+10,20+10").contains(&runs("5+20")));
     }
 
     #[test]

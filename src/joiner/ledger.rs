@@ -96,7 +96,7 @@ impl Ledger {
     fn chunk(&self, chunk: Chunk<'_>) -> Result<u64> {
         let (offset, len, digest) = (chunk.offset, chunk.len(), chunk.digest);
         let path = chunk.entry.path.clone();
-        if chunk.actual_digest(self.checksum) != digest {
+        if !chunk.is_intact(self.checksum) {
             return Err(Error::new(Kind::Integrity, format!("{path}: the chunk at {offset} arrived damaged"))
                 .remedy("memory, disk or network of one of the hosts corrupts data: test them before the next try"));
         }

@@ -2,11 +2,13 @@
 //!
 //! [`Verified`] can only come out of that comparison; the install takes nothing else.
 
+mod chunk_digests;
 mod digest;
 mod text;
 
 pub(crate) use text::{escape, unescape};
 
+pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
 
 use crate::error::{Error, Kind, Result};
