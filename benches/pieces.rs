@@ -144,7 +144,6 @@ async fn transfer(from: &Path, to: &Path) {
         checksum: None,
         rate: None,
         position: None,
-        domain: None,
         server_version: None,
     };
     let stop = Stop::never();

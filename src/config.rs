@@ -211,7 +211,6 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
         checksum,
         rate,
         position: None,
-        domain: None,
         server_version: None,
     })
 }
@@ -251,7 +250,7 @@ impl joiner::Node for Seeded {
         // An unknown position replaces a known one too, which would belong to the old data.
         let unknown = || Position::new("00000000-0000-0000-0000-000000000000", -1);
         let position = match &round.position {
-            Some(position) => position.clone(),
+            Some(gtid) => gtid.position.clone(),
             None => unknown().map_err(|e| Error::new(Kind::Usage, "grastate.dat").because(e))?,
         };
         Ok(vec![OwnFile {

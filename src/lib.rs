@@ -23,7 +23,7 @@
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
-//! | [`position`] | `uuid:seqno` |
+//! | [`position`] | `uuid:seqno`, and the domain behind it |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod archive;

@@ -275,7 +275,7 @@ fn pair_hostile_bombs() {
 #[test]
 fn pair_hostile_messages_out_of_turn() {
     let good = offer(1, 1000);
-    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None, domain: None });
+    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None });
     let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
     for (said, words) in [
         (vec![seal.clone()], "sent `seal` out of turn"),

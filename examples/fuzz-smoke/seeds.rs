@@ -7,7 +7,6 @@ use highline::archive::{Batch, Codec, Extent, Extents, MemberError};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::manifest::{Checksum, Digest, Item, Manifest};
-use highline::position::Position;
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};
 use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
@@ -64,8 +63,7 @@ fn messages() -> Vec<Message> {
         Message::Welcome { proof: digest() },
         Message::Offer(Offer {
             bypass: false,
-            position: Some(POSITION.parse::<Position>().unwrap()),
-            domain: Some(0),
+            position: Some(POSITION.parse().unwrap()),
             server_version: Some("10.11.19-MariaDB".into()),
             owner: (999, 999),
             roots: roots.to_vec(),
@@ -78,7 +76,7 @@ fn messages() -> Vec<Message> {
             without: vec![RootName::datadir()],
             software: software(),
         }),
-        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: None }),
+        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
         Message::Seal { entries: 5, digest: digest() },
         Message::Verified,
         Message::Durable,

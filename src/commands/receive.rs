@@ -31,11 +31,13 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     })
     .map_err(|e| e.on(Side::Joiner))?;
     match outcome {
-        Outcome::Bypass { .. } => reporter.note("the donor had nothing to send; nothing was touched"),
+        Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was touched"),
         Outcome::Installed(report) => {
             reporter.note(&format!("installed: {report}"));
             match &report.position {
-                Some(position) => reporter.note(&format!("position {position}: the node can join by IST from there")),
+                Some(gtid) => {
+                    reporter.note(&format!("position {}: the node can join by IST from there", gtid.position))
+                }
                 None => reporter.warn(super::send::NO_POSITION),
             }
             if args.talk.json {

@@ -9,6 +9,7 @@ use crate::config;
 use crate::donor::{self, StoppedServer};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
+use crate::position::{GaleraGtid, Position};
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
 use crate::stop::Stop;
@@ -26,7 +27,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     let reporter = Style::from(args.talk.progress).reporter();
     let state = Grastate::read(order.roots.datadir())?;
-    order.position = state.map(|state| state.position).filter(|position| position.is_known());
+    order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
     if order.position.is_none() {
         reporter.warn(NO_POSITION);
     }

@@ -55,12 +55,9 @@ pub(super) async fn converse(
         return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
     }
     let held = frozen.is_some();
-    let (position, domain) = match frozen {
-        Some(frozen) => (Some(frozen.position), frozen.domain),
-        None => (options.position.clone(), options.domain),
-    };
+    let position = frozen.or_else(|| options.position.clone());
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    control.send(Message::Round(wire::Round { number: 0, entries, bytes: total, position, domain })).await?;
+    control.send(Message::Round(wire::Round { number: 0, entries, bytes: total, position })).await?;
     reporter.note(&format!(
         "agreed with {}: {lanes} lanes, checksum {}, compression {}; {} in {} entries",
         crate::error::Printable(accept.software.as_bytes()),

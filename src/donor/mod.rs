@@ -20,7 +20,7 @@ pub use compression::Compression;
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::Session;
@@ -35,18 +35,11 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     /// Returns when nothing writes to the tree any more.
     ///
     /// Tells the position of what is then in it, when the server says so.
-    fn freeze(&self) -> Result<Option<Frozen>>;
+    fn freeze(&self) -> Result<Option<GaleraGtid>>;
     /// Every chunk has arrived: writing may go on.
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
-}
-
-/// Where a frozen server stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frozen {
-    pub position: Position,
-    pub domain: Option<u32>,
 }
 
 /// A server that is stopped, or that the caller froze.
@@ -54,7 +47,7 @@ pub struct Frozen {
 pub struct StoppedServer;
 
 impl Server for StoppedServer {
-    fn freeze(&self) -> Result<Option<Frozen>> {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
         Ok(None)
     }
 
@@ -79,8 +72,7 @@ pub struct SendOptions {
     pub checksum: Option<Checksum>,
     /// Bytes per second on the wire.
     pub rate: Option<u64>,
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
     pub server_version: Option<String>,
 }
 
@@ -113,13 +105,12 @@ impl fmt::Display for Report {
 }
 
 /// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
-pub async fn bypass(dialer: &Dialer, position: Position, domain: Option<u32>) -> Result<()> {
+pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     let (stream, _) = dialer.dial(Purpose::Control).await?;
     let mut control = Control::start(stream, dialer.peer(), dialer.deadlines);
     let offer = Offer {
         bypass: true,
         position: Some(position),
-        domain,
         server_version: None,
         owner: (0, 0),
         roots: Vec::new(),

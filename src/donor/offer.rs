@@ -42,7 +42,6 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Re
     Ok(Offer {
         bypass: false,
         position: options.position.clone(),
-        domain: options.domain,
         server_version: options.server_version.clone(),
         owner: (owner.uid(), owner.gid()),
         roots: roots.iter().map(of).filter(|root| root.entries > 0).collect(),

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
@@ -38,7 +38,7 @@ pub(super) struct Conversation {
 
 /// What a donor has brought.
 enum Taken {
-    Nothing { position: Option<Position>, domain: Option<u32> },
+    Nothing(Option<GaleraGtid>),
     Tree(Box<Tree>),
 }
 
@@ -112,7 +112,7 @@ impl Conversation {
         };
         let taken = match taken {
             Taken::Tree(taken) => taken,
-            Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
+            Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
         self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
         control.send(Message::Verified).await?;
@@ -122,7 +122,7 @@ impl Conversation {
         let installing = Instant::now();
         let (node, manifest) = (Arc::clone(&self.options.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
         let (bytes, entries) = (round.bytes, round.entries);
-        let (position, domain) = (round.position.clone(), round.domain);
+        let position = round.position.clone();
         let installed = blocking(move || {
             let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
             written.map_err(|e| Error::io("cannot write", &manifest, e))?;
@@ -148,7 +148,6 @@ impl Conversation {
             checksum,
             session,
             position,
-            domain,
         })))
     }
 
@@ -163,7 +162,7 @@ impl Conversation {
             if let Err(left) = blocking(move || discard(&lock, &roots)).await {
                 self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
             }
-            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
+            return Ok(Taken::Nothing(offer.position));
         }
         let options = &mut self.options;
         let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());

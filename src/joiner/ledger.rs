@@ -253,7 +253,7 @@ mod tests {
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
         let tree = crate::joiner::staged_tree_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, tree)
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None }, tree)
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {

@@ -26,7 +26,7 @@ use crate::install::{DirLock, OwnFile, Recovered, recover, server_holding};
 use crate::install::{KeepRules, Staging};
 use crate::link::{Control, Deadlines, Listener};
 use crate::manifest::Checksum;
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
@@ -75,10 +75,7 @@ pub struct ReceiveOptions {
 #[derive(Debug)]
 pub enum Outcome {
     /// The donor had nothing to send; nothing was touched.
-    Bypass {
-        position: Option<Position>,
-        domain: Option<u32>,
-    },
+    Bypass(Option<GaleraGtid>),
     Installed(Box<Report>),
 }
 
@@ -95,9 +92,7 @@ pub struct Report {
     pub lanes: u16,
     pub checksum: Checksum,
     pub session: Session,
-    #[serde(serialize_with = "as_text")]
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
 }
 
 impl fmt::Display for Report {
@@ -105,10 +100,6 @@ impl fmt::Display for Report {
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, of these {:.1} s for disk and switch", self.seconds, self.install_seconds)
     }
-}
-
-fn as_text<S: serde::Serializer>(position: &Option<Position>, s: S) -> std::result::Result<S::Ok, S::Error> {
-    s.serialize_some(&position.as_ref().map(ToString::to_string))
 }
 
 /// A joiner that listens, and the ticket that leads a donor to it.

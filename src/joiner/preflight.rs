@@ -190,7 +190,6 @@ mod tests {
         Offer {
             bypass: false,
             position: None,
-            domain: None,
             server_version: None,
             owner: (0, 0),
             roots: vec![OfferedRoot {

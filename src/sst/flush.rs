@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::dialogue::{Dialogue, Line};
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::position::Position;
+use crate::position::{GaleraGtid, Position};
 
 const FLUSHED: &str = "tables_flushed";
 const FAILED: &str = "sst_error";
@@ -25,13 +25,6 @@ const SECOND_WRITE: Duration = Duration::from_millis(200);
 
 /// The longest answer that is read; the server's own buffer has 100 bytes.
 const MAX_BYTES: u64 = 1024;
-
-/// What the server says about the state that it froze.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frozen {
-    pub position: Position,
-    pub domain_id: Option<u32>,
-}
 
 /// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
 #[derive(Debug)]
@@ -51,12 +44,12 @@ impl Freeze {
         datadir: &Path,
         deadline: Duration,
         mut check: impl FnMut() -> Result<()>,
-    ) -> Result<(Freeze, Frozen)> {
+    ) -> Result<(Freeze, GaleraGtid)> {
         let freeze = Freeze { datadir: datadir.to_owned() };
         freeze.clear()?;
         dialogue.say(&Line::FlushTables)?;
         let started = Instant::now();
-        let mut first: Option<(Instant, Frozen)> = None;
+        let mut first: Option<(Instant, GaleraGtid)> = None;
         loop {
             check()?;
             match freeze.answer()? {
@@ -82,7 +75,7 @@ impl Freeze {
     }
 
     /// The answer that lies there now, and whether it is the second, final one.
-    fn answer(&self) -> Result<Option<(Frozen, bool)>> {
+    fn answer(&self) -> Result<Option<(GaleraGtid, bool)>> {
         if self.datadir.join(FAILED).exists() {
             return Err(Error::new(Kind::Busy, "the server could not flush and lock its tables")
                 .on(Side::Donor)
@@ -124,7 +117,7 @@ impl Drop for Freeze {
 
 /// Reads `uuid:seqno domain`; the domain is absent on some servers, and mysql-wsrep puts more behind it.
 /// `None` while the first line is not whole.
-pub(crate) fn parse(text: &[u8]) -> Result<Option<Frozen>> {
+pub(crate) fn parse(text: &[u8]) -> Result<Option<GaleraGtid>> {
     let Some((line, _)) = text.iter().position(|&b| b == b'\n').and_then(|end| text.split_at_checked(end)) else {
         return Ok(None);
     };
@@ -138,7 +131,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Option<Frozen>> {
     if !position.is_known() {
         return Err(strange().remedy("the donor is not in a primary component; start again when it is Synced"));
     }
-    Ok(Some(Frozen { position, domain_id: words.next().and_then(|domain| domain.parse().ok()) }))
+    Ok(Some(GaleraGtid { position, domain: words.next().and_then(|domain| domain.parse().ok()) }))
 }
 
 #[cfg(test)]
@@ -153,7 +146,7 @@ mod tests {
         fs::rename(tmp, dir.join(name)).unwrap();
     }
 
-    fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, Frozen)> {
+    fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, GaleraGtid)> {
         let mut dialogue = Dialogue::new(Vec::new(), Side::Donor, false);
         Freeze::begin(&mut dialogue, dir, Duration::from_millis(deadline), check)
     }
@@ -175,7 +168,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!((frozen.position.seqno(), frozen.domain_id, looks), (6, Some(9), 3));
+        assert_eq!((frozen.position.seqno(), frozen.domain, looks), (6, Some(9), 3));
         put(dir.path(), FLUSHED, "reappears");
         drop(freeze);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -220,7 +213,7 @@ mod tests {
             (format!("{UUID}:5 {UUID}:1 3\n"), None),
             (format!("{UUID}:5 4294967295\n"), Some(u32::MAX)),
         ] {
-            assert_eq!(parse(text.as_bytes()).unwrap().unwrap().domain_id, domain, "{text}");
+            assert_eq!(parse(text.as_bytes()).unwrap().unwrap().domain, domain, "{text}");
         }
         assert_eq!(parse(format!("{UUID}:5").as_bytes()).unwrap(), None);
     }

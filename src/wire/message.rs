@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::WireError;
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::tree::RootName;
 
 /// What a connection is for.
@@ -79,9 +79,7 @@ pub struct OfferedRoot {
 pub struct Offer {
     /// The donor has nothing to send: the joiner's own data is recent enough (IST).
     pub bypass: bool,
-    pub position: Option<Position>,
-    /// The last part of a Galera GTID's text, where the server uses it.
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
     /// Such as `10.11.19-MariaDB`.
     pub server_version: Option<String>,
     /// User and group of the donor's data directory.
@@ -110,8 +108,7 @@ pub struct Round {
     /// Bytes of all files by length.
     pub bytes: u64,
     /// Where the server stands with this tree, as it says itself once it is frozen.
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
 }
 
 /// Why a side gives up, in its own words, for the other side to show.
@@ -231,7 +228,7 @@ mod tests {
 
     fn samples() -> Vec<Message> {
         let digest = Digest::from_bytes([7; 32]);
-        let position: Position = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().unwrap();
+        let position: GaleraGtid = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9 1".parse().unwrap();
         vec![
             Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
             Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
@@ -239,7 +236,6 @@ mod tests {
             Message::Offer(Offer {
                 bypass: false,
                 position: Some(position),
-                domain: Some(0),
                 server_version: Some("10.11.19-MariaDB".into()),
                 owner: (999, 999),
                 roots: vec![OfferedRoot {
@@ -259,7 +255,7 @@ mod tests {
                 without: vec![],
                 software: "highline 0.1.0".into(),
             }),
-            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: Some(1) }),
+            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
             Message::Seal { entries: 5, digest },
             Message::Verified,
             Message::Durable,

@@ -89,7 +89,7 @@ impl Script {
             let digest = (!digests.is_empty()).then(|| Checksum::Blake3.fold(&digests));
             items.push(Item { entry: entry.clone(), digest });
         }
-        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None, domain: None };
+        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None };
         let seal = Manifest::new(Checksum::Blake3, items).unwrap().seal();
         Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
     }
@@ -144,7 +144,6 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
     Offer {
         bypass: false,
         position: None,
-        domain: None,
         server_version: None,
         owner: (0, 0),
         roots: vec![root(RootName::datadir(), bytes, entries)],

@@ -12,12 +12,13 @@ use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
+use crate::position::GaleraGtid;
 use crate::progress::Reporter;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
 use crate::sst::dialogue::{Dialogue, Line};
-use crate::sst::flush::{Freeze, Frozen};
+use crate::sst::flush::Freeze;
 use crate::sst::options::Binlogs;
 use crate::sst::watch::ServerWatch;
 use crate::threads::lock;
@@ -46,12 +47,12 @@ impl Run {
         block_on(async {
             let stop = self.stop()?;
             tokio::select! {
-                told = donor::bypass(&dialer, donor.gtid.clone(), donor.gtid_domain_id) => told,
+                told = donor::bypass(&dialer, donor.gtid.clone()) => told,
                 asked = stop.requested() => Err(asked),
             }
         })
         .map_err(|e| e.on(Side::Donor))?;
-        lock(&self.dialogue).say(&Line::Done(&donor.gtid))
+        lock(&self.dialogue).say(&Line::Done(&donor.gtid.position))
     }
 
     pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
@@ -69,7 +70,6 @@ impl Run {
             checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
             rate: settings.rate_limit,
             position: Some(donor.gtid.clone()),
-            domain: donor.gtid_domain_id,
             server_version: self
                 .args
                 .server_version
@@ -93,8 +93,8 @@ impl Run {
             donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
         })?;
         self.log.note(&format!("done: {report}"));
-        let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen.position);
-        lock(&self.dialogue).say(&Line::Done(frozen.as_ref().unwrap_or(&donor.gtid)))
+        let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);
+        lock(&self.dialogue).say(&Line::Done(&frozen.as_ref().unwrap_or(&donor.gtid).position))
     }
 }
 
@@ -109,15 +109,15 @@ struct Galera {
     keep: Vec<String>,
     binlog: Option<Binlog>,
     binlogs: Binlogs,
-    frozen: Mutex<Option<(Freeze, Frozen)>>,
+    frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
 }
 
 impl Server for Galera {
-    fn freeze(&self) -> Result<Option<donor::Frozen>> {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
         let watch = Arc::clone(&self.watch);
         let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
         self.log.note(&format!("frozen at {}", frozen.1.position));
-        let told = donor::Frozen { position: frozen.1.position.clone(), domain: frozen.1.domain_id };
+        let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);
         Ok(Some(told))
     }

@@ -56,19 +56,19 @@ impl Run {
             drop(marker);
             outcome
         })?;
-        let (position, domain_id) = match outcome {
-            Outcome::Bypass { position, domain } => {
+        let position = match outcome {
+            Outcome::Bypass(position) => {
                 self.log.note("bypass: nothing was touched, the rest comes by IST");
-                (position, domain)
+                position
             }
             Outcome::Installed(report) => {
                 self.index_binlogs()?;
                 self.log.note(&format!("installed: {report}"));
-                (report.position, report.domain)
+                report.position
             }
         };
         let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor told no position"))?;
-        lock(&self.dialogue).say(&Line::Position { position: &position, domain_id })
+        lock(&self.dialogue).say(&Line::Position(&position))
     }
 
     /// Where to listen, and the host that the donor is told.
