@@ -12,7 +12,7 @@ use highline::archive::{Batch, Codec, Extents, MemberError, unpack};
 use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
-use highline::donor::{self, Compression, StoppedServer};
+use highline::donor::{self, Compression, FreezeMode, StoppedServer};
 use highline::joiner::{self, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
@@ -94,7 +94,7 @@ fn queue(c: &mut Criterion) {
     let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
     c.bench_function("queue of 10,004 files", |b| {
         b.iter(|| {
-            let queue = Queue::new(black_box(&found));
+            let queue = Queue::new((0..).zip(black_box(&found)));
             while queue.next().is_some() {
                 queue.done();
             }
@@ -143,6 +143,8 @@ async fn transfer(from: &Path, to: &Path) {
         compression: Compression::Auto,
         checksum: None,
         rate: None,
+        freeze: FreezeMode::default(),
+        freeze_limit: None,
         position: None,
         server_version: None,
     };

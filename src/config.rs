@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::{DeadlineArgs, IdentityArgs, LaneArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
-use crate::donor::{self, Compression};
+use crate::donor::{self, Compression, FreezeMode};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, InstallMode};
@@ -210,6 +210,8 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
         compression,
         checksum,
         rate,
+        freeze: FreezeMode::default(),
+        freeze_limit: None,
         position: None,
         server_version: None,
     })

@@ -27,21 +27,22 @@ const AHEAD: usize = 2;
 struct Pending {
     members: u64,
     bytes: u64,
+    round: Arc<Round>,
     work: Work,
 }
 
-/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its
-/// unacknowledged work goes back, until nothing has been acknowledged on any lane for the idle deadline.
-pub(super) async fn run(transfer: Arc<Transfer>, round: Arc<Round>, number: u16) -> Result<()> {
+/// Runs a lane until the last round is over. A lane that breaks is dialled again, and its unacknowledged work goes
+/// back, until nothing has been acknowledged on any lane for the idle deadline.
+pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let written = || transfer.meter.snapshot().done;
     let mut progress = (written(), Instant::now());
     let mut pause = PAUSE;
     loop {
-        let error = match once(&transfer, &round, number).await {
+        let error = match once(&transfer, number).await {
             Ok(()) => return Ok(()),
             // It broke after the last acknowledgement.
-            Err(_) if round.queue.is_finished() => return Ok(()),
+            Err(_) if transfer.rounds.is_closed() => return Ok(()),
             Err(Ended::Failed(error)) => return Err(error),
             Err(Ended::Broken(error)) => error,
         };
@@ -75,38 +76,37 @@ impl From<Error> for Ended {
     }
 }
 
-async fn once(transfer: &Arc<Transfer>, round: &Arc<Round>, number: u16) -> Result<(), Ended> {
+async fn once(transfer: &Arc<Transfer>, number: u16) -> Result<(), Ended> {
     let (stream, _) = transfer.dialer.dial(Purpose::Lane { number }).await?;
     let (reader, writer) = split(stream);
     let (ready, mut frames) = mpsc::channel(AHEAD);
     let spare = Arc::new(Mutex::new(Vec::new()));
     let packer = tokio::task::spawn_blocking({
-        let (transfer, round, spare) = (Arc::clone(transfer), Arc::clone(round), Arc::clone(&spare));
-        move || pack_all(&transfer, &round, &spare, &ready)
+        let (transfer, spare) = (Arc::clone(transfer), Arc::clone(&spare));
+        move || pack_all(&transfer, &spare, &ready)
     });
     let pending = Mutex::new(VecDeque::new());
     let pausing = AtomicBool::new(false);
     let sent = tokio::select! {
-        sent = send(transfer, round, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
-        heard = hear(transfer, round, reader, &pending, &pausing) => heard,
+        sent = send(transfer, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
+        heard = hear(transfer, reader, &pending, &pausing) => heard,
     };
     for left in lock(&pending).drain(..) {
-        round.queue.give_back(left.work);
+        left.round.queue.give_back(left.work);
     }
     // Nor may a frame be lost that was ready and never sent.
     frames.close();
     while let Some(unsent) = frames.recv().await {
-        round.queue.give_back(unsent.work);
+        unsent.round.queue.give_back(unsent.work);
     }
     // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
-    // waiting without this lane. Why it gave up, if it did, is in `Round::failure`.
+    // waiting without this lane. Why it gave up, if it did, is in `Rounds::failure`.
     drop(packer);
     sent
 }
 
 async fn send(
     transfer: &Transfer,
-    round: &Round,
     mut writer: WriteHalf<Stream>,
     frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Pages>>,
@@ -116,10 +116,10 @@ async fn send(
     let peer = transfer.dialer.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
     let mut members = 0u64;
-    while let Some(Frame { header, payload, work }) = frames.recv().await {
+    while let Some(Frame { header, payload, round, work }) = frames.recv().await {
         members += u64::from(header.members);
-        let bytes = bytes_of(round, &work);
-        lock(pending).push_back(Pending { members, bytes, work });
+        let bytes = bytes_of(&round, &work);
+        lock(pending).push_back(Pending { members, bytes, round, work });
         let length = (FrameHeader::LEN + payload.len()) as u64;
         let wait = transfer.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
@@ -133,7 +133,7 @@ async fn send(
         transfer.meter.add_wire(length);
         lock(spare).push(payload);
     }
-    if round.queue.is_finished() {
+    if transfer.rounds.is_closed() {
         writer.write_all(&FrameHeader::end().encode()).await.map_err(lost)?;
         writer.flush().await.map_err(lost)?;
         writer.shutdown().await.map_err(lost)?;
@@ -144,7 +144,6 @@ async fn send(
 /// Takes acknowledgements until the lane breaks; never ends well by itself.
 async fn hear(
     transfer: &Transfer,
-    round: &Round,
     mut reader: ReadHalf<Stream>,
     pending: &Mutex<VecDeque<Pending>>,
     pausing: &AtomicBool,
@@ -171,7 +170,8 @@ async fn hear(
         let ack = Ack::decode(&bytes);
         let mut pending = lock(pending);
         let sent = pending.back().map_or(acknowledged, |last| last.members);
-        if ack.round != round.number || ack.members > sent {
+        let round = pending.back().map_or(ack.round, |last| last.round.number);
+        if ack.round > round || ack.members > sent {
             return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")).into());
         }
         acknowledged = acknowledged.max(ack.members);
@@ -180,9 +180,9 @@ async fn hear(
             transfer.compression.acknowledged(front.bytes, Instant::now());
             transfer.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
-                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(round.catalog.get(*file).size())),
+                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(front.round.catalog.get(*file).size())),
             });
-            round.queue.done();
+            front.round.queue.done();
             pending.pop_front();
         }
     }

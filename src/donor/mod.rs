@@ -4,18 +4,25 @@
 //! of work, packing with its choice of compression, and the lanes.
 
 mod catalog;
+mod clones;
 mod compression;
 mod conversation;
 mod lane;
 mod offer;
 mod pack;
+mod page_hints;
+mod passes;
+mod plan;
 pub mod queue;
+mod rounds;
 mod transfer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use compression::Compression;
+pub use rounds::FreezeMode;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::{Control, Dialer};
@@ -26,7 +33,8 @@ use crate::stop::Stop;
 use crate::tls::Session;
 use crate::tree::{Roots, Rules, Tolerance};
 use crate::wire::{Message, Offer, Purpose, Speeds};
-use conversation::{SLOW, answer, converse, scanned};
+use conversation::{SLOW, answer, converse};
+use passes::scanned;
 
 /// The server whose data is sent: whoever can make it hold still.
 ///
@@ -40,6 +48,8 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
+    /// Whether it goes on writing until it is frozen, so that what is copied before may change.
+    fn serves(&self) -> bool;
 }
 
 /// A server that is stopped, or that the caller froze.
@@ -58,6 +68,10 @@ impl Server for StoppedServer {
     fn rules(&self) -> Result<Rules> {
         Ok(Rules::default())
     }
+
+    fn serves(&self) -> bool {
+        false
+    }
 }
 
 /// What a donor is asked to do, every value checked.
@@ -72,6 +86,9 @@ pub struct SendOptions {
     pub checksum: Option<Checksum>,
     /// Bytes per second on the wire.
     pub rate: Option<u64>,
+    pub freeze: FreezeMode,
+    /// A freeze that would be longer by estimate is put off for another pass.
+    pub freeze_limit: Option<Duration>,
     pub position: Option<GaleraGtid>,
     pub server_version: Option<String>,
 }
@@ -83,12 +100,38 @@ pub struct Report {
     pub wire_bytes: u64,
     pub entries: u64,
     pub seconds: f64,
-    /// From the request to freeze until its release; `None` where no server had to hold still.
-    pub frozen_seconds: Option<f64>,
+    /// `None` where no server had to hold still.
+    pub frozen: Option<FrozenReport>,
+    /// In their order.
+    pub rounds: Vec<RoundReport>,
     pub lanes: u16,
     pub checksum: Checksum,
     pub compression: String,
     pub session: Session,
+}
+
+/// How long a server was held, in seconds.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct FrozenReport {
+    /// From the request until it stood still: its own work, above all on its dirty pages.
+    pub reaching: f64,
+    /// From then until its release: ours.
+    pub ours: f64,
+    /// What had changed was cloned, not read.
+    pub cloned: bool,
+}
+
+/// One pass over the tree.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct RoundReport {
+    pub number: u16,
+    /// The server went on writing.
+    pub live: bool,
+    /// Entries that were sent or compared, and their bytes by length.
+    pub files: u64,
+    pub bytes: u64,
+    pub wire_bytes: u64,
+    pub seconds: f64,
 }
 
 impl fmt::Display for Report {
@@ -96,8 +139,13 @@ impl fmt::Display for Report {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, ", self.seconds)?;
-        if let Some(frozen) = self.frozen_seconds {
-            write!(f, "of these {frozen:.1} s under the lock, ")?;
+        if let Some(FrozenReport { reaching, ours, cloned }) = self.frozen {
+            let manner = if cloned { ", by clones" } else { "" };
+            write!(f, "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ", reaching + ours)?;
+            write!(f, "{ours:.2} s for what had changed{manner}), ")?;
+        }
+        if self.rounds.len() > 1 {
+            write!(f, "{} rounds, ", self.rounds.len())?;
         }
         write!(f, "{}/s; ", bytes(rate))?;
         write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)

@@ -1,15 +1,16 @@
-//! What lanes share: what lives as long as they do, and what belongs to one round.
+//! What lanes share: what lives as long as they do, and the rounds that they work on.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::catalog::Catalog;
 use super::compression::Chooser;
-use super::queue::Queue;
+use super::queue::{Queue, Work};
 use crate::error::Error;
 use crate::link::Dialer;
 use crate::manifest::Checksum;
 use crate::pace::Pace;
 use crate::progress::{Meter, Reporter};
+use crate::threads::lock;
 
 /// Lives as long as the lanes.
 #[derive(Debug)]
@@ -20,14 +21,101 @@ pub(super) struct Transfer {
     pub(super) pace: Option<Mutex<Pace>>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
+    /// Of the page hints: a secret.
+    pub(super) seed: u64,
+    pub(super) rounds: Rounds,
 }
 
 /// One pass over the tree.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) number: u16,
+    /// The server goes on writing.
+    pub(super) live: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
+}
+
+/// The rounds, one after the other. Lanes wait here for the next.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Arc<Round>>,
+    closed: bool,
     /// Why a packing thread gave up, whatever became of its lane.
-    pub(super) failure: Mutex<Option<Error>>,
+    failure: Option<Error>,
+}
+
+impl Rounds {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn begin(&self, round: Arc<Round>) {
+        self.state().current = Some(round);
+        self.changed.notify_all();
+    }
+
+    /// The round is over; nobody holds it any more when its last lane has looked again.
+    pub(super) fn end(&self) {
+        self.state().current = None;
+        self.changed.notify_all();
+    }
+
+    /// The next piece of work. Blocks until there is some; `None`: nothing more comes.
+    pub(super) fn next(&self) -> Option<(Arc<Round>, Work)> {
+        let mut seen: Option<Arc<Round>> = None;
+        loop {
+            let round = {
+                let mut state = self.state();
+                loop {
+                    if state.closed {
+                        return None;
+                    }
+                    let known = |round: &&Arc<Round>| !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, round));
+                    if let Some(round) = state.current.as_ref().filter(known) {
+                        break Arc::clone(round);
+                    }
+                    seen = seen.filter(|_| state.current.is_some());
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            if let Some(work) = round.queue.next() {
+                return Some((round, work));
+            }
+            seen = Some(round);
+        }
+    }
+
+    /// A packing thread has given up: everything ends. The first cause counts.
+    pub(super) fn fail(&self, error: Error) {
+        self.state().failure.get_or_insert(error);
+        self.close();
+    }
+
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.state().failure.take()
+    }
+
+    /// Nothing more is handed out.
+    pub(super) fn close(&self) {
+        let current = {
+            let mut state = self.state();
+            state.closed = true;
+            state.current.take()
+        };
+        self.changed.notify_all();
+        if let Some(round) = current {
+            round.queue.close();
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
 }

@@ -48,6 +48,12 @@ impl Meter {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
+    /// A pass begins, which has so many bytes to read.
+    pub fn begin_round(&self, _number: u16, _live: bool, bytes: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
     pub fn add_done(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }

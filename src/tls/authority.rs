@@ -316,8 +316,7 @@ fn dated(days: u32, now: SystemTime) -> CertificateParams {
 
 /// 127 random bits: a renewed certificate needs another number than the one before (RFC 5280 §4.1.2.2).
 fn random_serial() -> Result<SerialNumber> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|e| Error::new(Kind::Io, "cannot get random numbers").because(e))?;
+    let mut bytes = random::<16>()?;
     let [first, ..] = &mut bytes;
     *first = (*first & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::entry::{Content, Entry, Metadata, Mtime};
 use super::path::{RelPath, RootName};
@@ -33,6 +34,18 @@ impl Stamp {
             inode: stat.ino(),
             device: stat.dev(),
         }
+    }
+
+    /// The filesystem that the file is on.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Whether it was written last before `when`, by both of its times.
+    pub fn is_older_than(&self, when: SystemTime) -> bool {
+        let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), i64::from(when.subsec_nanos()));
+        self.mtime < when && self.ctime < when
     }
 }
 

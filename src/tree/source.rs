@@ -25,7 +25,7 @@ impl Source {
     /// Opens the file at `place`, never through a symlink, and only while it still has `stamp` when
     /// one is given.
     pub fn open(place: &Path, stamp: Option<Stamp>, holed: bool) -> Result<Source> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match open(place, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone (open(2)).
             Err(rustix::io::Errno::PERM) => open(place, flags, Mode::empty()),
@@ -39,6 +39,18 @@ impl Source {
             }
         }
         Ok(Source { file, direct: None, holed })
+    }
+
+    /// An open file that nobody changes: a clone.
+    pub fn of_clone(file: File, holed: bool) -> Source {
+        let mut source = Source { file, direct: None, holed };
+        source.announce();
+        source
+    }
+
+    /// The open file itself.
+    pub fn as_file(&self) -> &File {
+        &self.file
     }
 
     /// Prepares for a large file that is read once from front to end.

@@ -138,6 +138,10 @@ pub enum Message {
     },
     Offer(Offer),
     Round(Round),
+    /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
+    RoundOver {
+        number: u16,
+    },
     /// Donor: the digest over the whole manifest.
     Seal {
         entries: u64,
@@ -145,6 +149,11 @@ pub enum Message {
     },
     /// Joiner: its own manifest has the same seal.
     Verified,
+    /// Donor, before a round: these paths of earlier rounds are gone, and what lies beneath them; with more of the same
+    /// where they do not fit into one message.
+    Withdrawn {
+        paths: Vec<WireBytes>,
+    },
     /// Joiner: the answer to `Hello`.
     Welcome {
         proof: Digest,
@@ -188,9 +197,11 @@ impl Message {
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
             Message::Round(_) => "round",
+            Message::RoundOver { .. } => "round-over",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
             Message::Welcome { .. } => "welcome",
+            Message::Withdrawn { .. } => "withdrawn",
         }
     }
 }

@@ -69,6 +69,8 @@ impl Run {
                 .map_err(|e| Error::new(Kind::Usage, "compress in [highline]").because(e))?,
             checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
             rate: settings.rate_limit,
+            freeze: settings.freeze,
+            freeze_limit: settings.freeze_limit,
             position: Some(donor.gtid.clone()),
             server_version: self
                 .args
@@ -126,6 +128,10 @@ impl Server for Galera {
         lock(&self.dialogue).say(&Line::Continue)?;
         self.log.note("released: every chunk has arrived");
         Ok(())
+    }
+
+    fn serves(&self) -> bool {
+        true
     }
 
     fn rules(&self) -> Result<Rules> {

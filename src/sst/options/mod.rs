@@ -18,6 +18,7 @@ pub use files::{Item, OptionFiles, Tier};
 pub use lookup::Source;
 pub use tls::{Requested, SslMode, TlsSettings, resolve as resolve_tls};
 
+use crate::donor::FreezeMode;
 use crate::error::{Error, Kind, Result, Side};
 use Tier::{Highline, Server, Sst};
 use lookup::Lookup;
@@ -38,6 +39,9 @@ pub struct Settings {
     pub rate_limit: Option<u64>,
     /// `auto`, `staged` or `inplace`.
     pub install: Option<String>,
+    pub freeze: FreezeMode,
+    /// `None`: a freeze may take as long as it must.
+    pub freeze_limit: Option<Duration>,
     pub timeouts: Timeouts,
     pub max_binlogs: Binlogs,
     /// First-level names of the data directory that stay besides the usual ones: patterns of
@@ -122,6 +126,8 @@ impl Settings {
                 .parsed(&[(Highline, "rate-limit"), (Sst, "rlimit")], units::bytes)?
                 .filter(|&rate| rate > 0),
             install: look.parsed(&[(Highline, "install")], one_of(&["auto", "staged", "inplace"]))?,
+            freeze: look.parsed(&[(Highline, "freeze")], str::parse)?.unwrap_or_default(),
+            freeze_limit: look.parsed(&[(Highline, "freeze-limit")], units::duration)?.flatten(),
             timeouts: timeouts(look)?,
             max_binlogs: max_binlogs(look)?,
             keep: kept(look)?,
