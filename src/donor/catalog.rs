@@ -1,6 +1,6 @@
 //! What a round has, by number: the entries, what is done with each, and the digests that come in for it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::page_hints::PageHints;
 use super::plan::{Basis, Had, Planned, Task};
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Checksum, Digest, Seal, Sealer, chunks};
+use crate::manifest::{CHUNK, Checksum, Digest, Seal, Sealer, chunks};
 use crate::threads::lock;
-use crate::tree::{Content, Found, Roots, Source, locate};
+use crate::tree::{Content, Found, Roots, Source, Stillness, locate};
 
 /// The entries of a round. An entry is known by its place in it.
 #[derive(Debug)]
 pub(super) struct Catalog {
     roots: Roots,
     entries: Vec<(Found, Task)>,
+    /// The server is frozen.
+    still: bool,
     state: Mutex<State>,
     /// Bytes of page hints that may still be kept.
     hints_left: AtomicUsize,
@@ -26,10 +28,6 @@ pub(super) struct Catalog {
 struct State {
     /// What the joiner has of each file's content.
     had: Vec<Option<Had>>,
-    /// Chunks that were read in this round.
-    read: HashSet<(u32, u64)>,
-    /// Chunks that could not be read, or not twice the same: the file must be looked at again.
-    unsettled: HashMap<u32, BTreeSet<u64>>,
     /// Large files that several lanes read, with the number of chunks that are still to come.
     open: HashMap<u32, (Arc<Source>, u64)>,
 }
@@ -42,15 +40,18 @@ const HINTS: usize = 64 << 20;
 pub(super) struct Known {
     pub(super) digest: Option<Digest>,
     pub(super) hints: Option<PageHints>,
-    /// The joiner may have anything there.
-    pub(super) uncertain: bool,
     /// The joiner must be told of the file's metadata and length.
     pub(super) touched: bool,
 }
 
 impl Catalog {
     /// `tells`: whether an equal stamp will say that the content of a file is what is read now.
-    pub(super) fn new(roots: Roots, entries: Vec<Planned>, tells: impl Fn(&Found) -> bool) -> Result<Catalog> {
+    pub(super) fn new(
+        roots: Roots,
+        entries: Vec<Planned>,
+        still: bool,
+        tells: impl Fn(&Found) -> bool,
+    ) -> Result<Catalog> {
         if u32::try_from(entries.len()).is_err() {
             return Err(Error::new(
                 Kind::Limit,
@@ -70,9 +71,9 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let state = State { had, read: HashSet::new(), unsettled: HashMap::new(), open: HashMap::new() };
+        let state = State { had, open: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
-        Ok(Catalog { roots, entries: left, state: Mutex::new(state), hints_left })
+        Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
 
     pub(super) fn get(&self, number: u32) -> &Found {
@@ -110,36 +111,33 @@ impl Catalog {
             return Ok(Arc::new(source));
         }
         source.announce();
+        if self.still && found.stillness() == Stillness::Journal {
+            source.keep_head(&self.place(found)?, CHUNK as usize)?;
+        }
+        // Who came first counts: its head was read before anything else.
         let source = Arc::new(source);
-        self.state().open.insert(number, (Arc::clone(&source), count));
-        Ok(source)
+        Ok(Arc::clone(&self.state().open.entry(number).or_insert((source, count)).0))
     }
 
     pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
         match &state.had[number as usize] {
-            None => Known { digest: None, hints: None, uncertain: false, touched: false },
-            Some(had) => Known {
-                digest: had.digests.get(chunk),
-                hints: had.hints.get(&chunk).cloned(),
-                uncertain: had.uncertain.contains(&chunk),
-                touched: had.touched,
-            },
+            None => Known { digest: None, hints: None, touched: false },
+            Some(had) => {
+                Known { digest: had.digests.get(chunk), hints: had.hints.get(&chunk).cloned(), touched: had.touched }
+            }
         }
     }
 
     /// Notes what a chunk was when it was read. One that is read again, because its lane broke, and is another by then
-    /// may have arrived either way.
+    /// may have arrived either way, and comes again in the next round.
     pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, hints: Option<PageHints>) {
         let mut state = self.state();
-        let again = !state.read.insert((number, chunk));
-        let Some(had) = &mut state.had[number as usize] else { return };
-        let before = had.digests.insert(chunk, digest);
-        if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
-            had.hints.insert(chunk, hints);
-        }
-        if again && before != Some(digest) {
-            state.unsettled.entry(number).or_default().insert(chunk);
+        if let Some(had) = &mut state.had[number as usize] {
+            had.digests.take(chunk, digest);
+            if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
+                had.hints.insert(chunk, hints);
+            }
         }
         Self::finished(&mut state, number);
     }
@@ -147,7 +145,9 @@ impl Catalog {
     /// A chunk that could not be read, because the file changed under the hand.
     pub(super) fn skip(&self, number: u32, chunk: u64) {
         let mut state = self.state();
-        state.unsettled.entry(number).or_default().insert(chunk);
+        if let Some(had) = &mut state.had[number as usize] {
+            had.digests.tear(chunk);
+        }
         Self::finished(&mut state, number);
     }
 
@@ -172,11 +172,10 @@ impl Catalog {
 
     /// What the joiner has when all of the round's work is acknowledged.
     pub(super) fn into_basis(self) -> (Roots, Basis) {
-        let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let basis = (0u32..).zip(self.entries).zip(state.had).map(|((number, (found, task)), had)| {
+        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if matches!(task, Task::Send | Task::Compare) {
-                    had.uncertain = state.unsettled.remove(&number).unwrap_or_default();
                     had.touched = false;
                     had.clone = None;
                 }
@@ -192,7 +191,7 @@ impl Catalog {
 pub(super) fn seal(basis: &Basis, checksum: Checksum) -> Result<Seal> {
     let mut sealer = Sealer::new(checksum);
     for (found, had) in basis {
-        let digest = had.as_ref().and_then(|had| had.digests.fold(checksum).filter(|_| had.uncertain.is_empty()));
+        let digest = had.as_ref().and_then(|had| had.digests.fold(checksum));
         if matches!(found.entry.content, Content::File { .. }) != digest.is_some() {
             return Err(Error::new(Kind::Integrity, format!("{} has no complete digest", found.entry.path)));
         }

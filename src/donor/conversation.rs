@@ -92,7 +92,11 @@ pub(super) async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen: frozen.map(|_| FrozenReport { reaching: reached.as_secs_f64(), ours: ours.as_secs_f64(), cloned: clone }),
+        frozen: frozen.map(|_| FrozenReport {
+            reaching: reached.as_secs_f64(),
+            ours: ours.as_secs_f64(),
+            cloned: clone,
+        }),
         rounds,
         lanes,
         checksum,

@@ -141,7 +141,11 @@ impl fmt::Display for Report {
         write!(f, "{:.1} s, ", self.seconds)?;
         if let Some(FrozenReport { reaching, ours, cloned }) = self.frozen {
             let manner = if cloned { ", by clones" } else { "" };
-            write!(f, "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ", reaching + ours)?;
+            write!(
+                f,
+                "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ",
+                reaching + ours
+            )?;
             write!(f, "{ours:.2} s for what had changed{manner}), ")?;
         }
         if self.rounds.len() > 1 {

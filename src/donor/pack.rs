@@ -188,8 +188,9 @@ fn compare_chunk(
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
     let hints = PageHints::of_runs(&extents, data, len, transfer.seed);
-    if known.digest != Some(digest) || known.uncertain {
-        let patch = known.hints.filter(|_| !known.uncertain).and_then(|before| before.changed(&hints, len));
+    if known.digest != Some(digest) {
+        // Of what is not known the joiner may have anything.
+        let patch = known.hints.filter(|_| known.digest.is_some()).and_then(|before| before.changed(&hints, len));
         // Hints that differ nowhere although the content does have failed: the whole chunk is sent.
         let patch = patch.filter(|covers| covers.iter().next().is_some()).and_then(|covers| {
             let (clip, places) = extents.clipped(&covers);

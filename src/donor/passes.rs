@@ -63,7 +63,11 @@ impl Passes {
     }
 
     /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
-    pub(super) async fn live(&mut self, control: &mut Control, limit: Option<Duration>) -> Result<(Vec<Pass>, Outlook)> {
+    pub(super) async fn live(
+        &mut self,
+        control: &mut Control,
+        limit: Option<Duration>,
+    ) -> Result<(Vec<Pass>, Outlook)> {
         let mut passes = Vec::new();
         let mut found = self.scan(control, Tolerance::Vanished).await?;
         loop {
@@ -135,7 +139,8 @@ impl Passes {
             self.basis = plan.entries.into_iter().map(|planned| (planned.found, planned.had)).collect();
             return Ok(());
         }
-        let devices: std::collections::BTreeSet<u64> = plan.work().map(|planned| planned.found.stamp.device()).collect();
+        let devices: std::collections::BTreeSet<u64> =
+            plan.work().map(|planned| planned.found.stamp.device()).collect();
         let filesystems = self.filesystems.clone();
         let watch = async move {
             loop {
@@ -202,7 +207,7 @@ impl Passes {
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
         let filesystems = self.filesystems.clone();
-        let catalog = Catalog::new(self.roots.clone(), plan.entries, |found| {
+        let catalog = Catalog::new(self.roots.clone(), plan.entries, !live, |found| {
             // Under the lock a file is compared with itself a moment ago, whatever it lies on.
             found.stamp.is_older_than(settled) && (!live || filesystems.stamps_tell(found.stamp.device()))
         })?;
@@ -216,7 +221,8 @@ impl Passes {
         self.transfer.rounds.end();
         control.send(Message::RoundOver { number }).await?;
         let idle = self.transfer.dialer.deadlines.idle;
-        let round = alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
+        let round =
+            alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
         (self.roots, self.basis) = round.catalog.into_basis();
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
@@ -288,8 +294,11 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Pl
 fn restless(plan: &Plan) -> Error {
     let name = plan.work().map(|planned| &planned.found.entry.path).chain(&plan.removed).next();
     let name = name.map_or_else(String::new, ToString::to_string);
-    Error::new(Kind::Changed, format!("{name} changed each of the {LOOKS} times that it was read, though the server is frozen"))
-        .remedy("find out what writes to it, and keep that from doing so for the time of a transfer")
+    Error::new(
+        Kind::Changed,
+        format!("{name} changed each of the {LOOKS} times that it was read, though the server is frozen"),
+    )
+    .remedy("find out what writes to it, and keep that from doing so for the time of a transfer")
 }
 
 /// `work`, unless the peer fails first.
@@ -319,6 +328,9 @@ impl FreezeMode {
     pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
         let manner = if self.clones(passes, outlook) { "cloned where the filesystem can, else read" } else { "read" };
         let seconds = seconds_to_read(passes, outlook);
-        format!("{} changed since they were read and will be {manner} under the lock, {seconds:.1} s if read", bytes(outlook.changed))
+        format!(
+            "{} changed since they were read and will be {manner} under the lock, {seconds:.1} s if read",
+            bytes(outlook.changed)
+        )
     }
 }

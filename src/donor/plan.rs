@@ -2,20 +2,18 @@
 //!
 //! Pure: both are given. With an empty basis everything is sent whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::page_hints::PageHints;
-use crate::manifest::ChunkDigests;
-use crate::tree::{Content, Found, RelPath, Source};
+use crate::manifest::FileDigests;
+use crate::tree::{Content, Found, RelPath, Source, Stillness};
 
 /// What the joiner has of a file's content, by what was sent in earlier rounds.
 #[derive(Debug)]
 pub(super) struct Had {
-    pub(super) digests: ChunkDigests,
+    pub(super) digests: FileDigests,
     pub(super) hints: BTreeMap<u64, PageHints>,
-    /// Chunks of which the joiner may have another reading than the one that is noted: they are sent whole.
-    pub(super) uncertain: BTreeSet<u64>,
     /// An equal stamp says that the content is what was read.
     pub(super) stamp_tells: bool,
     /// The joiner does not know this metadata and length yet.
@@ -27,18 +25,12 @@ pub(super) struct Had {
 impl Had {
     /// Nothing of a file of `size` bytes.
     pub(super) fn nothing(size: u64) -> Had {
-        Had {
-            digests: ChunkDigests::new(size),
-            hints: BTreeMap::new(),
-            uncertain: BTreeSet::new(),
-            stamp_tells: false,
-            touched: true,
-            clone: None,
-        }
+        Had { digests: FileDigests::new(size), hints: BTreeMap::new(), stamp_tells: false, touched: true, clone: None }
     }
 
-    fn is_certain(&self) -> bool {
-        self.uncertain.is_empty() && self.digests.missing() == 0
+    /// To be compared with a file of `size` bytes, whose metadata or length is `other` than before.
+    fn renewed(self, size: u64, other: bool) -> Had {
+        Had { digests: self.digests.renewed(size), touched: self.touched || other, clone: None, ..self }
     }
 }
 
@@ -77,20 +69,36 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `found` is ordered by path. With `still` the server is frozen, and what it only appends to has not changed.
+    /// `found` is ordered by path. With `still` the server is frozen: what it may append to nevertheless has not changed.
     pub(super) fn new(basis: Basis, found: Vec<Found>, still: bool) -> Plan {
         let mut plan = Plan { entries: Vec::with_capacity(found.len()), removed: Vec::new() };
         let mut basis = basis.into_iter().peekable();
+        // Kept, but only if nothing else has changed: see `Stillness::Journal`.
+        let mut journals = Vec::new();
         for found in found {
             while let Some((gone, _)) = basis.next_if(|(before, _)| before.entry.path < found.entry.path) {
                 plan.removed.push(gone.entry.path);
             }
             match basis.next_if(|(before, _)| before.entry.path == found.entry.path) {
-                Some((before, had)) => plan.known(before, had, found, still),
+                Some((before, had)) => {
+                    let journal = found.stillness() == Stillness::Journal && before.stamp != found.stamp;
+                    journals.extend(journal.then(|| (plan.entries.len(), found.clone())));
+                    plan.known(before, had, found, still);
+                }
                 None => plan.send(found),
             }
         }
         plan.removed.extend(basis.map(|(gone, _)| gone.entry.path));
+        if !plan.is_empty() {
+            for (place, found) in journals {
+                let planned = &mut plan.entries[place];
+                if let (Task::Keep, Some(had)) = (planned.task, planned.had.take()) {
+                    planned.task = Task::Compare;
+                    planned.had = Some(had.renewed(found.size(), true));
+                    planned.found = found;
+                }
+            }
+        }
         plan
     }
 
@@ -126,11 +134,12 @@ impl Plan {
                 let equal = same && before.stamp == found.stamp;
                 if had.clone.is_some() && equal {
                     self.entries.push(Planned { found: before, task: Task::Later, had: Some(had) });
-                } else if had.is_certain() && ((had.stamp_tells && equal) || (still && found.only_grows())) {
+                } else if had.digests.is_complete()
+                    && ((had.stamp_tells && equal) || (still && found.stillness().holds(before.stamp, found.stamp)))
+                {
                     self.entries.push(Planned { found: before, task: Task::Keep, had: Some(had) });
                 } else {
-                    let touched = had.touched || !same;
-                    let had = Had { digests: had.digests.resized(found.size()), touched, clone: None, ..had };
+                    let had = had.renewed(found.size(), !same);
                     self.entries.push(Planned { found, task: Task::Compare, had: Some(had) });
                 }
             }
@@ -166,7 +175,7 @@ mod tests {
         let had = |planned: Planned| {
             let had = planned.had.map(|mut had| {
                 (0..chunks(planned.found.size())).for_each(|chunk| {
-                    had.digests.insert(chunk, Digest::from_bytes([1; 32]));
+                    had.digests.take(chunk, Digest::from_bytes([1; 32]));
                 });
                 Had { stamp_tells: true, touched: false, ..had }
             });
@@ -221,9 +230,22 @@ mod tests {
         assert_eq!(
             tasks(&plan),
             [
-                "Send becomes-dir", "Send d", "Compare d/longer", "Send d/new", "Compare d/touched", "Compare d/written",
-                "Send file-then-dir.d", "Send link", "Send new-name", "Remove becomes-dir", "Remove file-then-dir.d",
-                "Remove gone", "Remove gone/deep", "Remove gone/deep/x", "Remove link", "Remove old-name",
+                "Send becomes-dir",
+                "Send d",
+                "Compare d/longer",
+                "Send d/new",
+                "Compare d/touched",
+                "Compare d/written",
+                "Send file-then-dir.d",
+                "Send link",
+                "Send new-name",
+                "Remove becomes-dir",
+                "Remove file-then-dir.d",
+                "Remove gone",
+                "Remove gone/deep",
+                "Remove gone/deep/x",
+                "Remove link",
+                "Remove old-name",
             ]
         );
     }
@@ -240,8 +262,24 @@ mod tests {
         };
         assert_eq!(with(|_| {}), [""; 0]);
         assert_eq!(with(|had| had.stamp_tells = false), ["Compare f"]);
-        assert_eq!(with(|had| had.uncertain.extend([1])), ["Compare f"]);
-        assert_eq!(with(|had| had.digests = ChunkDigests::new(CHUNK + 1)), ["Compare f"]);
+        assert_eq!(with(|had| had.digests.tear(1)), ["Compare f"]);
+        assert_eq!(with(|had| had.digests = FileDigests::new(CHUNK + 1)), ["Compare f"]);
+    }
+
+    #[test]
+    fn a_redo_log_that_is_written_on_is_read_again_only_when_something_else_is_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let basis = || {
+            fs::write(dir.path().join("ib_logfile0"), "1").unwrap();
+            fs::write(dir.path().join("ibdata1"), "1").unwrap();
+            let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+            fs::write(dir.path().join("ib_logfile0"), "2").unwrap();
+            basis
+        };
+        assert_eq!(tasks(&Plan::new(basis(), look(dir.path()), true)), [""; 0]);
+        let before = basis();
+        fs::write(dir.path().join("ibdata1"), "2").unwrap();
+        assert_eq!(tasks(&Plan::new(before, look(dir.path()), true)), ["Compare ibdata1", "Compare ib_logfile0"]);
     }
 
     #[test]

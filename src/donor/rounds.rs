@@ -79,7 +79,8 @@ impl FreezeMode {
 
 /// Seconds under the lock, by the fastest rate at which passes read and by what the last one had to send of what it read.
 pub(super) fn seconds_to_read(passes: &[Pass], outlook: Outlook) -> f64 {
-    let rate = |of: fn(&Pass) -> u64| passes.iter().map(|pass| of(pass) as f64 / pass.seconds.max(1e-3)).fold(1.0, f64::max);
+    let rate =
+        |of: fn(&Pass) -> u64| passes.iter().map(|pass| of(pass) as f64 / pass.seconds.max(1e-3)).fold(1.0, f64::max);
     let share = passes.last().map_or(1.0, |last| last.wire as f64 / last.read.max(1) as f64);
     let changed = outlook.changed as f64;
     (changed / rate(|pass| pass.read)).max(changed * share / rate(|pass| pass.wire))

@@ -60,6 +60,23 @@ impl ChunkDigests {
         }
     }
 
+    /// What was known of a chunk is not so.
+    pub fn forget(&mut self, chunk: u64) {
+        match &mut self.known {
+            Known::One(one) if chunk == 0 => *one = None,
+            Known::One(_) => {}
+            Known::Some(known) => {
+                known.remove(&chunk);
+            }
+            Known::All(all) if (all.len() as u64) > chunk => {
+                let mut known: BTreeMap<u64, Digest> = (0..).zip(std::mem::take(all)).collect();
+                known.remove(&chunk);
+                self.known = Known::Some(known);
+            }
+            Known::All(_) => {}
+        }
+    }
+
     /// How many are not known.
     pub fn missing(&self) -> u64 {
         match &self.known {
@@ -120,6 +137,8 @@ mod tests {
         assert_eq!(of.insert(1, digest(1)), None);
         assert_eq!(of.fold(checksum), Some(checksum.fold(&[digest(0), digest(1), digest(2)])));
         assert_eq!((of.insert(1, digest(7)), of.get(1), of.missing()), (Some(digest(1)), Some(digest(7)), 0));
+        [1, 5].into_iter().for_each(|chunk| of.forget(chunk));
+        assert_eq!((of.get(0), of.get(1), of.missing()), (Some(digest(0)), None, 1));
         let mut small = ChunkDigests::new(0);
         assert_eq!((small.insert(0, digest(1)), small.insert(1, digest(2)), small.get(1)), (None, None, None));
         assert_eq!(small.fold(checksum), Some(digest(1)));

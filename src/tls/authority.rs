@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::certificate::{Certificate, Moment};
 use crate::tls::pem::Pem;
 use crate::tls::pin::Pin;
+use crate::tls::random;
 use crate::tls::safe_file::{self, Existing, Secrecy};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.

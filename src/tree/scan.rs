@@ -41,6 +41,10 @@ impl Stamp {
         self.device
     }
 
+    pub fn is_same_file(self, other: Stamp) -> bool {
+        (self.inode, self.device) == (other.inode, other.device)
+    }
+
     /// Whether it was written last before `when`, by both of its times.
     pub fn is_older_than(&self, when: SystemTime) -> bool {
         let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -59,18 +63,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether the server writes to it even under a global read lock: the log tables of `log_output=TABLE`.
-    /// They only grow, and what they had is what travels.
-    pub fn only_grows(&self) -> bool {
-        const LOGS: [&[u8]; 4] = [
-            b"datadir/mysql/general_log.CSV",
-            b"datadir/mysql/general_log.CSM",
-            b"datadir/mysql/slow_log.CSV",
-            b"datadir/mysql/slow_log.CSM",
-        ];
-        LOGS.contains(&self.entry.path.as_bytes())
-    }
-
     /// Bytes by length; nothing but a regular file has any.
     pub fn size(&self) -> u64 {
         match self.entry.content {

@@ -100,7 +100,8 @@ pub struct Accept {
     pub software: String,
 }
 
-/// One pass over the tree, announced before its first chunk.
+/// One pass over the tree, announced before its first chunk. The first sends everything; a later one what has changed
+/// since, and is about the whole tree as it is then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub number: u16,
@@ -149,20 +150,21 @@ pub enum Message {
     },
     /// Joiner: its own manifest has the same seal.
     Verified,
-    /// Donor, before a round: these paths of earlier rounds are gone, and what lies beneath them; with more of the same
-    /// where they do not fit into one message.
-    Withdrawn {
-        paths: Vec<WireBytes>,
-    },
     /// Joiner: the answer to `Hello`.
     Welcome {
         proof: Digest,
+    },
+    /// Donor: these paths are in no later round. Said before the next `Round`, in as many messages as it takes.
+    Withdrawn {
+        paths: Vec<WireBytes>,
     },
 }
 
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
+    /// The most bytes of paths, as they are, that a sender puts into one message: as text a byte may take three.
+    pub const MAX_PATHS: usize = 64 * 1024;
     /// The most characters of why a message is malformed.
     const MAX_REASON: usize = 200;
 
@@ -267,6 +269,8 @@ mod tests {
                 software: "highline 0.1.0".into(),
             }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
+            Message::RoundOver { number: 0 },
+            Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
             Message::Verified,
             Message::Durable,
