@@ -58,7 +58,11 @@ impl Mapper {
     }
 
     fn store(&mut self, path: &Path, at: u64, byte: u8) {
-        writeln!(self.stdin, "{} {at} {byte}", path.display()).unwrap();
+        // A store beyond the end of a file that was cut ends the process (SIGBUS).
+        if writeln!(self.stdin, "{} {at} {byte}", path.display()).is_err() {
+            self.child.wait().unwrap();
+            *self = Mapper::start();
+        }
     }
 
     /// Returns when all stores are done.
