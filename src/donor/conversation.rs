@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::catalog::Catalog;
 use super::compression::Chooser;
 use super::offer::offer;
-use super::queue::Queue;
+use super::rounds::Rounds;
 use super::transfer::{Round, Transfer};
 use super::{Report, SendOptions, Server, lane};
 use crate::error::{Error, Kind, Result};
@@ -18,8 +17,8 @@ use crate::pace::Pace;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::threads::{self, blocking, lock};
 use crate::tls::Session;
-use crate::tree::{Found, RootName, Roots, Tolerance, scan};
-use crate::wire::{self, Message};
+use crate::tree::{Found, Roots, Tolerance, scan};
+use crate::wire::Message;
 
 pub(super) async fn converse(
     options: SendOptions,
@@ -46,18 +45,12 @@ pub(super) async fn converse(
     let freezing = Instant::now();
     let freeze = Arc::clone(&server);
     let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
-    // With the roots of the first scan: what it called `external-1` the joiner has a place for.
-    let known = roots.iter().count();
-    let second = scanned(roots, accept.without, Arc::clone(&server), Tolerance::None);
-    let (roots, found) = guarded(control, second).await?;
-    if let Some(new) = roots.iter().nth(known) {
-        let what = format!("tablespaces in {} appeared after the joiner was asked", new.path.display());
-        return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
-    }
     let held = frozen.is_some();
     let position = frozen.or_else(|| options.position.clone());
-    let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    control.send(Message::Round(wire::Round { number: 0, entries, bytes: total, position })).await?;
+    let rounds = Rounds { server: Arc::clone(&server), without: accept.without, position, lanes };
+    let first = guarded(control, rounds.first(roots)).await?;
+    let (entries, total) = (first.catalog.found().len(), first.catalog.bytes());
+    rounds.announce(control, &first).await?;
     reporter.note(&format!(
         "agreed with {}: {lanes} lanes, checksum {}, compression {}; {} in {} entries",
         crate::error::Printable(accept.software.as_bytes()),
@@ -77,20 +70,14 @@ pub(super) async fn converse(
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
     });
-    let queue = Queue::new(&found);
-    let round = Arc::new(Round { number: 0, catalog: Catalog::new(roots, found)?, queue, failure: Mutex::new(None) });
-    let sent = guarded(control, run_lanes(&transfer, &round, lanes)).await;
-    round.queue.close();
-    sent?;
-    let check = Arc::clone(&round);
-    blocking(move || check.catalog.unchanged()).await?;
+    let round = guarded(control, rounds.send(control, &transfer, first)).await?;
     blocking(move || server.release()).await?;
     let frozen = freezing.elapsed();
     drop(reports);
 
     let checksum = transfer.checksum;
-    let sealed = Arc::clone(&round);
-    let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
+    let total = round.catalog.bytes();
+    let Seal { entries, digest } = blocking(move || round.catalog.seal(checksum)).await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");
@@ -139,7 +126,7 @@ async fn guarded<T>(control: &Control, work: impl Future<Output = Result<T>>) ->
     }
 }
 
-async fn run_lanes(transfer: &Arc<Transfer>, round: &Arc<Round>, count: u16) -> Result<()> {
+pub(super) async fn run_lanes(transfer: &Arc<Transfer>, round: &Arc<Round>, count: u16) -> Result<()> {
     /// How long lanes may take to say goodbye once everything is acknowledged.
     const FAREWELL: Duration = Duration::from_secs(1);
     let mut lanes = JoinSet::new();
@@ -174,15 +161,10 @@ fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
     only.is_none_or(|only| only == chosen)
 }
 
-pub(super) async fn scanned(
-    mut roots: Roots,
-    without: Vec<RootName>,
-    server: Arc<dyn Server>,
-    tolerance: Tolerance,
-) -> Result<(Roots, Vec<Found>)> {
+/// What a live tree holds.
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
     blocking(move || {
-        let mut found = scan(&mut roots, &server.rules()?, tolerance)?;
-        found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
         Ok((roots, found))
     })
     .await

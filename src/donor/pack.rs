@@ -10,7 +10,7 @@ use super::transfer::{Round, Transfer};
 use crate::archive::{Batch, Extent, Extents, MemberError};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::manifest::CHUNK;
+use crate::manifest::{CHUNK, Digest, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Found};
 use crate::wire::{FrameHeader, FrameKind};
@@ -40,6 +40,13 @@ pub(super) fn pack_all(transfer: &Transfer, round: &Round, spare: &Mutex<Vec<Pag
                 return;
             }
         };
+        if batch.members() == 0 {
+            // The joiner has it all, or it comes in the next round.
+            lock(spare).push(batch.into_buffer());
+            transfer.meter.add_done(bytes_of(round, &work));
+            round.queue.done();
+            continue;
+        }
         let frame = frame(transfer, round, &mut compressor, batch, work);
         if let Err(unsent) = ready.blocking_send(frame) {
             round.queue.give_back(unsent.0.work);
@@ -68,12 +75,19 @@ fn frame(transfer: &Transfer, round: &Round, compressor: &mut BatchCompressor, b
 
 fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Pages) -> Result<Batch> {
     match work {
-        Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
+        Work::Chunk { file, chunk } => {
+            let news = pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?;
+            if !news && round.number > 0 {
+                return Ok(Batch::new(batch.into_buffer()));
+            }
+        }
         Work::Small(numbers) => {
             for number in numbers {
                 let found = round.catalog.get(*number);
                 match found.entry.content {
-                    Content::File { .. } => pack_chunk(transfer, round, *number, 0, &mut batch, scratch)?,
+                    Content::File { size } if chunks(size) == 1 => {
+                        pack_chunk(transfer, round, *number, 0, &mut batch, scratch)?;
+                    }
                     _ => batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?,
                 }
             }
@@ -86,6 +100,7 @@ fn unpackable(found: &Found, error: MemberError) -> Error {
     Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
 }
 
+/// Adds a chunk, unless its file has changed: that comes again in the next round. False: it is what the joiner has.
 fn pack_chunk(
     transfer: &Transfer,
     round: &Round,
@@ -93,7 +108,21 @@ fn pack_chunk(
     chunk: u64,
     batch: &mut Batch,
     scratch: &mut Pages,
-) -> Result<()> {
+) -> Result<bool> {
+    match read_chunk(transfer, round, number, chunk, batch, scratch) {
+        Err(error) => round.catalog.pass_over(number, error).map(|()| true),
+        Ok(digest) => round.catalog.record(number, chunk, digest),
+    }
+}
+
+fn read_chunk(
+    transfer: &Transfer,
+    round: &Round,
+    number: u32,
+    chunk: u64,
+    batch: &mut Batch,
+    scratch: &mut Pages,
+) -> Result<Digest> {
     let found = round.catalog.get(number);
     let place = round.catalog.place(found)?;
     let source = round.catalog.source(number)?;
@@ -106,11 +135,10 @@ fn pack_chunk(
     let digest = batch.push_chunk(&found.entry, offset, &extents, transfer.checksum, |data| {
         source.read_runs(&place, offset, &runs, data, scratch).map_err(PackError::from)
     });
-    let digest = digest.map_err(|error| match error {
+    digest.map_err(|error| match error {
         PackError::Read(error) => error,
         PackError::Member(error) => unpackable(found, error),
-    })?;
-    round.catalog.record(number, chunk, digest, transfer.checksum)
+    })
 }
 
 enum PackError {
@@ -133,6 +161,9 @@ impl From<MemberError> for PackError {
 pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
         Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
-        Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
+        Work::Small(numbers) => {
+            let sizes = numbers.iter().map(|number| round.catalog.get(*number).size());
+            sizes.filter(|size| chunks(*size) == 1).sum()
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::tree::Found;
 pub enum Work {
     /// One chunk of a file that has several.
     Chunk { file: u32, chunk: u64 },
-    /// Small files, directories and links.
+    /// Small files, directories and links, and the metadata of large files.
     Small(Vec<u32>),
 }
 
@@ -68,13 +68,26 @@ const BATCH_ENTRIES: usize = 512;
 impl Queue {
     /// The work of a whole scan.
     pub fn new(found: &[Found]) -> Queue {
+        Queue::of((0u32..).zip(found), false)
+    }
+
+    /// The work of a later round: these of a scan, and of large files their metadata, for it may be that no chunk of
+    /// theirs has changed.
+    pub fn again(found: &[Found], numbers: &[u32]) -> Queue {
+        Queue::of(numbers.iter().filter_map(|number| Some((*number, found.get(*number as usize)?))), true)
+    }
+
+    fn of<'a>(found: impl Iterator<Item = (u32, &'a Found)>, again: bool) -> Queue {
         let (mut large, mut small) = (Vec::new(), Vec::new());
         let (mut batch, mut weight) = (Vec::new(), 0);
-        for (number, found) in (0u32..).zip(found) {
-            let size = found.size();
+        for (number, found) in found {
+            let mut size = found.size();
             if chunks(size) > 1 {
                 large.push(Large { file: number, next: 0, count: chunks(size) });
-                continue;
+                if !again {
+                    continue;
+                }
+                size = 0;
             }
             let cost = size + headers(found);
             if batch.len() == BATCH_ENTRIES || weight + cost > CHUNK {

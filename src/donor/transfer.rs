@@ -31,3 +31,9 @@ pub(super) struct Round {
     /// Why a packing thread gave up, whatever became of its lane.
     pub(super) failure: Mutex<Option<Error>>,
 }
+
+impl Round {
+    pub(super) fn new(number: u16, catalog: Catalog, queue: Queue) -> Round {
+        Round { number, catalog, queue, failure: Mutex::new(None) }
+    }
+}

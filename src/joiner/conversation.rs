@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
@@ -20,7 +20,8 @@ use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
-use crate::wire::{Accept, Message, Purpose, Round, Speeds};
+use crate::tree::{PathError, RelPath};
+use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
 
 /// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
 const SPARE_LANES: usize = 4;
@@ -187,7 +188,10 @@ impl Conversation {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
-        preflight::fits_offer(&round, &offer)?;
+        if round.number != 0 {
+            return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));
+        }
+        preflight::fits_offer(&offer, round.entries)?;
         self.reporter.note(&format!(
             "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
             bytes(round.bytes),
@@ -195,31 +199,38 @@ impl Conversation {
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
-        let ledger = Arc::new(Ledger::new(checksum, round.clone(), tree));
-        self.ledger = Some(Arc::clone(&ledger));
         self.meter.set_total(round.bytes);
+        let ledger = Arc::new(Ledger::new(checksum, round, tree));
+        self.ledger = Some(Arc::clone(&ledger));
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger).await?;
+        let theirs = self.gather(control, &ledger, &offer).await?;
         drop(reports);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
-        let verified = blocking(move || written.finish()?.verify(theirs)).await?;
+        let finished = blocking(move || {
+            let (manifest, round) = written.finish()?;
+            Ok((manifest.verify(theirs)?, round))
+        });
+        let (verified, round) = finished.await?;
         let staging = alone(staging, self.options.deadlines.idle).await?;
         Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
     }
 
-    /// Runs the lanes of a round until the donor seals it, which it does when all is acknowledged.
-    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>) -> Result<Seal> {
+    /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
+    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
+        let (turn, turns) = watch::channel(0);
+        let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         loop {
             tokio::select! {
                 Some(connection) = self.connections.recv() => match connection.purpose {
                     Purpose::Lane { .. } if lanes.len() < usize::from(self.options.lanes) + SPARE_LANES => {
                         let peer = format!("the donor at {}", connection.address);
-                        lanes.spawn(lane::run(connection.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
+                        let (ledger, meter) = (Arc::clone(ledger), Arc::clone(&self.meter));
+                        lanes.spawn(lane::run(connection.stream, peer, ledger, meter, turns.clone()));
                     }
                     _ => {
                         tokio::spawn(turn_away(connection));
@@ -230,6 +241,20 @@ impl Conversation {
                     Message::Seal { entries, digest } => {
                         farewell(&mut lanes).await?;
                         return Ok(Seal { entries, digest });
+                    }
+                    Message::Withdrawn { paths } => {
+                        for path in paths {
+                            withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
+                        }
+                        preflight::fits_offer(offer, withdrawn.len() as u64)?;
+                    }
+                    Message::Round(round) => {
+                        preflight::fits_offer(offer, round.entries)?;
+                        let number = round.number;
+                        let (ledger, withdrawn) = (Arc::clone(ledger), std::mem::take(&mut withdrawn));
+                        let begun = blocking(move || ledger.begin(round, withdrawn));
+                        tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
+                        turn.send_replace(number);
                     }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
@@ -259,6 +284,14 @@ async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
     tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
 }
 
+fn refused(error: PathError) -> Error {
+    Error::new(Kind::Protocol, "a path from the donor was refused").because(error)
+}
+
+fn stands_still() -> Error {
+    Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still")
+}
+
 /// The value itself, once nobody else holds it.
 async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     let deadline = Instant::now() + limit;
@@ -266,9 +299,7 @@ async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     loop {
         match Arc::try_unwrap(shared) {
             Ok(value) => return Ok(value),
-            Err(_) if Instant::now() > deadline => {
-                return Err(Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still"));
-            }
+            Err(_) if Instant::now() > deadline => return Err(stands_still()),
             Err(still) => shared = still,
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, out_of_turn};
 use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
@@ -22,7 +22,15 @@ type Spare = Arc<Mutex<Vec<Pages>>>;
 
 /// Runs a lane to its end. A connection that breaks is no failure: the donor dials again and sends
 /// once more what was not acknowledged.
-pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter: Arc<Meter>) -> Result<()> {
+///
+/// `turn` is the number of the round that control has announced: a frame of the next one may overtake it.
+pub(super) async fn run(
+    stream: Stream,
+    peer: String,
+    ledger: Arc<Ledger>,
+    meter: Arc<Meter>,
+    turn: watch::Receiver<u16>,
+) -> Result<()> {
     let (reader, writer) = split(stream);
     let (arrived, frames) = mpsc::channel(AHEAD);
     let (written, acks) = mpsc::channel(64);
@@ -33,7 +41,7 @@ pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter
         move || write_all(&ledger, frames, &written, &spare, &meter)
     });
     let moved = tokio::select! {
-        moved = hear(reader, &peer, arrived, &spare, &meter) => moved,
+        moved = hear(reader, &peer, arrived, &spare, &meter, turn) => moved,
         moved = acknowledge(writer, acks) => moved,
         // The receiving end stays until the thread is through or has failed.
         joined = &mut writing => return finished(joined),
@@ -51,6 +59,7 @@ async fn hear(
     arrived: mpsc::Sender<(FrameHeader, Pages)>,
     spare: &Mutex<Vec<Pages>>,
     meter: &Meter,
+    mut turn: watch::Receiver<u16>,
 ) -> Result<()> {
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
     loop {
@@ -58,6 +67,12 @@ async fn hear(
         reader.read_exact(&mut header).await.map_err(lost)?;
         let header = FrameHeader::decode(&header)?;
         if header.kind == FrameKind::End {
+            return Ok(());
+        }
+        if header.round > turn.borrow().saturating_add(1) {
+            return Err(out_of_turn(header.round));
+        }
+        if turn.wait_for(|now| *now >= header.round).await.is_err() {
             return Ok(());
         }
         let mut payload = lock(spare).pop().unwrap_or_default();
@@ -99,11 +114,8 @@ fn write_all(
             Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut unpacked).map_err(malformed)?;
             unpacked.as_slice()
         };
-        if header.round != ledger.round() {
-            return Err(Error::new(Kind::Protocol, format!("a frame of round {} came out of turn", header.round)));
-        }
         for member in unpack(raw, header.members).map_err(refused)? {
-            meter.add_done(ledger.take(member)?);
+            meter.add_done(ledger.take(header.round, member)?);
             meter.add_entries(1);
         }
         members += u64::from(header.members);

@@ -11,7 +11,7 @@ use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
 use crate::tree::{Root, RootName, Roots, Scope, leads_outside};
-use crate::wire::{Offer, OfferedRoot, Round};
+use crate::wire::{Offer, OfferedRoot};
 
 /// What becomes of the old tree while the new one arrives: `--install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -137,11 +137,11 @@ fn fits(theirs: &str, ours: &str) -> Result<()> {
 
 /// The offer was made before the freeze, and a tree may have grown since; but not out of all proportion, for
 /// the room that was looked for and the memory for each entry depend on it.
-pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
+pub(super) fn fits_offer(offer: &Offer, entries: u64) -> Result<()> {
     const GROWN: u64 = 100_000;
     let offered = offer.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.entries));
-    if round.entries > offered.saturating_mul(2).saturating_add(GROWN) {
-        let what = format!("the donor announced {} entries after it had offered {offered}", round.entries);
+    if entries > offered.saturating_mul(2).saturating_add(GROWN) {
+        let what = format!("the donor announced {entries} entries after it had offered {offered}");
         return Err(Error::new(Kind::Protocol, what));
     }
     Ok(())

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::direct::Direct;
 use crate::manifest::CHUNK;
 
@@ -33,5 +35,21 @@ impl Target {
             return Ok(());
         }
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes a hole, or zeros where the filesystem makes none.
+    pub(super) fn clear(&self, offset: u64, len: u64) -> io::Result<()> {
+        const ZEROS: &[u8] = &[0; 64 << 10];
+        let punched = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+        if punched.is_ok() {
+            return Ok(());
+        }
+        let mut at = offset;
+        while at < offset + len {
+            let piece = (ZEROS.len() as u64).min(offset + len - at);
+            self.file.write_all_at(&ZEROS[..piece as usize], at)?;
+            at += piece;
+        }
+        Ok(())
     }
 }

@@ -4,12 +4,14 @@
 
 mod chunk_digests;
 mod digest;
+mod file_digests;
 mod text;
 
 pub(crate) use text::{escape, unescape};
 
 pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
+pub use file_digests::{FileDigests, Seen};
 
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry};

@@ -73,9 +73,9 @@ impl Meter {
 }
 
 impl Snapshot {
-    /// Per cent of the total, 100 when there is nothing to do.
+    /// Per cent of the total, 100 when there is nothing to do. What is sent again is in no total.
     pub fn percent(&self) -> u64 {
-        (self.done * 100).checked_div(self.total).unwrap_or(100)
+        (self.done * 100).checked_div(self.total).unwrap_or(100).min(100)
     }
 
     /// How long the rest takes at the present rate; `None` when nothing moves.

@@ -8,10 +8,12 @@ mod roots;
 mod rules;
 mod scan;
 mod source;
+mod stillness;
 
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};
 pub use scan::{Found, Stamp, Tolerance, leads_outside, locate, scan};
-pub use source::{Source, unchanged};
+pub use source::{Source, changed, vanished};
+pub use stillness::{Stillness, likely_writer, may_vanish};

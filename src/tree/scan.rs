@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::entry::{Content, Entry, Metadata, Mtime};
 use super::path::{RelPath, RootName};
@@ -34,6 +35,16 @@ impl Stamp {
             device: stat.dev(),
         }
     }
+
+    pub fn is_same_file(self, other: Stamp) -> bool {
+        (self.inode, self.device) == (other.inode, other.device)
+    }
+
+    /// When it changed last, since 1970; `None` where that lies before.
+    pub fn changed(self) -> Option<Duration> {
+        let (secs, nanos) = self.mtime.max(self.ctime);
+        Some(Duration::new(u64::try_from(secs).ok()?, u32::try_from(nanos).ok()?))
+    }
 }
 
 /// An entry of the donor's tree.
@@ -46,18 +57,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether the server writes to it even under a global read lock: the log tables of `log_output=TABLE`.
-    /// They only grow, and what they had is what travels.
-    pub fn only_grows(&self) -> bool {
-        const LOGS: [&[u8]; 4] = [
-            b"datadir/mysql/general_log.CSV",
-            b"datadir/mysql/general_log.CSM",
-            b"datadir/mysql/slow_log.CSV",
-            b"datadir/mysql/slow_log.CSM",
-        ];
-        LOGS.contains(&self.entry.path.as_bytes())
-    }
-
     /// Bytes by length; nothing but a regular file has any.
     pub fn size(&self) -> u64 {
         match self.entry.content {

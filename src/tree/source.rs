@@ -19,6 +19,8 @@ pub struct Source {
     direct: Option<Direct>,
     /// Whether the filesystem gave it less than its length, so that there are holes to look for.
     holed: bool,
+    /// Its first bytes, of a file that is written on while it is read.
+    head: Vec<u8>,
 }
 
 impl Source {
@@ -38,7 +40,16 @@ impl Source {
                 return Err(changed(place));
             }
         }
-        Ok(Source { file, direct: None, holed })
+        Ok(Source { file, direct: None, holed, head: Vec::new() })
+    }
+
+    /// Reads the first `len` bytes now, before any other; they stay what they are.
+    pub fn keep_head(&mut self, place: &Path, len: usize) -> Result<()> {
+        let mut head = vec![0; len];
+        self.read(place, 0, &mut head)?;
+        self.head = head;
+        self.holed = false;
+        Ok(())
     }
 
     /// Prepares for a large file that is read once from front to end.
@@ -110,6 +121,12 @@ impl Source {
     /// What is in the page cache is taken from there, by the first page of `bytes`. What was not in it before is
     /// not left in it: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        if offset == 0
+            && let Some(head) = self.head.get(..bytes.len())
+        {
+            bytes.copy_from_slice(head);
+            return Ok(());
+        }
         let bytes_read = bytes.len() as u64;
         // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
         let cached =
@@ -142,24 +159,22 @@ impl Source {
     }
 }
 
-/// Fails when the file at `place` is no longer what `stamp` says.
-pub fn unchanged(place: &Path, stamp: Stamp) -> Result<()> {
-    let stat = std::fs::symlink_metadata(place).map_err(|e| vanished_or(place, e))?;
-    if Stamp::of(&stat) == stamp { Ok(()) } else { Err(changed(place)) }
+/// A file is no longer what the scan saw.
+pub fn changed(place: &Path) -> Error {
+    Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place))).remedy(STOP)
 }
 
-fn changed(place: &Path) -> Error {
-    Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place)))
-        .remedy("stop the server that writes to it, or let Galera run the transfer, which freezes the server first")
+pub fn vanished(place: &Path) -> Error {
+    Error::new(Kind::Changed, format!("{} vanished while the tree was read", Printable::path(place))).remedy(STOP)
 }
+
+const STOP: &str = "stop the server, or whatever else writes there, and start again";
 
 fn vanished_or(place: &Path, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::new(Kind::Changed, format!("{} vanished while the tree was read", Printable::path(place))).remedy(
-                "stop the server that writes to it, or let Galera run the transfer, which freezes the server first",
-            )
-        }
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NOENT) => vanished(place),
+        // It has become a link.
+        Some(rustix::io::Errno::LOOP) => changed(place),
         _ => Error::io("cannot open", place, error),
     }
 }
@@ -240,12 +255,10 @@ mod tests {
         std::fs::write(&place, [1; 100]).unwrap();
         let stamp = Stamp::of(&std::fs::metadata(&place).unwrap());
         let source = Source::open(&place, Some(stamp), false).unwrap();
-        unchanged(&place, stamp).unwrap();
         std::fs::write(&place, [1; 50]).unwrap();
         let error = source.read(&place, 0, &mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), Kind::Changed);
         assert_eq!(error.sentence(), format!("{} changed while it was read", place.display()));
-        assert_eq!(unchanged(&place, stamp).unwrap_err().kind(), Kind::Changed);
         assert_eq!(Source::open(&place, Some(stamp), false).unwrap_err().kind(), Kind::Changed);
         std::fs::remove_file(&place).unwrap();
         let error = Source::open(&place, Some(stamp), false).unwrap_err();
@@ -256,6 +269,21 @@ mod tests {
     fn a_symlink_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("f")).unwrap();
-        assert!(Source::open(&dir.path().join("f"), None, false).is_err());
+        let error = Source::open(&dir.path().join("f"), None, false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Changed);
+    }
+
+    #[test]
+    fn the_head_stays_what_it_was() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [1; 100]).unwrap();
+        let mut source = Source::open(file.path(), None, true).unwrap();
+        source.keep_head(file.path(), 50).unwrap();
+        std::fs::File::options().write(true).open(file.path()).unwrap().write_all_at(&[2; 100], 0).unwrap();
+        let mut bytes = [0; 50];
+        source.read(file.path(), 0, &mut bytes).unwrap();
+        assert_eq!(bytes, [1; 50]);
+        source.read(file.path(), 50, &mut bytes).unwrap();
+        assert_eq!(bytes, [2; 50]);
     }
 }

@@ -100,7 +100,8 @@ pub struct Accept {
     pub software: String,
 }
 
-/// One pass over the tree, announced before its first chunk.
+/// One pass over the tree, announced before its first chunk. The first sends everything; a later one what has changed
+/// since, and is about the whole tree as it is then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub number: u16,
@@ -149,11 +150,17 @@ pub enum Message {
     Welcome {
         proof: Digest,
     },
+    /// Donor: these paths are in no later round. Said before the next `Round`, in as many messages as it takes.
+    Withdrawn {
+        paths: Vec<WireBytes>,
+    },
 }
 
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
+    /// The most bytes of paths, as they are, that a sender puts into one message: as text a byte may take three.
+    pub const MAX_PATHS: usize = 64 * 1024;
     /// The most characters of why a message is malformed.
     const MAX_REASON: usize = 200;
 
@@ -191,6 +198,7 @@ impl Message {
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
             Message::Welcome { .. } => "welcome",
+            Message::Withdrawn { .. } => "withdrawn",
         }
     }
 }
@@ -256,6 +264,7 @@ mod tests {
                 software: "highline 0.1.0".into(),
             }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
+            Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
             Message::Verified,
             Message::Durable,

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::{Run, version_of};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
-use crate::donor::{self, Server};
+use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
@@ -134,5 +134,9 @@ impl Server for Galera {
             Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
             None => Ok(rules),
         }
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Galera
     }
 }
