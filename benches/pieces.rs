@@ -12,7 +12,7 @@ use highline::archive::{Batch, Codec, Extents, MemberError, unpack};
 use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
-use highline::donor::{self, Compression, FreezeMode, StoppedServer};
+use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
 use highline::joiner::{self, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
@@ -149,7 +149,7 @@ async fn transfer(from: &Path, to: &Path) {
         server_version: None,
     };
     let stop = Stop::never();
-    let sending = donor::send(order, Arc::new(StoppedServer), Arc::new(Quiet), &stop);
+    let sending = donor::send(order, Arc::new(Unattended(Keeper::Nobody)), Arc::new(Quiet), &stop);
     tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
 }
 

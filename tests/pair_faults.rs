@@ -356,6 +356,127 @@ fn pair_a_file_changes_while_it_is_sent() {
     }
 }
 
+/// A frozen server's own writes. Whatever they do to a file, the copy is the tree as it is in the end.
+#[test]
+fn pair_live_a_file_changes_while_it_is_sent() {
+    use std::os::unix::fs::FileExt;
+    type Act = fn(&Path);
+    let acts: [(&str, Act); 7] = [
+        ("shrinks", |place| fs::File::options().write(true).open(place).unwrap().set_len(100).unwrap()),
+        ("grows", |place| {
+            let file = fs::File::options().write(true).open(place).unwrap();
+            file.write_all_at(b"more", file.metadata().unwrap().len() + 100_000).unwrap();
+        }),
+        ("is written", |place| {
+            fs::File::options().write(true).open(place).unwrap().write_all_at(b"x", 50).unwrap();
+        }),
+        ("gets a hole", |place| {
+            let file = fs::File::options().write(true).open(place).unwrap();
+            let len = file.metadata().unwrap().len();
+            file.set_len(0).unwrap();
+            file.set_len(len).unwrap();
+        }),
+        ("is replaced", |place| {
+            let length = fs::metadata(place).unwrap().len() as usize;
+            fs::remove_file(place).unwrap();
+            fs::write(place, tree::noise(0, length)).unwrap();
+        }),
+        ("becomes a directory", |place| {
+            fs::remove_file(place).unwrap();
+            file(place, "inside", "x");
+        }),
+        ("gets another mode and a neighbour", |place| {
+            fs::set_permissions(place, fs::Permissions::from_mode(0o400)).unwrap();
+            file(place.parent().unwrap(), "new/neighbour", tree::noise(4, 2 * MIB as usize));
+        }),
+    ];
+    for (name, act) in &acts {
+        for victim in ["ibdata1", "schema/t9.ibd"] {
+            let ground = Ground::new();
+            let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--lanes", "2"]);
+            file(&ground.pair.donor, "schema/#sql-7.ibd", "temporary");
+            link.passed(2 * MIB);
+            act(&ground.pair.donor.join(victim));
+            fs::remove_file(ground.pair.donor.join("schema/#sql-7.ibd")).unwrap();
+            let both = Both::of(donor, joiner, LIMIT);
+            both.succeeded();
+            assert!(both.donor.stderr.contains("changed while the tree was read"), "{name}: {}", both.donor.stderr);
+            println!("{victim} {name}");
+            tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+            ground.pair.verify().succeeded();
+        }
+    }
+}
+
+/// A file that never holds still, and one that is missed, end the transfer with their names.
+#[test]
+fn pair_live_a_file_that_never_holds_still() {
+    let ground = Ground::new();
+    let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
+    link.passed(MIB);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0u64;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                fs::write(ground.pair.donor.join("schema/t9.ibd"), number.to_string()).unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let both = Both::of(donor, joiner, LIMIT);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        both.failed(
+            116,
+            &["donor: ", "schema/t9.ibd does not hold still: it changed each of 9 times that it was read"],
+        );
+    });
+    ground.untouched();
+
+    let ground = Ground::new();
+    let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
+    link.passed(2 * MIB);
+    fs::remove_file(ground.pair.donor.join("schema/t9.ibd")).unwrap();
+    Both::of(donor, joiner, LIMIT).failed(116, &["donor: ", "schema/t9.ibd vanished while the tree was read"]);
+    ground.and_the_next_one_works();
+}
+
+/// InnoDB's redo log may be written on all the time, if its head is read before the rest.
+#[test]
+fn pair_live_a_redo_log_is_written_on() {
+    use std::os::unix::fs::FileExt;
+    let ground = Ground::new();
+    let redo = file(&ground.pair.donor, "ib_logfile0", vec![0; 4 * MIB as usize]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let log = fs::File::options().write(true).open(&redo).unwrap();
+            // A record, then the head that says so.
+            for number in 1u64.. {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                for place in [3 * MIB, MIB, 0] {
+                    log.write_all_at(&number.to_be_bytes(), place).unwrap();
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let (_link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--compress", "none"]);
+        let both = Both::of(donor, joiner, LIMIT);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        both.succeeded();
+    });
+    let copy = fs::File::open(ground.pair.joiner.join("ib_logfile0")).unwrap();
+    let at = |place| {
+        let mut bytes = [0; 8];
+        copy.read_exact_at(&mut bytes, place).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    assert!(at(0) > 0 && at(0) <= at(MIB) && at(0) <= at(3 * MIB), "{} {} {}", at(0), at(MIB), at(3 * MIB));
+    ground.pair.verify().succeeded();
+}
+
 #[test]
 fn pair_datadirs_that_are_none() {
     let ground = Ground::new();

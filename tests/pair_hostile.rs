@@ -276,13 +276,19 @@ fn pair_hostile_bombs() {
 fn pair_hostile_messages_out_of_turn() {
     let good = offer(1, 1000);
     let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None });
+    let later = |number| Message::Round(Round { number, entries: 1, bytes: 1000, position: None });
+    let withdrawn = |path: &[u8]| Message::Withdrawn { paths: vec![path.into()] };
     let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
     for (said, words) in [
         (vec![seal.clone()], "sent `seal` out of turn"),
         (vec![Message::Durable], "sent `durable` out of turn"),
         (vec![Message::Bye], "sent `bye` out of turn"),
         (vec![Message::Offer(good.clone()), Message::Offer(good.clone())], "sent `offer` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), round.clone()], "sent `round` out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), round.clone()], "round 0 was announced out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), later(2)], "round 2 was announced out of turn"),
+        (vec![Message::Offer(good.clone()), later(1)], "round 1 was announced out of turn"),
+        (vec![Message::Offer(good.clone()), round.clone(), withdrawn(b"datadir/../x")], "a part of the path is `..`"),
+        (vec![Message::Offer(good.clone()), withdrawn(b"datadir/x")], "sent `withdrawn` out of turn"),
         (vec![Message::Offer(good.clone()), round.clone(), Message::Verified], "sent `verified` out of turn"),
         (vec![Message::Offer(good.clone()), round.clone(), seal.clone(), seal.clone()], ""),
         (vec![Message::Offer(good), round, seal], "0 of 1 entries have arrived"),

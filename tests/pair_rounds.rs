@@ -2,7 +2,7 @@
 //! still: the joiner's tree equals it.
 
 use crate::support::tree;
-use highline::donor::{self, Compression, FreezeMode, Server};
+use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::OwnFile;
 use highline::joiner::{self, InstallMode, Node, Waiting};
@@ -174,8 +174,8 @@ impl Server for Restless {
         Ok(Rules::default())
     }
 
-    fn serves(&self) -> bool {
-        true
+    fn keeper(&self) -> Keeper {
+        Keeper::Galera
     }
 }
 
@@ -284,8 +284,8 @@ fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
             Ok(Rules::default())
         }
 
-        fn serves(&self) -> bool {
-            true
+        fn keeper(&self) -> Keeper {
+            Keeper::Galera
         }
     }
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

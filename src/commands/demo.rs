@@ -11,7 +11,7 @@ use super::{block_on, verify};
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
-use crate::donor::{self, StoppedServer};
+use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Result};
 use crate::joiner::{Outcome, Waiting};
 use crate::progress::{Quiet, Style, bytes};
@@ -40,7 +40,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         let ticket = waiting.ticket().clone();
         let donor = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
-        let sending = donor::send(donor, Arc::new(StoppedServer), Style::Auto.reporter(), &stop);
+        let sending = donor::send(donor, Arc::new(Unattended(Keeper::Nobody)), Style::Auto.reporter(), &stop);
         tokio::try_join!(sending, joining)
     })?;
     let Outcome::Installed(received) = received else {

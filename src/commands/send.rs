@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{block_on, json};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, StoppedServer};
+use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
@@ -31,9 +31,10 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.position.is_none() {
         reporter.warn(NO_POSITION);
     }
+    let server = Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody });
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        donor::send(order, Arc::new(StoppedServer), Arc::clone(&reporter), &stop).await
+        donor::send(order, Arc::new(server), Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("done: {report}"));

@@ -60,7 +60,7 @@ impl Catalog {
         }
         let mut hints = 0usize;
         let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
-        for Planned { found, task, had: before } in entries {
+        for Planned { found, task, had: before, .. } in entries {
             let before = before.map(|mut before| {
                 if matches!(task, Task::Send | Task::Compare) && before.clone.is_none() {
                     before.stamp_tells = tells(&found);

@@ -15,6 +15,7 @@ mod passes;
 mod plan;
 pub mod queue;
 mod rounds;
+mod still;
 mod transfer;
 
 use std::fmt;
@@ -31,7 +32,7 @@ use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::Session;
-use crate::tree::{Roots, Rules, Tolerance};
+use crate::tree::{Roots, Rules};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -48,15 +49,30 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
+    /// On whom it depends that the tree holds still.
+    fn keeper(&self) -> Keeper;
     /// Whether it goes on writing until it is frozen, so that what is copied before may change.
-    fn serves(&self) -> bool;
+    fn serves(&self) -> bool {
+        self.keeper() == Keeper::Galera
+    }
+}
+
+/// Who keeps a donor's tree still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A server that Galera has frozen: some of its own files it still writes to.
+    Galera,
+    /// A server that somebody else has frozen.
+    Caller,
+    /// There is no server, so whatever changes is a mistake.
+    Nobody,
 }
 
 /// A server that is stopped, or that the caller froze.
 #[derive(Debug)]
-pub struct StoppedServer;
+pub struct Unattended(pub Keeper);
 
-impl Server for StoppedServer {
+impl Server for Unattended {
     fn freeze(&self) -> Result<Option<GaleraGtid>> {
         Ok(None)
     }
@@ -69,8 +85,8 @@ impl Server for StoppedServer {
         Ok(Rules::default())
     }
 
-    fn serves(&self) -> bool {
-        false
+    fn keeper(&self) -> Keeper {
+        self.0
     }
 }
 
@@ -182,7 +198,7 @@ pub async fn send(
     reporter: Arc<dyn Reporter>,
     stop: &Stop,
 ) -> Result<Report> {
-    let before = scanned(options.roots.clone(), Vec::new(), Arc::clone(&server), Tolerance::Vanished);
+    let before = scanned(options.roots.clone(), Arc::clone(&server));
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),

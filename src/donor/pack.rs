@@ -120,7 +120,7 @@ fn pack_chunk(
         _ => whole_chunk(transfer, round, number, chunk, batch, scratch),
     };
     match packed {
-        Err(error) if error.kind() == Kind::Changed => {
+        Err(error) if error.kind() == Kind::Changed && !round.strict => {
             round.catalog.skip(number, chunk);
             Ok(())
         }

@@ -10,8 +10,9 @@ use super::clones;
 use super::plan::{Basis, Had, Plan, Planned, Task};
 use super::queue::Queue;
 use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
+use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
-use super::{RoundReport, Server, lane};
+use super::{Keeper, RoundReport, Server, lane};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
@@ -24,12 +25,6 @@ use crate::wire::{self, Message, WireBytes};
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
 /// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
 const MARGIN: Duration = Duration::from_secs(10);
-/// Under the lock nothing is in flight; this is a tick of the coarsest clock.
-const TICK: Duration = Duration::from_millis(20);
-/// How often a tree is looked at under the lock until it holds still.
-const LOOKS: u16 = 6;
-/// Paths in one message.
-const PATHS: usize = 32;
 
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
 pub(super) struct Passes {
@@ -69,7 +64,7 @@ impl Passes {
         limit: Option<Duration>,
     ) -> Result<(Vec<Pass>, Outlook)> {
         let mut passes = Vec::new();
-        let mut found = self.scan(control, Tolerance::Vanished).await?;
+        let mut found = self.scan(control).await?;
         loop {
             let now = SystemTime::now();
             let (started, wire) = (Instant::now(), self.transfer.meter.snapshot().wire);
@@ -78,10 +73,10 @@ impl Passes {
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
             let read = plan.work().map(|planned| planned.found.size()).sum();
-            self.round(control, plan, true, now - MARGIN, None).await?;
+            self.round(control, plan, Some(now - MARGIN), None).await?;
             let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
             passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
-            found = self.scan(control, Tolerance::Vanished).await?;
+            found = self.scan(control).await?;
             let outlook = self.outlook(&found);
             let estimate = seconds_to_read(&passes, outlook);
             let over = limit.is_some_and(|limit| estimate > limit.as_secs_f64());
@@ -111,32 +106,56 @@ impl Passes {
         position: &Option<GaleraGtid>,
         clone: bool,
     ) -> Result<()> {
-        let mut looks = 0;
-        loop {
-            let now = SystemTime::now();
-            let found = self.scan(control, if looks == 0 { Tolerance::None } else { Tolerance::Vanished }).await?;
-            let mut plan = Plan::new(std::mem::take(&mut self.basis), found, true);
-            if plan.is_empty() && self.number > 0 {
-                self.basis = plan.entries.into_iter().map(|planned| (planned.found, planned.had)).collect();
-                return Ok(());
-            }
-            if looks == LOOKS {
-                return Err(restless(&plan));
+        for looks in 0.. {
+            tokio::time::sleep(still::pause(looks)).await;
+            let (found, tops) = self.look(control).await?;
+            let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
+            if looks > 0 {
+                if plan.is_empty() {
+                    self.basis = plan.into_basis();
+                    return Ok(());
+                }
+                still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
+                self.transfer.reporter.note(&still::why(&plan, &self.roots));
             }
             if clone {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
                 plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems))).await?;
             }
-            self.round(control, plan, false, now - TICK, position.clone()).await?;
-            looks += 1;
+            self.round(control, plan, None, position.clone()).await?;
+            let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
+            let (basis, holds) = guarded(
+                control,
+                blocking(move || {
+                    let holds = still::holds(&basis, &tops, &roots);
+                    Ok((basis, holds))
+                }),
+            )
+            .await?;
+            self.basis = basis;
+            if holds {
+                return Ok(());
+            }
         }
+        Ok(())
+    }
+
+    async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
+        let (mut roots, server) = (self.roots.clone(), Arc::clone(&self.server));
+        let looked = blocking(move || {
+            let tops = still::tops(&roots);
+            let found = still::look(&mut roots, &*server)?;
+            Ok((roots, found, tops))
+        });
+        let (roots, found, tops) = guarded(control, looked).await?;
+        Ok((self.known(&roots, found)?, tops))
     }
 
     /// What was cloned under the lock, after the server was released.
     pub(super) async fn of_clones(&mut self, control: &mut Control, position: &Option<GaleraGtid>) -> Result<()> {
         let plan = Plan::of_clones(std::mem::take(&mut self.basis));
         if plan.is_empty() {
-            self.basis = plan.entries.into_iter().map(|planned| (planned.found, planned.had)).collect();
+            self.basis = plan.into_basis();
             return Ok(());
         }
         let devices: std::collections::BTreeSet<u64> =
@@ -153,7 +172,7 @@ impl Passes {
             }
         };
         tokio::select! {
-            sent = self.round(control, plan, false, SystemTime::UNIX_EPOCH, position.clone()) => sent,
+            sent = self.round(control, plan, None, position.clone()) => sent,
             full = watch => full,
         }
     }
@@ -170,48 +189,56 @@ impl Passes {
         Ok((sealed, self.reports))
     }
 
-    async fn scan(&mut self, control: &Control, tolerance: Tolerance) -> Result<Vec<Found>> {
-        let known = self.roots.iter().count();
-        let scanned = scanned(self.roots.clone(), self.without.clone(), Arc::clone(&self.server), tolerance);
-        let (roots, found) = guarded(control, scanned).await?;
-        if let Some(new) = roots.iter().nth(known) {
+    /// The tree while the server works.
+    async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
+        let (roots, found) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
+        self.known(&roots, found)
+    }
+
+    /// What the joiner has a use for, in the roots that it was asked about.
+    fn known(&self, roots: &Roots, mut found: Vec<Found>) -> Result<Vec<Found>> {
+        // With the roots of the first scan: what it called `external-1` the joiner has a place for.
+        if let Some(new) = roots.iter().nth(self.roots.iter().count()) {
             let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
             return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
         }
+        found.retain(|found| !self.without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
         Ok(found)
     }
 
-    /// One round: announced, sent, acknowledged. Files that were not written since `settled` are known by their stamps.
+    /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
+    /// known by their stamps.
     async fn round(
         &mut self,
         control: &mut Control,
         plan: Plan,
-        live: bool,
-        settled: SystemTime,
+        live: Option<SystemTime>,
         position: Option<GaleraGtid>,
     ) -> Result<()> {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
-        for paths in plan.removed.chunks(PATHS) {
-            let paths = paths.iter().map(|path: &RelPath| WireBytes::from(path.as_bytes())).collect();
-            control.send(Message::Withdrawn { paths }).await?;
+        for message in withdrawals(&plan.removed) {
+            control.send(message).await?;
         }
         let entries = plan.entries.len() as u64;
         let total = plan.entries.iter().map(|planned| planned.found.size()).sum();
         let (files, read) =
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
-        self.transfer.meter.begin_round(number, live, read);
+        self.transfer.meter.begin_round(number, live.is_some(), read);
         let numbered = (0u32..).zip(&plan.entries);
-        let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare));
+        let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
         let filesystems = self.filesystems.clone();
-        let catalog = Catalog::new(self.roots.clone(), plan.entries, !live, |found| {
-            // Under the lock a file is compared with itself a moment ago, whatever it lies on.
-            found.stamp.is_older_than(settled) && (!live || filesystems.stamps_tell(found.stamp.device()))
-        })?;
-        let round = Arc::new(Round { number, live, catalog, queue });
+        // Under the lock a file is compared with itself a moment ago, whatever it lies on.
+        let tells = |found: &Found| {
+            live.is_none_or(|when| found.stamp.is_older_than(when) && filesystems.stamps_tell(found.stamp.device()))
+        };
+        let catalog = Catalog::new(self.roots.clone(), plan.entries, live.is_none(), tells)?;
+        let strict = self.server.keeper() == Keeper::Nobody;
+        let live = live.is_some();
+        let round = Arc::new(Round { number, live, strict, catalog, queue });
         self.transfer.rounds.begin(Arc::clone(&round));
         let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
         if let Err(error) = sent {
@@ -291,14 +318,19 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Pl
     Ok(plan)
 }
 
-fn restless(plan: &Plan) -> Error {
-    let name = plan.work().map(|planned| &planned.found.entry.path).chain(&plan.removed).next();
-    let name = name.map_or_else(String::new, ToString::to_string);
-    Error::new(
-        Kind::Changed,
-        format!("{name} changed each of the {LOOKS} times that it was read, though the server is frozen"),
-    )
-    .remedy("find out what writes to it, and keep that from doing so for the time of a transfer")
+/// As many messages as it takes.
+fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut rest = paths.iter().peekable();
+    while rest.peek().is_some() {
+        let (mut bytes, mut some) = (0, Vec::new());
+        while let Some(path) = rest.next_if(|path| bytes + path.as_bytes().len() <= Message::MAX_PATHS) {
+            bytes += path.as_bytes().len();
+            some.push(WireBytes::from(path.as_bytes()));
+        }
+        messages.push(Message::Withdrawn { paths: some });
+    }
+    messages
 }
 
 /// `work`, unless the peer fails first.
@@ -309,15 +341,10 @@ pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Res
     }
 }
 
-pub(super) async fn scanned(
-    mut roots: Roots,
-    without: Vec<RootName>,
-    server: Arc<dyn Server>,
-    tolerance: Tolerance,
-) -> Result<(Roots, Vec<Found>)> {
+/// A tree whose server may be at work.
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
     blocking(move || {
-        let mut found = scan(&mut roots, &server.rules()?, tolerance)?;
-        found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
         Ok((roots, found))
     })
     .await

@@ -43,6 +43,8 @@ pub(super) enum Task {
     Later,
     /// All of it is sent.
     Send,
+    /// A directory that the joiner has: its metadata is sent. Under the lock that alone is no reason for a round.
+    Update,
     /// The joiner has an earlier content: it is read, and what differs is sent.
     Compare,
 }
@@ -54,6 +56,8 @@ pub(super) struct Planned {
     pub(super) task: Task,
     /// `None` for what has no content.
     pub(super) had: Option<Had>,
+    /// A directory as the joiner has it, where that is to be updated.
+    before: Option<Box<Found>>,
 }
 
 /// The whole tree as the joiner has it, ordered by path, with what was found when it was read.
@@ -69,8 +73,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `found` is ordered by path. With `still` the server is frozen: what it may append to nevertheless has not changed.
-    pub(super) fn new(basis: Basis, found: Vec<Found>, still: bool) -> Plan {
+    /// `found` is ordered by path. `again`: the basis was read under the lock, so what may change there has not.
+    pub(super) fn new(basis: Basis, found: Vec<Found>, again: bool) -> Plan {
         let mut plan = Plan { entries: Vec::with_capacity(found.len()), removed: Vec::new() };
         let mut basis = basis.into_iter().peekable();
         // Kept, but only if nothing else has changed: see `Stillness::Journal`.
@@ -83,7 +87,7 @@ impl Plan {
                 Some((before, had)) => {
                     let journal = found.stillness() == Stillness::Journal && before.stamp != found.stamp;
                     journals.extend(journal.then(|| (plan.entries.len(), found.clone())));
-                    plan.known(before, had, found, still);
+                    plan.known(before, had, found, again);
                 }
                 None => plan.send(found),
             }
@@ -102,11 +106,16 @@ impl Plan {
         plan
     }
 
+    pub(super) fn into_basis(self) -> Basis {
+        let known = |Planned { found, had, before, .. }| (before.map_or(found, |before| *before), had);
+        self.entries.into_iter().map(known).collect()
+    }
+
     /// What the clones hold, after the server was released.
     pub(super) fn of_clones(basis: Basis) -> Plan {
         let entries = basis.into_iter().map(|(found, had)| {
             let task = if had.as_ref().is_some_and(|had| had.clone.is_some()) { Task::Compare } else { Task::Keep };
-            Planned { found, task, had }
+            Planned { found, task, had, before: None }
         });
         Plan { entries: entries.collect(), removed: Vec::new() }
     }
@@ -116,38 +125,41 @@ impl Plan {
         self.entries.iter().filter(|planned| matches!(planned.task, Task::Send | Task::Compare))
     }
 
-    /// Whether the joiner has all of it.
+    /// Whether the joiner has all of it, but for the metadata of directories.
     pub(super) fn is_empty(&self) -> bool {
         self.removed.is_empty() && self.work().next().is_none()
     }
 
+    fn push(&mut self, found: Found, task: Task, had: Option<Had>) {
+        self.entries.push(Planned { found, task, had, before: None });
+    }
+
     fn send(&mut self, found: Found) {
         let had = matches!(found.entry.content, Content::File { .. }).then(|| Had::nothing(found.size()));
-        self.entries.push(Planned { found, task: Task::Send, had });
+        self.push(found, Task::Send, had);
     }
 
     /// An entry that the joiner has under this path.
-    fn known(&mut self, before: Found, had: Option<Had>, found: Found, still: bool) {
+    fn known(&mut self, before: Found, had: Option<Had>, found: Found, again: bool) {
         let same = before.entry == found.entry;
         match (&before.entry.content, &found.entry.content, had) {
             (Content::File { .. }, Content::File { .. }, Some(had)) => {
                 let equal = same && before.stamp == found.stamp;
                 if had.clone.is_some() && equal {
-                    self.entries.push(Planned { found: before, task: Task::Later, had: Some(had) });
+                    self.push(before, Task::Later, Some(had));
                 } else if had.digests.is_complete()
-                    && ((had.stamp_tells && equal) || (still && found.stillness().holds(before.stamp, found.stamp)))
+                    && ((had.stamp_tells && equal) || (again && found.stillness().holds(before.stamp, found.stamp)))
                 {
-                    self.entries.push(Planned { found: before, task: Task::Keep, had: Some(had) });
+                    self.push(before, Task::Keep, Some(had));
                 } else {
                     let had = had.renewed(found.size(), !same);
-                    self.entries.push(Planned { found, task: Task::Compare, had: Some(had) });
+                    self.push(found, Task::Compare, Some(had));
                 }
             }
+            (_, _, had) if same => self.push(found, Task::Keep, had),
             (Content::Directory, Content::Directory, had) => {
-                let task = if same { Task::Keep } else { Task::Send };
-                self.entries.push(Planned { found, task, had });
+                self.entries.push(Planned { found, task: Task::Update, had, before: Some(Box::new(before)) });
             }
-            (_, _, had) if same => self.entries.push(Planned { found, task: Task::Keep, had }),
             // Of another type, or a link that is another now: the old one goes first.
             _ => {
                 self.removed.push(before.entry.path);
@@ -231,7 +243,6 @@ mod tests {
             tasks(&plan),
             [
                 "Send becomes-dir",
-                "Send d",
                 "Compare d/longer",
                 "Send d/new",
                 "Compare d/touched",

@@ -32,6 +32,8 @@ pub(super) struct Round {
     pub(super) number: u16,
     /// The server goes on writing.
     pub(super) live: bool,
+    /// A change is no reason to read again: nobody may write to the tree.
+    pub(super) strict: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
 }

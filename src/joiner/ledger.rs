@@ -157,16 +157,7 @@ impl Ledger {
                 }
                 let path = entry.path.clone();
                 let record = self.record(&round, entry)?;
-                // Of a file: only its metadata or its length are others.
-                if let (Some(file), Content::File { size }) = (&record.file, &record.content) {
-                    let mut file = lock(file);
-                    if file.digests.is_complete() && file.made {
-                        self.open(&path, *size, &mut file, false)?;
-                        file.writing += 1;
-                        drop(file);
-                        self.written(&path, &record)?;
-                    }
-                }
+                self.touch(&path, &record)?;
                 Ok(0)
             }
         }
@@ -192,7 +183,8 @@ impl Ledger {
             // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
             // in between, and then it comes again in a later round.
             if file.digests.take(number, digest) != Seen::New {
-                return Ok(0);
+                drop(file);
+                return self.touch(&path, &record).map(|()| 0);
             }
             match chunk.patch {
                 Some(_) => file.patched.insert(number),
@@ -218,6 +210,19 @@ impl Ledger {
         }
         self.written(&path, &record)?;
         Ok(len.into())
+    }
+
+    /// Of a newer version nothing but the metadata or the length may be new.
+    fn touch(&self, path: &RelPath, record: &Record) -> Result<()> {
+        let (Some(file), Content::File { size }) = (&record.file, &record.content) else { return Ok(()) };
+        let mut file = lock(file);
+        if !file.written_before || !file.digests.is_complete() {
+            return Ok(());
+        }
+        self.open(path, *size, &mut file, false)?;
+        file.writing += 1;
+        drop(file);
+        self.written(path, record)
     }
 
     /// The open file, of `size` bytes; a new one of none where the writing itself makes it that long.
@@ -424,6 +429,10 @@ mod tests {
         Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None }, tree)
     }
 
+    fn round(number: u16, entries: u64, bytes: u64) -> Round {
+        Round { number, entries, bytes, position: None }
+    }
+
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {
         let Content::File { size } = entry.content else { panic!() };
         let len = (size - offset).min(CHUNK) as u32;
@@ -505,5 +514,106 @@ mod tests {
         let ledger = ledger(dir.path(), 1, 2 * CHUNK);
         take(&ledger, &batch(&entry("datadir/f", Content::File { size: 2 * CHUNK }), 0, 1)).unwrap();
         assert_eq!(ledger.finish().unwrap_err().sentence(), "datadir/f has no complete digest");
+    }
+
+    fn holed(entry: &Entry, data: &str) -> Batch {
+        let Content::File { size } = entry.content else { panic!() };
+        let mut batch = Batch::default();
+        let runs = Extents::parse(data, size as u32).unwrap();
+        batch
+            .push_chunk::<MemberError>(entry, 0, &runs, Checksum::Blake3, |place| {
+                place.fill(9);
+                Ok(())
+            })
+            .unwrap();
+        batch
+    }
+
+    fn at(ledger: &Ledger, round: u16, batch: &Batch) -> Result<u64> {
+        unpack(batch.bytes(), batch.members()).unwrap().into_iter().map(|member| ledger.take(round, member)).sum()
+    }
+
+    #[test]
+    fn a_later_round_brings_newer_versions_and_nothing_old_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = dir.path().join(".highline/incoming/datadir");
+        let file = |name: &str, size| entry(&format!("datadir/{name}"), Content::File { size });
+        let ledger = ledger(dir.path(), 7, 9 * CHUNK);
+        ledger.take(0, Member::Entry(entry("datadir/s", Content::Directory))).unwrap();
+        for name in ["s/gone", "shorter", "longer", "holed", "touched", "again"] {
+            let file = file(name, CHUNK + 5);
+            take(&ledger, &batch(&file, CHUNK, 2)).unwrap();
+            take(&ledger, &batch(&file, 0, 1)).unwrap();
+        }
+        ledger
+            .begin(round(1, 6, 9 * CHUNK), vec![file("s/gone", 0).path, entry("datadir/s", Content::Directory).path])
+            .unwrap();
+        assert!(!staged.join("s").exists());
+        assert_eq!(at(&ledger, 0, &batch(&file("longer", CHUNK + 5), 0, 7)).unwrap(), 0, "of a dead lane");
+        assert!(at(&ledger, 2, &batch(&file("longer", CHUNK + 5), 0, 7)).is_err());
+
+        // Only what changed comes: of one its length, of one its last chunk, of one its mode.
+        let mut touched = file("touched", CHUNK + 5);
+        (touched.meta.mode, touched.meta.mtime.secs) = (0o400, 77);
+        for entry in [file("shorter", CHUNK), file("longer", CHUNK + 9), touched.clone(), file("holed", CHUNK)] {
+            ledger.take(1, Member::Entry(entry)).unwrap();
+        }
+        assert_eq!(at(&ledger, 1, &batch(&file("longer", CHUNK + 9), CHUNK, 3)).unwrap(), 9);
+        at(&ledger, 1, &holed(&file("holed", CHUNK), "4096+4096")).unwrap();
+        // A chunk that changes within a round leaves the file open, until it has come whole in a later one.
+        at(&ledger, 1, &batch(&file("again", CHUNK + 5), 0, 4)).unwrap();
+        at(&ledger, 1, &batch(&file("again", CHUNK + 5), 0, 5)).unwrap();
+        at(&ledger, 1, &batch(&file("fresh", 3), 0, 6)).unwrap();
+        ledger.begin(round(2, 6, 9 * CHUNK), vec![]).unwrap();
+        for (offset, byte) in [(0, 5), (CHUNK, 2)] {
+            at(&ledger, 2, &batch(&file("again", CHUNK + 5), offset, byte)).unwrap();
+        }
+        // A file that its owner may not write to any more.
+        touched.content = Content::File { size: CHUNK + 6 };
+        let mut fresh = file("fresh", 3);
+        fresh.meta.mode = 0o400;
+        assert_eq!(at(&ledger, 2, &batch(&fresh, 0, 6)).unwrap(), 0);
+        at(&ledger, 2, &batch(&touched, CHUNK, 8)).unwrap();
+
+        let (manifest, last) = ledger.finish().unwrap();
+        assert_eq!((manifest.items().len(), last.number), (6, 2));
+        let first = |byte| vec![byte; CHUNK as usize];
+        let mut hole = vec![0; CHUNK as usize];
+        hole[4096..8192].fill(9);
+        for (name, content) in [
+            ("shorter", first(1)),
+            ("longer", [first(1), vec![3; 9]].concat()),
+            ("holed", hole),
+            ("touched", [first(1), vec![8; 6]].concat()),
+            ("again", [first(5), vec![2; 5]].concat()),
+            ("fresh", vec![6; 3]),
+        ] {
+            assert!(std::fs::read(staged.join(name)).unwrap() == content, "{name}");
+            let item = manifest.items().iter().find(|item| item.entry.path == file(name, 0).path).unwrap();
+            let digests: Vec<_> = content.chunks(CHUNK as usize).map(|part| Checksum::Blake3.digest(part)).collect();
+            assert_eq!(item.digest, Some(Checksum::Blake3.fold(&digests)), "{name}");
+        }
+        use std::os::unix::fs::MetadataExt;
+        let stat = std::fs::metadata(staged.join("touched")).unwrap();
+        assert_eq!((stat.mode() & 0o777, stat.mtime()), (0o400, 77));
+        assert_eq!(std::fs::metadata(staged.join("fresh")).unwrap().mode() & 0o777, 0o400);
+        assert!(std::fs::metadata(staged.join("holed")).unwrap().blocks() * 512 < CHUNK / 2);
+    }
+
+    #[test]
+    fn what_stays_torn_or_grows_is_refused_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let torn = ledger(dir.path(), 1, 5);
+        let file = entry("datadir/f", Content::File { size: 5 });
+        take(&torn, &batch(&file, 0, 1)).unwrap();
+        take(&torn, &batch(&file, 0, 2)).unwrap();
+        assert_eq!(torn.finish().unwrap_err().sentence(), "datadir/f: the donor sent it twice, and not the same");
+
+        let dir = tempfile::tempdir().unwrap();
+        let grows = ledger(dir.path(), 1, 5);
+        take(&grows, &batch(&file, 0, 1)).unwrap();
+        grows.begin(round(1, 1, 5), vec![]).unwrap();
+        at(&grows, 1, &batch(&entry("datadir/f", Content::File { size: 9 }), 0, 1)).unwrap();
+        assert_eq!(grows.finish().unwrap_err().sentence(), "datadir/f: more than the 5 bytes that were announced");
     }
 }

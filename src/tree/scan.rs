@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::entry::{Content, Entry, Metadata, Mtime};
 use super::path::{RelPath, RootName};
@@ -50,6 +50,12 @@ impl Stamp {
         let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
         let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), i64::from(when.subsec_nanos()));
         self.mtime < when && self.ctime < when
+    }
+
+    /// When it changed last, since 1970; `None` where that lies before.
+    pub fn changed(self) -> Option<Duration> {
+        let (secs, nanos) = self.mtime.max(self.ctime);
+        Some(Duration::new(u64::try_from(secs).ok()?, u32::try_from(nanos).ok()?))
     }
 }
 

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::{Run, version_of};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
-use crate::donor::{self, Server};
+use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
@@ -130,15 +130,15 @@ impl Server for Galera {
         Ok(())
     }
 
-    fn serves(&self) -> bool {
-        true
-    }
-
     fn rules(&self) -> Result<Rules> {
         let rules = Rules::new(self.keep.clone());
         match &self.binlog {
             Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
             None => Ok(rules),
         }
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Galera
     }
 }
