@@ -421,7 +421,7 @@ fn pair_live_a_file_that_never_holds_still() {
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
                 number += 1;
                 fs::write(ground.pair.donor.join("schema/t9.ibd"), number.to_string()).unwrap();
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_micros(300));
             }
         });
         let both = Both::of(donor, joiner, LIMIT);
