@@ -62,7 +62,7 @@ pub(super) async fn converse(
     ));
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, lanes)?;
     let mut clone = false;
-    if server.serves() && !options.freeze.is_whole(total) {
+    if server.serves() && !options.freeze.is_whole(total, options.rate) {
         let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
         clone = options.freeze.clones(&passed, outlook);
         reporter.note(&options.freeze.expects(&passed, outlook));

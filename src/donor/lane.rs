@@ -119,9 +119,10 @@ async fn send(
     while let Some(Frame { header, payload, round, work }) = frames.recv().await {
         members += u64::from(header.members);
         let bytes = bytes_of(&round, &work);
+        let paced = round.paced;
         lock(pending).push_back(Pending { members, bytes, round, work });
         let length = (FrameHeader::LEN + payload.len()) as u64;
-        let wait = transfer.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
+        let wait = transfer.pace.as_ref().filter(|_| paced).map(|pace| lock(pace).take(length, Instant::now()));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
             pausing.store(true, Ordering::Relaxed);
             tokio::time::sleep(wait).await;

@@ -238,7 +238,9 @@ impl Passes {
         let catalog = Catalog::new(self.roots.clone(), plan.entries, live.is_none(), tells)?;
         let strict = self.server.keeper() == Keeper::Nobody;
         let live = live.is_some();
-        let round = Arc::new(Round { number, live, strict, catalog, queue });
+        // After rounds that were spared the limit buys nothing but a longer freeze.
+        let paced = live || !self.reports.iter().any(|report| report.live);
+        let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
         self.transfer.rounds.begin(Arc::clone(&round));
         let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
         if let Err(error) = sent {

@@ -12,6 +12,8 @@ const SHORTER: f64 = 0.7;
 const ENOUGH: f64 = 1.0;
 /// A tree that is copied in about as much time as a second look at it takes is copied in one pass, in bytes.
 const SMALL: u64 = 64 << 20;
+/// With a rate limit so many seconds of it are as little.
+const MOMENT: u64 = 1;
 
 /// How the donor's server is frozen: `freeze`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -59,10 +61,12 @@ pub(super) struct Outlook {
 
 impl FreezeMode {
     /// Whether the tree is copied in one pass under the lock.
-    pub(super) fn is_whole(self, bytes: u64) -> bool {
+    ///
+    /// `rate` is the limit in bytes a second.
+    pub(super) fn is_whole(self, bytes: u64, rate: Option<u64>) -> bool {
         match self {
             FreezeMode::Whole => true,
-            FreezeMode::Auto => bytes < SMALL,
+            FreezeMode::Auto => bytes < SMALL && rate.is_none_or(|rate| bytes < rate.saturating_mul(MOMENT)),
             FreezeMode::Rounds | FreezeMode::Clone => false,
         }
     }
@@ -146,9 +150,11 @@ mod tests {
             (FreezeMode::Clone, false, true, true),
             (FreezeMode::Whole, true, false, false),
         ] {
-            assert_eq!(mode.is_whole(GB), whole, "{mode:?}");
+            assert_eq!(mode.is_whole(GB, None), whole, "{mode:?}");
             assert_eq!((mode.clones(&passes, slow), mode.clones(&passes, fast)), (when_slow, when_fast), "{mode:?}");
         }
-        assert!(FreezeMode::Auto.is_whole(1 << 20) && !FreezeMode::Rounds.is_whole(1 << 20));
+        let small = |mode: FreezeMode, rate| mode.is_whole(1 << 20, rate);
+        assert!(small(FreezeMode::Auto, None) && small(FreezeMode::Auto, Some(2 << 20)));
+        assert!(!small(FreezeMode::Auto, Some(1 << 19)) && !small(FreezeMode::Rounds, None));
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Round {
     pub(super) live: bool,
     /// A change is no reason to read again: nobody may write to the tree.
     pub(super) strict: bool,
+    /// The rate limit holds: nobody waits for the end of the round.
+    pub(super) paced: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
 }
