@@ -20,6 +20,11 @@ impl Pace {
         Pace { rate: rate.max(1) as f64, tokens: 0.0, last: now }
     }
 
+    /// Bytes per second.
+    pub fn rate(&self) -> u64 {
+        self.rate as u64
+    }
+
     /// Takes `bytes` and says how long to wait before sending them.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         // A clock that goes backwards counts as one that stands still.

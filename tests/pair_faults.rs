@@ -122,6 +122,70 @@ fn pair_25_cuts_in_one_transfer() {
     }
 }
 
+/// Every lane is reset at once, again and again, as by a firewall that loses its table.
+#[test]
+fn pair_all_lanes_are_cut_again_and_again() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 24);
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&["--idle-timeout", "10s"]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let more = ["--idle-timeout", "10s", "--rate-limit", "6M", "--lanes", "16"];
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &more);
+    for mib in [1, 3, 4, 6, 7, 9, 12] {
+        link.passed(mib * MIB);
+        link.cut(|number| number > 0);
+    }
+    Both::of(donor, joiner, LIMIT).succeeded();
+    tree::assert_equal(&pair.donor, &pair.joiner);
+    pair.verify().succeeded();
+}
+
+/// Lanes that die without a word keep no place: each that is dialled again takes the place of the one before.
+#[test]
+fn pair_dead_lanes_keep_no_place() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 6);
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&[]);
+    // The donor's half of the first twenty is cut; the joiner never hears of it.
+    let link = FaultyLink::to(joiner.address(), |number| match number {
+        1..=20 => Fate { there: Fault::Lost(100_000), ..WELL },
+        _ => WELL,
+    });
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--lanes", "2"]);
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    assert!(link.connections() > 20, "{}", link.connections());
+    tree::assert_equal(&pair.donor, &pair.joiner);
+}
+
+/// On a slow link the first frames of many lanes need longer than a transfer may stand still; bytes move all the time.
+#[test]
+fn pair_a_slow_link_needs_long_for_the_first_frame() {
+    let pair = Pair::default();
+    file(&pair.donor, "ibdata1", tree::noise(7, 6 * MIB as usize));
+    let waits = ["--idle-timeout", "2s"];
+    let joiner = pair.receive(&waits);
+    let link = FaultyLink::to(joiner.address(), |number| Fate { rate: if number > 0 { 250_000 } else { 0 }, ..WELL });
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &[&waits[..], &["--lanes", "6"]].concat());
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    assert!(both.donor.took > Duration::from_secs(4), "the link was not slow: {:?}", both.donor.took);
+    tree::assert_equal(&pair.donor, &pair.joiner);
+}
+
+/// So does a rate that the operator sets.
+#[test]
+fn pair_a_low_rate_is_no_standstill() {
+    let pair = Pair::default();
+    file(&pair.donor, "ibdata1", tree::noise(7, MIB as usize));
+    let waits = ["--idle-timeout", "1s"];
+    let joiner = pair.receive(&waits);
+    let donor = pair.send(&joiner.ticket, &[&waits[..], &["--rate-limit", "200K", "--compress", "none"]].concat());
+    Both::of(donor, joiner, LIMIT).succeeded();
+}
+
 #[test]
 fn pair_control_is_cut() {
     for moment in [20_000, 3 * MIB] {

@@ -139,10 +139,20 @@ pub(super) async fn run_lanes(transfer: &Arc<Transfer>, round: &Arc<Round>, coun
         }
         Err(Error::new(Kind::Io, "the lanes ended before the work did"))
     };
+    let (idle, peer) = (transfer.dialer.deadlines.idle, transfer.dialer.peer());
+    let stuck = async {
+        loop {
+            tokio::time::sleep((idle / 10).min(Duration::from_secs(1))).await;
+            if let Some(error) = round.stuck(Instant::now(), idle, &peer) {
+                return Err(error);
+            }
+        }
+    };
     let ended = tokio::select! {
         biased;
         () = round.queue.finished() => Ok(()),
         ended = work => ended,
+        stuck = stuck => stuck,
     };
     if round.queue.is_finished() {
         let goodbye = async { while lanes.join_next().await.is_some() {} };

@@ -2,12 +2,12 @@
 //! runtime. Two frames wait in between, so that disk and link work at the same time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::pack::{Frame, bytes_of, pack_all};
 use super::queue::Work;
@@ -16,26 +16,48 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::link::Stream;
 use crate::manifest::chunks;
-use crate::threads::lock;
-use crate::wire::{Ack, FrameHeader, Purpose};
+use crate::threads::{self, lock};
+use crate::wire::{Answer, FrameHeader, Purpose};
 
 /// How many frames may wait between the thread and the link.
 const AHEAD: usize = 2;
 
-/// Work that is on its way: the lane's member count with it, and its bytes by length.
+/// How many bytes may be under way on one lane without an acknowledgement: what a long fast link holds, and no more, so
+/// that a joiner which takes bytes and acknowledges nothing is noticed soon.
+const WINDOW: u64 = 64 << 20;
+/// How many bytes go to the link at once.
+const PIECE: usize = 256 << 10;
+
+/// Work that is on its way: the lane's member count with it, its bytes by length and on the wire.
 #[derive(Debug)]
 struct Pending {
     members: u64,
     bytes: u64,
+    wire: u64,
     work: Work,
 }
 
-/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its
-/// unacknowledged work goes back, until nothing has been acknowledged on any lane for the idle deadline.
+/// What one connection has under way.
+#[derive(Debug, Default)]
+struct Flight {
+    pending: Mutex<VecDeque<Pending>>,
+    acknowledged: Notify,
+    /// Bytes that the link was given, from the connection's beginning.
+    sent: AtomicU64,
+}
+
+impl Flight {
+    fn wire(&self) -> u64 {
+        lock(&self.pending).iter().map(|pending| pending.wire).sum()
+    }
+}
+
+/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its unacknowledged
+/// work goes back; the round's clock ends that.
 pub(super) async fn run(transfer: Arc<Transfer>, round: Arc<Round>, number: u16) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let written = || transfer.meter.snapshot().done;
-    let mut progress = (written(), Instant::now());
+    let mut before = written();
     let mut pause = PAUSE;
     loop {
         let error = match once(&transfer, &round, number).await {
@@ -45,13 +67,11 @@ pub(super) async fn run(transfer: Arc<Transfer>, round: Arc<Round>, number: u16)
             Err(Ended::Failed(error)) => return Err(error),
             Err(Ended::Broken(error)) => error,
         };
-        if written() != progress.0 {
-            progress = (written(), Instant::now());
-            pause = PAUSE;
-        } else if progress.1.elapsed() > transfer.dialer.deadlines.idle {
-            return Err(error);
+        if written() != before {
+            (before, pause) = (written(), PAUSE);
         }
         transfer.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        *lock(&round.broken) = Some(error);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
@@ -84,13 +104,16 @@ async fn once(transfer: &Arc<Transfer>, round: &Arc<Round>, number: u16) -> Resu
         let (transfer, round, spare) = (Arc::clone(transfer), Arc::clone(round), Arc::clone(&spare));
         move || pack_all(&transfer, &round, &spare, &ready)
     });
-    let pending = Mutex::new(VecDeque::new());
-    let pausing = AtomicBool::new(false);
+    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on waiting without this
+    // lane. So its end is looked at beside it.
+    tokio::spawn(attended(packer, Arc::clone(round)));
+    let flight = Flight::default();
     let sent = tokio::select! {
-        sent = send(transfer, round, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
-        heard = hear(transfer, round, reader, &pending, &pausing) => heard,
+        sent = send(transfer, round, writer, &mut frames, &spare, &flight) => sent.map_err(Ended::from),
+        heard = hear(transfer, round, reader, &flight) => heard,
     };
-    for left in lock(&pending).drain(..) {
+    for left in lock(&flight.pending).drain(..) {
+        round.in_flight.fetch_sub(left.wire, Ordering::Relaxed);
         round.queue.give_back(left.work);
     }
     // Nor may a frame be lost that was ready and never sent.
@@ -98,10 +121,14 @@ async fn once(transfer: &Arc<Transfer>, round: &Arc<Round>, number: u16) -> Resu
     while let Some(unsent) = frames.recv().await {
         round.queue.give_back(unsent.work);
     }
-    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
-    // waiting without this lane. Why it gave up, if it did, is in `Round::failure`.
-    drop(packer);
     sent
+}
+
+/// Waits for a packer. One that panics has lost its work, so the round cannot end well.
+async fn attended(packer: tokio::task::JoinHandle<()>, round: Arc<Round>) {
+    if let Err(error) = threads::ended("a packing thread", packer.await.map(Ok)) {
+        round.fail(error);
+    }
 }
 
 async fn send(
@@ -110,28 +137,35 @@ async fn send(
     mut writer: WriteHalf<Stream>,
     frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Pages>>,
-    pending: &Mutex<VecDeque<Pending>>,
-    pausing: &AtomicBool,
+    flight: &Flight,
 ) -> Result<()> {
     let peer = transfer.dialer.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
     let mut members = 0u64;
     while let Some(Frame { header, payload, work }) = frames.recv().await {
         members += u64::from(header.members);
-        let bytes = bytes_of(round, &work);
-        lock(pending).push_back(Pending { members, bytes, work });
-        let length = (FrameHeader::LEN + payload.len()) as u64;
-        let wait = transfer.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            pausing.store(true, Ordering::Relaxed);
-            tokio::time::sleep(wait).await;
-            pausing.store(false, Ordering::Relaxed);
+        let (bytes, wire) = (bytes_of(round, &work), (FrameHeader::LEN + payload.len()) as u64);
+        round.in_flight.fetch_add(wire, Ordering::Relaxed);
+        lock(&flight.pending).push_back(Pending { members, bytes, wire, work });
+        let header = header.encode();
+        for piece in [header.as_slice()].into_iter().chain(payload.chunks(transfer.piece(PIECE))) {
+            if let Some(pace) = &transfer.pace {
+                let wait = lock(pace).take(piece.len() as u64, Instant::now());
+                tokio::time::sleep(wait).await;
+            }
+            flight.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            writer.write_all(piece).await.map_err(lost)?;
         }
-        writer.write_all(&header.encode()).await.map_err(lost)?;
-        writer.write_all(&payload).await.map_err(lost)?;
         writer.flush().await.map_err(lost)?;
-        transfer.meter.add_wire(length);
+        transfer.meter.add_wire(wire);
         lock(spare).push(payload);
+        loop {
+            let told = flight.acknowledged.notified();
+            if flight.wire() < WINDOW {
+                break;
+            }
+            told.await;
+        }
     }
     if round.queue.is_finished() {
         writer.write_all(&FrameHeader::end().encode()).await.map_err(lost)?;
@@ -142,40 +176,40 @@ async fn send(
 }
 
 /// Takes acknowledgements until the lane breaks; never ends well by itself.
-async fn hear(
-    transfer: &Transfer,
-    round: &Round,
-    mut reader: ReadHalf<Stream>,
-    pending: &Mutex<VecDeque<Pending>>,
-    pausing: &AtomicBool,
-) -> Result<(), Ended> {
+async fn hear(transfer: &Transfer, round: &Round, mut reader: ReadHalf<Stream>, flight: &Flight) -> Result<(), Ended> {
     let peer = transfer.dialer.peer();
-    let idle = transfer.dialer.deadlines.idle;
-    let mut bytes = [0; Ack::LEN];
-    let mut acknowledged = 0;
+    let lost = |e| Error::net(format!("{peer} closed a lane"), e);
+    let mut bytes = [0; Answer::LEN];
+    let not_sent = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
+    let (mut acknowledged, mut arrived) = (0, 0);
     loop {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match tokio::time::timeout(idle, reader.read(&mut bytes[filled..])).await {
-                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane")).into()),
-                Ok(Ok(count)) => filled += count,
-                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error).into()),
-                Err(_) if lock(pending).is_empty() || pausing.load(Ordering::Relaxed) => {}
-                Err(_) => {
-                    let what = format!("{peer} has written nothing for {} s", idle.as_secs());
-                    let remedy = "see whether its disk or the link stands still; --idle-timeout sets the limit";
-                    return Err(Ended::Failed(Error::new(Kind::Timeout, what).remedy(remedy)));
+        reader.read_exact(&mut bytes).await.map_err(lost)?;
+        let ack = match Answer::decode(&bytes).map_err(Error::from)? {
+            Answer::Ack(ack) => ack,
+            Answer::Arrived(bytes) if bytes > flight.sent.load(Ordering::Relaxed) => return Err(not_sent().into()),
+            Answer::Arrived(bytes) => {
+                if bytes > arrived {
+                    arrived = bytes;
+                    round.clock.moved(Instant::now());
                 }
+                continue;
             }
-        }
-        let ack = Ack::decode(&bytes);
-        let mut pending = lock(pending);
+            Answer::TurnedAway => {
+                return Err(Ended::Broken(Error::new(Kind::Busy, format!("{peer} has no place for this lane"))));
+            }
+        };
+        let mut pending = lock(&flight.pending);
         let sent = pending.back().map_or(acknowledged, |last| last.members);
         if ack.round != round.number || ack.members > sent {
-            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")).into());
+            return Err(not_sent().into());
         }
         acknowledged = acknowledged.max(ack.members);
-        while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
+        while pending.front().is_some_and(|front| front.members <= ack.members)
+            && let Some(front) = pending.pop_front()
+        {
+            round.clock.acknowledged(Instant::now());
+            round.in_flight.fetch_sub(front.wire, Ordering::Relaxed);
+            lock(&round.broken).take();
             transfer.meter.add_done(front.bytes);
             transfer.compression.acknowledged(front.bytes, Instant::now());
             transfer.meter.add_entries(match &front.work {
@@ -183,7 +217,28 @@ async fn hear(
                 Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(round.catalog.get(*file).size())),
             });
             round.queue.done();
-            pending.pop_front();
         }
+        flight.acknowledged.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::donor::catalog::Catalog;
+    use crate::donor::queue::Queue;
+    use crate::tree::Roots;
+    use std::collections::BTreeMap;
+
+    #[tokio::test]
+    async fn a_packer_that_panics_ends_the_round_with_an_error() {
+        let roots = Roots::new(std::path::Path::new("/nowhere"), &BTreeMap::new()).unwrap();
+        let catalog = Catalog::new(roots, Vec::new(), Vec::new(), false).unwrap();
+        let round = Arc::new(Round::new(0, catalog, Queue::new(&[])));
+        attended(tokio::task::spawn_blocking(|| {}), Arc::clone(&round)).await;
+        assert!(lock(&round.failure).is_none());
+        attended(tokio::task::spawn_blocking(|| panic!("on purpose")), Arc::clone(&round)).await;
+        assert_eq!(lock(&round.failure).take().unwrap().sentence(), "a packing thread ended unexpectedly");
+        assert_eq!(round.queue.next(), None, "and nobody waits for what it had");
     }
 }

@@ -4,6 +4,7 @@
 //! of work, packing with its choice of compression, and the lanes.
 
 mod catalog;
+mod clock;
 mod compression;
 mod conversation;
 mod lane;

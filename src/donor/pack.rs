@@ -34,9 +34,8 @@ pub(super) fn pack_all(transfer: &Transfer, round: &Round, spare: &Mutex<Vec<Pag
         let batch = match pack(transfer, round, &work, Batch::new(buffer), &mut scratch) {
             Ok(batch) => batch,
             Err(error) => {
-                lock(&round.failure).get_or_insert(error);
+                round.fail(error);
                 round.queue.give_back(work);
-                round.queue.close();
                 return;
             }
         };
