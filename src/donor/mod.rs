@@ -20,13 +20,15 @@ use std::sync::Arc;
 pub use compression::Compression;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Roots, Rules};
+use crate::tree::{Roots, Rules, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse, scanned};
 
@@ -149,7 +151,14 @@ pub async fn send(
     reporter: Arc<dyn Reporter>,
     stop: &Stop,
 ) -> Result<Report> {
-    let before = scanned(options.roots.clone(), Arc::clone(&server));
+    let roots = options.roots.clone();
+    let before = async {
+        let (there, asked) = (roots.clone(), Arc::clone(&server));
+        blocking(move || refuse_half_switched(&there)).await?;
+        let (roots, found) = scanned(roots, asked).await?;
+        // By name, and before anything stands still for it.
+        blocking(move || readable(&roots, &found).map(|()| (roots, found))).await
+    };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),

@@ -127,7 +127,7 @@ fn read_chunk(
     let source = round.catalog.source(number)?;
     let offset = chunk * CHUNK;
     let len = (found.size() - offset).min(CHUNK);
-    let runs = source.data(offset, len, Extents::MAX).map_err(|e| Error::io("cannot read", &place, e))?;
+    let runs = source.data(&place, offset, len, Extents::MAX, scratch)?;
     let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
     let extents = Extents::new(runs.iter().map(run).collect(), len as u32)
         .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
