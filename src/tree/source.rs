@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, fdatasync, fstatfs, open, seek};
+use rustix::fs::{Advice, FsWord, Mode, OFlags, SeekFrom, fadvise, fdatasync, fstatfs, open, seek};
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::entry::Content;
@@ -41,11 +41,11 @@ enum Holes {
 impl Holes {
     /// Filesystems whose answer has been right for years, for bytes that are not on disk yet too. Others told lies about
     /// such bytes (openzfs issues 11900, 15526 and 15933), and behind FUSE, NFS and overlayfs there may be any of them.
-    const TRUSTED: [i64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+    const TRUSTED: [FsWord; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 
     /// Of a file that has fewer blocks than bytes.
     fn of(file: &File, size: u64) -> Holes {
-        let trusted = fstatfs(file).is_ok_and(|told| Holes::TRUSTED.contains(&i64::from(told.f_type)));
+        let trusted = fstatfs(file).is_ok_and(|told| Holes::TRUSTED.contains(&told.f_type));
         // A small file costs less to read than to ask about. Of a large one everything goes to disk first, so that there
         // is only one truth to be told.
         if trusted && size > SMALL && fdatasync(file).is_ok() { Holes::Ask } else { Holes::Read }
