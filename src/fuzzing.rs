@@ -24,7 +24,7 @@ use crate::sst::server_args::ServerArgs;
 use crate::tls::pem::Pem;
 use crate::tls::ticket::Ticket;
 use crate::tls::{Certificate, Pin};
-use crate::wire::{Ack, FrameHeader, Message, Preamble};
+use crate::wire::{Answer, FrameHeader, Message, Preamble};
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
@@ -82,8 +82,10 @@ pub fn message(data: &[u8]) -> bool {
 
 /// A lane's frame header, or the acknowledgement that comes back.
 pub fn frame(data: &[u8]) -> bool {
-    if let Some(bytes) = data.first_chunk() {
-        assert_eq!(Ack::decode(bytes).encode(), *bytes);
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(answer) = Answer::decode(bytes)
+    {
+        assert_eq!(answer.encode(), *bytes);
     }
     let Some(bytes) = data.first_chunk() else { return false };
     match FrameHeader::decode(bytes) {

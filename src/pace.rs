@@ -20,6 +20,16 @@ impl Pace {
         Pace { rate: rate.max(1) as f64, tokens: 0.0, last: now }
     }
 
+    /// Bytes per second.
+    pub fn rate(&self) -> u64 {
+        self.rate as u64
+    }
+
+    /// How many bytes may go at once, `most` at most: none that would have to wait long.
+    pub fn piece(&self, most: usize) -> usize {
+        usize::try_from(self.rate() / 4).unwrap_or(most).clamp(512.min(most), most)
+    }
+
     /// Takes `bytes` and says how long to wait before sending them.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         // A clock that goes backwards counts as one that stands still.

@@ -13,7 +13,7 @@ use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
 use highline::tls::{Address, Identity, Pin, Policy, Secret, Ticket, Trust, server_config};
 use highline::tree::{Content, Entry, RelPath};
-use highline::wire::{Accept, Ack, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes};
+use highline::wire::{Accept, Ack, Answer, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -533,7 +533,7 @@ async fn acknowledge(mut host: Host, ack: Ack) {
     let mut lane = host.connections.recv().await.unwrap().stream;
     let mut byte = [0];
     lane.read_exact(&mut byte).await.unwrap();
-    lane.write_all(&ack.encode()).await.unwrap();
+    lane.write_all(&Answer::Ack(ack).encode()).await.unwrap();
     lane.flush().await.unwrap();
     // It goes on reading, so that only the acknowledgement is wrong.
     let mut sink = vec![0; 65536];

@@ -12,8 +12,8 @@ use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
 use highline::wire::{
-    Accept, Ack, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round, Speeds,
-    WireBytes,
+    Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
+    Speeds, WireBytes,
 };
 
 const POSITION: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:42";
@@ -92,7 +92,7 @@ fn frames() -> Vec<Vec<u8>> {
         batch.encode().to_vec(),
         FrameHeader { wire_len: 1 << 20, raw_len: FrameHeader::MAX_RAW, ..batch }.encode().to_vec(),
         FrameHeader::end().encode().to_vec(),
-        Ack { round: 1, members: 70_000 }.encode().to_vec(),
+        Answer::Ack(Ack { round: 1, members: 70_000 }).encode().to_vec(),
     ]
 }
 

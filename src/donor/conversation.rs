@@ -1,8 +1,10 @@
 //! The conversation with the joiner once it is connected: offer, freeze, round, release, seal, install.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::compression::Chooser;
 use super::offer::offer;
 use super::passes::{Passes, guarded};
@@ -53,6 +55,9 @@ pub(super) async fn converse(
         reporter: Arc::clone(reporter),
         seed: u64::from_ne_bytes(random()?),
         rounds: Rounds::default(),
+        clock: Clock::new(Instant::now()),
+        in_flight: AtomicU64::new(0),
+        broken: Mutex::new(None),
     });
     reporter.note(&format!(
         "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {entries} entries",

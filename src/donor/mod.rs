@@ -4,6 +4,7 @@
 //! of work, packing with its choice of compression, and the lanes.
 
 mod catalog;
+mod clock;
 mod clones;
 mod compression;
 mod conversation;
@@ -26,13 +27,15 @@ pub use compression::Compression;
 pub use rounds::FreezeMode;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Roots, Rules};
+use crate::tree::{Roots, Rules, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -198,7 +201,14 @@ pub async fn send(
     reporter: Arc<dyn Reporter>,
     stop: &Stop,
 ) -> Result<Report> {
-    let before = scanned(options.roots.clone(), Arc::clone(&server));
+    let roots = options.roots.clone();
+    let before = async {
+        let (there, asked) = (roots.clone(), Arc::clone(&server));
+        blocking(move || refuse_half_switched(&there)).await?;
+        let (roots, found) = scanned(roots, asked).await?;
+        // By name, and before anything stands still for it.
+        blocking(move || readable(&roots, &found).map(|()| (roots, found))).await
+    };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),

@@ -1,6 +1,8 @@
 //! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -55,6 +57,7 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
         };
         if batch.members() == 0 {
             // The joiner has all of it.
+            transfer.clock.acknowledged(Instant::now());
             transfer.meter.add_done(bytes_of(&round, &work));
             lock(spare).push(batch.into_buffer());
             round.queue.done();
@@ -129,9 +132,14 @@ fn pack_chunk(
 }
 
 /// Where a chunk has data.
-fn extents_of(found: &Found, source: &Source, offset: u64, len: u32) -> Result<(Vec<(u64, u64)>, Extents)> {
-    let failed = |e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e);
-    let runs = source.data(offset, len.into(), Extents::MAX).map_err(failed)?;
+fn extents_of(
+    (found, place): (&Found, &Path),
+    source: &Source,
+    offset: u64,
+    len: u32,
+    span: &mut Pages,
+) -> Result<(Vec<(u64, u64)>, Extents)> {
+    let runs = source.data(place, offset, len.into(), Extents::MAX, span)?;
     let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
     let extents = Extents::new(runs.iter().map(run).collect(), len)
         .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
@@ -150,7 +158,7 @@ fn whole_chunk(
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
     let offset = chunk * CHUNK;
     let len = (found.size() - offset).min(CHUNK) as u32;
-    let (runs, extents) = extents_of(found, &source, offset, len)?;
+    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
     let mut hints = None;
     let digest = batch.push_chunk(&found.entry, offset, &extents, transfer.checksum, |data| {
         source.read_runs(&place, offset, &runs, data, &mut scratch.span)?;
@@ -182,7 +190,7 @@ fn compare_chunk(
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
     let offset = chunk * CHUNK;
     let len = (found.size() - offset).min(CHUNK) as u32;
-    let (runs, extents) = extents_of(found, &source, offset, len)?;
+    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
     scratch.chunk.resize(extents.data_len(), 0);
     source.read_runs(&place, offset, &runs, &mut scratch.chunk, &mut scratch.span)?;
     let data = scratch.chunk.as_slice();

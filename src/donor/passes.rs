@@ -241,6 +241,7 @@ impl Passes {
         // After rounds that were spared the limit buys nothing but a longer freeze.
         let paced = live || !self.reports.iter().any(|report| report.live);
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
+        self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
         let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
         if let Err(error) = sent {
@@ -269,10 +270,19 @@ async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &
         }
         Err(Error::new(Kind::Io, "the lanes ended before the work did"))
     };
+    let stuck = async {
+        loop {
+            tokio::time::sleep((transfer.dialer.deadlines.idle / 10).min(Duration::from_secs(1))).await;
+            if let Some(error) = transfer.stuck(Instant::now()) {
+                return Err(error);
+            }
+        }
+    };
     tokio::select! {
         biased;
         () = round.queue.finished() => Ok(()),
         failed = failed => failed,
+        stuck = stuck => stuck,
     }
     .map_err(|error| transfer.rounds.failure().unwrap_or(error))
 }
@@ -309,7 +319,7 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Pl
             Ok(file) => {
                 let holed = planned.found.allocated < planned.found.size();
                 let had = planned.had.get_or_insert_with(|| Had::nothing(planned.found.size()));
-                had.clone = Some(Arc::new(Source::of_clone(file, holed)));
+                had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
                 planned.task = Task::Later;
                 *bytes = bytes.saturating_add(size);
             }

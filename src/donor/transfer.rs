@@ -1,11 +1,14 @@
 //! What lanes share: what lives as long as they do, and the rounds that they work on.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::catalog::Catalog;
+use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
 use super::queue::{Queue, Work};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
 use crate::pace::Pace;
@@ -24,6 +27,61 @@ pub(super) struct Transfer {
     /// Of the page hints: a secret.
     pub(super) seed: u64,
     pub(super) rounds: Rounds,
+    pub(super) clock: Clock,
+    /// Bytes on the wire that are not acknowledged.
+    pub(super) in_flight: AtomicU64,
+    /// How the lane ended that broke last; nothing was acknowledged since.
+    pub(super) broken: Mutex<Option<Error>>,
+}
+
+impl Transfer {
+    /// Why a round is given up, once nothing has moved for the idle deadline.
+    pub(super) fn stuck(&self, now: Instant) -> Option<Error> {
+        let stuck = self.clock.stuck(now, self.dialer.deadlines.idle)?;
+        if let Some(broken) = lock(&self.broken).take() {
+            return Some(broken);
+        }
+        let peer = self.dialer.peer();
+        let (what, remedy) = match stuck {
+            Stuck::Idle(idle) if self.in_flight.load(Ordering::Relaxed) == 0 => (
+                format!("nothing could be read to be sent for {} s", idle.as_secs()),
+                "see whether this node's disk stands still; idle-timeout sets the limit",
+            ),
+            Stuck::Idle(idle) => (
+                format!("{peer} has written nothing for {} s", idle.as_secs()),
+                "see whether its disk or the link stands still; idle-timeout sets the limit",
+            ),
+            Stuck::Unacknowledged(limit) => (
+                format!("{peer} takes bytes and has written none of them for {} s", limit.as_secs()),
+                "see its log and its disk; on a very slow link take fewer lanes or a longer idle-timeout",
+            ),
+        };
+        Some(Error::new(Kind::Timeout, what).remedy(remedy))
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test() -> Transfer {
+        use crate::link::Deadlines;
+        use crate::tls::{Identity, Policy, Secret, Ticket, Trust, client_config};
+        let identity = Identity::ephemeral().unwrap();
+        let address = crate::tls::Address::new("127.0.0.1", 1).unwrap();
+        let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
+        let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+        let now = Instant::now();
+        Transfer {
+            dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
+            checksum: Checksum::Blake3,
+            compression: Chooser::new(super::Compression::Auto, now),
+            pace: None,
+            meter: Arc::default(),
+            reporter: Arc::new(crate::progress::Quiet),
+            seed: 0,
+            rounds: Rounds::default(),
+            clock: Clock::new(now),
+            in_flight: AtomicU64::new(0),
+            broken: Mutex::new(None),
+        }
+    }
 }
 
 /// One pass over the tree.

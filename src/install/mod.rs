@@ -20,7 +20,9 @@ mod staging;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
 pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};
+pub use unfinished::refuse_half_switched;

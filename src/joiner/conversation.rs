@@ -1,11 +1,13 @@
 //! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
@@ -22,9 +24,6 @@ use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::tree::{PathError, RelPath};
 use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
-
-/// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
-const SPARE_LANES: usize = 4;
 
 /// What the parts of one reception share.
 pub(super) struct Conversation {
@@ -203,7 +202,7 @@ impl Conversation {
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger, &offer).await?;
+        let theirs = self.gather(control, &ledger, &offer, lanes).await?;
         drop(reports);
 
         self.ledger = None;
@@ -218,22 +217,31 @@ impl Conversation {
     }
 
     /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
-    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer) -> Result<Seal> {
+    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer, most: u16) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
+        // Dropped for a lane that comes again: it ends the one before.
+        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
         let (turn, turns) = watch::channel(0);
+        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
+        let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         let mut under_way = true;
         loop {
             tokio::select! {
                 Some(connection) = self.connections.recv() => match connection.purpose {
-                    Purpose::Lane { .. } if lanes.len() < usize::from(self.options.lanes) + SPARE_LANES => {
+                    // The threads of those that were replaced may still be writing.
+                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
                         let peer = format!("the donor at {}", connection.address);
-                        let (ledger, meter) = (Arc::clone(ledger), Arc::clone(&self.meter));
-                        lanes.spawn(lane::run(connection.stream, peer, ledger, meter, turns.clone()));
+                        let (place, replaced) = oneshot::channel();
+                        places.insert(number, place);
+                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
                     }
-                    _ => {
+                    Purpose::Lane { .. } => {
+                        tokio::spawn(lane::turn_away(connection.stream));
+                    }
+                    Purpose::Control => {
                         tokio::spawn(turn_away(connection));
                     }
                 },
@@ -267,6 +275,10 @@ impl Conversation {
                     if wire != last.0 || !under_way {
                         last = (wire, Instant::now());
                     } else if last.1.elapsed() > idle {
+                        if shared.in_hand.load(Ordering::Relaxed) > 0 {
+                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
+                                .remedy("see whether this node's disk stands still; --idle-timeout sets the limit"));
+                        }
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
                             .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
                     }
@@ -310,7 +322,7 @@ async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     }
 }
 
-/// A second donor, or one lane too many.
+/// A second donor.
 async fn turn_away(connection: ProvenConnection) {
     let mut control =
         Control::start(connection.stream, format!("the donor at {}", connection.address), Deadlines::default());

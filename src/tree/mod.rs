@@ -17,5 +17,5 @@ pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};
 pub use scan::{Found, Stamp, Tolerance, leads_outside, locate, scan};
-pub use source::{Source, changed, vanished};
+pub use source::{Source, changed, readable, vanished};
 pub use stillness::{Stillness, likely_writer, may_vanish};

@@ -13,7 +13,7 @@ mod frame;
 mod message;
 mod preamble;
 
-pub use frame::{Ack, FrameHeader, FrameKind};
+pub use frame::{Ack, Answer, FrameHeader, FrameKind};
 pub use message::{Accept, Failure, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 pub use preamble::{Preamble, VERSION};
 
@@ -28,6 +28,8 @@ pub enum WireError {
     Length(u64),
     #[error("a lane frame is malformed")]
     Frame,
+    #[error("an answer on a lane is malformed")]
+    Answer,
     #[error("a message is malformed: {0}")]
     Message(String),
 }

@@ -7,7 +7,7 @@ use highline::link::{Control, Deadlines, Dialer, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
-use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
+use highline::wire::{Answer, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn dialer(ticket: &str) -> Dialer {
@@ -122,10 +122,12 @@ impl Script {
         }
         lane.flush().await?;
         let members: u64 = self.frames.iter().map(|frame| u64::from(frame.header.members)).sum();
-        let mut ack = [0; Ack::LEN];
+        let mut answer = [0; Answer::LEN];
         // The seal may not overtake a lane. One that is refused ends here.
-        while !self.frames.is_empty() && lane.read_exact(&mut ack).await.is_ok() && Ack::decode(&ack).members < members
-        {
+        while !self.frames.is_empty() && lane.read_exact(&mut answer).await.is_ok() {
+            if matches!(Answer::decode(&answer), Ok(Answer::Ack(ack)) if ack.members >= members) {
+                break;
+            }
         }
         lane.write_all(&FrameHeader::end().encode()).await?;
         lane.flush().await
