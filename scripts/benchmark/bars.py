@@ -8,8 +8,9 @@ PAGE = 16384
 NOTE = (
     "Both nodes are real servers on that filesystem, each run begins with a fresh copy of the data, which is not in the page cache, and all but 'idle' "
     "are under sysbench with two threads. A client commits one row on the donor every 10 ms. Freeze: the longest time from one of its commits to "
-    "the next while the joiner's script ran; before: the same before the joiner started. Until still: from the request to the server to its answer, "
-    "in which it writes its dirty pages. Held: from there until it was released; of Highline by its own log, which is compared with the moments "
+    "the next, from the start of the donor's script to the end of the joiner's. Other gaps: the longest before the joiner started, and the longest "
+    "while it joined the group, whatever the method. Until still: from the request to the server to its answer, in which it writes its dirty pages. "
+    "Held: from there until it was released; of Highline by its own log, which is compared with the moments "
     "at which its lines appeared. Script: start to end of the joiner's script; `wsrep_sst_mariabackup` sleeps 10 s of that. Bytes on the wire are "
     "the loopback device's without the replicated transactions; they include the local socket between stunnel and rsync.")
 
@@ -28,7 +29,7 @@ def section(case, filesystem, what, group):
     some = next(iter(group.values()))[0]
     lines = [f"## Freeze: {case}, {filesystem}", "", f"{some['bytes'] / 1e6:.0f} MB, {what}; {len(next(iter(group.values())))} runs of each.", "",
              "| | freeze s | gaps over 0.1 s, sum s | until still s | held s | script s | wire MB | last round MB, pages | rounds, clones | "
-             "transactions/s before, during | before s |", "|---|---|---|---|---|---|---|---|---|---|---|"]
+             "transactions/s before, during | other gaps s |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for name, runs in group.items():
         freezes = [run["freeze"] for run in runs]
         held = typical(runs, "ours" if name.startswith("highline") else "seen_server_held")
@@ -37,7 +38,7 @@ def section(case, filesystem, what, group):
             f"{figure(typical(runs, 'gaps_sum'))} | {figure(typical(runs, 'stood_still'))} | {figure(held, 3)} | {figure(typical(runs, 'script'))} | "
             f"{figure(typical(runs, 'wire'), 0, 1e-6)} | {figure(typical(runs, 'last_wire'), 0, 1e-6)}, {figure(typical(runs, 'last_pages'), 0)} | "
             f"{figure(typical(runs, 'rounds'), 0)}, {figure(typical(runs, 'clones'), 0)} | {figure(typical(runs, 'tps_before'), 0)}, "
-            f"{figure(typical(runs, 'tps_during'), 0)} | {figure(typical(runs, 'before'), 3)} |")
+            f"{figure(typical(runs, 'tps_during'), 0)} | {figure(typical(runs, 'before'))}, {figure(typical(runs, 'joining'))} |")
     lines += ["", "| asked | at most | measured | met |", "|---|---|---|---|"]
     lines += [f"| {asked} | {limit:g}{unit} | {figure(value, 3)}{unit if value is not None else ''} | {verdict(value, limit)} |"
               for asked, limit, unit, value in bars(case, filesystem, group)]

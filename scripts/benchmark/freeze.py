@@ -191,15 +191,19 @@ def once(cluster, link, case, options, size, check):
             wire, group = link.bytes() - wire, status(donor, "wsrep_replicated_bytes") - group
             over = time.time()
             time.sleep(0.3)
+            if not probe.thread.is_alive():
+                raise lab.LabError("the client that commits lost its server")
         joiner.wait_synced(limit)
         time.sleep(0.1)
-    gaps = probe.gaps(joining.start, joining.end)
+    # When a node joins, the group itself stands still for half a second; the donor's script comes after that.
+    gaps = probe.gaps(giving.start, joining.end)
     long = [gap for gap in gaps if gap > LONG]
     if check:
         compare(donor, joiner)
     rates = load.rates if case.load else []
     return {"script": joining.end - joining.start, "donor_script": (giving.end or over) - giving.start,
             "freeze": max(gaps), "gaps": len(long), "gaps_sum": sum(long), "before": max(probe.gaps(settling, started)),
+            "joining": max(probe.gaps(started, giving.start)),
             "wire": wire - group, "group_wire": group, "dirty_pages": dirty,
             "tps_before": mean(rate for when, rate in rates if settling + 1 < when <= started),
             "tps_during": mean(rate for when, rate in rates if joining.start + 1 < when <= joining.end + 1),
