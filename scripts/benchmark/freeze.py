@@ -102,11 +102,11 @@ def entrants(options, case, filesystem, knows):
 
 def measure(options, name, filesystem, size, names, record):
     case = CASES[name]
-    data = case.data(size, options.cache)
     room, free = case.room(size), shutil.disk_usage(options.cache).free
     if free < room:
         raise lab.LabError(f"'{name}' on {filesystem} needs {room / 1e9:.0f} GB in {options.cache}, and {free / 1e9:.0f} GB are free; "
                            "--cache names another folder, --size another size")
+    data = case.data(size, options.cache)
     facts = {"kind": "freeze", "shape": name, "link": filesystem, "size": size, "nominal": size == case.size}
     with Scratch(options.cache) as scratch, links.Link("loopback") as link, place(scratch, filesystem, room, options.cache) as top, \
             lab.Lab(top / "lab", "rsync", buffer_pool=options.buffer_pool, program=options.program, namespace=link.sender) as cluster:

@@ -27,6 +27,10 @@ ROUND = re.compile(r"\b(?:round (?P<number>\d+)|(?:the )?last round)\b", re.IGNO
 SERVER = {"asked": r"Flushing tables for SST", "still": r"Tables flushed", "resumed": r"resuming provider at|Provider resumed"}
 
 
+# What Highline expects is no measurement.
+GUESS = re.compile(r"estimate|expect|would|about|limit", re.IGNORECASE)
+
+
 def first(text, patterns):
     """The first figure that one of the patterns finds: seconds, bytes or a count."""
     for pattern in patterns:
@@ -43,36 +47,48 @@ def first(text, patterns):
     return None
 
 
+def largest(texts, patterns):
+    return max((figure for figure in (first(text, patterns) for text in texts) if figure is not None), default=None)
+
+
+def moments(lines, pattern):
+    return [t for t, line in lines if re.search(pattern, line)]
+
+
+def longest(starts, ends):
+    """From a start to the first end after it, the longest; a server that was released early is frozen again."""
+    pairs = zip(starts, [*starts[1:], float("inf")])
+    spans = [end - start for start, later in pairs for end in [t for t in ends if start <= t <= later][:1]]
+    return max(spans, default=None)
+
+
 def of(lines):
     """The facts of one state transfer, from [(time, line)] of the donor's error log."""
-    moments = {name: next((t for t, line in lines if re.search(pattern, line)), None) for name, pattern in SERVER.items()}
+    asked, still, resumed = (moments(lines, SERVER[name]) for name in ("asked", "still", "resumed"))
     told = [(t, POSITION.sub("POSITION", line.partition("Highline donor: ")[2])) for t, line in lines if "Highline donor: " in line]
-    frozen, released = (next((t for t, text in told if re.search(word, text)), None) for word in (r"\bfrozen\b", r"\breleased\b"))
-    spoken = "\n".join(text for _, text in told)
-    by_lines = {"stood_still": span(moments["asked"], frozen or moments["still"]), "ours": span(frozen, released),
-                "server_held": span(moments["still"], moments["resumed"])}
-    facts = {"told_stood_still": first(spoken, STOOD_STILL), "told_ours": first(spoken, OURS), "told_lock": first(spoken, UNDER_LOCK)}
-    rounds = [round_of(text) for _, text in told if ROUND.search(text)]
+    # The word may stand in a plan too; the freeze itself is told when the server has told it.
+    frozen = [t for t in moments(told, r"\bfrozen\b") if not still or t >= still[0] - 0.05]
+    released = moments(told, r"\breleased\b")
+    texts = [text for _, text in told]
+    sure = [text for text in texts if not GUESS.search(text)]
+    rounds = [round_of(text) for text in sure if ROUND.search(text)]
     last = rounds[-1] if rounds else {}
-    facts |= {f"seen_{name}": value for name, value in by_lines.items()}
-    facts["stood_still"] = better(facts["told_stood_still"], by_lines["stood_still"])
-    facts["ours"] = better(facts["told_ours"], by_lines["ours"])
-    facts |= {"told_wire": first(next((text for _, text in told if text.startswith("done")), ""), ON_WIRE),
-              "clones": first(spoken, CLONES), "rounds": len({r["number"] for r in rounds}) or None,
-              "last_wire": last.get("wire"), "last_pages": last.get("pages"), "last_files": last.get("files"),
-              "said": [text for _, text in told if re.search(r"frozen|released|round|clone|done|stood still|ours|estimate", text)],
-              "every_round": rounds}
-    return facts
+    facts = {"told_stood_still": largest(sure, STOOD_STILL), "told_ours": largest(sure, OURS), "told_lock": largest(sure, UNDER_LOCK),
+             "seen_stood_still": longest(asked, frozen or still), "seen_ours": longest(frozen, released),
+             "seen_server_held": longest(still, resumed)}
+    for name in ("stood_still", "ours"):
+        facts[name] = better(facts[f"told_{name}"], facts[f"seen_{name}"])
+    return facts | {
+        "told_wire": largest([text for text in texts if text.startswith("done")], ON_WIRE), "clones": largest(sure, CLONES),
+        "rounds": len({r["number"] for r in rounds}) or None, "freezes": len(asked),
+        "last_wire": last.get("wire"), "last_pages": last.get("pages"), "last_files": last.get("files"), "every_round": rounds,
+        "said": [text for text in texts if re.search(r"frozen|freeze|released|round|clone|done|stood still|ours|estimate", text)]}
 
 
 def round_of(text):
     number = ROUND.search(text)["number"]
     return {"number": int(number) if number else "last", "wire": first(text, ON_WIRE), "read": first(text, READ),
             "bytes": first(text, (BYTES,)), "files": first(text, FILES), "pages": first(text, PAGES)}
-
-
-def span(start, end):
-    return end - start if start and end else None
 
 
 def better(told, seen):
