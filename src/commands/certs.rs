@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::print;
 use crate::cli::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
-use crate::error::{Error, Kind, Printable, Result};
+use crate::error::{Printable, Result};
 use crate::tls::authority::{AuthorityDir, Made, NodeName, NodeRequest};
 use crate::tls::config::provider;
 use crate::tls::pem::Pem;
@@ -19,7 +20,7 @@ pub fn run(args: &CertsArgs, now: SystemTime, out: &mut dyn Write) -> Result<()>
         CertsVerb::Node(args) => node(args, now)?,
         CertsVerb::Show(args) => show(args, now)?,
     };
-    out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Io, "cannot write to standard output").because(e))
+    print(out, &text)
 }
 
 fn ca(args: &CaArgs, now: SystemTime) -> Result<String> {

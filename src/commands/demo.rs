@@ -2,12 +2,11 @@
 //! newcomer runs first.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{block_on, verify};
+use super::{block_on, print, verify};
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
@@ -66,7 +65,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     ];
     let mut out = std::io::stdout().lock();
     for (name, value) in rows {
-        writeln!(out, "{name:>13}  {value}").map_err(|e| Error::new(Kind::Io, "cannot print the table").because(e))?;
+        print(&mut out, &format!("{name:>13}  {value}\n"))?;
     }
     Ok(())
 }

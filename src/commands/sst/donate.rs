@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::log::Log;
 use super::{Run, version_of};
+use crate::check::own::Own;
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
@@ -33,12 +34,8 @@ impl Run {
         })?;
         let credentials = zeroize::Zeroizing::new(format!("{}:{}", auth.user(), auth.secret()));
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
-        let names = match &self.settings.tls.peer_name {
-            Some(name) => name.clone(),
-            None => ticket.address.host().to_owned(),
-        };
-        let trust = self.trust(&[names])?;
-        let tls = client_config(self.identity()?.as_ref(), ticket.pin, trust.clone(), &self.policy()?)?;
+        let Own { identity, trust, policy, .. } = self.own(ticket.address.host())?;
+        let tls = client_config(identity.as_ref(), ticket.pin, trust.clone(), &policy)?;
         Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
     }
 
