@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod check_privileges;
+mod check_transfers;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;

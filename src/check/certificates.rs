@@ -270,7 +270,13 @@ impl Material {
             Some(theirs) => theirs,
             // Without it: what only we refuse is let pass.
             None if facts.version < 3 || facts.is_authority => Ok(()),
-            None => if ours.is_ok() { Ok(()) } else { Err(String::new()) },
+            None => {
+                if ours.is_ok() {
+                    Ok(())
+                } else {
+                    Err(String::new())
+                }
+            }
         };
         let Err(said) = theirs else { return true };
         match ours {

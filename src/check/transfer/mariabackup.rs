@@ -75,6 +75,10 @@ fn unverified(why: &str, remedy: impl Into<String>, report: &mut Report) {
     report.warning(HERE, text, remedy);
 }
 
+/// Options that socat has for TLS alone.
+const OF_TLS: &[&str] =
+    &["verify", "commonname", "cn", "cipher", "ciphers", "cafile", "capath", "cert", "key", "no-sni"];
+
 /// What the script does in one role, `read_cnf` and `get_transfer`.
 struct Role<'a> {
     script: Script<'a>,
@@ -89,11 +93,14 @@ impl Role<'_> {
         let strict = mode.starts_with("VERIFY");
         let verify = format!("set ssl-mode=VERIFY_CA in {} on every node", script.place("ssl-mode"));
         match self.encrypt {
-            "0" if mode == "DISABLED" && tls.is_empty() => report.warning(
-                HERE,
-                format!("{method} copies the whole database in the clear: it is its default"),
-                format!("set ssl_cert, ssl_key, ssl_ca in [mysqld], and ssl-mode=VERIFY_CA in {}; or {USE_HIGHLINE}", script.place("ssl-mode")),
-            ),
+            "0" if mode == "DISABLED" && tls.is_empty() => {
+                self.check_socket_options(OF_TLS, report);
+                report.warning(
+                    HERE,
+                    format!("{method} copies the whole database in the clear: it is its default"),
+                    format!("set ssl_cert, ssl_key, ssl_ca in [mysqld], and ssl-mode=VERIFY_CA in {}; or {USE_HIGHLINE}", script.place("ssl-mode")),
+                );
+            }
             "0" if mode == "DISABLED" => report.error(
                 HERE,
                 format!("certificates are configured, and {method} does not use them: without ssl-mode or encrypt it copies the whole database in the clear"),
@@ -110,12 +117,12 @@ impl Role<'_> {
                     format!("ssl-mode={mode} without a CA: the script verifies nothing (verify=0) and does not say so"),
                     script.ca_remedy(),
                 );
-                tls.add_to(script.node, materials, false);
+                self.unverified(materials, report);
             }
             "0" if strict => self.verified(materials, report),
             "0" => {
                 unverified("ssl-mode=REQUIRED", format!("set a CA ({}), and {verify}", script.ca_remedy()), report);
-                tls.add_to(script.node, materials, false);
+                self.unverified(materials, report);
             }
             "1" => self.symmetric(report),
             "2" | "4" if !tls.has_ca() => report.error(
@@ -142,7 +149,7 @@ impl Role<'_> {
             ),
             "3" if !tls.has_ca() => {
                 unverified("encrypt=3 without a CA", script.ca_remedy(), report);
-                tls.add_to(script.node, materials, false);
+                self.unverified(materials, report);
             }
             "3" | "4" => self.verified(materials, report),
             other => report.error(
@@ -150,6 +157,41 @@ impl Role<'_> {
                 format!("encrypt={} is not known: the script ends with error 22", Printable(other.as_bytes())),
                 format!("use ssl-mode=VERIFY_CA in {} instead of encrypt", script.place("ssl-mode")),
             ),
+        }
+    }
+
+    /// socat (1.7.4.4) ends when it is given what it has no use for here, or what the script has given it already.
+    fn check_socket_options(&self, useless: &[&str], report: &mut Report) {
+        let list = self.script.sst("sockopt").unwrap_or_default();
+        let keys = list.split(',').filter_map(|option| option.split('=').next()).map(str::trim);
+        for key in keys.filter(|key| useless.contains(key)) {
+            report.error(
+                HERE,
+                format!(
+                    "socat cannot use {key} of sockopt in [sst] besides what the script gives it: every transfer fails"
+                ),
+                format!("take {key} out of sockopt in [sst]"),
+            );
+        }
+    }
+
+    fn unverified(&self, materials: &mut Materials, report: &mut Report) {
+        self.check_socket_options(&["verify"], report);
+        self.check_absolute(report);
+        self.tls.add_to(self.script.node, materials, false);
+    }
+
+    /// The script has left the data directory when it starts socat.
+    fn check_absolute(&self, report: &mut Report) {
+        for (name, given) in self.tls.relative.iter() {
+            report.error(
+                HERE,
+                format!(
+                    "{name}={given} is relative, and {} starts socat in another directory: every transfer fails",
+                    self.script.method
+                ),
+                format!("write the whole path: {}", Printable::path(&self.script.node.path(given))),
+            );
         }
     }
 
@@ -177,33 +219,23 @@ impl Role<'_> {
             self.script.check_common_name(&self.tls, report);
         }
         self.check_name(report);
+        self.check_socket_options(&["commonname", "cn"], report);
+        self.check_absolute(report);
         self.tls.add_to(self.script.node, materials, true);
     }
 
     /// With `encrypt=3` the donor's socat wants the joiner's address in its certificate.
     fn check_name(&self, report: &mut Report) {
-        let given = self.script.sst("sockopt").and_then(|list| {
-            let name =
-                |option: &str| option.trim().strip_prefix("commonname=").map(|name| name.trim_matches('\'').to_owned());
-            list.split(',').filter_map(name).next_back()
-        });
-        let wanted = match given {
-            Some(name) if name.is_empty() => return,
-            Some(name) => name,
-            None if self.tls.side != Some(Side::Joiner) || self.encrypt != "3" || self.mode == "VERIFY_CA" => return,
-            // The joiner's own common name goes with its address.
-            None if self.mode == "VERIFY_IDENTITY"
-                && self.tls.certificate().is_some_and(|facts| facts.common_name.is_some()) =>
-            {
-                return;
-            }
-            None => match self.script.node.announced() {
-                Some(host) if host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) => {
-                    "localhost".to_owned()
-                }
-                Some(host) => host,
-                None => return,
-            },
+        if self.tls.side != Some(Side::Joiner) || self.encrypt != "3" || self.mode == "VERIFY_CA" {
+            return;
+        }
+        // The joiner's own common name goes with its address.
+        let common = || self.tls.certificate().is_some_and(|facts| facts.common_name.is_some());
+        let wanted = match self.script.node.announced() {
+            _ if self.mode == "VERIFY_IDENTITY" && common() => return,
+            Some(host) if host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) => "localhost".to_owned(),
+            Some(host) => host,
+            None => return,
         };
         if self.tls.is_for(&wanted) {
             return;

@@ -30,6 +30,8 @@ pub(super) struct ScriptTls {
     pub(super) capath: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
+    /// What was written without a leading slash: option and value.
+    pub(super) relative: Vec<(String, String)>,
 }
 
 impl<'a> Script<'a> {
@@ -95,7 +97,11 @@ impl<'a> Script<'a> {
         let is_directory = ca.is_some_and(|ca| ca.ends_with('/') || self.node.path(ca).is_dir());
         let (ca, capath) = if is_directory { (None, ca) } else { (ca, capath) };
         let path = |given: Option<&str>| given.map(|given| self.node.path(given));
-        ScriptTls { side: Some(side), ca: path(ca), capath: path(capath), cert: path(cert), key: path(key) }
+        let given = [("ca", ca), ("capath", capath), ("cert", cert), ("key", key)];
+        let relative =
+            given.into_iter().filter_map(|(part, given)| Some((format!("{prefix}{part}"), given?.to_owned())));
+        let relative = relative.filter(|(_, given)| !given.starts_with('/')).collect();
+        ScriptTls { side: Some(side), ca: path(ca), capath: path(capath), cert: path(cert), key: path(key), relative }
     }
 
     /// What is set and has no effect.
