@@ -17,6 +17,7 @@ mod cluster_link;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
+mod option_files;
 mod package;
 mod pair_faults;
 mod pair_hostile;
