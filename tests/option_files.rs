@@ -48,7 +48,7 @@ const ROWS: &[Row] = &[
         "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted all the same",
     ),
     ("repeats.cnf", Well, Well, 1, "ssl-mode in [sst]: DISABLED has no effect"),
-    ("curly_quotes.cnf", Code(22), Code(22), 2, "lanes in [highline]: `“4”` is no number from 1 to 32"),
+    ("curly_quotes.cnf", Code(22), Code(22), 2, "lanes in [highline]: `“4”` is not a number from 1 to 32"),
     (
         "curly_quotes_elsewhere.cnf",
         Well,
@@ -84,12 +84,12 @@ const ROWS: &[Row] = &[
     ),
     ("misspelt.cnf", Code(22), Code(22), 2, "lannes in [highline] is not known"),
     ("misspelt_sst.cnf", Well, Well, 1, "rlimt in [sst] is not known and has no effect; did you mean rlimit?"),
-    ("control_characters.cnf", Code(22), Code(22), 2, "lanes in [highline]: `4\\u{1b}[31m` is no number"),
+    ("control_characters.cnf", Code(22), Code(22), 2, "lanes in [highline]: `4\\u{1b}[31m` is not a number"),
     ("not_utf8.cnf", Code(22), Well, 2, "install in [highline]: \\xff\\xfe is not UTF-8"),
     ("another_method.cnf", Well, Well, 2, "`qpress -io` is none of zstd, lz4, gzip and pigz"),
     ("less_security.cnf", Well, Well, 1, "ssl-mode in [sst]: DISABLED has no effect"),
     ("less_security_own.cnf", Code(22), Code(22), 2, "ssl-mode in [highline]: DISABLED would let a copy"),
-    ("donors_business.cnf", Well, Code(22), 2, "rlimit in [sst]: `fast` is no rate"),
+    ("donors_business.cnf", Well, Code(22), 2, "rlimit in [sst]: `fast` is not a rate"),
     ("joiners_business.cnf", Code(22), Well, 2, "install in [highline]: `never` is none of auto, staged, inplace"),
 ];
 

@@ -12,13 +12,16 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, StoppedServer};
 use crate::error::{Error, Kind, Result};
+use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
+use crate::link::Timeout;
+use crate::manifest::ChecksumChoice;
 use crate::progress::{Quiet, Style, bytes};
 use crate::stop::Stop;
 use crate::tree::Rules;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
-    let size = config::byte_count("size", &args.size)?;
+    let size = args.size.0.max(1);
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new()
         .prefix("highline-demo-")
@@ -88,7 +91,7 @@ fn tree(dir: &Path) -> TreeArgs {
 }
 
 fn deadlines() -> DeadlineArgs {
-    DeadlineArgs { connect_timeout: "10s".into(), idle_timeout: "2min".into() }
+    DeadlineArgs { connect_timeout: Timeout::seconds(10), idle_timeout: Timeout::IDLE }
 }
 
 fn talk() -> TalkArgs {
@@ -100,9 +103,9 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         tree: tree(dir),
         listen: "127.0.0.1:0".into(),
         advertise: None,
-        install: "auto".into(),
-        checksum: "auto".into(),
-        initial_timeout: Some("1min".into()),
+        install: InstallMode::default(),
+        checksum: ChecksumChoice::default(),
+        initial_timeout: Some(Timeout::seconds(60)),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),
         talk: talk(),

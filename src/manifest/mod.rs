@@ -2,12 +2,14 @@
 //!
 //! [`Verified`] can only come out of that comparison; the install takes nothing else.
 
+mod choice;
 mod chunk_digests;
 mod digest;
 mod text;
 
 pub(crate) use text::{escape, unescape};
 
+pub use choice::ChecksumChoice;
 pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
 

@@ -317,7 +317,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             Level::Error,
             "commonname of sockopt in [sst]: a b is neither a DNS name nor an IP address",
         ),
-        ("wsrep_sst_method=highline\n[sst]\nrlimit=fast\n", &[], Level::Error, "rlimit in [sst]: `fast` is no rate"),
+        ("wsrep_sst_method=highline\n[sst]\nrlimit=fast\n", &[], Level::Error, "rlimit in [sst]: `fast` is not a rate"),
         (
             "wsrep_sst_method=highline\n[sst]\ncompressor=qpress -io\n",
             &[],

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::{Run, version_of};
 use crate::check::own::Own;
 use crate::commands::block_on;
-use crate::config::{self, SOFTWARE};
+use crate::config::SOFTWARE;
 use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
@@ -57,15 +57,10 @@ impl Run {
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
-            lanes: config::lanes(settings.lanes)?,
-            compression: settings
-                .compress
-                .as_deref()
-                .unwrap_or("auto")
-                .parse()
-                .map_err(|e| Error::new(Kind::Usage, "compress in [highline]").because(e))?,
-            checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
-            rate: settings.rate_limit,
+            lanes: settings.lanes.unwrap_or_default().get(),
+            compression: settings.compress,
+            checksum: settings.checksum.0,
+            rate: settings.rate_limit.0,
             position: Some(donor.gtid.clone()),
             server_version: self
                 .args
@@ -76,7 +71,7 @@ impl Run {
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),
             datadir: self.layout.roots.datadir().to_path_buf(),
-            deadline: settings.timeouts.lock.unwrap_or(Duration::from_secs(86_400)),
+            deadline: settings.timeouts.lock.limit(),
             watch: Arc::clone(&self.watch),
             log: Arc::clone(&self.log),
             keep: self.keep(),

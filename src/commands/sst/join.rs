@@ -12,6 +12,7 @@ use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Node, Outcome, Waiting};
+use crate::link::Lanes;
 use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::args::JoinerArgs;
@@ -34,15 +35,15 @@ impl Run {
         let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
             keep: self.keep(),
-            install: config::install_mode(self.settings.install.as_deref().unwrap_or("auto"))?,
+            install: self.settings.install,
             listen,
             advertise,
             identity,
             trust,
             policy,
             deadlines: self.deadlines(),
-            lanes: self.settings.lanes.unwrap_or(config::MAX_LANES),
-            checksum: config::checksum(self.settings.checksum.as_deref().unwrap_or("auto"))?,
+            lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
+            checksum: self.settings.checksum.0,
             server_version: self.version_of_server(),
             node: Arc::new(Joined),
             software: SOFTWARE.into(),

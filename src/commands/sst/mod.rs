@@ -104,11 +104,10 @@ impl Run {
 
     fn deadlines(&self) -> Deadlines {
         let timeouts = &self.settings.timeouts;
-        let never = Duration::from_secs(365 * 24 * 3600);
         Deadlines {
-            connect: timeouts.connect.unwrap_or(never),
-            idle: timeouts.idle.unwrap_or(never),
-            arrival: timeouts.initial,
+            connect: timeouts.connect.limit(),
+            idle: timeouts.idle.limit(),
+            arrival: timeouts.initial.0,
             ..Deadlines::default()
         }
     }

@@ -12,10 +12,8 @@ mod lookup;
 mod provider;
 mod quotes;
 mod tls;
-mod units;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 pub use files::{Item, OptionFiles, Tier};
 pub use listen::ListenOn;
@@ -24,7 +22,12 @@ pub use provider::{Lost, ProviderOptions};
 pub use quotes::odd_quotes;
 pub use tls::{Requested, SslMode, TlsSettings};
 
+use crate::donor::Compression;
 use crate::error::{Error, Kind, Result, Side};
+use crate::joiner::InstallMode;
+use crate::link::{Lanes, Timeout};
+use crate::manifest::ChecksumChoice;
+use crate::pace::RateLimit;
 use Tier::{Backup, Highline, Server, Sst};
 use lookup::{Lookup, everywhere};
 
@@ -34,16 +37,11 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// Where to listen; how a name is resolved is the caller's business.
     pub listen: Option<ListenOn>,
-    /// 1 to [`Settings::MAX_LANES`].
-    pub lanes: Option<u16>,
-    /// `auto`, `none`, `lz4` or `zstd[:1-19]`.
-    pub compress: Option<String>,
-    /// `auto`, `sha256` or `blake3`.
-    pub checksum: Option<String>,
-    /// Bytes a second, above 0.
-    pub rate_limit: Option<u64>,
-    /// `auto`, `staged` or `inplace`.
-    pub install: Option<String>,
+    pub lanes: Option<Lanes>,
+    pub compress: Compression,
+    pub checksum: ChecksumChoice,
+    pub rate_limit: RateLimit,
+    pub install: InstallMode,
     pub timeouts: Timeouts,
     pub max_binlogs: Binlogs,
     /// First-level names of the data directory that stay besides the usual ones: patterns of
@@ -58,23 +56,23 @@ pub struct Settings {
     pub notes: Vec<String>,
 }
 
-/// How long to wait for what; `None` is for ever.
+/// How long to wait for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// The donor, for the joiner to answer.
-    pub connect: Option<Duration>,
+    pub connect: Timeout,
     /// The joiner, for the donor to begin.
-    pub initial: Option<Duration>,
+    pub initial: Timeout,
     /// Both, for any progress.
-    pub idle: Option<Duration>,
+    pub idle: Timeout,
     /// The donor, for the server to freeze its tables.
-    pub lock: Option<Duration>,
+    pub lock: Timeout,
 }
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        Timeouts { connect: seconds(30), initial: seconds(300), idle: seconds(120), lock: seconds(300) }
+        let (initial, lock) = (Timeout::seconds(300), Timeout::seconds(300));
+        Timeouts { connect: Timeout::CONNECT, initial, idle: Timeout::IDLE, lock }
     }
 }
 
@@ -104,8 +102,6 @@ pub enum ProgressTo {
 }
 
 impl Settings {
-    pub const MAX_LANES: u16 = 32;
-
     /// What counts for the role `side` of a node with this data directory, where relative paths begin: there its
     /// server works.
     ///
@@ -123,11 +119,11 @@ impl Settings {
             listen: look.parsed_for(joiner, &[(Highline, "listen")], str::parse)?,
             lanes: lanes(look)?,
             compress: compression(look)?,
-            checksum: look.parsed(&[(Highline, "checksum")], one_of(&["auto", "sha256", "blake3"]))?,
+            checksum: look.parsed(&[(Highline, "checksum")], str::parse)?.unwrap_or_default(),
             rate_limit: look
-                .parsed_for(donor, &[(Highline, "rate-limit"), (Sst, "rlimit")], units::bytes)?
-                .filter(|&rate| rate > 0),
-            install: look.parsed_for(joiner, &[(Highline, "install")], one_of(&["auto", "staged", "inplace"]))?,
+                .parsed_for(donor, &[(Highline, "rate-limit"), (Sst, "rlimit")], str::parse)?
+                .unwrap_or_default(),
+            install: look.parsed_for(joiner, &[(Highline, "install")], str::parse)?.unwrap_or_default(),
             timeouts: timeouts(look)?,
             max_binlogs: max_binlogs(look)?,
             keep: kept(look)?,
@@ -177,60 +173,47 @@ fn leftovers(look: &mut Lookup<'_>) -> Result<()> {
     Ok(())
 }
 
-fn lanes(look: &mut Lookup<'_>) -> Result<Option<u16>> {
-    let wrong = |text: &str| format!("`{text}` is no number from 1 to {}", Settings::MAX_LANES);
-    let own = look.parsed(&[(Highline, "lanes")], |text| {
-        text.parse().ok().filter(|lanes| (1..=Settings::MAX_LANES).contains(lanes)).ok_or_else(|| wrong(text))
-    })?;
+fn lanes(look: &mut Lookup<'_>) -> Result<Option<Lanes>> {
+    let own = look.parsed(&[(Highline, "lanes")], str::parse)?;
     let places = everywhere("backup-threads");
     if own.is_some() {
         look.quietly(&places);
         return Ok(own);
     }
     look.parsed(&places, |text| {
-        let threads: u32 = text.parse().map_err(|_| wrong(text))?;
-        Ok(u16::try_from(threads).unwrap_or(u16::MAX).clamp(1, Settings::MAX_LANES))
+        text.parse().map(Lanes::near).map_err(|_| format!("`{text}` is not a number of threads"))
     })
 }
 
-fn compression(look: &mut Lookup<'_>) -> Result<Option<String>> {
-    let choice = |text: &str| {
-        let known = match text.split_once(':') {
-            Some(("zstd", level)) => matches!(level.parse(), Ok(1..=19)),
-            Some(_) => false,
-            None => matches!(text, "auto" | "none" | "lz4" | "zstd"),
-        };
-        if known { Ok(text.to_owned()) } else { Err(format!("`{text}` is none of auto, none, lz4 and zstd[:1-19]")) }
-    };
-    let own = look.parsed_for(Side::Donor, &[(Highline, "compress")], choice)?;
+fn compression(look: &mut Lookup<'_>) -> Result<Compression> {
+    let own = look.parsed_for(Side::Donor, &[(Highline, "compress")], str::parse)?;
     let mut mapped = None;
     for key in ["decompressor", "compressor"] {
         if let Some(item) = look.quietly(&[(Sst, key)]) {
-            mapped = foreign::compressor(look, item).or(mapped);
+            mapped = foreign::compressor(look, item).and_then(|choice| choice.parse().ok()).or(mapped);
         }
     }
     // mariadb-backup's own compression, or one of our words.
     if let Some(item) = look.quietly(&everywhere("compress")) {
-        match choice(item.text()?) {
-            Ok(text) => mapped = mapped.or(Some(text)),
+        match item.text()?.parse() {
+            Ok(choice) => mapped = mapped.or(Some(choice)),
             Err(_) => {
                 look.note(format!("{}: qpress is not used; compression is chosen by what the link needs", item.name()))
             }
         }
     }
-    Ok(own.or(mapped))
+    Ok(own.or(mapped).unwrap_or_default())
 }
 
 fn timeouts(look: &mut Lookup<'_>) -> Result<Timeouts> {
     let default = Timeouts::default();
     let (donor, joiner) = (Side::Donor, Side::Joiner);
-    let mut of = |whose, places: &[_], default| {
-        Ok::<_, Error>(look.parsed_for(whose, places, units::duration)?.unwrap_or(default))
-    };
+    let mut of =
+        |whose, places: &[_], default| Ok::<_, Error>(look.parsed_for(whose, places, str::parse)?.unwrap_or(default));
     let connect = of(donor, &[(Highline, "connect-timeout")], default.connect)?;
     let initial = of(joiner, &[(Highline, "initial-timeout"), (Sst, "sst-initial-timeout")], default.initial)?;
     let lock = of(donor, &[(Highline, "lock-timeout")], default.lock)?;
-    let idle = look.parsed(&[(Highline, "idle-timeout"), (Sst, "sst-idle-timeout")], units::duration)?;
+    let idle = look.parsed(&[(Highline, "idle-timeout"), (Sst, "sst-idle-timeout")], str::parse)?;
     Ok(Timeouts { connect, initial, idle: idle.unwrap_or(default.idle), lock })
 }
 
@@ -239,7 +222,7 @@ fn max_binlogs(look: &mut Lookup<'_>) -> Result<Binlogs> {
     let count = look.parsed_for(Side::Donor, &[(Highline, "max-binlogs"), sst, server, backup], |text| {
         match text.parse::<i32>() {
             Ok(count) => Ok(u32::try_from(count).map_or(Binlogs::All, Binlogs::Newest)),
-            Err(_) => Err(format!("`{text}` is no number; negative means all")),
+            Err(_) => Err(format!("`{text}` is not a number; negative means all")),
         }
     })?;
     Ok(count.unwrap_or_default())
@@ -276,13 +259,6 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn one_of(words: &'static [&'static str]) -> impl Fn(&str) -> Result<String, String> {
-    move |text| {
-        let word = text.to_ascii_lowercase();
-        if words.contains(&word.as_str()) { Ok(word) } else { Err(format!("`{text}` is none of {}", words.join(", "))) }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::files::tests::read;
@@ -302,7 +278,8 @@ pub(super) mod tests {
         let settings = resolve("[mysqld]\nbinlog_format=ROW\n").unwrap();
         assert_eq!(settings.timeouts, Timeouts::default());
         assert_eq!((settings.max_binlogs, settings.progress), (Binlogs::Newest(1), ProgressTo::Log));
-        assert_eq!((settings.lanes, settings.compress, settings.rate_limit, settings.tmpdir), (None, None, None, None));
+        assert_eq!((settings.lanes, settings.compress, settings.tmpdir), (None, Compression::Auto, None));
+        assert_eq!((settings.rate_limit, settings.install), (RateLimit(None), InstallMode::Auto));
         assert_eq!((settings.sources.len(), settings.notes.len()), (0, 0));
     }
 
@@ -315,14 +292,13 @@ pub(super) mod tests {
              match-common-name=on\ntls-version=TLSv1.3\nssl-cipher=c\ncapath=/cas\n",
         )
         .unwrap();
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let seconds = Timeout::seconds;
         let timeouts = Timeouts { connect: seconds(5), initial: seconds(300), idle: seconds(90), lock: seconds(60) };
         assert_eq!(settings.timeouts, timeouts);
-        assert_eq!((settings.lanes, settings.rate_limit), (Some(4), Some(200 << 20)));
-        let words = [settings.compress, settings.checksum];
-        assert_eq!(words.map(Option::unwrap), ["zstd:3", "sha256"]);
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(Lanes::near(4)), RateLimit(Some(200 << 20))));
+        assert_eq!([settings.compress.to_string(), settings.checksum.to_string()], ["zstd:3", "sha256"]);
         let joiner = role("[highline]\nlisten=:4445\ninstall=staged\n", Side::Joiner).unwrap();
-        assert_eq!((joiner.listen.unwrap().port, joiner.install.as_deref()), (Some(4445), Some("staged")));
+        assert_eq!((joiner.listen.unwrap().port, joiner.install), (Some(4445), InstallMode::Staged));
         assert_eq!((settings.max_binlogs, settings.keep), (Binlogs::All, vec!["a".into(), "*.b".to_owned()]));
         assert_eq!((settings.progress, settings.tmpdir), (ProgressTo::File("/run/p".into()), Some("/t".into())));
         assert!(settings.tls.match_common_name && settings.notes.is_empty(), "{:?}", settings.notes);
@@ -336,10 +312,13 @@ pub(super) mod tests {
              decompressor=zstd -d -c\nsockopt=,cipher=C,commonname=db1,retry=30,odd\n",
         )
         .unwrap();
-        assert_eq!((settings.lanes, settings.rate_limit), (Some(32), Some(10 << 20)));
-        assert_eq!((settings.timeouts.initial, settings.timeouts.idle), (Some(Duration::from_secs(300)), None));
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(Lanes::near(32)), RateLimit(Some(10 << 20))));
+        assert_eq!((settings.timeouts.initial, settings.timeouts.idle), (Timeout::seconds(300), Timeout(None)));
         assert_eq!((settings.progress, settings.max_binlogs), (ProgressTo::Nowhere, Binlogs::Newest(3)));
-        assert_eq!((settings.keep, settings.compress), (vec!["*.pem".into(), "x".to_owned()], Some("zstd:5".into())));
+        assert_eq!(
+            (settings.keep, settings.compress.to_string()),
+            (vec!["*.pem".into(), "x".to_owned()], "zstd:5".into())
+        );
         assert_eq!(settings.tls.peer_name.as_ref().map(|wish| wish.text.as_str()), Some("db1"));
         let source = "backup-threads=100 ([mysqld])";
         assert!(settings.sources.iter().any(|given| given.to_string() == source), "{:?}", settings.sources);
@@ -355,7 +334,7 @@ pub(super) mod tests {
              ssl-key=/sk\n[highline]\nrate-limit=2m\n",
         )
         .unwrap();
-        assert_eq!((settings.lanes, settings.rate_limit), (Some(3), Some(2 << 20)));
+        assert_eq!((settings.lanes, settings.rate_limit), (Some(Lanes::near(3)), RateLimit(Some(2 << 20))));
         let note =
             "ssl-cert in [sst] wins over ssl-cert in [mysqld]; the server's own scripts decide the other way round";
         assert!(settings.notes.iter().any(|given| given == note), "{:?}", settings.notes);
@@ -384,13 +363,13 @@ pub(super) mod tests {
         for (text, says) in [
             ("[highline]\nlane=4", "donor: lane in [highline] is not known\n  remedy: did you mean lanes?"),
             ("[highline]\nqqq=4", "donor: qqq in [highline] is not known\n  remedy: the names are"),
-            ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is no number from 1 to 32"),
+            ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is not a number from 1 to 32"),
             ("[highline]\ncompress=zip", "donor: compress in [highline]: `zip` is none of auto"),
             ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256, blake3"),
-            ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is no rate"),
-            ("[highline]\nidle-timeout=soon", "donor: idle-timeout in [highline]: `soon` is no time"),
+            ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is not a rate"),
+            ("[highline]\nidle-timeout=soon", "donor: idle-timeout in [highline]: `soon` is not a time"),
             ("[highline]\nkeep=a/b", "donor: keep in [highline]: `a/b` holds a slash"),
-            ("[sst]\nsst-max-binlogs=x", "donor: sst-max-binlogs in [sst]: `x` is no number"),
+            ("[sst]\nsst-max-binlogs=x", "donor: sst-max-binlogs in [sst]: `x` is not a number"),
             ("[sst]\nprogress=loud", "donor: progress in [sst]: `loud` is none of"),
             ("[sst]\ncpat=.*[a]", "donor: cpat in [sst]: `.*[a]`: `[` is not understood"),
         ] {
@@ -436,7 +415,7 @@ pub(super) mod tests {
                     note.starts_with(&format!("WARNING: {why}; commands out of option files are never run")),
                     "{note}"
                 );
-                assert_eq!(settings.compress, None);
+                assert_eq!(settings.compress, Compression::Auto);
             }
         }
     }
@@ -448,7 +427,7 @@ pub(super) mod tests {
              compress\ncompress-threads=2\ntcert=/t\n[xtrabackup]\nuse-memory=1G\nbackup-threads=5\n",
         )
         .unwrap();
-        assert_eq!((settings.tls.cert, settings.lanes), (Some("/c".into()), Some(5)));
+        assert_eq!((settings.tls.cert, settings.lanes), (Some("/c".into()), Some(Lanes::near(5))));
         assert_eq!(
             settings.notes,
             [

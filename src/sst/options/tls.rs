@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::files::{Item, Tier};
 use super::foreign;
@@ -23,6 +24,29 @@ pub enum SslMode {
     VerifyCa,
     /// Chain and name.
     VerifyIdentity,
+}
+
+/// A word that is no mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SslModeError {
+    #[error("{0} would let a copy of the whole database cross the network in the clear")]
+    InTheClear(String),
+    #[error("`{0}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")]
+    Unknown(String),
+}
+
+impl FromStr for SslMode {
+    type Err = SslModeError;
+
+    fn from_str(text: &str) -> Result<SslMode, SslModeError> {
+        match text.to_ascii_uppercase().replace('-', "_").as_str() {
+            "REQUIRED" => Ok(SslMode::Required),
+            "VERIFY_CA" => Ok(SslMode::VerifyCa),
+            "VERIFY_IDENTITY" => Ok(SslMode::VerifyIdentity),
+            "DISABLED" | "PREFERRED" => Err(SslModeError::InTheClear(text.to_owned())),
+            _ => Err(SslModeError::Unknown(text.to_owned())),
+        }
+    }
 }
 
 impl fmt::Display for SslMode {
@@ -165,26 +189,18 @@ fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
     };
     for place in [(Highline, "ssl-mode"), (Sst, "ssl-mode"), (Server, "ssl-mode"), (Backup, "ssl-mode")] {
         let Some(item) = look.quietly(&[place]) else { continue };
-        let text = item.text()?;
-        let mode = match text.to_ascii_uppercase().replace('-', "_").as_str() {
-            "REQUIRED" => SslMode::Required,
-            "VERIFY_CA" => SslMode::VerifyCa,
-            "VERIFY_IDENTITY" => SslMode::VerifyIdentity,
-            "DISABLED" | "PREFERRED" if place.0 == Highline => {
-                return Err(refuse(
-                    item,
-                    &format!("{text} would let a copy of the whole database cross the network in the clear"),
-                )
-                .remedy("remove ssl-mode, or set REQUIRED: neither needs a certificate"));
-            }
+        let mode = match item.text()?.parse() {
+            Ok(mode) => mode,
             // Written for another method, it asks for less than every transfer does.
-            "DISABLED" | "PREFERRED" => {
+            Err(SslModeError::InTheClear(text)) if place.0 != Highline => {
                 look.note(format!("{}: {text} has no effect: every transfer is encrypted all the same", item.name()));
                 continue;
             }
-            _ => {
-                return Err(refuse(item, &format!("`{text}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")));
+            Err(error @ SslModeError::InTheClear(_)) => {
+                return Err(refuse(item, &error.to_string())
+                    .remedy("remove ssl-mode, or set REQUIRED: neither needs a certificate"));
             }
+            Err(error) => return Err(refuse(item, &error.to_string())),
         };
         look.report(item);
         return Ok(Some(Wanted { mode, item }));
