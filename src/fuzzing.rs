@@ -207,9 +207,9 @@ pub fn options(data: &[u8]) -> bool {
     let mut parts = data.splitn(3, |&byte| byte == 0);
     let mut next = || parts.next().unwrap_or_default();
     let files = OptionFiles::of_output(next(), next(), next());
-    let taken = [Side::Joiner, Side::Donor].map(|side| match Settings::resolve(&files, side) {
+    let taken = [Side::Joiner, Side::Donor].map(|side| match Settings::resolve(&files, side, Path::new("/d")) {
         Ok(settings) => {
-            assert!(settings.lanes.is_none_or(|lanes| (1..=Settings::MAX_LANES).contains(&lanes)));
+            assert!(settings.lanes.is_none_or(|lanes| (1..=crate::link::Lanes::MAX).contains(&lanes.get())));
             true
         }
         Err(error) => refused(error),

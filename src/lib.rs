@@ -7,7 +7,7 @@
 //! | [`commands`] | a file a verb |
 //! | [`config`] | what was typed means this: one checked value a role |
 //! | [`cli`] | what was typed |
-//! | [`check`] | is every channel of this node secured |
+//! | [`check`] | is every channel of this node secured; would a transfer of ours work, which `sst` asks too |
 //! | [`sst`] | the contract with the database server: flags, dialogue, option files, layout |
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |

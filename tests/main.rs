@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod check_privileges;
+mod check_transfers;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;
@@ -16,6 +17,7 @@ mod cluster_link;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
+mod option_files;
 mod package;
 mod pair_faults;
 mod pair_hostile;

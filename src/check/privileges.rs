@@ -248,7 +248,9 @@ impl View {
             return;
         }
         for side in [Side::Donor, Side::Joiner] {
-            let Ok(Settings { tls, .. }) = Settings::resolve(&node.options.files, side) else { continue };
+            let Ok(Settings { tls, .. }) = Settings::resolve(&node.options.files, side, &node.datadir()) else {
+                continue;
+            };
             let files = [tls.cert, tls.key]
                 .into_iter()
                 .chain(tls.ca.into_iter().map(Some))

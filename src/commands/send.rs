@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use super::{block_on, json};
+use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
 use crate::donor::{self, Keeper, Unattended};
@@ -39,7 +39,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     .map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("done: {report}"));
     if args.talk.json {
-        println!("{}", json(&report)?);
+        print(&mut std::io::stdout(), &format!("{}\n", json(&report)?))?;
     }
     Ok(())
 }

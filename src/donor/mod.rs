@@ -98,7 +98,7 @@ impl Server for Unattended {
 pub struct SendOptions {
     pub dialer: Dialer,
     pub roots: Roots,
-    /// 1 to [`crate::config::MAX_LANES`].
+    /// 1 to [`crate::link::Lanes::MAX`].
     pub lanes: u16,
     pub compression: Compression,
     /// `None` lets both sides measure and takes the faster on the slower side.

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
@@ -23,6 +25,29 @@ pub enum InstallMode {
     Staged,
     /// The old tree goes first.
     InPlace,
+}
+
+impl FromStr for InstallMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InstallMode, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(InstallMode::Auto),
+            "staged" => Ok(InstallMode::Staged),
+            "inplace" => Ok(InstallMode::InPlace),
+            _ => Err(format!("`{text}` is none of auto, staged, inplace")),
+        }
+    }
+}
+
+impl fmt::Display for InstallMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InstallMode::Auto => "auto",
+            InstallMode::Staged => "staged",
+            InstallMode::InPlace => "inplace",
+        })
+    }
 }
 
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::log::Log;
 use super::{Run, version_of};
+use crate::check::own::Own;
 use crate::commands::block_on;
-use crate::config::{self, SOFTWARE};
+use crate::config::SOFTWARE;
 use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
@@ -33,12 +34,8 @@ impl Run {
         })?;
         let credentials = zeroize::Zeroizing::new(format!("{}:{}", auth.user(), auth.secret()));
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
-        let names = match &self.settings.tls.peer_name {
-            Some(name) => name.clone(),
-            None => ticket.address.host().to_owned(),
-        };
-        let trust = self.trust(&[names])?;
-        let tls = client_config(self.identity()?.as_ref(), ticket.pin, trust.clone(), &self.policy()?)?;
+        let Own { identity, trust, policy, .. } = self.own(ticket.address.host())?;
+        let tls = client_config(identity.as_ref(), ticket.pin, trust.clone(), &policy)?;
         Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
     }
 
@@ -60,17 +57,12 @@ impl Run {
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
-            lanes: config::lanes(settings.lanes)?,
-            compression: settings
-                .compress
-                .as_deref()
-                .unwrap_or("auto")
-                .parse()
-                .map_err(|e| Error::new(Kind::Usage, "compress in [highline]").because(e))?,
-            checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
-            rate: settings.rate_limit,
+            lanes: settings.lanes.unwrap_or_default().get(),
+            compression: settings.compress,
+            checksum: settings.checksum.0,
+            rate: settings.rate_limit.0,
             freeze: settings.freeze,
-            freeze_limit: settings.freeze_limit,
+            freeze_limit: settings.freeze_limit.0,
             position: Some(donor.gtid.clone()),
             server_version: self
                 .args
@@ -81,7 +73,7 @@ impl Run {
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),
             datadir: self.layout.roots.datadir().to_path_buf(),
-            deadline: settings.timeouts.lock.unwrap_or(Duration::from_secs(86_400)),
+            deadline: settings.timeouts.lock.limit(),
             watch: Arc::clone(&self.watch),
             log: Arc::clone(&self.log),
             keep: self.keep(),

@@ -1,16 +1,18 @@
 //! The joiner's role: announce, receive, install, tell the position.
 
 use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Run, version_of};
+use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Node, Outcome, Waiting};
+use crate::link::Lanes;
 use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::args::JoinerArgs;
@@ -21,27 +23,27 @@ use crate::threads::lock;
 use crate::tls::{Identity, Ticket};
 use crate::wire::Round;
 
-/// Where a joiner listens unless it is told otherwise, as with the server's own methods.
-const PORT: u16 = 4444;
 impl Run {
     pub(super) fn join(&self, joiner: &JoinerArgs) -> Result<()> {
-        let (listen, advertise) = self.listen(joiner)?;
-        let identity = match self.identity()? {
-            Some(identity) => identity,
-            None => Identity::ephemeral()?,
+        let advertise = match joiner.address.host() {
+            "" => config::advertised(SocketAddr::from(([0; 16], 0))),
+            host => host.to_owned(),
         };
+        let listen = listen_at(self.settings.listen.as_ref(), &advertise, joiner.address.port())?;
+        let Own { identity, trust, policy, .. } = self.own(&advertise)?;
+        let identity = identity.map_or_else(Identity::ephemeral, Ok)?;
         let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
             keep: self.keep(),
-            install: config::install_mode(self.settings.install.as_deref().unwrap_or("auto"))?,
+            install: self.settings.install,
             listen,
             advertise,
             identity,
-            trust: self.trust(self.settings.tls.peer_name.as_slice())?,
-            policy: self.policy()?,
+            trust,
+            policy,
             deadlines: self.deadlines(),
-            lanes: self.settings.lanes.unwrap_or(config::MAX_LANES),
-            checksum: config::checksum(self.settings.checksum.as_deref().unwrap_or("auto"))?,
+            lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
+            checksum: self.settings.checksum.0,
             server_version: self.version_of_server(),
             node: Arc::new(Joined),
             software: SOFTWARE.into(),
@@ -69,34 +71,6 @@ impl Run {
         };
         let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor told no position"))?;
         lock(&self.dialogue).say(&Line::Position(&position))
-    }
-
-    /// Where to listen, and the host that the donor is told.
-    fn listen(&self, joiner: &JoinerArgs) -> Result<(SocketAddr, String)> {
-        let (mut host, mut port) = (joiner.address.host().to_owned(), joiner.address.port().unwrap_or(PORT));
-        let bad = |text: &str| Error::new(Kind::Usage, format!("listen in [highline]: `{text}` is not HOST:PORT"));
-        if let Some(text) = &self.settings.listen {
-            let (own, number) = match text.rsplit_once(':') {
-                Some((own, number)) if !own.contains(':') || own.ends_with(']') => {
-                    (own, number.parse().map_err(|_| bad(text))?)
-                }
-                _ => (text.as_str(), port),
-            };
-            port = number;
-            if !own.is_empty() {
-                let bare = own.trim_start_matches('[').trim_end_matches(']');
-                let address =
-                    (bare, port).to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(|| bad(text))?;
-                return Ok((address, host));
-            }
-        }
-        if host.is_empty() {
-            host = config::advertised(SocketAddr::from(([0; 16], 0)));
-        }
-        // The announced address where it is one of this host's; any, where it is a name or lies behind NAT.
-        let local = host.parse().ok().map(|ip| SocketAddr::new(ip, port));
-        let local = local.filter(|address| std::net::UdpSocket::bind((address.ip(), 0)).is_ok());
-        Ok((local.unwrap_or(SocketAddr::from(([0u16; 8], port))), host))
     }
 
     fn announce(&self, ticket: &Ticket) -> Result<()> {

@@ -5,14 +5,14 @@
 mod donate;
 mod join;
 mod log;
-mod tls;
 
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::check::own::Own;
 use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
 use crate::error::{Error, Kind, Result, Side};
@@ -22,7 +22,7 @@ use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
 use crate::sst::layout::{DATA_HOME_VARIABLE, Layout};
-use crate::sst::options::{OptionFiles, Settings};
+use crate::sst::options::{OptionFiles, Settings, odd_quotes};
 use crate::sst::watch::ServerWatch;
 use crate::stop::{Reason, Stop, Stopper};
 use log::Log;
@@ -48,7 +48,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     let dialogue = Arc::new(Mutex::new(Dialogue::take_stdout(side, args.progress)?));
     let files = OptionFiles::read(&args.defaults, &args.server)?;
-    let settings = Settings::resolve(&files, side)?;
+    let settings = Settings::resolve(&files, side, &args.datadir)?;
     let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
     let run = Run {
         layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
@@ -59,6 +59,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
         args: args.clone(),
     };
     run.explain();
+    odd_quotes(&files).iter().for_each(|odd| run.log.warn(odd));
     match &args.role {
         Role::Joiner(joiner) => run.join(joiner),
         Role::Donor(donor) if donor.bypass => run.bypass(donor),
@@ -94,13 +95,19 @@ impl Run {
         }
     }
 
+    /// Judged before anything else is done, because a joiner that fails after `ready` costs its server the position.
+    fn own(&self, host: &str) -> Result<Own> {
+        let own = Own::of(&self.settings.tls, self.args.side(), Some(host), SystemTime::now())?;
+        own.notes.iter().for_each(|note| self.log.note(note));
+        Ok(own)
+    }
+
     fn deadlines(&self) -> Deadlines {
         let timeouts = &self.settings.timeouts;
-        let never = Duration::from_secs(365 * 24 * 3600);
         Deadlines {
-            connect: timeouts.connect.unwrap_or(never),
-            idle: timeouts.idle.unwrap_or(never),
-            arrival: timeouts.initial,
+            connect: timeouts.connect.limit(),
+            idle: timeouts.idle.limit(),
+            arrival: timeouts.initial.0,
             ..Deadlines::default()
         }
     }
