@@ -20,6 +20,7 @@ mod package;
 mod pair_faults;
 mod pair_hostile;
 mod pair_limits;
+mod pair_offer;
 mod pair_roundtrip;
 mod programs;
 mod support;

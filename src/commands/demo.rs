@@ -102,6 +102,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         listen: "127.0.0.1:0".into(),
         advertise: None,
         install: "auto".into(),
+        force_older: false,
         checksum: "auto".into(),
         initial_timeout: Some("1min".into()),
         identity: IdentityArgs::default(),

@@ -12,6 +12,7 @@ use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
+use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
 use crate::tls::Ticket;
 
@@ -30,6 +31,11 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
     if order.position.is_none() {
         reporter.warn(NO_POSITION);
+    }
+    let version = ServerVersion::of_files(&order.roots);
+    order.server_version = version.text().map(str::to_owned);
+    if order.server_version.is_none() {
+        reporter.warn(&version.explain().1);
     }
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;

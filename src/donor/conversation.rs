@@ -30,7 +30,7 @@ pub(super) async fn converse(
     session: Session,
 ) -> Result<Report> {
     let started = Instant::now();
-    control.send(Message::Offer(offer(&options, &roots, &found)?)).await?;
+    control.send(Message::Offer(Box::new(offer(&options, &roots, &found)?))).await?;
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
     let idle = options.dialer.deadlines.idle;

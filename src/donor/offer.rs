@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use super::SendOptions;
 use crate::error::{Error, Result};
 use crate::manifest::Checksum;
-use crate::tree::{Found, Root, Roots, Scope};
+use crate::tree::{Found, InnodbFiles, Root, Roots, Scope};
 use crate::wire::{Offer, OfferedRoot, Speeds, WireBytes};
 
 pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Result<Offer> {
@@ -39,10 +39,17 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Re
         _ => checksum.measure(),
     };
     let owner = std::fs::metadata(roots.datadir()).map_err(|e| Error::io("cannot read", roots.datadir(), e))?;
+    let mut innodb = InnodbFiles::of(roots);
+    if let Some(redo) = innodb.redo.as_mut().filter(|_| options.live) {
+        // What it holds when the server is frozen is another matter than what it holds now.
+        redo.empty = false;
+    }
     Ok(Offer {
         bypass: false,
         position: options.position.clone(),
         server_version: options.server_version.clone(),
+        innodb,
+        lower_case_table_names: options.lower_case_table_names,
         owner: (owner.uid(), owner.gid()),
         roots: roots.iter().map(of).filter(|root| root.entries > 0).collect(),
         speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },

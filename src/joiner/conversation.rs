@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{InstallMode, Outcome, ReceiveOptions, Report, lane, preflight};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, fit, lane, preflight};
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
 use crate::link::{Control, Deadlines, ProvenConnection};
@@ -32,6 +32,8 @@ pub(super) struct Conversation {
     connections: mpsc::Receiver<ProvenConnection>,
     reporter: Arc<dyn Reporter>,
     meter: Arc<Meter>,
+    /// What this node is; being found out since the wait began.
+    facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
     ledger: Option<Arc<Ledger>>,
 }
@@ -57,7 +59,9 @@ impl Conversation {
         connections: mpsc::Receiver<ProvenConnection>,
         reporter: Arc<dyn Reporter>,
     ) -> Conversation {
-        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), ledger: None }
+        let node = Arc::clone(&options.node);
+        let facts = tokio::spawn(blocking(move || Ok(node.facts())));
+        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
@@ -164,9 +168,14 @@ impl Conversation {
             }
             return Ok(Taken::Nothing(offer.position));
         }
+        let facts = threads::ended("the look at this node", (&mut self.facts).await)?;
+        match &facts.server_version {
+            Some(_) => self.reporter.note(&facts.about_version),
+            None => self.reporter.warn(&facts.about_version),
+        }
+        fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
-        let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());
-        let without = preflight::examine(&mut options.roots, &offer, options.install, version.as_deref())?;
+        let without = preflight::examine(&mut options.roots, &offer, options.install)?;
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
         }

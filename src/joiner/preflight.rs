@@ -1,5 +1,4 @@
-//! The examination before anything is touched: are all roots known here, do the servers fit, is there
-//! room.
+//! The examination before anything is touched: are all roots known here, is there room.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -27,15 +26,7 @@ pub enum InstallMode {
 
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
 /// returns those that this node has no use for.
-pub(super) fn examine(
-    roots: &mut Roots,
-    offer: &Offer,
-    mode: InstallMode,
-    server: Option<&str>,
-) -> Result<Vec<RootName>> {
-    if let (Some(theirs), Some(ours)) = (offer.server_version.as_deref(), server) {
-        fits(theirs, ours)?;
-    }
+pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode) -> Result<Vec<RootName>> {
     let datadir = stat(roots.datadir())?;
     let mut without = Vec::new();
     let mut led = None;
@@ -115,26 +106,6 @@ fn stat(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|e| Error::io("cannot read", path, e))
 }
 
-/// A server can start on the files of its own series or an older one, not on those of a newer one.
-fn fits(theirs: &str, ours: &str) -> Result<()> {
-    let series = |version: &str| {
-        let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-        numbers.next().zip(numbers.next())
-    };
-    match (series(theirs), series(ours)) {
-        (Some(donor), Some(joiner)) if donor > joiner => Err(Error::new(
-            Kind::Incompatible,
-            format!(
-                "the donor's server is {}, this node's is {}, which cannot read its files",
-                Printable(theirs.as_bytes()),
-                ours
-            ),
-        )
-        .remedy("upgrade this node's server first")),
-        _ => Ok(()),
-    }
-}
-
 /// The offer was made before the freeze, and a tree may have grown since; but not out of all proportion, for
 /// the room that was looked for and the memory for each entry depend on it.
 pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
@@ -184,6 +155,7 @@ pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::InnodbFiles;
     use crate::wire::{Speeds, WireBytes};
 
     fn offer(name: &str, path: &Path, allocated: u64) -> Offer {
@@ -191,6 +163,8 @@ mod tests {
             bypass: false,
             position: None,
             server_version: None,
+            innodb: InnodbFiles::default(),
+            lower_case_table_names: None,
             owner: (0, 0),
             roots: vec![OfferedRoot {
                 name: name.parse().unwrap(),
@@ -206,33 +180,15 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_donor_is_refused() {
-        for (theirs, ours, ok) in [
-            ("10.11.19-MariaDB", "10.11.2-MariaDB", true),
-            ("10.6.1-MariaDB", "11.4.0-MariaDB", true),
-            ("11.4.0-MariaDB", "10.11.2-MariaDB", false),
-            ("strange", "10.11.2-MariaDB", true),
-        ] {
-            assert_eq!(fits(theirs, ours).is_ok(), ok, "{theirs} {ours}");
-        }
-        let error = fits("11.4.0-MariaDB", "10.11.2-MariaDB").unwrap_err();
-        assert_eq!(
-            error.report(),
-            "the donor's server is 11.4.0-MariaDB, this node's is 10.11.2-MariaDB, which cannot read its files\n  \
-             remedy: upgrade this node's server first"
-        );
-    }
-
-    #[test]
     fn what_does_not_fit_is_refused_unless_the_old_tree_goes_first() {
         let dir = tempfile::tempdir().unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
         let huge = offer(RootName::DATADIR, dir.path(), 1 << 60);
-        let error = examine(&mut roots, &huge, InstallMode::Auto, None).unwrap_err();
+        let error = examine(&mut roots, &huge, InstallMode::Auto).unwrap_err();
         assert_eq!(error.kind(), Kind::NoSpace);
         assert!(error.sentence().ends_with("and the donor sends 1.2 EB"), "{}", error.sentence());
-        assert!(examine(&mut roots, &huge, InstallMode::InPlace, None).is_ok());
-        assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto, None).is_ok());
+        assert!(examine(&mut roots, &huge, InstallMode::InPlace).is_ok());
+        assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto).is_ok());
     }
 
     #[test]
@@ -242,9 +198,9 @@ mod tests {
         let stat = rustix::fs::statvfs(dir.path()).unwrap();
         let most = stat.f_bavail * stat.f_frsize / 10 * 6;
         let mut offer = offer(RootName::DATADIR, dir.path(), most);
-        examine(&mut roots, &offer, InstallMode::Auto, None).unwrap();
+        examine(&mut roots, &offer, InstallMode::Auto).unwrap();
         offer.roots.push(OfferedRoot { name: RootName::INNODB_UNDO.parse().unwrap(), ..offer.roots[0].clone() });
-        assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap_err().kind(), Kind::NoSpace);
+        assert_eq!(examine(&mut roots, &offer, InstallMode::Auto).unwrap_err().kind(), Kind::NoSpace);
     }
 
     #[test]
@@ -256,7 +212,7 @@ mod tests {
         for (there, without) in [("ours", 0), ("theirs", 1)] {
             let mut offer = offer(RootName::BINLOG, dir.path(), 1);
             offer.roots[0].names = vec![there.as_bytes().into()];
-            assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap().len(), without, "{there}");
+            assert_eq!(examine(&mut roots, &offer, InstallMode::Auto).unwrap().len(), without, "{there}");
         }
     }
 
@@ -266,17 +222,17 @@ mod tests {
         let (data, far) = (dir.path().join("data"), dir.path().join("far"));
         std::fs::create_dir(&data).unwrap();
         let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
-        let error = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let error = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap_err();
         assert!(error.sentence().ends_with("and there is no such directory here"), "{}", error.sentence());
-        let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto).unwrap_err();
         assert!(strange.sentence().ends_with("and its root is unknown here"), "{}", strange.sentence());
         std::fs::create_dir(&far).unwrap();
         std::fs::create_dir(far.join("sb")).unwrap();
-        let foreign = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let foreign = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap_err();
         assert!(foreign.sentence().ends_with("would be replaced, and no tablespace of this node leads to it"));
         std::fs::write(far.join("sb/t.ibd"), "t").unwrap();
         std::fs::write(data.join("t.isl"), far.join("sb/t.ibd").as_os_str().as_bytes()).unwrap();
-        examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap();
+        examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap();
         assert_eq!(roots.get("external-1").unwrap().path, far);
     }
 }

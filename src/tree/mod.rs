@@ -3,6 +3,7 @@
 //! Knows files and names. Knows no network, no digests and no protocol.
 
 mod entry;
+mod innodb;
 mod path;
 mod roots;
 mod rules;
@@ -10,6 +11,7 @@ mod scan;
 mod source;
 
 pub use entry::{Content, Entry, Metadata, Mtime};
+pub use innodb::{InnodbFiles, Recovery, RedoLog};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};

@@ -9,7 +9,7 @@ use super::WireError;
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
-use crate::tree::RootName;
+use crate::tree::{InnodbFiles, RootName};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,12 @@ pub struct Offer {
     pub position: Option<GaleraGtid>,
     /// Such as `10.11.19-MariaDB`.
     pub server_version: Option<String>,
+    /// What a server that starts on these files has to cope with.
+    #[serde(default)]
+    pub innodb: InnodbFiles,
+    /// As the donor is configured, where that is known.
+    #[serde(default)]
+    pub lower_case_table_names: Option<u8>,
     /// User and group of the donor's data directory.
     pub owner: (u32, u32),
     pub roots: Vec<OfferedRoot>,
@@ -136,7 +142,7 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
-    Offer(Offer),
+    Offer(Box<Offer>),
     Round(Round),
     /// Donor: the digest over the whole manifest.
     Seal {
@@ -225,6 +231,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::RedoLog;
 
     fn samples() -> Vec<Message> {
         let digest = Digest::from_bytes([7; 32]);
@@ -233,10 +240,15 @@ mod tests {
             Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
             Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
             Message::Welcome { proof: digest },
-            Message::Offer(Offer {
+            Message::Offer(Box::new(Offer {
                 bypass: false,
                 position: Some(position),
                 server_version: Some("10.11.19-MariaDB".into()),
+                innodb: InnodbFiles {
+                    redo: Some(RedoLog { format: 0x5068_7973, creator: "MariaDB 10.11.19".into(), empty: false }),
+                    page_size: Some(16384),
+                },
+                lower_case_table_names: Some(0),
                 owner: (999, 999),
                 roots: vec![OfferedRoot {
                     name: RootName::datadir(),
@@ -248,7 +260,7 @@ mod tests {
                 }],
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
-            }),
+            })),
             Message::Accept(Accept {
                 checksum: Checksum::Blake3,
                 lanes: 4,

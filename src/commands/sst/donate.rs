@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::Run;
 use super::log::Log;
-use super::{Run, version_of};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::donor::{self, Server};
@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
 use crate::progress::Reporter;
+use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
@@ -57,6 +58,11 @@ impl Run {
 
     pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
         let settings = &self.settings;
+        let version = self.version();
+        match version.explain() {
+            (true, line) => self.log.note(&line),
+            (false, line) => self.log.warn(&line),
+        }
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
@@ -70,11 +76,9 @@ impl Run {
             checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
             rate: settings.rate_limit,
             position: Some(donor.gtid.clone()),
-            server_version: self
-                .args
-                .server_version
-                .clone()
-                .or_else(|| version_of(&PathBuf::from(format!("/proc/{}/exe", self.watch.pid())))),
+            server_version: version.text().map(str::to_owned),
+            lower_case_table_names: Agreement::of(&self.files).lower_case_table_names,
+            live: true,
         };
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),
