@@ -119,3 +119,25 @@ fn pair_offer_swapped_roles_are_noticed() {
     both.succeeded();
     both.joiner.said("which is older; it replaces this node's data");
 }
+
+/// 1,300 tables of MyISAM with a `DATA DIRECTORY`: their files' names alone are more than one message holds.
+#[test]
+fn pair_offer_of_more_than_a_message() {
+    const TABLES: usize = 1_300;
+    let pair = with_server("10.11.19-MariaDB");
+    tree::old(&pair.joiner);
+    tree::plain(&pair.donor, 1);
+    let far = pair.home().join("far");
+    for dir in [&pair.donor, &pair.joiner] {
+        std::fs::create_dir(dir.join("sb")).unwrap();
+    }
+    for number in 0..TABLES {
+        let table = tree::file(&far, format!("{number} {}.MYD", "a table with a long name ".repeat(6).trim()), "rows");
+        // The joiner's old tree leads to the same place, so that what lies there is its own.
+        for dir in [&pair.donor, &pair.joiner] {
+            std::os::unix::fs::symlink(&table, dir.join(format!("sb/t{number}.MYD"))).unwrap();
+        }
+    }
+    pair.arrives(&[], &[]);
+    assert_eq!(std::fs::read_dir(&far).unwrap().filter(|item| item.as_ref().unwrap().path().is_file()).count(), TABLES);
+}

@@ -30,7 +30,9 @@ pub(super) async fn converse(
     session: Session,
 ) -> Result<Report> {
     let started = Instant::now();
-    control.send(Message::Offer(Box::new(offer(&options, &roots, &found)?))).await?;
+    for part in offer(&options, &roots, &found)?.into_messages()? {
+        control.send(part).await?;
+    }
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
     let idle = options.dialer.deadlines.idle;

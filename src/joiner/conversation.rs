@@ -20,7 +20,7 @@ use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
-use crate::wire::{Accept, Message, Purpose, Round, Speeds};
+use crate::wire::{Accept, Message, Offer, OfferParts, Purpose, Round, Speeds};
 
 /// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
 const SPARE_LANES: usize = 4;
@@ -157,7 +157,7 @@ impl Conversation {
 
     /// Everything up to the comparison; nothing outside the staging area is touched.
     async fn take(&mut self, control: &mut Control) -> Result<Taken> {
-        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
+        let offer = whole_offer(control).await?;
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
@@ -252,6 +252,21 @@ impl Conversation {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The offer, in however many parts it comes.
+async fn whole_offer(control: &mut Control) -> Result<Offer> {
+    let mut parts = OfferParts::default();
+    loop {
+        match control
+            .expect(|m| if let Message::Offer(_) | Message::OfferPart { .. } = m { Ok(m) } else { Err(m) })
+            .await?
+        {
+            Message::Offer(last) => return parts.complete(*last),
+            Message::OfferPart { roots } => parts.add(roots)?,
+            _ => {}
         }
     }
 }

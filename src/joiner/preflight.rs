@@ -46,11 +46,15 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode) -> Re
         // What is replaced there must be this server's own: reached from its old tree.
         let led = match &mut led {
             Some(led) => led,
-            None => led.insert(leads_outside(roots)?),
+            None => {
+                let mut paths = leads_outside(roots)?;
+                paths.sort_unstable();
+                led.insert(paths)
+            }
         };
         for name in &offered.names {
             let place = path.join(OsStr::from_bytes(name.as_bytes()));
-            if place.symlink_metadata().is_ok() && !led.iter().any(|own| own.starts_with(&place)) {
+            if place.symlink_metadata().is_ok() && !leads_there(led, &place) {
                 return Err(Error::new(
                     Kind::Usage,
                     format!(
@@ -69,6 +73,12 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode) -> Re
     }
     room(roots, offer, mode)?;
     Ok(without)
+}
+
+/// Whether one of `paths`, which are in order, lies in `place` or is it.
+fn leads_there(paths: &[PathBuf], place: &Path) -> bool {
+    let first = paths.partition_point(|path| path.as_path() < place);
+    paths.get(first).is_some_and(|path| path.starts_with(place))
 }
 
 /// Whether the donor's binary logs have another name than this node's. A log names itself inside, and the server, which

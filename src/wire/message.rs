@@ -6,10 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+use super::offer::{Offer, OfferedRoot};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
-use crate::tree::{InnodbFiles, RootName};
+use crate::tree::RootName;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,42 +60,6 @@ impl From<WireBytes> for String {
     }
 }
 
-/// One root of the donor and what it weighs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfferedRoot {
-    pub name: RootName,
-    /// Where it lies on the donor.
-    pub path: WireBytes,
-    /// Of a directory that is not the server's alone: the first-level names that travel.
-    #[serde(default)]
-    pub names: Vec<WireBytes>,
-    /// Bytes by length and bytes that its filesystem has really given to it.
-    pub bytes: u64,
-    pub allocated: u64,
-    pub entries: u64,
-}
-
-/// What the donor has, before anything is touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
-    pub bypass: bool,
-    pub position: Option<GaleraGtid>,
-    /// Such as `10.11.19-MariaDB`.
-    pub server_version: Option<String>,
-    /// What a server that starts on these files has to cope with.
-    #[serde(default)]
-    pub innodb: InnodbFiles,
-    /// As the donor is configured, where that is known.
-    #[serde(default)]
-    pub lower_case_table_names: Option<u8>,
-    /// User and group of the donor's data directory.
-    pub owner: (u32, u32),
-    pub roots: Vec<OfferedRoot>,
-    pub speeds: Speeds,
-    pub lanes: u16,
-}
-
 /// The joiner's consent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
@@ -142,7 +107,12 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
+    /// The last part of an offer, and all of most.
     Offer(Box<Offer>),
+    /// Donor: roots of an offer that is too long for one message, before it.
+    OfferPart {
+        roots: Vec<OfferedRoot>,
+    },
     Round(Round),
     /// Donor: the digest over the whole manifest.
     Seal {
@@ -193,6 +163,7 @@ impl Message {
             Message::Heartbeat => "heartbeat",
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
+            Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
@@ -231,7 +202,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::RedoLog;
+    use crate::tree::{InnodbFiles, RedoLog};
 
     fn samples() -> Vec<Message> {
         let digest = Digest::from_bytes([7; 32]);
@@ -261,6 +232,7 @@ mod tests {
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
             })),
+            Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
                 checksum: Checksum::Blake3,
                 lanes: 4,
