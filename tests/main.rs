@@ -13,6 +13,7 @@ mod cluster_faults;
 mod cluster_layouts;
 mod cluster_life;
 mod cluster_link;
+mod cluster_offer;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;

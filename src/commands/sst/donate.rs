@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Run;
 use super::log::Log;
@@ -19,7 +19,7 @@ use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
 use crate::sst::dialogue::{Dialogue, Line};
-use crate::sst::flush::Freeze;
+use crate::sst::flush::{Freeze, Waiting};
 use crate::sst::options::Binlogs;
 use crate::sst::watch::ServerWatch;
 use crate::threads::lock;
@@ -119,7 +119,14 @@ struct Galera {
 impl Server for Galera {
     fn freeze(&self) -> Result<Option<GaleraGtid>> {
         let watch = Arc::clone(&self.watch);
-        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
+        let (started, mut waiting) = (Instant::now(), Waiting::default());
+        let check = || {
+            if let Some(line) = waiting.line(started.elapsed(), self.deadline) {
+                self.log.warn(&line);
+            }
+            watch.check()
+        };
+        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, check)?;
         self.log.note(&format!("frozen at {}", frozen.1.position));
         let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);
