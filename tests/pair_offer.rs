@@ -141,3 +141,27 @@ fn pair_offer_of_more_than_a_message() {
     pair.arrives(&[], &[]);
     assert_eq!(std::fs::read_dir(&far).unwrap().filter(|item| item.as_ref().unwrap().path().is_file()).count(), TABLES);
 }
+
+#[test]
+fn pair_offer_that_fits_not_even_in_place_of_the_old_tree_spares_it() {
+    let mut pair = with_server("10.11.19-MariaDB");
+    let Some(_disk) = pair.small_disk(64) else {
+        eprintln!("not run: this needs the right to mount");
+        return;
+    };
+    pair.joiner = pair.home().join("disk/joiner");
+    std::fs::create_dir(&pair.joiner).unwrap();
+    tree::plain(&pair.joiner, 40);
+    tree::plain(&pair.donor, 80);
+    let before = tree::read(&pair.joiner);
+    let both = pair.transfer(&["--install", "inplace"], &[]);
+    both.failed(28, &["joiner: ", "the old data that would go first takes", "and the donor sends"]);
+    both.failed(28, &["joiner: "]);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    // Not beside the old tree, but in its place.
+    std::fs::remove_dir_all(&pair.donor).unwrap();
+    std::fs::create_dir(&pair.donor).unwrap();
+    tree::plain(&pair.donor, 45);
+    pair.transfer(&[], &[]).failed(28, &["joiner: ", "free, and the donor sends"]);
+    pair.arrives(&["--install", "inplace"], &[]);
+}

@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, fit, lane, preflight};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
 use crate::link::{Control, Deadlines, ProvenConnection};
@@ -175,14 +175,20 @@ impl Conversation {
         }
         fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
-        let without = preflight::examine(&mut options.roots, &offer, options.install)?;
+        let without = preflight::examine(&mut options.roots, &offer)?;
+        let keep = KeepRules::new(options.keep.clone());
+        let warnings = {
+            let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
+            blocking(move || room::room(&roots, &offer, mode, &|_, name| keep.keeps(name))).await?
+        };
+        warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
         }
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
-        let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
+        let spend = options.install == InstallMode::InPlace;
         let node = Arc::clone(&options.node);
         let staging = blocking(move || {
             let mut staging = Staging::prepare(lock, &roots, keep)?;

@@ -9,6 +9,7 @@ mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod room;
 mod staged_tree;
 mod target;
 

@@ -1,6 +1,5 @@
-//! The examination before anything is touched: are all roots known here, is there room.
+//! The examination before anything is touched: are all roots known here.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::progress::bytes;
 use crate::tree::{Root, RootName, Roots, Scope, leads_outside};
 use crate::wire::{Offer, OfferedRoot, Round};
 
@@ -26,7 +24,7 @@ pub enum InstallMode {
 
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
 /// returns those that this node has no use for.
-pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode) -> Result<Vec<RootName>> {
+pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>> {
     let datadir = stat(roots.datadir())?;
     let mut without = Vec::new();
     let mut led = None;
@@ -71,7 +69,6 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer, mode: InstallMode) -> Re
         }
         roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed, stem: None });
     }
-    room(roots, offer, mode)?;
     Ok(without)
 }
 
@@ -128,31 +125,6 @@ pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
     Ok(())
 }
 
-/// Each filesystem must hold what arrives on it, beside the old tree or in its place.
-fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
-    let mut needs: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
-    for offered in &offer.roots {
-        let Some(root) = roots.get(offered.name.as_str()) else { continue };
-        let need = needs.entry(stat(&root.path)?.dev()).or_insert((0, &root.path));
-        // A block for each name, and what the filesystem itself needs to keep account.
-        let entries = offered.entries.saturating_mul(4096);
-        need.0 =
-            need.0.saturating_add(offered.allocated).saturating_add(offered.allocated / 100).saturating_add(entries);
-    }
-    for (needed, path) in needs.into_values() {
-        let stat = rustix::fs::statvfs(path).map_err(|e| Error::io("cannot ask for the space of", path, e))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if needed > free && mode != InstallMode::InPlace {
-            return Err(Error::new(
-                Kind::NoSpace,
-                format!("{} has {} free, and the donor sends {}", Printable::path(path), bytes(free), bytes(needed)),
-            )
-            .remedy("free space there, or say --install inplace: it removes the old data before the new arrives"));
-        }
-    }
-    Ok(())
-}
-
 /// Only root may give files away.
 pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
     if !rustix::process::geteuid().is_root() {
@@ -164,6 +136,8 @@ pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::tree::InnodbFiles;
     use crate::wire::{Speeds, WireBytes};
@@ -190,30 +164,6 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_unless_the_old_tree_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let huge = offer(RootName::DATADIR, dir.path(), 1 << 60);
-        let error = examine(&mut roots, &huge, InstallMode::Auto).unwrap_err();
-        assert_eq!(error.kind(), Kind::NoSpace);
-        assert!(error.sentence().ends_with("and the donor sends 1.2 EB"), "{}", error.sentence());
-        assert!(examine(&mut roots, &huge, InstallMode::InPlace).is_ok());
-        assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto).is_ok());
-    }
-
-    #[test]
-    fn what_arrives_on_one_filesystem_is_added_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let stat = rustix::fs::statvfs(dir.path()).unwrap();
-        let most = stat.f_bavail * stat.f_frsize / 10 * 6;
-        let mut offer = offer(RootName::DATADIR, dir.path(), most);
-        examine(&mut roots, &offer, InstallMode::Auto).unwrap();
-        offer.roots.push(OfferedRoot { name: RootName::INNODB_UNDO.parse().unwrap(), ..offer.roots[0].clone() });
-        assert_eq!(examine(&mut roots, &offer, InstallMode::Auto).unwrap_err().kind(), Kind::NoSpace);
-    }
-
-    #[test]
     fn binary_logs_of_another_name_stay_with_the_donor() {
         let dir = tempfile::tempdir().unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
@@ -222,7 +172,7 @@ mod tests {
         for (there, without) in [("ours", 0), ("theirs", 1)] {
             let mut offer = offer(RootName::BINLOG, dir.path(), 1);
             offer.roots[0].names = vec![there.as_bytes().into()];
-            assert_eq!(examine(&mut roots, &offer, InstallMode::Auto).unwrap().len(), without, "{there}");
+            assert_eq!(examine(&mut roots, &offer).unwrap().len(), without, "{there}");
         }
     }
 
@@ -232,17 +182,17 @@ mod tests {
         let (data, far) = (dir.path().join("data"), dir.path().join("far"));
         std::fs::create_dir(&data).unwrap();
         let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
-        let error = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap_err();
+        let error = examine(&mut roots, &offer("external-1", &far, 1)).unwrap_err();
         assert!(error.sentence().ends_with("and there is no such directory here"), "{}", error.sentence());
-        let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto).unwrap_err();
+        let strange = examine(&mut roots, &offer("strange", &far, 1)).unwrap_err();
         assert!(strange.sentence().ends_with("and its root is unknown here"), "{}", strange.sentence());
         std::fs::create_dir(&far).unwrap();
         std::fs::create_dir(far.join("sb")).unwrap();
-        let foreign = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap_err();
+        let foreign = examine(&mut roots, &offer("external-1", &far, 1)).unwrap_err();
         assert!(foreign.sentence().ends_with("would be replaced, and no tablespace of this node leads to it"));
         std::fs::write(far.join("sb/t.ibd"), "t").unwrap();
         std::fs::write(data.join("t.isl"), far.join("sb/t.ibd").as_os_str().as_bytes()).unwrap();
-        examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto).unwrap();
+        examine(&mut roots, &offer("external-1", &far, 1)).unwrap();
         assert_eq!(roots.get("external-1").unwrap().path, far);
     }
 }
