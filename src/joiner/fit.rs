@@ -93,7 +93,12 @@ fn version(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()
 }
 
 fn redo_log(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()> {
-    let Some(redo) = &offer.innodb.redo else { return Ok(()) };
+    let Some(redo) = &offer.innodb.redo else {
+        let line = "the donor could not tell the format of its redo log, so whether this node's server can recover it is not \
+                    checked";
+        warnings.push(line.to_owned());
+        return Ok(());
+    };
     let creator = Shown(&redo.creator);
     let Some(ours) = series(here) else {
         if redo.written_by().is_none() {
@@ -135,6 +140,7 @@ fn redo_log(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<(
 }
 
 fn page_size(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+    const DEFAULT: u32 = 16 * 1024;
     let (ours, why, remedy) = match (offer.innodb.page_size, here.page_size) {
         (Some(theirs), Some(PageSize::Configured(ours))) if theirs != ours => {
             (ours, "this node has", format!("set innodb_page_size={theirs} on this node"))
@@ -144,7 +150,13 @@ fn page_size(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<
             "the data of this node has",
             format!("set innodb_page_size={theirs} on this node, and move its ibdata1 away"),
         ),
-        (None, Some(PageSize::Configured(_))) if !offer.roots.is_empty() => {
+        (Some(theirs), None) if theirs != DEFAULT => {
+            warnings.push(format!(
+                "the donor's InnoDB pages have {theirs} bytes: this node needs innodb_page_size={theirs}"
+            ));
+            return Ok(());
+        }
+        (None, Some(PageSize::Configured(_))) => {
             warnings.push("the donor could not tell the page size of its ibdata1, so it is not checked".to_owned());
             return Ok(());
         }
@@ -178,7 +190,8 @@ fn history(offer: &Offer, old: &OldData, warnings: &mut Vec<String>) -> Result<(
             ));
             return Ok(());
         }
-        Some(theirs) if same && ours.seqno() < 0 => {
+        // Under Galera it is -1 while the server runs, and Galera has compared by its own knowledge.
+        Some(theirs) if same && ours.seqno() < 0 && old.older_donor == OlderDonor::Refused => {
             warnings.push(format!(
                 "where this node's own data stood is not known (its server did not stop cleanly), so whether the donor's, at \
                  {theirs}, is older is not checked"
@@ -289,7 +302,7 @@ mod tests {
              this node's server, 10.11.19-MariaDB, takes that format over only after a clean shutdown"
         );
         assert!(error.remedy_text().unwrap().starts_with("upgrade the donor first"));
-        assert_eq!(examine(&of(old(true)), &here(Some("10.11.19"))).unwrap(), Vec::<String>::new());
+        assert!(examine(&of(old(true)), &here(Some("10.11.19"))).is_ok());
         assert!(examine(&of(old(false)), &here(Some("10.6.19"))).is_ok());
         // The donor's version is not known, and yet its log tells.
         let newer = Offer { server_version: None, ..offer(None) };
@@ -302,6 +315,9 @@ mod tests {
         let strange = InnodbFiles { redo: redo(6, &"x\n".repeat(1000), false), page_size: None };
         let told = examine(&of(strange), &here(Some("10.11.19"))).unwrap();
         assert!(told[0].contains("a format that is not known here") && told[0].len() < 400, "{}", told[0]);
+        let none = InnodbFiles { redo: None, page_size: Some(16384) };
+        let told = examine(&of(none), &here(Some("10.11.19"))).unwrap();
+        assert!(told[0].starts_with("the donor could not tell the format of its redo log"));
     }
 
     #[test]
@@ -320,10 +336,16 @@ mod tests {
                 && error.report().contains("move its ibdata1")
         );
         assert!(examine(&of(Some(4096)), &of_files(4096)).is_ok());
-        assert!(examine(&of(Some(4096)), &Facts { page_size: None, ..here(None) }).is_ok());
+        let unknown = || Facts { page_size: None, ..here(None) };
+        let told = examine(&of(Some(4096)), &unknown()).unwrap();
+        assert!(told.iter().any(|line| line.ends_with("this node needs innodb_page_size=4096")), "{told:?}");
+        assert_eq!(
+            examine(&Offer { innodb: offer(None).innodb, ..offer(None) }, &unknown()).unwrap(),
+            Vec::<String>::new()
+        );
         let told =
             examine(&Offer { lower_case_table_names: Some(1), ..of(Some(16384)) }, &here(Some("10.11.1"))).unwrap();
-        assert!(told[0].starts_with("lower_case_table_names is 1 on the donor and 0 here"));
+        assert!(told[1].starts_with("lower_case_table_names is 1 on the donor and 0 here"));
     }
 
     #[test]
@@ -342,6 +364,7 @@ mod tests {
             (Some(at(900)), old(UUID, 900, true, Refused), Ok(0)),
             (Some(at(901)), old(UUID, 900, true, Refused), Ok(0)),
             (Some(at(100)), old(UUID, -1, false, Refused), Ok(1)),
+            (Some(at(100)), old(UUID, -1, false, Told), Ok(0)),
             (Some(at(100)), old(OTHER, 900, true, Refused), Ok(1)),
             (Some(at(100)), old(zeros, -1, false, Refused), Ok(0)),
             (None, old(UUID, 900, true, Refused), Err(())),

@@ -119,18 +119,19 @@ fn ask(programs: impl IntoIterator<Item = PathBuf>, source: fn(PathBuf) -> Sourc
     programs.into_iter().find_map(|path| of_program(&path).map(|version| Told { version, source: source(path) }))
 }
 
-/// The program of a command line as `/proc/PID/cmdline` has it: a path, or a name that the server's own `PATH` leads to,
+/// The program of a command line as `/proc/PID/cmdline` has it: a whole path, or a name that the server's own `PATH` leads to,
 /// which is ours but for what it has put before it.
 fn program_of(line: &[u8], path: Option<&OsStr>) -> Option<PathBuf> {
     let name = OsStr::from_bytes(line.split(|&b| b == 0).next()?);
     if name.as_bytes().first() == Some(&b'/') {
         return Some(name.into());
     }
-    if name.is_empty() || name.as_bytes().contains(&b'/') {
-        // Relative to wherever the server was started.
-        return None;
-    }
-    std::env::split_paths(path?).map(|dir| dir.join(name)).find(|program| program.is_file())
+    // A path with several parts was relative to wherever the server was started; `PATH` begins with its `basedir`.
+    let name = Path::new(name).file_name()?;
+    std::env::split_paths(path?)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
 }
 
 /// Where a server's program may be.
@@ -226,7 +227,7 @@ mod tests {
         for (first, found) in [
             (program.as_os_str().as_bytes(), Some(&program)),
             (b"newer", Some(&program)),
-            (b"bin/newer", None),
+            (b"./bin/newer", Some(&program)),
             (b"mariadbd-that-is-not-there", None),
             (b"", None),
         ] {
