@@ -13,7 +13,7 @@ use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
 use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
-use highline::joiner::{self, InstallMode, Node, Waiting};
+use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
@@ -107,6 +107,10 @@ fn queue(c: &mut Criterion) {
 struct Nobody;
 
 impl Node for Nobody {
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+
     fn own_files(&self, _: &highline::wire::Round) -> highline::error::Result<Vec<highline::install::OwnFile>> {
         Ok(Vec::new())
     }
@@ -127,7 +131,6 @@ async fn transfer(from: &Path, to: &Path) {
             deadlines: Deadlines::default(),
             lanes: 64,
             checksum: None,
-            server_version: None,
             node: Arc::new(Nobody),
             software: SOFTWARE.into(),
         },
@@ -147,6 +150,8 @@ async fn transfer(from: &Path, to: &Path) {
         freeze_limit: None,
         position: None,
         server_version: None,
+        lower_case_table_names: None,
+        live: false,
     };
     let stop = Stop::never();
     let sending = donor::send(order, Arc::new(Unattended(Keeper::Nobody)), Arc::new(Quiet), &stop);

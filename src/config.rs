@@ -12,15 +12,16 @@ use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, ReceiveArgs, SendArg
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
-use crate::joiner;
+use crate::joiner::{self, Facts, OldData, OlderDonor, PageSize};
 use crate::link::{Deadlines, Dialer, Lanes};
 use crate::position::Position;
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
 use crate::sst::options::SslMode;
+use crate::sst::version::ServerVersion;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
-use crate::tree::{RootName, Roots};
+use crate::tree::{InnodbFiles, RootName, Roots};
 use crate::wire::Round;
 
 /// This program, as the peer's log names it.
@@ -132,6 +133,8 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
         freeze_limit: None,
         position: None,
         server_version: None,
+        lower_case_table_names: None,
+        live: args.live,
     })
 }
 
@@ -143,8 +146,11 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         None => Identity::ephemeral()?,
     };
     let arrival = args.initial_timeout.and_then(|time| time.0);
+    let roots = roots(&args.tree)?;
+    let older_donor = if args.force_older { OlderDonor::Told } else { OlderDonor::Refused };
+    let node = Arc::new(Seeded { roots: roots.clone(), older_donor });
     Ok(joiner::ReceiveOptions {
-        roots: roots(&args.tree)?,
+        roots,
         install: args.install,
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
@@ -155,17 +161,35 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         lanes: Lanes::MAX,
         checksum: args.checksum.0,
         keep: Vec::new(),
-        server_version: None,
-        node: Arc::new(Seeded),
+        node,
         software: SOFTWARE.into(),
     })
 }
 
 /// A node that is seeded by hand: it starts from the donor's position, by IST.
 #[derive(Debug)]
-struct Seeded;
+struct Seeded {
+    roots: Roots,
+    older_donor: OlderDonor,
+}
 
 impl joiner::Node for Seeded {
+    fn facts(&self) -> Facts {
+        let version = ServerVersion::of_stopped(&self.roots);
+        let old = Grastate::read(self.roots.datadir()).ok().flatten();
+        Facts {
+            server_version: version.text().map(str::to_owned),
+            about_version: version.explain().1,
+            page_size: InnodbFiles::of(&self.roots).page_size.map(PageSize::OfOldData),
+            lower_case_table_names: None,
+            old: old.map(|state| OldData {
+                position: state.position,
+                last_to_leave: state.safe_to_bootstrap,
+                older_donor: self.older_donor,
+            }),
+        }
+    }
+
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>> {
         // An unknown position replaces a known one too, which would belong to the old data.
         let unknown = || Position::new("00000000-0000-0000-0000-000000000000", -1);

@@ -24,6 +24,7 @@
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
 //! | [`position`] | `uuid:seqno`, and the domain behind it |
+//! | [`version`] | a server's version, and whose files it can read |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod archive;
@@ -48,4 +49,5 @@ pub mod stop;
 mod threads;
 pub mod tls;
 pub mod tree;
+pub mod version;
 pub mod wire;

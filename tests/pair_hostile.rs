@@ -283,15 +283,24 @@ fn pair_hostile_messages_out_of_turn() {
         (vec![seal.clone()], "sent `seal` out of turn"),
         (vec![Message::Durable], "sent `durable` out of turn"),
         (vec![Message::Bye], "sent `bye` out of turn"),
-        (vec![Message::Offer(good.clone()), Message::Offer(good.clone())], "sent `offer` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), round.clone()], "round 0 was announced out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), later(2)], "round 2 was announced out of turn"),
-        (vec![Message::Offer(good.clone()), later(1)], "round 1 was announced out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), withdrawn(b"datadir/../x")], "a part of the path is `..`"),
-        (vec![Message::Offer(good.clone()), withdrawn(b"datadir/x")], "sent `withdrawn` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), Message::Verified], "sent `verified` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), seal.clone(), seal.clone()], ""),
-        (vec![Message::Offer(good), round, seal], "0 of 1 entries have arrived"),
+        (
+            vec![Message::Offer(Box::new(good.clone())), Message::Offer(Box::new(good.clone()))],
+            "sent `offer` out of turn",
+        ),
+        (
+            vec![Message::Offer(Box::new(good.clone())), round.clone(), round.clone()],
+            "round 0 was announced out of turn",
+        ),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), later(2)], "round 2 was announced out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), later(1)], "round 1 was announced out of turn"),
+        (
+            vec![Message::Offer(Box::new(good.clone())), round.clone(), withdrawn(b"datadir/../x")],
+            "a part of the path is `..`",
+        ),
+        (vec![Message::Offer(Box::new(good.clone())), withdrawn(b"datadir/x")], "sent `withdrawn` out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), Message::Verified], "sent `verified` out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), seal.clone(), seal.clone()], ""),
+        (vec![Message::Offer(Box::new(good)), round, seal], "0 of 1 entries have arrived"),
     ] {
         let pair = Pair::default();
         tree::old(&pair.joiner);

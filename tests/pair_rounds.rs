@@ -5,7 +5,7 @@ use crate::support::tree;
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::OwnFile;
-use highline::joiner::{self, InstallMode, Node, Waiting};
+use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::position::GaleraGtid;
 use highline::progress::Recorder;
@@ -183,6 +183,10 @@ impl Server for Restless {
 struct Nobody;
 
 impl Node for Nobody {
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+
     fn own_files(&self, _: &highline::wire::Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
     }
@@ -202,7 +206,6 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
         deadlines: Deadlines::default(),
         lanes: 8,
         checksum: None,
-        server_version: None,
         node: Arc::new(Nobody),
         software: "test".into(),
     };
@@ -222,6 +225,8 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
         freeze_limit: passes.then_some(Duration::from_nanos(1)),
         position: None,
         server_version: None,
+        lower_case_table_names: None,
+        live: false,
     };
     let stop = Stop::never();
     let sending = donor::send(options, server, Arc::<Recorder>::clone(&reporter), &stop);

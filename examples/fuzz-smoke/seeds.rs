@@ -10,7 +10,7 @@ use highline::manifest::{Checksum, Digest, Item, Manifest};
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};
 use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
+use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, RedoLog, RelPath, RootName};
 use highline::wire::{
     Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
     Speeds, WireBytes,
@@ -61,15 +61,20 @@ fn messages() -> Vec<Message> {
         Message::Hello { purpose: Purpose::Control, proof: digest(), software: software() },
         Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest(), software: software() },
         Message::Welcome { proof: digest() },
-        Message::Offer(Offer {
+        Message::Offer(Box::new(Offer {
             bypass: false,
             position: Some(POSITION.parse().unwrap()),
             server_version: Some("10.11.19-MariaDB".into()),
+            innodb: InnodbFiles {
+                redo: Some(RedoLog { format: 0x5068_7973, creator: "MariaDB 10.11.19".into(), empty: false }),
+                page_size: Some(16384),
+            },
+            lower_case_table_names: Some(0),
             owner: (999, 999),
             roots: roots.to_vec(),
             speeds: Speeds { sha256: 400, blake3: 3000 },
             lanes: 4,
-        }),
+        })),
         Message::Accept(Accept {
             checksum: Checksum::Blake3,
             lanes: 4,

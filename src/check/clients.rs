@@ -4,6 +4,7 @@ use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::options::Group;
 use crate::check::{Channel, Node, Report};
 use crate::tls::pem::Pem;
+use crate::version::Series;
 
 const HERE: Channel = Channel::Clients;
 
@@ -74,6 +75,5 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
 /// Since 11.4 the server makes a certificate of its own when it has none (MDEV-31856).
 fn serves_itself(node: &Node) -> bool {
     let Some(version) = node.server_version() else { return false };
-    let mut numbers = version.split('.').filter_map(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(11), Some(4))
+    Series::of(&version) >= Some(Series::new(11, 4))
 }

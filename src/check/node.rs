@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use crate::check::options::{Group, Options};
@@ -93,11 +92,8 @@ impl Node {
     /// What `mariadbd --version` says: "10.11.19".
     pub fn server_version(&self) -> Option<String> {
         let program = ["mariadbd", "mysqld"].into_iter().find_map(|name| self.program(name))?;
-        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let after = text.split("Ver ").nth(1)?;
-        let version: String = after.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        (!version.is_empty()).then_some(version)
+        let version = crate::sst::version::of_program(&program)?;
+        Some(version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect())
     }
 
     /// The owner and group of the data directory: whom the server runs as.

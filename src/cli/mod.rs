@@ -179,6 +179,10 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "MODE", default_value_t)]
     pub install: InstallMode,
 
+    /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
+    #[arg(long)]
+    pub force_older: bool,
+
     /// auto (the faster on the slower side), sha256 or blake3
     #[arg(long, value_name = "NAME", default_value_t)]
     pub checksum: ChecksumChoice,

@@ -104,6 +104,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         listen: "127.0.0.1:0".into(),
         advertise: None,
         install: InstallMode::default(),
+        force_older: false,
         checksum: ChecksumChoice::default(),
         initial_timeout: Some(Timeout::seconds(60)),
         identity: IdentityArgs::default(),

@@ -12,6 +12,7 @@ use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
+use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
 use crate::tls::Ticket;
 
@@ -32,6 +33,11 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
         reporter.warn(NO_POSITION);
     }
     let server = Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody });
+    let version = ServerVersion::of_files(&order.roots);
+    order.server_version = version.text().map(str::to_owned);
+    if order.server_version.is_none() {
+        reporter.warn(&version.explain().1);
+    }
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
         donor::send(order, Arc::new(server), Arc::clone(&reporter), &stop).await

@@ -29,7 +29,9 @@ pub(super) async fn converse(
     session: Session,
 ) -> Result<Report> {
     let started = Instant::now();
-    control.send(Message::Offer(offer(&options, &roots, &found)?)).await?;
+    for part in offer(&options, &roots, &found)?.into_messages()? {
+        control.send(part).await?;
+    }
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);

@@ -35,7 +35,7 @@ use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Roots, Rules, readable};
+use crate::tree::{InnodbFiles, Roots, Rules, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -110,6 +110,9 @@ pub struct SendOptions {
     pub freeze_limit: Option<Duration>,
     pub position: Option<GaleraGtid>,
     pub server_version: Option<String>,
+    pub lower_case_table_names: Option<u8>,
+    /// A server runs on the files, whether or not it writes.
+    pub live: bool,
 }
 
 /// What a finished transfer was.
@@ -183,12 +186,14 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
         bypass: true,
         position: Some(position),
         server_version: None,
+        innodb: InnodbFiles::default(),
+        lower_case_table_names: None,
         owner: (0, 0),
         roots: Vec::new(),
         speeds: Speeds { sha256: 0, blake3: 0 },
         lanes: 0,
     };
-    control.send(Message::Offer(offer)).await?;
+    control.send(Message::Offer(Box::new(offer))).await?;
     let idle = dialer.deadlines.idle;
     answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await

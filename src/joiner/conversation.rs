@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{InstallMode, Outcome, ReceiveOptions, Report, lane, preflight};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
 use crate::link::{Control, Deadlines, ProvenConnection};
@@ -23,7 +23,7 @@ use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::tree::{PathError, RelPath};
-use crate::wire::{Accept, Message, Offer, Purpose, Round, Speeds};
+use crate::wire::{Accept, Message, Offer, OfferParts, Purpose, Round, Speeds};
 
 /// What the parts of one reception share.
 pub(super) struct Conversation {
@@ -32,6 +32,8 @@ pub(super) struct Conversation {
     connections: mpsc::Receiver<ProvenConnection>,
     reporter: Arc<dyn Reporter>,
     meter: Arc<Meter>,
+    /// What this node is; being found out since the wait began.
+    facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
     ledger: Option<Arc<Ledger>>,
 }
@@ -57,7 +59,9 @@ impl Conversation {
         connections: mpsc::Receiver<ProvenConnection>,
         reporter: Arc<dyn Reporter>,
     ) -> Conversation {
-        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), ledger: None }
+        let node = Arc::clone(&options.node);
+        let facts = tokio::spawn(blocking(move || Ok(node.facts())));
+        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
@@ -153,7 +157,7 @@ impl Conversation {
 
     /// Everything up to the comparison; nothing outside the staging area is touched.
     async fn take(&mut self, control: &mut Control) -> Result<Taken> {
-        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
+        let offer = whole_offer(control).await?;
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
@@ -164,16 +168,27 @@ impl Conversation {
             }
             return Ok(Taken::Nothing(offer.position));
         }
+        let facts = threads::ended("the look at this node", (&mut self.facts).await)?;
+        match &facts.server_version {
+            Some(_) => self.reporter.note(&facts.about_version),
+            None => self.reporter.warn(&facts.about_version),
+        }
+        fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
-        let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());
-        let without = preflight::examine(&mut options.roots, &offer, options.install, version.as_deref())?;
+        let without = preflight::examine(&mut options.roots, &offer)?;
+        let keep = KeepRules::new(options.keep.clone());
+        let warnings = {
+            let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
+            blocking(move || room::room(&roots, &offer, mode, &|_, name| keep.keeps(name))).await?
+        };
+        warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
         }
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
-        let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
+        let spend = options.install == InstallMode::InPlace;
         let node = Arc::clone(&options.node);
         let staging = blocking(move || {
             let mut staging = Staging::prepare(lock, &roots, keep)?;
@@ -284,6 +299,21 @@ impl Conversation {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The offer, in however many parts it comes.
+async fn whole_offer(control: &mut Control) -> Result<Offer> {
+    let mut parts = OfferParts::default();
+    loop {
+        match control
+            .expect(|m| if let Message::Offer(_) | Message::OfferPart { .. } = m { Ok(m) } else { Err(m) })
+            .await?
+        {
+            Message::Offer(last) => return parts.complete(*last),
+            Message::OfferPart { roots } => parts.add(roots)?,
+            _ => {}
         }
     }
 }

@@ -5,9 +5,11 @@
 //! the lanes.
 
 mod conversation;
+mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod room;
 mod staged_tree;
 mod target;
 
@@ -16,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use conversation::Conversation;
+pub use fit::{Facts, OldData, OlderDonor, PageSize};
 pub use ledger::Ledger;
 pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
@@ -33,10 +36,12 @@ use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, serv
 use crate::tree::Roots;
 use crate::wire::Round;
 
-/// The node that receives: what it adds of its own to the tree that arrived.
-///
-/// Called between the comparison and the switch; may block.
+/// The node that receives. Its calls may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
+    /// What it is, asked while the donor is waited for.
+    fn facts(&self) -> Facts;
+
+    /// What it adds of its own to the tree that arrived, between the comparison and the switch.
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
 
     /// Kept names of the data directory that must not outlive an old tree which goes first
@@ -64,8 +69,6 @@ pub struct ReceiveOptions {
     pub lanes: u16,
     /// `None` takes the faster of both on the slower side.
     pub checksum: Option<Checksum>,
-    /// Finds out this node's server, `10.11.19-MariaDB`, while the donor is waited for.
-    pub server_version: Option<std::thread::JoinHandle<Option<String>>>,
     pub node: Arc<dyn Node>,
     /// This program and its version, for the peer's log.
     pub software: String,

@@ -26,6 +26,41 @@ const SECOND_WRITE: Duration = Duration::from_millis(200);
 /// The longest answer that is read; the server's own buffer has 100 bytes.
 const MAX_BYTES: u64 = 1024;
 
+/// What the log says while the server has not frozen yet.
+#[derive(Debug)]
+pub struct Waiting {
+    next: Duration,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting { next: Waiting::FIRST }
+    }
+}
+
+impl Waiting {
+    /// Long enough for most servers to write out what is dirty.
+    const FIRST: Duration = Duration::from_secs(5);
+    const AGAIN: Duration = Duration::from_secs(60);
+
+    /// A line when one is due after a wait of `waited`, with the `deadline` of the whole wait.
+    pub fn line(&mut self, waited: Duration, deadline: Duration) -> Option<String> {
+        if waited < self.next {
+            return None;
+        }
+        self.next = waited.saturating_add(Waiting::AGAIN);
+        Some(format!(
+            "the server has not frozen its tables for {} s; it writes out what is dirty, or waits for a client that holds a \
+             lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, BACKUP STAGE) or runs a long statement, and until that one lets \
+             go other clients' writes on this node wait too. SHOW FULL PROCESSLIST shows it; with the plugin \
+             metadata_lock_info, SELECT * FROM information_schema.METADATA_LOCK_INFO names who holds which lock. Given up \
+             after {} s (lock-timeout)",
+            waited.as_secs(),
+            deadline.as_secs()
+        ))
+    }
+}
+
 /// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
 #[derive(Debug)]
 pub struct Freeze {
@@ -67,7 +102,9 @@ impl Freeze {
                 )
                 .on(Side::Donor)
                 .remedy(
-                    "look for long statements and open locks in SHOW PROCESSLIST on the donor, or raise lock-timeout",
+                    "a client on the donor holds a lock or runs a long statement: SHOW FULL PROCESSLIST there shows it, and \
+                     KILL ends it; until it lets go, the donor's server goes on waiting for its lock and other clients' \
+                     writes wait behind it. Raise lock-timeout to wait longer",
                 ));
             }
             thread::sleep(EVERY);
@@ -204,6 +241,16 @@ mod tests {
         assert_eq!(begin(dir.path(), 50, || Ok(())).unwrap_err().kind(), Kind::Timeout);
         let gone = || Err(Error::new(Kind::ServerGone, "gone"));
         assert_eq!(begin(dir.path(), 5000, gone).unwrap_err().kind(), Kind::ServerGone);
+    }
+
+    #[test]
+    fn a_long_wait_is_told_now_and_then() {
+        let (mut waiting, seconds) = (Waiting::default(), Duration::from_secs);
+        let told: Vec<u64> = (0..200).filter(|&n| waiting.line(seconds(n), seconds(300)).is_some()).collect();
+        assert_eq!(told, [5, 65, 125, 185]);
+        let line = Waiting::default().line(seconds(7), seconds(300)).unwrap();
+        assert!(line.starts_with("the server has not frozen its tables for 7 s; "), "{line}");
+        assert!(line.ends_with("Given up after 300 s (lock-timeout)"), "{line}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod entry;
 mod filesystem;
+mod innodb;
 mod path;
 mod roots;
 mod rules;
@@ -13,6 +14,7 @@ mod stillness;
 
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use filesystem::Filesystems;
+pub use innodb::{InnodbFiles, Recovery, RedoLog};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};

@@ -1,7 +1,7 @@
 //! The scan of a donor's roots: every entry that travels, with the stamp that tells later whether it
 //! changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -131,11 +131,21 @@ struct Scan<'a> {
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
     outside: Vec<PathBuf>,
+    /// What is in `outside`, for a tree with thousands of it.
+    seen: HashSet<PathBuf>,
 }
 
 impl<'a> Scan<'a> {
     fn new(roots: &'a mut Roots, rules: &'a Rules, tolerance: Tolerance) -> Scan<'a> {
-        Scan { roots, rules, tolerance, found: Vec::new(), links: HashMap::new(), outside: Vec::new() }
+        Scan {
+            roots,
+            rules,
+            tolerance,
+            found: Vec::new(),
+            links: HashMap::new(),
+            outside: Vec::new(),
+            seen: HashSet::new(),
+        }
     }
 
     fn all_roots(&mut self) -> Result<()> {
@@ -281,10 +291,10 @@ impl<'a> Scan<'a> {
 
     fn bring(&mut self, target: PathBuf) {
         let inside = |root: &Root| {
-            let directory = fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone());
-            root.scope != Scope::Listed && target.starts_with(directory)
+            root.scope != Scope::Listed
+                && target.starts_with(fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()))
         };
-        if !self.roots.iter().any(inside) && !self.outside.contains(&target) {
+        if !self.roots.iter().any(inside) && self.seen.insert(target.clone()) {
             self.outside.push(target);
         }
     }

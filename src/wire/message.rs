@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+use super::offer::{Offer, OfferedRoot};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
@@ -59,36 +60,6 @@ impl From<WireBytes> for String {
     }
 }
 
-/// One root of the donor and what it weighs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfferedRoot {
-    pub name: RootName,
-    /// Where it lies on the donor.
-    pub path: WireBytes,
-    /// Of a directory that is not the server's alone: the first-level names that travel.
-    #[serde(default)]
-    pub names: Vec<WireBytes>,
-    /// Bytes by length and bytes that its filesystem has really given to it.
-    pub bytes: u64,
-    pub allocated: u64,
-    pub entries: u64,
-}
-
-/// What the donor has, before anything is touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
-    pub bypass: bool,
-    pub position: Option<GaleraGtid>,
-    /// Such as `10.11.19-MariaDB`.
-    pub server_version: Option<String>,
-    /// User and group of the donor's data directory.
-    pub owner: (u32, u32),
-    pub roots: Vec<OfferedRoot>,
-    pub speeds: Speeds,
-    pub lanes: u16,
-}
-
 /// The joiner's consent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
@@ -137,7 +108,12 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
-    Offer(Offer),
+    /// The last part of an offer, and all of most.
+    Offer(Box<Offer>),
+    /// Donor: roots of an offer that is too long for one message, before it.
+    OfferPart {
+        roots: Vec<OfferedRoot>,
+    },
     Round(Round),
     /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
     RoundOver {
@@ -198,6 +174,7 @@ impl Message {
             Message::Heartbeat => "heartbeat",
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
+            Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
             Message::Seal { .. } => "seal",
@@ -238,6 +215,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{InnodbFiles, RedoLog};
 
     fn samples() -> Vec<Message> {
         let digest = Digest::from_bytes([7; 32]);
@@ -246,10 +224,15 @@ mod tests {
             Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
             Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
             Message::Welcome { proof: digest },
-            Message::Offer(Offer {
+            Message::Offer(Box::new(Offer {
                 bypass: false,
                 position: Some(position),
                 server_version: Some("10.11.19-MariaDB".into()),
+                innodb: InnodbFiles {
+                    redo: Some(RedoLog { format: 0x5068_7973, creator: "MariaDB 10.11.19".into(), empty: false }),
+                    page_size: Some(16384),
+                },
+                lower_case_table_names: Some(0),
                 owner: (999, 999),
                 roots: vec![OfferedRoot {
                     name: RootName::datadir(),
@@ -261,7 +244,8 @@ mod tests {
                 }],
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
-            }),
+            })),
+            Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
                 checksum: Checksum::Blake3,
                 lanes: 4,

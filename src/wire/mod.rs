@@ -11,10 +11,12 @@
 
 mod frame;
 mod message;
+mod offer;
 mod preamble;
 
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
+pub use message::{Accept, Failure, Message, Purpose, Round, Speeds, WireBytes};
+pub use offer::{Offer, OfferParts, OfferedRoot};
 pub use preamble::{Preamble, VERSION};
 
 /// Why bytes are not what the protocol allows.

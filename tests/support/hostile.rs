@@ -6,7 +6,7 @@ use highline::error::{Error, Result};
 use highline::link::{Control, Deadlines, Dialer, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
+use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, RelPath, RootName};
 use highline::wire::{Answer, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -98,7 +98,7 @@ impl Script {
     pub async fn play(&self, ticket: &str) -> Result<()> {
         let dialer = dialer(ticket);
         let mut control = start(&dialer).await?;
-        control.send(Message::Offer(self.offer.clone())).await?;
+        control.send(Message::Offer(Box::new(self.offer.clone()))).await?;
         control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
         control.send(Message::Round(self.round.clone())).await?;
         let (mut lane, _) = dialer.dial(Purpose::Lane { number: 0 }).await?;
@@ -147,6 +147,8 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
         bypass: false,
         position: None,
         server_version: None,
+        innodb: InnodbFiles::default(),
+        lower_case_table_names: None,
         owner: (0, 0),
         roots: vec![root(RootName::datadir(), bytes, entries)],
         speeds: Speeds { sha256: 0, blake3: 1000 },

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Run;
 use super::log::Log;
-use super::{Run, version_of};
 use crate::check::own::Own;
 use crate::commands::block_on;
 use crate::config::SOFTWARE;
@@ -15,11 +15,12 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
 use crate::progress::Reporter;
+use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
 use crate::sst::dialogue::{Dialogue, Line};
-use crate::sst::flush::Freeze;
+use crate::sst::flush::{Freeze, Waiting};
 use crate::sst::options::Binlogs;
 use crate::sst::watch::ServerWatch;
 use crate::threads::lock;
@@ -54,6 +55,11 @@ impl Run {
 
     pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
         let settings = &self.settings;
+        let version = self.version();
+        match version.explain() {
+            (true, line) => self.log.note(&line),
+            (false, line) => self.log.warn(&line),
+        }
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
@@ -64,11 +70,9 @@ impl Run {
             freeze: settings.freeze,
             freeze_limit: settings.freeze_limit.0,
             position: Some(donor.gtid.clone()),
-            server_version: self
-                .args
-                .server_version
-                .clone()
-                .or_else(|| version_of(&PathBuf::from(format!("/proc/{}/exe", self.watch.pid())))),
+            server_version: version.text().map(str::to_owned),
+            lower_case_table_names: Agreement::of(&self.files).lower_case_table_names,
+            live: true,
         };
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),
@@ -109,7 +113,14 @@ struct Galera {
 impl Server for Galera {
     fn freeze(&self) -> Result<Option<GaleraGtid>> {
         let watch = Arc::clone(&self.watch);
-        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
+        let (started, mut waiting) = (Instant::now(), Waiting::default());
+        let check = || {
+            if let Some(line) = waiting.line(started.elapsed(), self.deadline) {
+                self.log.warn(&line);
+            }
+            watch.check()
+        };
+        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, check)?;
         self.log.note(&format!("frozen at {}", frozen.1.position));
         let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);

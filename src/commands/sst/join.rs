@@ -2,29 +2,32 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Run, version_of};
+use super::Run;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
-use crate::joiner::{self, Node, Outcome, Waiting};
+use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
 use crate::link::Lanes;
+use crate::position::Position;
 use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
+use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
+use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
 use crate::threads::lock;
 use crate::tls::{Identity, Ticket};
 use crate::wire::Round;
 
 impl Run {
-    pub(super) fn join(&self, joiner: &JoinerArgs) -> Result<()> {
+    pub(super) fn join(self: &Arc<Self>, joiner: &JoinerArgs) -> Result<()> {
         let advertise = match joiner.address.host() {
             "" => config::advertised(SocketAddr::from(([0; 16], 0))),
             host => host.to_owned(),
@@ -44,8 +47,7 @@ impl Run {
             deadlines: self.deadlines(),
             lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
             checksum: self.settings.checksum.0,
-            server_version: self.version_of_server(),
-            node: Arc::new(Joined),
+            node: Arc::new(Joined { run: Arc::clone(self), old: self.old_data() }),
             software: SOFTWARE.into(),
         };
         let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
@@ -82,13 +84,15 @@ impl Run {
         Ok(())
     }
 
-    /// Asks this node's server for its version, beside the wait for the donor.
-    fn version_of_server(&self) -> Option<std::thread::JoinHandle<Option<String>>> {
-        if let Some(told) = self.args.server_version.clone() {
-            return Some(std::thread::spawn(move || Some(told)));
-        }
-        let program = PathBuf::from(format!("/proc/{}/exe", self.watch.pid()));
-        Some(std::thread::spawn(move || version_of(&program)))
+    /// Where the data that is here stands. Asked before `ready`: the provider voids `grastate.dat` then, and while the
+    /// server runs its `seqno` is -1 anyway, so what the server was started with counts first.
+    fn old_data(&self) -> Option<OldData> {
+        let state = Grastate::read(self.layout.roots.datadir()).ok().flatten();
+        let started = self.args.server.value("wsrep-start-position").and_then(|text| text.to_str()?.parse().ok());
+        let started = started.filter(Position::is_known);
+        let last_to_leave = state.as_ref().is_some_and(|state| state.safe_to_bootstrap);
+        let position = started.or(state.map(|state| state.position))?;
+        Some(OldData { position, last_to_leave, older_donor: OlderDonor::Told })
     }
 
     /// Lists the binary logs that arrived, in this node's own index.
@@ -124,9 +128,24 @@ fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
 
 /// A node under a running server: Galera keeps its state itself.
 #[derive(Debug)]
-struct Joined;
+struct Joined {
+    run: Arc<Run>,
+    old: Option<OldData>,
+}
 
 impl Node for Joined {
+    fn facts(&self) -> Facts {
+        let version = self.run.version();
+        let Agreement { page_size, lower_case_table_names } = Agreement::of(&self.run.files);
+        Facts {
+            server_version: version.text().map(str::to_owned),
+            about_version: version.explain().1,
+            page_size: page_size.map(PageSize::Configured),
+            lower_case_table_names,
+            old: self.old.clone(),
+        }
+    }
+
     fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
     }

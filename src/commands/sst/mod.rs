@@ -7,8 +7,7 @@ mod join;
 mod log;
 
 use std::fs::File;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +21,8 @@ use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
 use crate::sst::layout::{DATA_HOME_VARIABLE, Layout};
-use crate::sst::options::{OptionFiles, Settings, odd_quotes};
+use crate::sst::options::{OptionFiles, Settings, Tier, odd_quotes};
+use crate::sst::version::ServerVersion;
 use crate::sst::watch::ServerWatch;
 use crate::stop::{Reason, Stop, Stopper};
 use log::Log;
@@ -50,16 +50,17 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     let files = OptionFiles::read(&args.defaults, &args.server)?;
     let settings = Settings::resolve(&files, side, &args.datadir)?;
     let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
-    let run = Run {
+    let run = Arc::new(Run {
         layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
         watch: Arc::new(ServerWatch::of_role(&args.role)?),
         log: Arc::new(log),
         dialogue,
         settings,
+        files,
         args: args.clone(),
-    };
+    });
     run.explain();
-    odd_quotes(&files).iter().for_each(|odd| run.log.warn(odd));
+    odd_quotes(&run.files).iter().for_each(|odd| run.log.warn(odd));
     match &args.role {
         Role::Joiner(joiner) => run.join(joiner),
         Role::Donor(donor) if donor.bypass => run.bypass(donor),
@@ -72,6 +73,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
 struct Run {
     args: SstArgs,
     settings: Settings,
+    files: OptionFiles,
     layout: Layout,
     watch: Arc<ServerWatch>,
     log: Arc<Log>,
@@ -120,6 +122,12 @@ impl Run {
         Ok(stop)
     }
 
+    /// Asks this node's server for its version.
+    fn version(&self) -> ServerVersion {
+        let basedir = self.files.last(Tier::Server, "basedir").and_then(|item| item.value.as_deref());
+        ServerVersion::of_running(self.args.server_version.as_deref(), self.watch.pid(), basedir, &self.layout.roots)
+    }
+
     fn keep(&self) -> Vec<String> {
         self.layout.keep.iter().chain(&self.settings.keep).cloned().collect()
     }
@@ -130,12 +138,4 @@ async fn watch(server: Arc<ServerWatch>, stopper: Stopper) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     stopper.stop(Reason::ServerGone { pid: server.pid() });
-}
-
-/// `10.11.19-MariaDB` out of `mariadbd  Ver 10.11.19-MariaDB-… for …`.
-fn version_of(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let version = text.split_whitespace().skip_while(|word| *word != "Ver").nth(1)?;
-    Some(version.chars().filter(char::is_ascii_graphic).take(64).collect())
 }
