@@ -16,6 +16,7 @@ mod cluster_link;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
+mod cluster_under_the_freeze;
 mod package;
 mod pair_faults;
 mod pair_hostile;

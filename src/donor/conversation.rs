@@ -17,7 +17,7 @@ use crate::pace::Pace;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::threads::{self, blocking, lock};
 use crate::tls::Session;
-use crate::tree::{Found, Roots, Tolerance, scan};
+use crate::tree::{Found, Roots, Scanned, Tolerance, scan_fully};
 use crate::wire::Message;
 
 pub(super) async fn converse(
@@ -172,10 +172,10 @@ fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
 }
 
 /// What a live tree holds.
-pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Scanned)> {
     blocking(move || {
-        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
-        Ok((roots, found))
+        let scanned = scan_fully(&mut roots, &server.rules()?, Tolerance::Vanished)?;
+        Ok((roots, scanned))
     })
     .await
 }
