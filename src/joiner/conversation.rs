@@ -292,10 +292,10 @@ impl Conversation {
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
-                                .remedy("see whether this node's disk stands still; --idle-timeout sets the limit"));
+                                .remedy("see whether this node's disk stands still; idle-timeout sets the limit"));
                         }
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
-                            .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                            .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
                     }
                 }
             }
@@ -377,6 +377,6 @@ fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
         .filter(|(speed, _)| *speed > 0);
     best.map(|(_, checksum)| checksum).ok_or_else(|| {
         Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
-            .remedy("give --checksum the same value on both sides, or take it away")
+            .remedy("give checksum the same value on both sides, or take it away")
     })
 }

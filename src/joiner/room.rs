@@ -57,7 +57,7 @@ pub(super) fn room(
             }
             let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(need.with_names));
             return Err(Error::new(Kind::NoSpace, what)
-                .remedy("free space there, or say --install inplace: it removes the old data before the new arrives"));
+                .remedy("free space there, or say install=inplace: it removes the old data before the new arrives"));
         }
         if need.allocated <= free {
             continue;
