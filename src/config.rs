@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
-use crate::donor::{self, FreezeMode};
+use crate::donor;
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, OldData, OlderDonor, PageSize};
@@ -129,12 +129,12 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
         rate: args.lanes.rate_limit.unwrap_or_default().0,
-        freeze: FreezeMode::default(),
-        freeze_limit: None,
+        freeze: args.freeze,
+        freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
         server_version: None,
         lower_case_table_names: None,
-        live: args.live,
+        live: args.live || args.freeze_command.is_some(),
     })
 }
 

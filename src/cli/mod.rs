@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::donor::Compression;
+use crate::donor::{Compression, FreezeMode};
 use crate::joiner::InstallMode;
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
@@ -212,6 +212,21 @@ pub struct SendArgs {
     /// The caller has frozen the server that runs on this data; without it a running server is refused
     #[arg(long)]
     pub live: bool,
+
+    /// The server works on while its data is copied, and this freezes it for the last round: a command for the shell
+    /// that prints a line as soon as nothing writes any more, and lets go when its standard input ends. Such as:
+    /// 'systemctl stop mariadb && echo stopped'
+    #[arg(long, value_name = "COMMAND")]
+    pub freeze_command: Option<OsString>,
+
+    /// How the time under the lock is kept short, with --freeze-command: `rounds` reads what changed, `clone` clones it
+    /// where the filesystem can, `whole` copies all of it under the lock, `auto` takes what is shortest
+    #[arg(long, value_name = "HOW", default_value = "auto", requires = "freeze_command")]
+    pub freeze: FreezeMode,
+
+    /// With --freeze-command: release the server and make another pass rather than hold it for longer, such as 2s
+    #[arg(long, value_name = "TIME", requires = "freeze_command")]
+    pub freeze_limit: Option<Timeout>,
 
     #[command(flatten)]
     pub lanes: LaneArgs,

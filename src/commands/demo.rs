@@ -10,7 +10,7 @@ use super::{block_on, print, verify};
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
-use crate::donor::{self, Keeper, Unattended};
+use crate::donor::{self, FreezeMode, Keeper, Unattended};
 use crate::error::{Error, Kind, Result};
 use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
@@ -118,6 +118,9 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         tree: tree(dir),
         ticket: "-".into(),
         live: false,
+        freeze_command: None,
+        freeze: FreezeMode::default(),
+        freeze_limit: None,
         lanes: args.lanes.clone(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),

@@ -170,13 +170,15 @@ impl Catalog {
         self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
     }
 
-    /// What the joiner has when all of the round's work is acknowledged.
-    pub(super) fn into_basis(self) -> (Roots, Basis) {
+    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out.
+    pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if matches!(task, Task::Send | Task::Compare) {
-                    had.touched = false;
+                    // Whose metadata was sent, and what was read of it, is not known of the others.
+                    had.touched &= !whole;
+                    had.stamp_tells &= whole;
                     had.clone = None;
                 }
                 had

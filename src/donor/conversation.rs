@@ -68,21 +68,30 @@ pub(super) async fn converse(
         bytes(total),
     ));
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, lanes)?;
-    let mut clone = false;
-    if server.serves() && !options.freeze.is_whole(total, options.rate) {
-        let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
-        clone = options.freeze.clones(&passed, outlook);
-        reporter.note(&options.freeze.expects(&passed, outlook));
-    }
-
-    let freezing = Instant::now();
-    let freeze = Arc::clone(&server);
-    let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
-    let reached = freezing.elapsed();
-    let position = frozen.clone().or(options.position);
-    passes.still(control, &position, clone).await?;
-    let ours = freezing.elapsed() - reached;
-    blocking(move || server.release()).await?;
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
+    let (mut clone, mut freezes) = (false, 0);
+    let (frozen, reached, ours, position) = loop {
+        if rounds {
+            let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
+            clone = options.freeze.clones(&passed, outlook);
+            reporter.note(&options.freeze.expects(&passed, outlook));
+        }
+        let freezing = Instant::now();
+        let freeze = Arc::clone(&server);
+        let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
+        let reached = freezing.elapsed();
+        let position = frozen.or_else(|| options.position.clone());
+        let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
+        let still = passes.still(control, &position, clone, until).await?;
+        let ours = freezing.elapsed() - reached;
+        let release = Arc::clone(&server);
+        blocking(move || release.release()).await?;
+        if still {
+            break (server.serves(), reached, ours, position);
+        }
+        freezes += 1;
+        over_limit(freezes, options.freeze_limit.unwrap_or_default(), reporter)?;
+    };
     passes.of_clones(control, &position).await?;
     drop(reports);
 
@@ -99,7 +108,7 @@ pub(super) async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen: frozen.map(|_| FrozenReport {
+        frozen: frozen.then(|| FrozenReport {
             reaching: reached.as_secs_f64(),
             ours: ours.as_secs_f64(),
             cloned: clone,
@@ -110,6 +119,18 @@ pub(super) async fn converse(
         compression: transfer.compression.summary(),
         session,
     })
+}
+
+/// The server was released because its freeze took longer than it may: fails when that was the last try.
+fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Result<()> {
+    const MOST: u32 = 3;
+    let what = format!("what had changed could not be sent within the freeze-limit of {} s", limit.as_secs_f32());
+    if freezes < MOST {
+        reporter.warn(&format!("{what}; the server is released, and another pass follows"));
+        return Ok(());
+    }
+    Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times"))
+        .remedy("raise freeze-limit, take a quieter hour, or a filesystem that clones (XFS, btrfs)"))
 }
 
 /// Remedies for a joiner that is slow to answer.

@@ -156,6 +156,14 @@ pub struct RoundReport {
     pub seconds: f64,
 }
 
+impl fmt::Display for RoundReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = if self.live { "while the server works" } else { "under the lock" };
+        write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
+        write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;

@@ -73,7 +73,7 @@ impl Passes {
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
             let read = plan.work().map(|planned| planned.found.size()).sum();
-            self.round(control, plan, Some(now - MARGIN), None).await?;
+            self.round(control, plan, Some(now - MARGIN), None, None).await?;
             let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
             passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
             found = self.scan(control).await?;
@@ -99,13 +99,14 @@ impl Passes {
     }
 
     /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
-    /// sent by [`Passes::of_clones`].
+    /// sent by [`Passes::of_clones`]. False when that takes longer than `until`: what was sent counts in a later pass.
     pub(super) async fn still(
         &mut self,
         control: &mut Control,
         position: &Option<GaleraGtid>,
         clone: bool,
-    ) -> Result<()> {
+        until: Option<Instant>,
+    ) -> Result<bool> {
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
             let (found, tops) = self.look(control).await?;
@@ -113,7 +114,7 @@ impl Passes {
             if looks > 0 {
                 if plan.is_empty() {
                     self.basis = plan.into_basis();
-                    return Ok(());
+                    return Ok(true);
                 }
                 still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
                 self.transfer.reporter.note(&still::why(&plan, &self.roots));
@@ -122,7 +123,9 @@ impl Passes {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
                 plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems))).await?;
             }
-            self.round(control, plan, None, position.clone()).await?;
+            if !self.round(control, plan, None, position.clone(), until).await? {
+                return Ok(false);
+            }
             let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
             let (basis, holds) = guarded(
                 control,
@@ -134,10 +137,10 @@ impl Passes {
             .await?;
             self.basis = basis;
             if holds {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
@@ -172,7 +175,7 @@ impl Passes {
             }
         };
         tokio::select! {
-            sent = self.round(control, plan, None, position.clone()) => sent,
+            sent = self.round(control, plan, None, position.clone(), None) => sent.map(|_| ()),
             full = watch => full,
         }
     }
@@ -207,14 +210,15 @@ impl Passes {
     }
 
     /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
-    /// known by their stamps.
+    /// known by their stamps. False when it was broken off because it took longer than `until`.
     async fn round(
         &mut self,
         control: &mut Control,
         plan: Plan,
         live: Option<SystemTime>,
         position: Option<GaleraGtid>,
-    ) -> Result<()> {
+        until: Option<Instant>,
+    ) -> Result<bool> {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
@@ -226,7 +230,7 @@ impl Passes {
         let (files, read) =
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
-        self.transfer.meter.begin_round(number, live.is_some(), read);
+        self.transfer.meter.begin_round(number, read);
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
@@ -243,27 +247,47 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
-        if let Err(error) = sent {
-            self.transfer.rounds.close();
-            return Err(self.transfer.rounds.failure().unwrap_or(error));
-        }
+        let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round, until)).await;
+        let whole = match sent {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.transfer.rounds.close();
+                return Err(self.transfer.rounds.failure().unwrap_or(error));
+            }
+        };
         self.transfer.rounds.end();
         control.send(Message::RoundOver { number }).await?;
         let idle = self.transfer.dialer.deadlines.idle;
         let round =
             alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
-        (self.roots, self.basis) = round.catalog.into_basis();
+        (self.roots, self.basis) = round.catalog.into_basis(whole);
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        self.reports.push(RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds });
-        Ok(())
+        let report = RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds };
+        if live || !self.reports.is_empty() {
+            self.transfer.reporter.note(&report.to_string());
+        }
+        self.reports.push(report);
+        Ok(whole)
     }
 }
 
-/// Returns when all of the round's work is acknowledged, or fails with the lanes.
-async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &Round) -> Result<()> {
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. False: at `until` the rest was left out.
+async fn finished(
+    lanes: &mut JoinSet<Result<()>>,
+    transfer: &Transfer,
+    round: &Round,
+    until: Option<Instant>,
+) -> Result<bool> {
+    let over = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+        round.queue.abandon();
+        round.queue.finished().await;
+    };
     let failed = async {
         while let Some(ended) = lanes.join_next().await {
             threads::ended("a lane", ended)?;
@@ -280,7 +304,8 @@ async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &
     };
     tokio::select! {
         biased;
-        () = round.queue.finished() => Ok(()),
+        () = round.queue.finished() => Ok(!round.queue.is_abandoned()),
+        () = over => Ok(false),
         failed = failed => failed,
         stuck = stuck => stuck,
     }

@@ -96,9 +96,9 @@ impl Plan {
         if !plan.is_empty() {
             for (place, found) in journals {
                 let planned = &mut plan.entries[place];
-                if let (Task::Keep, Some(had)) = (planned.task, planned.had.take()) {
+                if planned.task == Task::Keep {
                     planned.task = Task::Compare;
-                    planned.had = Some(had.renewed(found.size(), true));
+                    planned.had = planned.had.take().map(|had| had.renewed(found.size(), true));
                     planned.found = found;
                 }
             }
@@ -275,6 +275,23 @@ mod tests {
         assert_eq!(with(|had| had.stamp_tells = false), ["Compare f"]);
         assert_eq!(with(|had| had.digests.tear(1)), ["Compare f"]);
         assert_eq!(with(|had| had.digests = FileDigests::new(CHUNK + 1)), ["Compare f"]);
+    }
+
+    #[test]
+    fn no_file_loses_what_is_known_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["ib_logfile0", "ibdata1"] {
+            fs::write(dir.path().join(name), "1").unwrap();
+        }
+        let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+        for name in ["ib_logfile0", "ibdata1"] {
+            fs::write(dir.path().join(name), "22").unwrap();
+        }
+        for again in [false, true] {
+            let basis = basis.iter().map(|(found, _)| (found.clone(), Some(Had::nothing(1)))).collect();
+            let plan = Plan::new(basis, look(dir.path()), again);
+            assert!(plan.entries.iter().all(|planned| planned.had.is_some()), "{plan:?}");
+        }
     }
 
     #[test]

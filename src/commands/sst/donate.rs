@@ -129,7 +129,7 @@ impl Server for Galera {
 
     fn release(&self) -> Result<()> {
         lock(&self.dialogue).say(&Line::Continue)?;
-        self.log.note("released: every chunk has arrived");
+        self.log.note("released: its writes go on");
         Ok(())
     }
 
