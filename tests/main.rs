@@ -18,6 +18,7 @@ mod cluster_offer;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
+mod cluster_under_the_freeze;
 mod option_files;
 mod package;
 mod pair_faults;

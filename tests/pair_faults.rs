@@ -360,6 +360,22 @@ fn pair_one_file_may_not_be_read() {
     tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
 }
 
+/// Whatever lies in a schema: nobody waits for a pipe, and what does not travel is said once.
+#[test]
+fn pair_pipes_and_sockets_stay() {
+    let ground = Ground::new();
+    let _socket = std::os::unix::net::UnixListener::bind(ground.pair.donor.join("schema/agent")).unwrap();
+    for place in [ground.pair.donor.join("queue"), ground.pair.joiner.join("old_schema/queue")] {
+        assert!(Command::new("mkfifo").arg(place).status().unwrap().success());
+    }
+    let both = ground.pair.transfer(&[], &[]);
+    both.succeeded();
+    let words = format!("not sent: {0}/queue (a pipe), {0}/schema/agent (a socket)", ground.pair.donor.display());
+    assert_eq!(both.donor.stderr.matches(&words).count(), 1, "{}", both.donor.stderr);
+    assert!(!ground.pair.joiner.join("queue").exists() && !ground.pair.joiner.join("schema/agent").exists());
+    ground.pair.verify().succeeded();
+}
+
 /// A node whose own install was cut short has links where its tree should be.
 #[test]
 fn pair_a_half_switched_donor_is_refused() {

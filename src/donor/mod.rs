@@ -35,7 +35,7 @@ use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{InnodbFiles, Roots, Rules, readable};
+use crate::tree::{InnodbFiles, Roots, Rules, Scanned, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -199,6 +199,9 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     control.send(Message::Bye).await
 }
 
+/// How many of the things that stay behind are named.
+const NAMED: usize = 20;
+
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
 pub async fn send(
     options: SendOptions,
@@ -210,15 +213,21 @@ pub async fn send(
     let before = async {
         let (there, asked) = (roots.clone(), Arc::clone(&server));
         blocking(move || refuse_half_switched(&there)).await?;
-        let (roots, found) = scanned(roots, asked).await?;
+        let (roots, scanned) = scanned(roots, asked).await?;
         // By name, and before anything stands still for it.
-        blocking(move || readable(&roots, &found).map(|()| (roots, found))).await
+        blocking(move || readable(&roots, &scanned.found).map(|()| (roots, scanned))).await
     };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),
     };
-    let (roots, found) = before.map_err(|e| e.on(Side::Donor))?;
+    let (roots, Scanned { found, stays }) = before.map_err(|e| e.on(Side::Donor))?;
+    if !stays.is_empty() {
+        let more = stays.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = stays.iter().take(NAMED).map(String::as_str).collect();
+        reporter.note(&format!("not sent: {}{more}", named.join(", ")));
+    }
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
             .on(Side::Donor)

@@ -19,7 +19,7 @@ use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::progress::bytes;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Source, Tolerance, scan};
+use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, scan_fully};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
@@ -191,8 +191,8 @@ impl Passes {
 
     /// The tree while the server works.
     async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
-        let (roots, found) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
-        self.known(&roots, found)
+        let (roots, scanned) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
+        self.known(&roots, scanned.found)
     }
 
     /// What the joiner has a use for, in the roots that it was asked about.
@@ -354,10 +354,10 @@ pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Res
 }
 
 /// A tree whose server may be at work.
-pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Scanned)> {
     blocking(move || {
-        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
-        Ok((roots, found))
+        let scanned = scan_fully(&mut roots, &server.rules()?, Tolerance::Vanished)?;
+        Ok((roots, scanned))
     })
     .await
 }

@@ -18,6 +18,6 @@ pub use innodb::{InnodbFiles, Recovery, RedoLog};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, matches};
 pub use rules::{REPLICA, Rules};
-pub use scan::{Found, Stamp, Tolerance, leads_outside, locate, scan};
+pub use scan::{Found, Scanned, Stamp, Tolerance, leads_outside, locate, scan, scan_fully};
 pub use source::{Source, changed, readable, vanished};
 pub use stillness::{Stillness, likely_writer, may_vanish};

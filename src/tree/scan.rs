@@ -94,15 +94,29 @@ pub enum Tolerance {
 /// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
 /// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
 pub fn scan(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Vec<Found>> {
+    scan_fully(roots, rules, tolerance).map(|scanned| scanned.found)
+}
+
+/// What a scan came to.
+#[derive(Debug)]
+pub struct Scanned {
+    /// What travels, ordered by path.
+    pub found: Vec<Found>,
+    /// What stays behind though no rule says so: sockets, pipes and devices, with what they are.
+    pub stays: Vec<String>,
+}
+
+/// As [`scan`], and tells what stays behind.
+pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Scanned> {
     let mut scan = Scan::new(roots, rules, tolerance);
     scan.all_roots()?;
     while let Some(outside) = scan.outside.pop() {
         scan.external(&outside)?;
     }
-    let mut found = scan.found;
+    let (mut found, stays) = (scan.found, scan.stays);
     found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found.dedup_by(|a, b| a.entry.path == b.entry.path);
-    Ok(found)
+    Ok(Scanned { found, stays })
 }
 
 /// What an old tree leads to outside its roots: schemas and tables behind symlinks, tablespaces of `.isl` files. They are
@@ -128,6 +142,7 @@ struct Scan<'a> {
     rules: &'a Rules,
     tolerance: Tolerance,
     found: Vec<Found>,
+    stays: Vec<String>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
     outside: Vec<PathBuf>,
@@ -142,6 +157,7 @@ impl<'a> Scan<'a> {
             rules,
             tolerance,
             found: Vec::new(),
+            stays: Vec::new(),
             links: HashMap::new(),
             outside: Vec::new(),
             seen: HashSet::new(),
@@ -249,8 +265,15 @@ impl<'a> Scan<'a> {
                 _ => Content::File { size: stat.size() },
             }
         } else {
-            // A socket or a pipe is a running server's; a device is nobody's data.
-            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+            // A socket or a pipe is a running program's; a device is nobody's data.
+            let what = if kind.is_socket() {
+                "a socket"
+            } else if kind.is_fifo() {
+                "a pipe"
+            } else {
+                "a device"
+            };
+            self.stays.push(format!("{} ({what})", Printable::path(place)));
             return Ok(false);
         };
         if stat.nlink() > 1 && matches!(content, Content::File { .. }) {
@@ -449,6 +472,22 @@ mod tests {
         let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
         assert_eq!(names(&found), ["datadir/key", "datadir/sb", "datadir/sb/t.ibd.bak"]);
         assert!(roots.get("external-1").is_none());
+    }
+
+    #[test]
+    fn sockets_and_pipes_stay_and_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sb")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("sb/a")).unwrap();
+        let (mode, pipe) = (rustix::fs::Mode::RUSR, rustix::fs::FileType::Fifo);
+        for name in ["b", "t.isl"] {
+            rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(name), pipe, mode, 0).unwrap();
+        }
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let Scanned { found, stays } = scan_fully(&mut roots, &Rules::default(), Tolerance::None).unwrap();
+        assert_eq!(names(&found), ["datadir/sb"]);
+        let name = |name: &str, what: &str| format!("{} ({what})", dir.path().join(name).display());
+        assert_eq!(stays, [name("b", "a pipe"), name("sb/a", "a socket"), name("t.isl", "a pipe")]);
     }
 
     #[test]
