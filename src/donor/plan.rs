@@ -96,7 +96,9 @@ impl Plan {
         if !plan.is_empty() {
             for (place, found) in journals {
                 let planned = &mut plan.entries[place];
-                if let (Task::Keep, Some(had)) = (planned.task, planned.had.take()) {
+                if planned.task == Task::Keep
+                    && let Some(had) = planned.had.take()
+                {
                     planned.task = Task::Compare;
                     planned.had = Some(had.renewed(found.size(), true));
                     planned.found = found;
@@ -291,6 +293,13 @@ mod tests {
         let before = basis();
         fs::write(dir.path().join("ibdata1"), "2").unwrap();
         assert_eq!(tasks(&Plan::new(before, look(dir.path()), true)), ["Compare ibdata1", "Compare ib_logfile0"]);
+        // Whatever is done with it, what the joiner has of it stays known.
+        for again in [true, false] {
+            let before = basis();
+            fs::write(dir.path().join("ibdata1"), "2").unwrap();
+            let plan = Plan::new(before, look(dir.path()), again);
+            assert!(plan.work().all(|planned| planned.had.is_some()), "{again}");
+        }
     }
 
     #[test]
