@@ -3,9 +3,16 @@
 use crate::support::cluster::{Cluster, SYNC_LIMIT};
 use std::time::{Duration, Instant};
 
-/// Node 1 is frozen and sends for some seconds; node 2 waits for it.
+/// Node 1 sends all that it has while it is frozen, for some seconds; node 2 waits for it.
 fn frozen() -> Cluster {
-    let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=12M").highline("compress=none").build();
+    let plan = Cluster::plan(2, "highline").highline("rate-limit=12M").highline("compress=none");
+    let mut cluster = plan.highline("freeze=whole").build();
+    began(&mut cluster);
+    cluster.wait_log(1, "frozen at ", Duration::from_secs(60));
+    cluster
+}
+
+fn began(cluster: &mut Cluster) {
     cluster.start(1);
     cluster.sql(
         1,
@@ -14,8 +21,6 @@ fn frozen() -> Cluster {
          SET GLOBAL log_output = 'TABLE'; SET GLOBAL slow_query_log = ON; SET GLOBAL long_query_time = 0",
     );
     cluster.spawn(2);
-    cluster.wait_log(1, "frozen at ", Duration::from_secs(60));
-    cluster
 }
 
 fn arrives(mut cluster: Cluster) -> Cluster {
@@ -48,7 +53,15 @@ fn cluster_a_reader_makes_the_server_write() {
 /// Clients that never stop: the redo log and a log table are written to all the time.
 #[test]
 fn cluster_clients_go_on_all_the_time() {
-    let cluster = frozen();
+    for mode in ["whole", "rounds", "clone"] {
+        let plan = Cluster::plan(2, "highline").highline(&format!("freeze={mode}")).highline("compress=none");
+        let mut cluster = plan.highline("rate-limit=20M").build();
+        began(&mut cluster);
+        busy(cluster);
+    }
+}
+
+fn busy(cluster: Cluster) {
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

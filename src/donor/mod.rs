@@ -230,10 +230,11 @@ pub async fn send(
         asked = stop.requested() => Err(asked),
     };
     let (roots, Scanned { found, stays }) = before.map_err(|e| e.on(Side::Donor))?;
-    if let Some(more) = stays.get(NAMED..).map(<[String]>::len) {
-        reporter.note(&format!("not sent: {} and {more} more", stays[..NAMED].join(", ")));
-    } else if !stays.is_empty() {
-        reporter.note(&format!("not sent: {}", stays.join(", ")));
+    if !stays.is_empty() {
+        let more = stays.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = stays.iter().take(NAMED).map(String::as_str).collect();
+        reporter.note(&format!("not sent: {}{more}", named.join(", ")));
     }
     if found.is_empty() {
         return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))

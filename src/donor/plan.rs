@@ -308,6 +308,13 @@ mod tests {
         let before = basis();
         fs::write(dir.path().join("ibdata1"), "2").unwrap();
         assert_eq!(tasks(&Plan::new(before, look(dir.path()), true)), ["Compare ibdata1", "Compare ib_logfile0"]);
+        // Whatever is done with it, what the joiner has of it stays known.
+        for again in [true, false] {
+            let before = basis();
+            fs::write(dir.path().join("ibdata1"), "2").unwrap();
+            let plan = Plan::new(before, look(dir.path()), again);
+            assert!(plan.work().all(|planned| planned.had.is_some()), "{again}");
+        }
     }
 
     #[test]

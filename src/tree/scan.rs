@@ -157,6 +157,7 @@ impl<'a> Scan<'a> {
             rules,
             tolerance,
             found: Vec::new(),
+            stays: Vec::new(),
             links: HashMap::new(),
             outside: Vec::new(),
             seen: HashSet::new(),
