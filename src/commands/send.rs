@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, Keeper, Unattended};
+use crate::donor;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
@@ -18,7 +18,7 @@ use crate::tls::Ticket;
 
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
-    let mut order = config::donor(args, ticket)?;
+    let (mut order, server) = config::donor(args, ticket)?;
     if !args.live
         && let Some(held) = server_holding(&order.roots)?
     {
@@ -32,7 +32,6 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.position.is_none() {
         reporter.warn(NO_POSITION);
     }
-    let server = Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody });
     let version = ServerVersion::of_files(&order.roots);
     order.server_version = version.text().map(str::to_owned);
     if order.server_version.is_none() {

@@ -12,14 +12,14 @@ use super::queue::Queue;
 use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
-use super::{Keeper, RoundReport, Server, lane};
+use super::{Keeper, RoundReport, Server, complete, lane};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::progress::bytes;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Source, Tolerance, scan};
+use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, scan_fully};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
@@ -34,6 +34,8 @@ pub(super) struct Passes {
     roots: Roots,
     /// Roots that the joiner has no use for.
     without: Vec<RootName>,
+    /// Where the joiner has its own.
+    theirs: Vec<RelPath>,
     filesystems: Filesystems,
     basis: Basis,
     number: u16,
@@ -46,6 +48,7 @@ impl Passes {
         server: Arc<dyn Server>,
         roots: Roots,
         without: Vec<RootName>,
+        theirs: Vec<RelPath>,
         lanes: u16,
     ) -> Result<Passes> {
         let filesystems = Filesystems::of(&roots)?;
@@ -54,7 +57,7 @@ impl Passes {
             running.spawn(lane::run(Arc::clone(&transfer), number));
         }
         let (basis, reports) = (Vec::new(), Vec::new());
-        Ok(Passes { transfer, lanes: running, server, roots, without, filesystems, basis, number: 0, reports })
+        Ok(Passes { transfer, lanes: running, server, roots, without, theirs, filesystems, basis, number: 0, reports })
     }
 
     /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
@@ -148,6 +151,7 @@ impl Passes {
             Ok((roots, found, tops))
         });
         let (roots, found, tops) = guarded(control, looked).await?;
+        complete(&roots, &found)?;
         Ok((self.known(&roots, found)?, tops))
     }
 
@@ -191,8 +195,8 @@ impl Passes {
 
     /// The tree while the server works.
     async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
-        let (roots, found) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
-        self.known(&roots, found)
+        let (roots, scanned) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
+        self.known(&roots, scanned.found)
     }
 
     /// What the joiner has a use for, in the roots that it was asked about.
@@ -202,7 +206,11 @@ impl Passes {
             let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
             return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
         }
-        found.retain(|found| !self.without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        found.retain(|found| {
+            let path = &found.entry.path;
+            !self.without.iter().any(|root| root.as_str() == path.root_str())
+                && !self.theirs.iter().any(|own| own.holds(path))
+        });
         Ok(found)
     }
 
@@ -354,10 +362,10 @@ pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Res
 }
 
 /// A tree whose server may be at work.
-pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Scanned)> {
     blocking(move || {
-        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
-        Ok((roots, found))
+        let scanned = scan_fully(&mut roots, &server.rules()?, Tolerance::Vanished)?;
+        Ok((roots, scanned))
     })
     .await
 }
