@@ -279,6 +279,7 @@ fn pair_a_bit_flips() {
 #[test]
 fn pair_a_slow_link_costs_no_round_trip_a_file() {
     let pair = Pair::default();
+    tree::complete(&pair.donor);
     for number in 0..2_000 {
         file(&pair.donor, format!("schema/t{number}.frm"), [b'x'; 900]);
     }
@@ -635,7 +636,11 @@ fn pair_datadirs_that_are_none() {
     for (datadir, code, words) in [
         (Path::new("/nowhere"), 2, "cannot read the directory /nowhere: No such file or directory"),
         (&file, 22, "ibdata1 is not a directory"),
-        (&empty, 22, "donor: there is nothing to send in "),
+        (
+            &empty,
+            22,
+            "/empty is no server's whole data directory: it lacks the system tablespace (ibdata1), the redo log",
+        ),
     ] {
         let sent = ground.pair.run(&["send", "--datadir", datadir.to_str().unwrap(), &joiner.ticket]);
         sent.failed(code, &[words]);

@@ -198,6 +198,7 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
     let options = joiner::ReceiveOptions {
         roots: roots(to),
         keep: Vec::new(),
+        own: Default::default(),
         install: InstallMode::Auto,
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: "127.0.0.1".into(),

@@ -61,7 +61,7 @@ pub enum Command {
 }
 
 /// Where the server keeps its files.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct TreeArgs {
     /// The server's data directory
     #[arg(long, value_name = "DIR")]
@@ -72,6 +72,15 @@ pub struct TreeArgs {
     /// agrees that tablespaces outside the data directory replace what is in their way there
     #[arg(long = "root", value_name = "NAME=PATH")]
     pub roots: Vec<OsString>,
+
+    /// The server's option file, which says instead of --root where its other directories are, what it calls its binary
+    /// logs, and what in them is this node's own: logs, sockets, temporary directories, certificates and keys
+    #[arg(long, value_name = "FILE")]
+    pub defaults_file: Option<PathBuf>,
+
+    /// Of that file also the groups whose names end so
+    #[arg(long, value_name = "SUFFIX", requires = "defaults_file")]
+    pub defaults_group_suffix: Option<OsString>,
 }
 
 /// Who we are and whom we trust, beyond the ticket.
@@ -256,11 +265,6 @@ pub struct DemoArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
-
-    /// For a tree that came under Galera: the server's option file, which says instead of --root where its other directories
-    /// are, and what it calls its binary logs
-    #[arg(long, value_name = "FILE", conflicts_with = "roots")]
-    pub defaults_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -21,14 +21,15 @@ use crate::tree::Rules;
 pub(super) struct Commanded {
     command: OsString,
     datadir: PathBuf,
+    rules: Rules,
     reporter: Arc<dyn Reporter>,
     running: Mutex<Option<Child>>,
 }
 
 impl Commanded {
-    pub(super) fn new(command: &OsStr, datadir: &Path, reporter: Arc<dyn Reporter>) -> Commanded {
+    pub(super) fn new(command: &OsStr, datadir: &Path, rules: Rules, reporter: Arc<dyn Reporter>) -> Commanded {
         let (command, datadir) = (command.to_owned(), datadir.to_owned());
-        Commanded { command, datadir, reporter, running: Mutex::new(None) }
+        Commanded { command, datadir, rules, reporter, running: Mutex::new(None) }
     }
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
@@ -81,7 +82,7 @@ impl Server for Commanded {
     }
 
     fn rules(&self) -> Result<Rules> {
-        Ok(Rules::default())
+        Ok(self.rules.clone())
     }
 
     fn keeper(&self) -> Keeper {

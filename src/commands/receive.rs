@@ -14,7 +14,7 @@ use crate::progress::Style;
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
-    let order = config::joiner(args)?;
+    let (order, binlog) = config::joiner(args)?;
     looks_like_a_datadir(order.roots.datadir())?;
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {
@@ -33,6 +33,9 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     match outcome {
         Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was touched"),
         Outcome::Installed(report) => {
+            if let Some(binlog) = binlog {
+                binlog.index_arrived().map_err(|e| e.on(Side::Joiner))?;
+            }
             reporter.note(&format!("installed: {report}"));
             match &report.position {
                 Some(gtid) => {

@@ -7,7 +7,7 @@ use super::freeze_command::Commanded;
 use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, Keeper, Server, Unattended};
+use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
@@ -19,7 +19,7 @@ use crate::tls::Ticket;
 
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
-    let mut order = config::donor(args, ticket)?;
+    let (mut order, unattended) = config::donor(args, ticket)?;
     if !order.live
         && let Some(held) = server_holding(&order.roots)?
     {
@@ -34,8 +34,10 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
         reporter.warn(NO_POSITION);
     }
     let server: Arc<dyn Server> = match &args.freeze_command {
-        Some(command) => Arc::new(Commanded::new(command, order.roots.datadir(), Arc::clone(&reporter))),
-        None => Arc::new(Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody })),
+        Some(command) => {
+            Arc::new(Commanded::new(command, order.roots.datadir(), unattended.rules, Arc::clone(&reporter)))
+        }
+        None => Arc::new(unattended),
     };
     let version = ServerVersion::of_files(&order.roots);
     order.server_version = version.text().map(str::to_owned);

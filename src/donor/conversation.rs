@@ -9,12 +9,12 @@ use super::compression::Chooser;
 use super::offer::offer;
 use super::passes::{Passes, guarded};
 use super::transfer::{Rounds, Transfer};
-use super::{FrozenReport, Report, SendOptions, Server};
+use super::{FrozenReport, Report, SendOptions, Server, kept};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
-use crate::progress::{Meter, Reporter, bytes, follow};
+use crate::progress::{Meter, Reporter, bytes, follow, listed};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -45,6 +45,12 @@ pub(super) async fn converse(
         return Err(Error::new(Kind::Protocol, what));
     }
 
+    let (there, asked) = (roots.clone(), Arc::clone(&server));
+    let theirs = blocking(move || kept::respected(&there, &asked.rules()?, &accept.kept)).await?;
+    if !theirs.is_empty() {
+        let names: Vec<String> = theirs.iter().map(ToString::to_string).collect();
+        reporter.note(&format!("not sent, because the joiner has its own there: {}", listed(&names)));
+    }
     let meter = Arc::new(Meter::default());
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
     let checksum = accept.checksum;
@@ -67,7 +73,7 @@ pub(super) async fn converse(
         options.compression,
         bytes(total),
     ));
-    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, lanes)?;
+    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
     let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
     let (mut clone, mut freezes) = (false, 0);
     let (frozen, reached, ours, position) = loop {

@@ -8,6 +8,7 @@ mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod kept;
 mod lane;
 mod offer;
 mod pack;
@@ -26,16 +27,16 @@ use std::time::Duration;
 pub use compression::Compression;
 pub use rounds::FreezeMode;
 
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Reporter, bytes};
+use crate::progress::{Reporter, bytes, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{InnodbFiles, Roots, Rules, Scanned, readable};
+use crate::tree::{Found, InnodbFiles, Roots, Rules, Scanned, lacks, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -71,9 +72,12 @@ pub enum Keeper {
     Nobody,
 }
 
-/// A server that is stopped, or that the caller froze.
+/// A server that is stopped, or that the caller froze, and what of its tree travels.
 #[derive(Debug)]
-pub struct Unattended(pub Keeper);
+pub struct Unattended {
+    pub keeper: Keeper,
+    pub rules: Rules,
+}
 
 impl Server for Unattended {
     fn freeze(&self) -> Result<Option<GaleraGtid>> {
@@ -85,11 +89,11 @@ impl Server for Unattended {
     }
 
     fn rules(&self) -> Result<Rules> {
-        Ok(Rules::default())
+        Ok(self.rules.clone())
     }
 
     fn keeper(&self) -> Keeper {
-        self.0
+        self.keeper
     }
 }
 
@@ -198,6 +202,7 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
         lower_case_table_names: None,
         owner: (0, 0),
         roots: Vec::new(),
+        parts: Default::default(),
         speeds: Speeds { sha256: 0, blake3: 0 },
         lanes: 0,
     };
@@ -207,8 +212,18 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     control.send(Message::Bye).await
 }
 
-/// How many of the things that stay behind are named.
-const NAMED: usize = 20;
+/// Refuses a tree that a server could not start on.
+fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
+    let lacks = lacks(roots, found);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
+    Err(Error::new(Kind::Usage, format!("{datadir} is no server's whole data directory: it lacks {lacks}")).remedy(
+        "look at --datadir; where these lie in other directories, name those with --root, or the server's option file with \
+         --defaults-file",
+    ))
+}
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
 pub async fn send(
@@ -223,23 +238,21 @@ pub async fn send(
         blocking(move || refuse_half_switched(&there)).await?;
         let (roots, scanned) = scanned(roots, asked).await?;
         // By name, and before anything stands still for it.
-        blocking(move || readable(&roots, &scanned.found).map(|()| (roots, scanned))).await
+        blocking(move || {
+            complete(&roots, &scanned.found)?;
+            readable(&roots, &scanned.found)?;
+            Ok((roots, scanned))
+        })
+        .await
     };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),
     };
-    let (roots, Scanned { found, stays }) = before.map_err(|e| e.on(Side::Donor))?;
+    let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
+    let Scanned { found, stays } = scanned;
     if !stays.is_empty() {
-        let more = stays.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let named: Vec<&str> = stays.iter().take(NAMED).map(String::as_str).collect();
-        reporter.note(&format!("not sent: {}{more}", named.join(", ")));
-    }
-    if found.is_empty() {
-        return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
-            .on(Side::Donor)
-            .remedy("name the data directory with --datadir"));
+        reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
     let dialled = tokio::select! {
         dialled = options.dialer.dial(Purpose::Control) => dialled,

@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
-use super::{Keeper, RoundReport, Server, lane};
+use super::{Keeper, RoundReport, Server, complete, lane};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
@@ -34,6 +34,8 @@ pub(super) struct Passes {
     roots: Roots,
     /// Roots that the joiner has no use for.
     without: Vec<RootName>,
+    /// Where the joiner has its own.
+    theirs: Vec<RelPath>,
     filesystems: Filesystems,
     basis: Basis,
     number: u16,
@@ -46,6 +48,7 @@ impl Passes {
         server: Arc<dyn Server>,
         roots: Roots,
         without: Vec<RootName>,
+        theirs: Vec<RelPath>,
         lanes: u16,
     ) -> Result<Passes> {
         let filesystems = Filesystems::of(&roots)?;
@@ -54,7 +57,7 @@ impl Passes {
             running.spawn(lane::run(Arc::clone(&transfer), number));
         }
         let (basis, reports) = (Vec::new(), Vec::new());
-        Ok(Passes { transfer, lanes: running, server, roots, without, filesystems, basis, number: 0, reports })
+        Ok(Passes { transfer, lanes: running, server, roots, without, theirs, filesystems, basis, number: 0, reports })
     }
 
     /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
@@ -151,6 +154,7 @@ impl Passes {
             Ok((roots, found, tops))
         });
         let (roots, found, tops) = guarded(control, looked).await?;
+        complete(&roots, &found)?;
         Ok((self.known(&roots, found)?, tops))
     }
 
@@ -205,7 +209,11 @@ impl Passes {
             let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
             return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
         }
-        found.retain(|found| !self.without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        found.retain(|found| {
+            let path = &found.entry.path;
+            !self.without.iter().any(|root| root.as_str() == path.root_str())
+                && !self.theirs.iter().any(|own| own.holds(path))
+        });
         Ok(found)
     }
 

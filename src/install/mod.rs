@@ -8,6 +8,7 @@
 //! where there is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries
 //! come, and [`Staging::install`].
 
+mod carry;
 mod dir;
 mod failpoint;
 pub(crate) mod journal;
@@ -22,7 +23,7 @@ mod switch;
 mod tests;
 mod unfinished;
 
-pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST};
 pub use lock::{DirLock, server_holding};
 pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};
 pub use unfinished::refuse_half_switched;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use super::carry;
 use super::dir::Dir;
 use super::failpoint;
 use super::journal::{self, Phase};
@@ -15,7 +16,7 @@ use super::resolved_roots::ResolvedRoots;
 use super::switch::{INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
-use crate::tree::{RelPath, RootName, Roots};
+use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
 
 /// A file that this node writes itself and that becomes visible with the new tree, in the same
 /// moment: `grastate.dat` with the position. One by that name goes with the old tree.
@@ -69,6 +70,9 @@ impl Staging {
             let incoming = dir.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
+            if let Some((_, place)) = places.last() {
+                carry::rehearse(&resolved, root, &dir, place)?;
+            }
         }
         Ok(Staging { _lock: lock, home, resolved, places })
     }
@@ -92,12 +96,49 @@ impl Staging {
 
     /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
     /// install refuses the tree otherwise, so ask before it is sent.
-    pub fn accepts(&self, path: &RelPath) -> bool {
-        self.resolved
-            .roots
-            .get(path.root_str())
-            .is_some_and(|root| self.resolved.switches(root, &root.local_name(path.first())))
+    pub fn accepts(&self, path: &RelPath, content: &Content) -> bool {
+        let Some(root) = self.resolved.roots.get(path.root_str()) else { return false };
+        let first = root.local_name(path.first());
+        let fits = match (path.parent(), content) {
+            (Some(_), _) | (None, Content::Directory) => self.resolved.switches(root, &first, Shape::Directory),
+            (None, Content::Symlink { target }) => self.resolved.switches_link(root, &first, target),
+            (None, Content::File { .. } | Content::HardLink { .. }) => {
+                self.resolved.switches(root, &first, Shape::File)
+            }
+        };
+        let own = self.resolved.keep.own();
+        let mut place = root.path.join(&*first);
+        let free = !own.is_above(&place) || {
+            place.extend(path.beneath().components().skip(1));
+            let shape = if *content == Content::Directory { Shape::Directory } else { Shape::File };
+            own.covers(&place, shape).is_none()
+        };
+        fits && free
     }
+
+    /// What lies here and stays, with the option that names it or another reason: nothing may arrive there. At most
+    /// [`Staging::MOST_KEPT`], the deeper ones first: a donor leaves out by itself most of what stays in the first
+    /// level.
+    pub fn kept(&self) -> Result<Vec<(RelPath, String)>> {
+        let mut kept = carry::own_paths(&self.resolved)?;
+        for root in self.resolved.roots.iter().filter(|root| root.scope == Scope::Whole) {
+            let dir = Dir::open(&root.path)?;
+            for name in dir.names()? {
+                if name != HOME
+                    && !self.resolved.switches_here(root, &dir, &name)?
+                    && let Some(why) = self.resolved.why_kept(root, &name, dir.shape(&name))
+                    && let Ok(path) = RelPath::new(&root.name, name.as_bytes())
+                {
+                    kept.push((path, why));
+                }
+            }
+        }
+        kept.truncate(Self::MOST_KEPT);
+        Ok(kept)
+    }
+
+    /// The most kept paths that a donor is told.
+    const MOST_KEPT: usize = 1000;
 
     /// Makes all that is staged durable: `syncfs`, once for each filesystem.
     pub fn sync(&self) -> Result<()> {
@@ -123,11 +164,15 @@ impl Staging {
     /// finishes the removal.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        self.resolved.stays = carry::holders(&self.resolved)?;
         refuse_server(&self.resolved)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Spending)?;
-        spend(&self.resolved, &self.home, &switch)
+        spend(&self.resolved, &self.home, &switch)?;
+        // What they hold now, a new tree may join.
+        self.resolved.stays.clear();
+        Ok(())
     }
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
@@ -150,6 +195,7 @@ impl Staging {
             }
             self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
+        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root))?;
         self.sync()?;
         refuse_server(&self.resolved)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
@@ -177,6 +223,7 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<()
         let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
         return Err(if back { undo(resolved, home, switch, error) } else { error });
     }
+    carry::prune(resolved)?;
     Switch::clean(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())
 }
@@ -273,6 +320,7 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
             if home.stat_of(LIVE)?.is_some() {
                 spend(&resolved, home, &Switch::new(&resolved, home)?)?;
             } else {
+                carry::prune(&resolved)?;
                 Switch::clean(&resolved, home, false)?;
                 journal::remove(home, lock.datadir())?;
             }

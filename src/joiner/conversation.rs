@@ -18,12 +18,12 @@ use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Reporter, bytes, follow};
+use crate::progress::{Meter, Reporter, bytes, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::tree::{PathError, RelPath};
-use crate::wire::{Accept, Message, Offer, OfferParts, Purpose, Round, Speeds};
+use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Speeds, WireBytes};
 
 /// What the parts of one reception share.
 pub(super) struct Conversation {
@@ -176,10 +176,13 @@ impl Conversation {
         fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
         let without = preflight::examine(&mut options.roots, &offer)?;
-        let keep = KeepRules::new(options.keep.clone());
+        let keep = KeepRules::new(options.keep.clone(), options.own.clone());
         let warnings = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
-            blocking(move || room::room(&roots, &offer, mode, &|_, name| keep.keeps(name))).await?
+            blocking(move || {
+                room::room(&roots, &offer, mode, &|directory, name, shape| keep.keeps(directory, name, shape))
+            })
+            .await?
         };
         warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
@@ -195,10 +198,19 @@ impl Conversation {
             if spend {
                 staging.spend_old_tree(node.spent())?;
             }
-            Ok(staging)
+            let kept = staging.kept()?;
+            Ok((staging, kept))
         });
-        let staging = Arc::new(staging.await?);
-        let accept = Accept { checksum, lanes, without, software: options.software.clone() };
+        let (staging, kept) = staging.await?;
+        let staging = Arc::new(staging);
+        // Those that an option names; what each node has is known.
+        let named = kept.iter().filter(|(_, why)| !why.contains(' '));
+        let named: Vec<String> = named.map(|(path, option)| format!("{path} ({option})")).collect();
+        if !named.is_empty() {
+            self.reporter.note(&format!("kept, because it is this node's own: {}", listed(&named)));
+        }
+        let kept = kept.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
+        let accept = Accept { checksum, lanes, without, kept, software: options.software.clone() };
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind, Result};
 use crate::install::Staging;
 use crate::threads::lock;
-use crate::tree::{Metadata, RelPath};
+use crate::tree::{Content, Metadata, RelPath};
 
 /// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
 /// belongs to the data directory's user there belongs to the data directory's user here.
@@ -70,8 +70,8 @@ impl StagedTree {
     }
 
     /// Refuses what the install would refuse later.
-    pub fn examine(&self, path: &RelPath) -> Result<()> {
-        if self.staging.accepts(path) {
+    pub fn examine(&self, path: &RelPath, content: &Content) -> Result<()> {
+        if self.staging.accepts(path, content) {
             return Ok(());
         }
         Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))

@@ -164,6 +164,15 @@ impl Freeze {
             for name in [name.to_owned(), format!("{name}.tmp")] {
                 let path = self.datadir.join(name);
                 match fs::remove_file(&path) {
+                    Err(_) if path.is_dir() => {
+                        let what = format!(
+                            "{} is a schema, and when the server is frozen it must put a file of its own there",
+                            Printable::path(&path)
+                        );
+                        return Err(Error::new(Kind::Usage, what)
+                            .on(Side::Donor)
+                            .remedy("move its tables to a schema of another name, and drop it"));
+                    }
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::io("cannot remove the stale", &path, error).on(Side::Donor));
                     }
@@ -215,6 +224,16 @@ mod tests {
     fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, GaleraGtid)> {
         let mut dialogue = Dialogue::new(Vec::new(), Side::Donor, false);
         Freeze::begin(&mut dialogue, dir, Duration::from_millis(deadline), check)
+    }
+
+    #[test]
+    fn a_schema_called_like_the_servers_answer_is_named() {
+        for name in [FLUSHED, FAILED] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join(name)).unwrap();
+            let error = begin(dir.path(), 5000, || Ok(())).unwrap_err();
+            assert!(error.sentence().contains(&format!("{name} is a schema, and when the server is frozen")));
+        }
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl Run {
             deadline: settings.timeouts.lock.limit(),
             watch: Arc::clone(&self.watch),
             log: Arc::clone(&self.log),
-            keep: self.keep(),
+            keep: self.settings.keep.clone(),
+            own: self.layout.own.clone(),
             binlog: self.layout.binlog.clone(),
             binlogs: settings.max_binlogs,
             frozen: Mutex::new(None),
@@ -105,6 +106,7 @@ struct Galera {
     watch: Arc<ServerWatch>,
     log: Arc<Log>,
     keep: Vec<String>,
+    own: crate::tree::Own,
     binlog: Option<Binlog>,
     binlogs: Binlogs,
     frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
@@ -134,7 +136,7 @@ impl Server for Galera {
     }
 
     fn rules(&self) -> Result<Rules> {
-        let rules = Rules::new(self.keep.clone());
+        let rules = Rules::new(self.keep.clone(), self.own.clone());
         match &self.binlog {
             Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
             None => Ok(rules),

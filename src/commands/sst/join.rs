@@ -1,8 +1,6 @@
 //! The joiner's role: announce, receive, install, tell the position.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Run;
@@ -18,7 +16,6 @@ use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
-use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
 use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
@@ -37,7 +34,8 @@ impl Run {
         let identity = identity.map_or_else(Identity::ephemeral, Ok)?;
         let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
-            keep: self.keep(),
+            keep: self.settings.keep.clone(),
+            own: self.layout.own.clone(),
             install: self.settings.install,
             listen,
             advertise,
@@ -66,7 +64,9 @@ impl Run {
                 position
             }
             Outcome::Installed(report) => {
-                self.index_binlogs()?;
+                if let Some(binlog) = &self.layout.binlog {
+                    binlog.index_arrived()?;
+                }
                 self.log.note(&format!("installed: {report}"));
                 report.position
             }
@@ -94,36 +94,6 @@ impl Run {
         let position = started.or(state.map(|state| state.position))?;
         Some(OldData { position, last_to_leave, older_donor: OlderDonor::Told })
     }
-
-    /// Lists the binary logs that arrived, in this node's own index.
-    fn index_binlogs(&self) -> Result<()> {
-        let Some(binlog) = &self.layout.binlog else { return Ok(()) };
-        let failed = |e| Error::io("cannot write the index of the binary logs", &binlog.index, e);
-        let names = arrived(binlog).map_err(failed)?;
-        if names.is_empty() {
-            return match std::fs::remove_file(&binlog.index) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        let parent = binlog.index.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
-        file.write_all(&binlog.index_of(&names)).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
-        file.as_file().set_permissions(mode).map_err(failed)?;
-        file.persist(&binlog.index).map_err(|e| failed(e.error))?;
-        Ok(())
-    }
-}
-
-fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
-    let mut names: Vec<String> = std::fs::read_dir(&binlog.directory)?
-        .filter_map(|item| item.ok()?.file_name().into_string().ok())
-        .filter(|name| crate::tree::matches(&format!("{}.#", binlog.base), name.as_bytes()))
-        .collect();
-    names.sort();
-    Ok(names)
 }
 
 /// A node under a running server: Galera keeps its state itself.
