@@ -114,7 +114,7 @@ pub(super) async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen: frozen.then(|| FrozenReport {
+        frozen: frozen.then_some(FrozenReport {
             reaching: reached.as_secs_f64(),
             ours: ours.as_secs_f64(),
             cloned: clone,
