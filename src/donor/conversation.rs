@@ -143,7 +143,7 @@ fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Re
 const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
 pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
 
-/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for before it accepts it may
+/// What the joiner answers. Heartbeats alone do not extend the wait: it has five times `idle`, for before it accepts it may
 /// have a large old tree to remove, and before it has verified the last chunks to write.
 pub(super) async fn answer<T>(
     control: &mut Control,
@@ -155,7 +155,7 @@ pub(super) async fn answer<T>(
     if let Ok(answer) = tokio::time::timeout(limit, control.expect(pick)).await {
         return answer;
     }
-    let what = format!("{} gives signs of life and no answer for {} s", control.peer(), limit.as_secs());
+    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs());
     Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 

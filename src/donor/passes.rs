@@ -239,6 +239,7 @@ impl Passes {
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
         self.transfer.meter.begin_round(number, read);
+        let cloned = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
@@ -272,7 +273,7 @@ impl Passes {
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        let report = RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds };
+        let report = RoundReport { number, live, cloned, files, bytes: read, wire_bytes: wire, seconds };
         if live || !self.reports.is_empty() {
             self.transfer.reporter.note(&report.to_string());
         }

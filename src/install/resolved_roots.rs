@@ -63,7 +63,8 @@ impl ResolvedRoots {
             if let Some(other) = shared.filter(|other| [&other.scope, &root.scope].contains(&&Scope::Listed)) {
                 let why =
                     format!("{} and {} have one directory, {}", root.name, other.name, Printable::path(&root.path));
-                return Err(Error::new(Kind::Usage, why).remedy("give each of them a directory of its own with --root"));
+                return Err(Error::new(Kind::Usage, why)
+                    .remedy("give each of them a directory of its own, in the option file or with --root"));
             }
         }
         Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), holders })
@@ -144,7 +145,7 @@ impl ResolvedRoots {
                 let why =
                     format!("{} is a filesystem of its own and cannot be moved", Printable::path(&dir.join(&name)));
                 return Err(Error::new(Kind::Usage, why)
-                    .remedy("name it as a root with --root, or unmount it when the new tree should not have it"));
+                    .remedy("unmount it, or mount it elsewhere and name it in the option file or with --root"));
             }
         }
         Ok(())

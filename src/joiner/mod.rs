@@ -128,7 +128,7 @@ impl Waiting {
         match recover(&lock)? {
             Recovered::Nothing => {}
             Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
-            Recovered::Spent => reporter.warn("the old tree had been given up for an install in place"),
+            Recovered::Spent => reporter.warn("an earlier in-place install had already removed the old data"),
             Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
         }
         let listener = Listener::bind(options.listen)?;

@@ -57,7 +57,7 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
     let mut led = None;
     for offered in &offer.roots {
         if let Some(root) = roots.get(offered.name.as_str()).filter(|root| root.scope != Scope::Listed) {
-            // A node that writes no binary log, or calls it otherwise.
+            // A node that writes no binary log, or uses another name for it.
             if root.scope == Scope::Names(Vec::new()) || called_otherwise(root, offered) {
                 without.push(offered.name.clone());
             }
@@ -113,7 +113,8 @@ fn complete(parts: &BTreeSet<Part>) -> Result<()> {
     }
     let what = format!("what the donor sends is no server's whole data directory: it lacks {}", lacks.join(", "));
     Err(Error::new(Kind::Incompatible, what).remedy(
-        "the data here is untouched; look at --datadir on the donor, and name its other directories with --root",
+        "the data here is untouched; on the donor, look at the data directory's path, and name its other directories in the option \
+         file (by hand: --defaults-file or --root)",
     ))
 }
 
@@ -215,7 +216,12 @@ mod tests {
             error.sentence(),
             "what the donor sends is no server's whole data directory: it lacks the redo log (ib_logfile0), the schema mysql"
         );
-        assert!(error.remedy_text().unwrap().starts_with("the data here is untouched; look at --datadir"));
+        assert!(
+            error
+                .remedy_text()
+                .unwrap()
+                .starts_with("the data here is untouched; on the donor, look at the data directory")
+        );
     }
 
     #[test]
