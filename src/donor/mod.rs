@@ -225,7 +225,7 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
         return Ok(());
     }
     let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
-    Err(Error::new(Kind::Usage, format!("{datadir} is no server's whole data directory: it lacks {lacks}")).remedy(
+    Err(Error::new(Kind::Usage, format!("{datadir} is not a server's whole data directory: it lacks {lacks}")).remedy(
         "look at the data directory's path; where these lie in other directories, name those in the server's option file (by \
          hand: --defaults-file or --root)",
     ))

@@ -87,7 +87,7 @@ impl ResolvedRoots {
     }
 
     /// Whether a symlink that has arrived may take the first-level `name`. What it leads to may not be there yet, so it is
-    /// taken for a schema's where that is no name of the node's, or where it leads outside as the donor said.
+    /// taken for a schema's where that is not a name of the node's, or where it leads outside as the donor said.
     pub(super) fn switches_link(&self, root: &Root, name: &OsStr, target: &[u8]) -> bool {
         let outside = || {
             let target = Path::new(OsStr::from_bytes(target));
@@ -123,7 +123,7 @@ impl ResolvedRoots {
         if names(self.keep.extra(), name, shape) {
             return Some("keep".to_owned());
         }
-        // A name with a dot in it is no schema's: the server would encode it.
+        // A name with a dot in it is not a schema's: the server would encode it.
         row(name, shape).filter(|_| !name.as_bytes().contains(&b'.')).map(|row| row.why.to_owned())
     }
 

@@ -172,7 +172,7 @@ impl Ledger {
         }
         let record = self.record(round, chunk.entry)?;
         let (Some(file), Content::File { size }) = (&record.file, &record.content) else {
-            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
+            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is not a file")));
         };
         let (target, punch) = {
             let mut file = lock(file);
