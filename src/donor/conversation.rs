@@ -104,7 +104,7 @@ pub(super) async fn converse(
     let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
-    reporter.note("verified by the joiner, which now brings it to disk and installs it");
+    reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await?;
 

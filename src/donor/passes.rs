@@ -399,11 +399,11 @@ pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result
 impl FreezeMode {
     /// One line for the log: what the freeze is expected to cost.
     pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
-        let manner = if self.clones(passes, outlook) { "cloned where the filesystem can, else read" } else { "read" };
-        let seconds = seconds_to_read(passes, outlook);
+        let clones = if self.clones(passes, outlook) { "; they will be cloned where the filesystem can" } else { "" };
         format!(
-            "{} changed since they were read and will be {manner} under the lock, {seconds:.1} s if read",
-            bytes(outlook.changed)
+            "{} of files changed since they were read; reading them under the lock would take about {:.1} s{clones}",
+            bytes(outlook.changed),
+            seconds_to_read(passes, outlook)
         )
     }
 }
