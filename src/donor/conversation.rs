@@ -80,6 +80,9 @@ pub(super) async fn converse(
         if rounds {
             let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
             clone = options.freeze.clones(&passed, outlook);
+            if clone {
+                passes.examine_clones(control).await?;
+            }
             reporter.note(&options.freeze.expects(&passed, outlook));
         }
         let freezing = Instant::now();
