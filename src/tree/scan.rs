@@ -120,6 +120,7 @@ pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Res
     }
     scan.links_lead_to_what_travels()?;
     let (mut found, mut stays) = (scan.found, scan.stays);
+    stays.append(&mut scan.odd);
     found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found.dedup_by(|a, b| a.entry.path == b.entry.path);
     stays.sort_unstable();
@@ -158,6 +159,8 @@ struct Scan<'a> {
     /// Links that stand for data files or schemas, with what they lead to.
     data_links: Vec<(PathBuf, PathBuf)>,
     stays: Vec<String>,
+    /// Sockets, pipes and devices, which say nothing of the directory that they lie in.
+    odd: Vec<String>,
 }
 
 /// An object outside every root that travels.
@@ -180,6 +183,7 @@ impl<'a> Scan<'a> {
             seen: HashSet::new(),
             data_links: Vec::new(),
             stays: Vec::new(),
+            odd: Vec::new(),
         }
     }
 
@@ -329,7 +333,7 @@ impl<'a> Scan<'a> {
             } else {
                 "a device"
             };
-            self.stays.push(format!("{} ({what})", Printable::path(place)));
+            self.odd.push(format!("{} ({what})", Printable::path(place)));
             return Ok(false);
         };
         if stat.nlink() > 1 && matches!(content, Content::File { .. }) {
