@@ -35,6 +35,12 @@ impl Dir {
         &self.path
     }
 
+    /// Another descriptor of the same open directory.
+    pub(super) fn again(&self) -> Result<Dir> {
+        let fd = self.fd.try_clone().map_err(|e| Error::io("cannot open the directory", &self.path, e))?;
+        Ok(Dir { fd, path: self.path.clone() })
+    }
+
     pub(super) fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path.join(Path::new(name.as_ref()))
     }
@@ -78,7 +84,8 @@ impl Dir {
         if self.stat_of(name)?.is_none() {
             self.step("mkdir", name)?;
             match fs::mkdirat(&self.fd, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => self.sync()?,
+                Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.failed("cannot make the directory", name)(errno)),
             }
         }
@@ -99,16 +106,53 @@ impl Dir {
 
     /// The names in it, without `.` and `..`, sorted.
     pub(super) fn names(&self) -> Result<Vec<OsString>> {
+        Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names with their types, sorted by name.
+    pub(super) fn entries(&self) -> Result<Vec<(OsString, FileType)>> {
         let failed = |e| Error::io("cannot list", &self.path, e);
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_bytes().to_owned();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes().to_owned();
+            if name == b"." || name == b".." {
+                continue;
             }
+            let name = OsString::from_vec(name);
+            let kind = match entry.file_type() {
+                // A filesystem that does not say.
+                FileType::Unknown => match self.stat_of(&name)? {
+                    Some(stat) => FileType::from_raw_mode(stat.st_mode),
+                    None => continue,
+                },
+                known => known,
+            };
+            entries.push((name, kind));
         }
-        names.sort();
-        Ok(names)
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    }
+
+    /// Opens the file `name` in whatever way its mode lets its owner; one that lets him in no way is opened up for a moment.
+    pub(super) fn open_any(&self, name: &OsStr) -> Result<OwnedFd> {
+        let open = |access: OFlags| {
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            fs::openat(&self.fd, name, flags, Mode::empty())
+        };
+        let opened = match open(OFlags::RDONLY) {
+            Err(Errno::ACCESS) => match open(OFlags::WRONLY) {
+                Err(Errno::ACCESS) => self.stat_of(name)?.ok_or(Errno::NOENT).and_then(|stat| {
+                    fs::chmodat(&self.fd, name, Mode::from_raw_mode(stat.st_mode) | Mode::RUSR, AtFlags::empty())?;
+                    let opened = open(OFlags::RDONLY);
+                    fs::chmodat(&self.fd, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+                    opened
+                }),
+                other => other,
+            },
+            other => other,
+        };
+        opened.map_err(self.failed("cannot open", name))
     }
 
     pub(super) fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
@@ -205,16 +249,26 @@ impl Dir {
 
     /// Writes a whole file so that a reader, or a crash, sees it as it was or as it will be.
     pub(super) fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
+        self.write_with(name, mode, |file| file.write_all(content))
+    }
+
+    /// The same, for content that is made as it is written.
+    pub(super) fn write_with(
+        &self,
+        name: &str,
+        mode: u32,
+        content: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<()> {
         let temporary = format!("{name}.tmp");
         let path = self.join(&temporary);
         self.remove(&temporary)?;
         self.step("write", name.as_ref())?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(self.failed("cannot create", &temporary))?;
         let mut file = File::from(fd);
         let failed = |e| Error::io("cannot write", &path, e);
-        file.write_all(content).map_err(failed)?;
+        content(&mut file).map_err(failed)?;
         fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| Error::io("cannot set the mode of", &path, e))?;
         self.give(&file, &path)?;
         file.sync_all().map_err(failed)?;

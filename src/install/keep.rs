@@ -17,7 +17,7 @@ pub const LOCK: &str = ".highline.lock";
 /// The manifest of the tree that is in place, in the data directory.
 pub const MANIFEST: &str = ".highline.manifest";
 /// The manifest of the staged tree, beneath [`HOME`] in the data directory.
-pub const NEW_MANIFEST: &str = "manifest.new";
+pub(super) const NEW_MANIFEST: &str = "manifest.new";
 
 /// First-level names that belong to the node. Owned by, in this order: the Galera provider, the
 /// operator, the server process, the filesystem, this program, the server's scripts.

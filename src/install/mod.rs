@@ -9,6 +9,7 @@
 //! come, and [`Staging::install`].
 
 mod dir;
+mod durable;
 mod failpoint;
 pub(crate) mod journal;
 mod keep;
@@ -21,6 +22,19 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST, NODE, REPLAYED};
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
-pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};
+pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover, unfinished};
+
+/// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
+#[cfg(test)]
+pub(crate) fn cut_short_for_test(datadir: &std::path::Path, steps: usize) {
+    use failpoint::{Plan, arm};
+    let roots = crate::tree::Roots::new(datadir, &std::collections::BTreeMap::new()).unwrap();
+    let lock = std::sync::Arc::new(DirLock::take(datadir).unwrap());
+    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
+    std::fs::write(datadir.join(HOME).join("incoming/innodb-data/ibdata1"), "new").unwrap();
+    arm(Plan::Crash(steps));
+    staging.install(crate::manifest::Verified::for_test(), &[]).unwrap_err();
+    arm(Plan::Nothing);
+}

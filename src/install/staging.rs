@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::dir::Dir;
+use super::durable::make_durable;
 use super::failpoint;
 use super::journal::{self, Phase};
-use super::keep::{HOME, KeepRules};
+use super::keep::{HOME, KeepRules, NEW_MANIFEST};
 use super::lock::{DirLock, server_holding};
 use super::resolved_roots::ResolvedRoots;
-use super::switch::{INCOMING, LIVE, Switch};
+use super::switch::{self, INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{RelPath, RootName, Roots};
@@ -99,17 +101,18 @@ impl Staging {
             .is_some_and(|root| self.resolved.switches(root, &root.local_name(path.first())))
     }
 
-    /// Makes all that is staged durable: `syncfs`, once for each filesystem.
+    /// Makes all that is staged durable.
+    ///
+    /// # Errors
+    /// What could not be brought to disk: nothing was switched.
     pub fn sync(&self) -> Result<()> {
-        let mut devices = Vec::new();
-        for (_, dir) in &self.places {
-            let device = dir.stat()?.st_dev;
-            if !devices.contains(&device) {
-                dir.sync_filesystem()?;
-                devices.push(device);
-            }
-        }
-        Ok(())
+        failpoint::step("sync")?;
+        make_durable(&self.places.iter().map(|(_, dir)| dir).collect::<Vec<_>>())
+    }
+
+    /// Writes the manifest that is going to describe the tree in place, durably.
+    pub fn write_manifest(&self, content: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+        self.home.write_with(NEW_MANIFEST, 0o600, content)
     }
 
     /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
@@ -132,7 +135,7 @@ impl Staging {
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
     ///
-    /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
+    /// What [`Staging::write_manifest`] wrote becomes the data directory's [`super::MANIFEST`].
     ///
     /// # Errors
     /// On a failure the old tree is back in place, and what was staged is still staged. When the way
@@ -244,11 +247,12 @@ fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
+/// Ends a switch that a crash broke off: back to the old tree where that is live, on to the new one where that is. So
+/// a server that has run in between goes on with the tree that it knows.
 ///
 /// # Errors
-/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or a
-/// failure in both directions.
+/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or an entry that could
+/// not be moved: the tree is still seen whole, and a later recovery goes on.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
@@ -258,17 +262,18 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         return Ok(Recovered::Nothing);
     };
     refuse_server(&resolved)?;
-    match phase {
-        Phase::Finished => {
+    match ahead(home, phase)? {
+        Recovered::Finished if phase == Phase::Switching => {
+            Switch::new(&resolved, home)?.forward()?;
+            journal::write(home, &resolved, Phase::Finished)?;
             finish(&resolved, home)?;
             Ok(Recovered::Finished)
         }
-        Phase::Undone => {
-            Switch::clean(&resolved, home, false)?;
-            journal::remove(home, lock.datadir())?;
-            Ok(Recovered::Undone)
+        Recovered::Finished => {
+            finish(&resolved, home)?;
+            Ok(Recovered::Finished)
         }
-        Phase::Spending => {
+        Recovered::Spent => {
             // The selector goes first when what is left is removed.
             if home.stat_of(LIVE)?.is_some() {
                 spend(&resolved, home, &Switch::new(&resolved, home)?)?;
@@ -278,18 +283,38 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
             }
             Ok(Recovered::Spent)
         }
-        Phase::Switching => {
-            let switch = Switch::new(&resolved, home)?;
-            if let Err(error) = switch.forward() {
-                if failpoint::is_crash(&error) {
-                    return Err(error);
-                }
-                let cause = undo(&resolved, home, &switch, error);
-                return if journal::exists(home)? { Err(cause) } else { Ok(Recovered::Undone) };
+        _ => {
+            if phase != Phase::Undone {
+                Switch::new(&resolved, home)?.back()?;
+                journal::write(home, &resolved, Phase::Undone)?;
             }
-            journal::write(home, &resolved, Phase::Finished)?;
-            finish(&resolved, home)?;
-            Ok(Recovered::Finished)
+            // What is staged would be a schema to the server, and the next transfer begins anew.
+            Switch::clean(&resolved, home, true)?;
+            journal::remove(home, lock.datadir())?;
+            Ok(Recovered::Undone)
         }
     }
+}
+
+/// What [`recover`] would make of this data directory; nothing is touched.
+///
+/// # Errors
+/// As [`recover`] where the journal cannot be trusted.
+pub fn unfinished(lock: &DirLock) -> Result<Recovered> {
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    match journal::read(home, lock.datadir())? {
+        Some((_, phase)) => ahead(home, phase),
+        None => Ok(Recovered::Nothing),
+    }
+}
+
+/// Where a recovery leads: to the tree that a server sees now.
+fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
+    Ok(match phase {
+        Phase::Finished => Recovered::Finished,
+        Phase::Undone => Recovered::Undone,
+        Phase::Spending if home.stat_of(LIVE)?.is_none() || !switch::old_is_live(home)? => Recovered::Spent,
+        Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
+        Phase::Spending | Phase::Switching => Recovered::Undone,
+    })
 }

@@ -230,7 +230,7 @@ impl<'a> Switch<'a> {
 
     /// Whether the old tree can still be seen whole.
     pub(super) fn old_is_live(&self) -> Result<bool> {
-        Ok(self.home.read_link(LIVE)? == Side::Old.selector().as_bytes())
+        old_is_live(self.home)
     }
 
     /// Takes the old tree away with nothing in its place, for [`Switch::clean`] to remove.
@@ -292,6 +292,11 @@ impl<'a> Switch<'a> {
         for side in [Side::Old, Side::New] {
             home.remove(side.selector())?;
         }
+        if incoming {
+            for name in [NEW_MANIFEST, "live.tmp", "manifest.new.tmp"] {
+                home.remove(name)?;
+            }
+        }
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
             let Some(home) = dir.find(HOME)? else { continue };
@@ -311,6 +316,11 @@ impl<'a> Switch<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the selector in this `.highline` leads to the old tree.
+pub(super) fn old_is_live(home: &Dir) -> Result<bool> {
+    Ok(home.read_link(LIVE)? == Side::Old.selector().as_bytes())
 }
 
 impl Place {
@@ -445,8 +455,13 @@ impl Place {
         }
     }
 
-    /// Removes the second names that a broken exchange left.
+    /// Removes the second names that a broken exchange left, and takes back what a broken `void` had begun.
     fn settle(&self) -> Result<()> {
+        if let (Some((name, _)), true) = (self.first()?, self.is_exposed()?) {
+            self.aside.remove(&name)?;
+            self.aside.symlink(&name, &self.target.join(&name))?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
         for name in self.aside.names()? {
             self.aside.remove(name)?;
         }

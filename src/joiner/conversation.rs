@@ -1,6 +1,5 @@
 //! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
 
-use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +9,9 @@ use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{InstallMode, Outcome, ReceiveOptions, Report, lane, preflight};
+use super::{InstallMode, Outcome, ReceiveOptions, Report, cut_short, lane, preflight};
 use crate::error::{Error, Kind, Result, Side};
-use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
+use crate::install::{DirLock, KeepRules, Recovered, Staging, discard, recover};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
@@ -120,12 +119,11 @@ impl Conversation {
         let Tree { staging, verified, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
-        let (node, manifest) = (Arc::clone(&self.options.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
+        let node = Arc::clone(&self.options.node);
         let (bytes, entries) = (round.bytes, round.entries);
         let (position, domain) = (round.position.clone(), round.domain);
         let installed = blocking(move || {
-            let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
-            written.map_err(|e| Error::io("cannot write", &manifest, e))?;
+            staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
             let own = node.own_files(&round)?;
             staging.install(verified, &own)
         })
@@ -159,8 +157,10 @@ impl Conversation {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
             let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
+            if let Some(told) = cut_short(&lock) {
+                self.reporter.warn(&told);
             // What a killed run left staged would show up in the server as a schema.
-            if let Err(left) = blocking(move || discard(&lock, &roots)).await {
+            } else if let Err(left) = blocking(move || discard(&lock, &roots)).await {
                 self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
             }
             return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
@@ -175,8 +175,13 @@ impl Conversation {
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
         let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
-        let node = Arc::clone(&options.node);
+        let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let staging = blocking(move || {
+            match recover(&lock)? {
+                Recovered::Nothing | Recovered::Spent => {}
+                Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
+                Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
+            }
             let mut staging = Staging::prepare(lock, &roots, keep)?;
             if spend {
                 staging.spend_old_tree(node.spent())?;

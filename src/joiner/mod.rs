@@ -21,7 +21,7 @@ pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, OwnFile, Recovered, recover, server_holding};
+use crate::install::{DirLock, OwnFile, Recovered, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, Staging};
 use crate::link::{Control, Deadlines, Listener};
@@ -121,19 +121,17 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Takes the data directory for this process alone, finishes an install that was cut short, binds the
-    /// port and makes the ticket. Needs a runtime.
+    /// Takes the data directory for this process alone, binds the port and makes the ticket. Needs a runtime.
+    ///
+    /// An install that was cut short is only told of: what is to come may be a bypass, which touches nothing.
     pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
         if let Some(held) = server_holding(&options.roots)? {
             return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
                 .remedy("stop the server of this node first"));
         }
         let lock = Arc::new(DirLock::take(options.roots.datadir())?);
-        match recover(&lock)? {
-            Recovered::Nothing => {}
-            Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
-            Recovered::Spent => reporter.warn("the old tree had been given up for an install in place"),
-            Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
+        if let Some(told) = cut_short(&lock) {
+            reporter.warn(&told);
         }
         let listener = Listener::bind(options.listen)?;
         let address = Address::new(&options.advertise, listener.address().port())
@@ -175,6 +173,23 @@ impl Waiting {
             }
         }
     }
+}
+
+/// What an install that was cut short means for this node's data, if there was one.
+fn cut_short(lock: &DirLock) -> Option<String> {
+    const THEN: &str = "a full transfer, or `highline recover` while the server is stopped, removes what is left of it";
+    let told = match unfinished(lock) {
+        Ok(Recovered::Nothing) => return None,
+        Ok(Recovered::Undone) => format!("before its switch: the server has the old tree, whole; {THEN}"),
+        Ok(Recovered::Finished) => format!("after its switch: the server has the new tree, whole; {THEN}"),
+        Ok(Recovered::Spent) => {
+            "after it had begun to remove the old tree, as install=inplace asks: this node has no data \
+            until a full transfer brings it"
+                .into()
+        }
+        Err(error) => error.sentence(),
+    };
+    Some(format!("an install was cut short here, {told}"))
 }
 
 /// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
