@@ -185,11 +185,96 @@ impl Dir {
     }
 
     pub(super) fn rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<()> {
-        self.step("rename", from.as_ref())?;
-        let times = self.times_of_directory(from.as_ref())?;
-        fs::renameat(&self.fd, from.as_ref(), &dir.fd, to.as_ref()).map_err(self.failed("cannot move", from))?;
-        dir.keep_times(to.as_ref(), times);
-        Ok(())
+        if self.try_rename(&from, dir, to)? { Ok(()) } else { Err(self.failed("cannot move", from)(Errno::XDEV)) }
+    }
+
+    /// The same; `false` for a directory that cannot be renamed although it stays on its filesystem: one in a lower layer of
+    /// overlayfs (`ovl_can_move`, `fs/overlayfs/dir.c`).
+    pub(super) fn try_rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<bool> {
+        let from = from.as_ref();
+        self.step("rename", from)?;
+        let times = self.times_of_directory(from)?;
+        let closed = self.open_up(from, Mode::WUSR)?;
+        match fs::renameat(&self.fd, from, &dir.fd, to.as_ref()) {
+            Ok(()) => {
+                dir.close_again(to.as_ref(), closed);
+                dir.keep_times(to.as_ref(), times);
+                Ok(true)
+            }
+            Err(errno) => {
+                self.close_again(from, closed);
+                let lower = errno == Errno::XDEV && times.is_some();
+                if lower { Ok(false) } else { Err(self.failed("cannot move", from)(errno)) }
+            }
+        }
+    }
+
+    /// Moves the directory `name` into `to` entry by entry, where it cannot be renamed. Broken off, it lies in both places.
+    pub(super) fn carry(&self, name: &OsStr, to: &Dir) -> Result<()> {
+        self.open_up(name, Mode::RWXU)?;
+        let (from, target) = (self.child(name)?, to.make(name)?);
+        for (inner, kind) in from.entries()? {
+            if kind == FileType::Directory {
+                from.carry(&inner, &target)?;
+            } else {
+                from.rename(&inner, &target, &inner)?;
+            }
+        }
+        self.carried(name, &from, &target)
+    }
+
+    /// Takes back what [`Dir::carry`] left in two places; what lies here is newer.
+    pub(super) fn carry_back(&self, name: &OsStr, from: &Dir) -> Result<()> {
+        if self.stat_of(name)?.is_none() {
+            return from.rename(name, self, name);
+        }
+        let (there, here) = (from.child(name)?, self.child(name)?);
+        for (inner, kind) in there.entries()? {
+            if kind == FileType::Directory {
+                here.carry_back(&inner, &there)?;
+            } else if here.stat_of(&inner)?.is_none() {
+                there.rename(&inner, &here, &inner)?;
+            }
+        }
+        here.sync()?;
+        from.remove(name)
+    }
+
+    /// The last step of [`Dir::carry`]: `target` becomes what `from` was, which is empty now.
+    fn carried(&self, name: &OsStr, from: &Dir, target: &Dir) -> Result<()> {
+        let stat = from.stat()?;
+        let failed = |e| Error::io("cannot set the metadata of", &target.path, e);
+        let times = self.times_of_directory(name)?;
+        let (user, group) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
+        let owner = target.stat()?;
+        if (owner.st_uid, owner.st_gid) != (stat.st_uid, stat.st_gid) {
+            fs::fchown(&target.fd, Some(user), Some(group)).map_err(failed)?;
+        }
+        fs::fchmod(&target.fd, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+        if let Some(times) = times {
+            fs::futimens(&target.fd, &times).map_err(failed)?;
+        }
+        target.sync()?;
+        self.remove(name)
+    }
+
+    /// A directory's move and removal write to the directory itself: one whose mode closes it to its owner is given `bits`
+    /// for that time. Returns the mode that it had.
+    fn open_up(&self, name: &OsStr, bits: Mode) -> Result<Option<Mode>> {
+        let Some(stat) = self.stat_of(name)? else { return Ok(None) };
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || mode.contains(bits) {
+            return Ok(None);
+        }
+        // Another's directory stays as it is, and the change itself says what is wrong.
+        let opened = fs::chmodat(&self.fd, name, mode | bits, AtFlags::empty());
+        Ok(opened.is_ok().then_some(mode))
+    }
+
+    fn close_again(&self, name: &OsStr, mode: Option<Mode>) {
+        if let Some(mode) = mode {
+            let _ = fs::chmodat(&self.fd, name, mode, AtFlags::empty());
+        }
     }
 
     /// Some filesystems (XFS) count a directory's move as a change of the directory.
@@ -217,27 +302,46 @@ impl Dir {
             return Ok(false);
         }
         let (ours, theirs) = (self.times_of_directory(name)?, there.times_of_directory(name)?);
+        let closed = [self.open_up(name, Mode::WUSR)?, there.open_up(name, Mode::WUSR)?];
         match fs::renameat_with(&self.fd, name, &there.fd, name, RenameFlags::EXCHANGE) {
             Ok(()) => {
+                there.close_again(name, closed[0]);
+                self.close_again(name, closed[1]);
                 there.keep_times(name, ours);
                 self.keep_times(name, theirs);
                 Ok(true)
             }
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
-            Err(errno) => Err(self.failed("cannot move", name)(errno)),
+            Err(errno) => {
+                self.close_again(name, closed[0]);
+                there.close_again(name, closed[1]);
+                match errno {
+                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Ok(false),
+                    Errno::XDEV if ours.is_some() || theirs.is_some() => Ok(false),
+                    _ => Err(self.failed("cannot move", name)(errno)),
+                }
+            }
         }
     }
 
     /// Removes `name` and what is beneath it. Nothing by that name is fine.
+    ///
+    /// # Errors
+    /// The first entry that could not be removed; what could is gone.
     pub(super) fn remove(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let Some(stat) = self.stat_of(name)? else { return Ok(()) };
         let mut flags = AtFlags::empty();
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.open_up(name, Mode::RWXU)?;
             let child = self.child(name)?;
+            let mut first = Ok(());
             for inner in child.names()? {
-                child.remove(inner)?;
+                match child.remove(inner) {
+                    Err(error) if failpoint::is_crash(&error) => return Err(error),
+                    removed => first = first.and(removed),
+                }
             }
+            first?;
             flags = AtFlags::REMOVEDIR;
         }
         self.step("remove", name)?;

@@ -14,6 +14,8 @@ mod failpoint;
 pub(crate) mod journal;
 mod keep;
 mod lock;
+mod new_roots;
+mod rehearsal;
 mod resolved_roots;
 #[cfg(test)]
 mod server_tests;
@@ -24,7 +26,8 @@ mod tests;
 
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
-pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover, unfinished};
+pub use new_roots::make_missing;
+pub use staging::{Installed, OldTree, OwnFile, Recovered, Staging, discard, leftover, recover, unfinished};
 
 /// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
 #[cfg(test)]
@@ -32,7 +35,7 @@ pub(crate) fn cut_short_for_test(datadir: &std::path::Path, steps: usize) {
     use failpoint::{Plan, arm};
     let roots = crate::tree::Roots::new(datadir, &std::collections::BTreeMap::new()).unwrap();
     let lock = std::sync::Arc::new(DirLock::take(datadir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
     std::fs::write(datadir.join(HOME).join("incoming/innodb-data/ibdata1"), "new").unwrap();
     arm(Plan::Crash(steps));
     staging.install(crate::manifest::Verified::for_test(), &[]).unwrap_err();

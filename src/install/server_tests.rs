@@ -97,7 +97,7 @@ fn mark(datadir: &Path, which: &str) {
 fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
     arm(Plan::Nothing);
-    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default()).unwrap();
+    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         // As a donor does, which sends nothing that a joiner keeps.
@@ -193,11 +193,11 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
         let lock = Arc::new(DirLock::take(&data).unwrap());
         let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
         arm(Plan::Nothing);
-        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default()).unwrap();
+        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
         arm(Plan::Crash(at));
         let result = staging.spend_old_tree(&["grastate.dat"]);
         arm(Plan::Nothing);
-        let why = result.as_ref().map_or_else(|e| format!("crash at {at}, {}", e.sentence()), |()| "spent".into());
+        let why = result.as_ref().map_or_else(|e| format!("crash at {at}, {}", e.sentence()), |_| "spent".into());
         wsrep_recover(&data, 0, &why);
         recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
         wsrep_recover(&data, 0, &format!("{why}, recovered"));

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::dir::Dir;
@@ -13,6 +14,7 @@ use super::failpoint;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
 use super::lock::{DirLock, server_holding};
+use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
 use super::switch::{self, INCOMING, LIVE, Switch};
 use crate::error::{Error, Kind, Printable, Result};
@@ -43,6 +45,15 @@ pub struct Staging {
     places: Vec<(RootName, Dir)>,
 }
 
+/// What is going to become of the old tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldTree {
+    /// It stays until the new one is in place.
+    Stays,
+    /// It is removed before the new one comes: [`Staging::spend_old_tree`].
+    GoesFirst,
+}
+
 /// The new tree is in place and durable.
 #[derive(Debug)]
 #[must_use]
@@ -55,20 +66,22 @@ impl Staging {
     /// Makes the staging directories (0700, the roots' owners), empty.
     ///
     /// # Errors
-    /// An unfinished switch, roots that cannot be switched (nested too deep, shared, with a
-    /// filesystem mounted inside), or a directory that cannot be written.
-    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
+    /// An unfinished switch, roots that cannot be switched (nested too deep, shared), an entry that the switch could not
+    /// move, or a directory that cannot be written.
+    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
         let resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
         if resolved.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
+        let mounts = Mounts::read();
+        for root in resolved.roots.iter() {
+            rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
+        }
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
-            let dir = Dir::open(&root.path)?;
-            resolved.refuse_mounts(root, &dir)?;
-            let incoming = dir.make(HOME)?.make(INCOMING)?;
+            let incoming = Dir::open(&root.path)?.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
@@ -123,8 +136,8 @@ impl Staging {
     ///
     /// # Errors
     /// On a failure before the point of no return the old tree is back in place; after it, `recover`
-    /// finishes the removal.
-    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
+    /// finishes the removal. What alone cannot be removed is returned, and stays.
+    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<Option<Error>> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
         refuse_server(&self.resolved)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
@@ -175,13 +188,26 @@ fn plain(name: &OsStr) -> bool {
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
 }
 
-fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<()> {
-    if let Err(error) = switch.spend() {
-        let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
-        return Err(if back { undo(resolved, home, switch, error) } else { error });
+fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Option<Error>> {
+    let left = match switch.spend() {
+        Ok(left) => left,
+        Err(error) => {
+            let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
+            return Err(if back { undo(resolved, home, switch, error) } else { error });
+        }
+    };
+    let cleaned = clean_or_set_aside(resolved, home, false)?;
+    journal::remove(home, resolved.roots.datadir())?;
+    Ok(left.or(cleaned))
+}
+
+/// What cannot be removed keeps nobody from the next transfer; it is returned.
+fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
+    match Switch::clean(resolved, home, incoming) {
+        Err(error) if failpoint::is_crash(&error) => Err(error),
+        Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
+        Ok(()) => Ok(None),
     }
-    Switch::clean(resolved, home, false)?;
-    journal::remove(home, resolved.roots.datadir())
 }
 
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
@@ -262,38 +288,38 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         return Ok(Recovered::Nothing);
     };
     refuse_server(&resolved)?;
-    match ahead(home, phase)? {
+    let recovered = ahead(home, phase)?;
+    match recovered {
         Recovered::Finished if phase == Phase::Switching => {
             Switch::new(&resolved, home)?.forward()?;
             journal::write(home, &resolved, Phase::Finished)?;
-            finish(&resolved, home)?;
-            Ok(Recovered::Finished)
         }
-        Recovered::Finished => {
-            finish(&resolved, home)?;
-            Ok(Recovered::Finished)
+        // The selector goes first when what is left is removed.
+        Recovered::Spent if home.stat_of(LIVE)?.is_some() => {
+            Switch::new(&resolved, home)?.spend()?;
         }
-        Recovered::Spent => {
-            // The selector goes first when what is left is removed.
-            if home.stat_of(LIVE)?.is_some() {
-                spend(&resolved, home, &Switch::new(&resolved, home)?)?;
-            } else {
-                Switch::clean(&resolved, home, false)?;
-                journal::remove(home, lock.datadir())?;
-            }
-            Ok(Recovered::Spent)
+        Recovered::Undone if phase != Phase::Undone => {
+            Switch::new(&resolved, home)?.back()?;
+            journal::write(home, &resolved, Phase::Undone)?;
         }
-        _ => {
-            if phase != Phase::Undone {
-                Switch::new(&resolved, home)?.back()?;
-                journal::write(home, &resolved, Phase::Undone)?;
-            }
-            // What is staged would be a schema to the server, and the next transfer begins anew.
-            Switch::clean(&resolved, home, true)?;
-            journal::remove(home, lock.datadir())?;
-            Ok(Recovered::Undone)
-        }
+        _ => {}
     }
+    // What is staged would be a schema to the server, and the next transfer begins anew.
+    clean_or_set_aside(&resolved, home, true)?;
+    journal::remove(home, lock.datadir())?;
+    Ok(recovered)
+}
+
+/// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.
+pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
+    let left = |path: &Path| -> Result<()> {
+        let dir = Dir::open(path)?;
+        let Some(home) = dir.find(HOME)? else { return Ok(()) };
+        home.remove(switch::LEFTOVER)?;
+        if home.names()?.is_empty() { dir.remove(HOME) } else { Ok(()) }
+    };
+    let failed = roots.directories().into_iter().chain([lock.datadir()]).find_map(|path| left(path).err());
+    failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))
 }
 
 /// What [`recover`] would make of this data directory; nothing is touched.

@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
 use super::{InstallMode, Outcome, ReceiveOptions, Report, cut_short, lane, preflight};
 use crate::error::{Error, Kind, Result, Side};
-use crate::install::{DirLock, KeepRules, Recovered, Staging, discard, recover};
+use crate::install::{DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
@@ -167,6 +167,7 @@ impl Conversation {
         }
         let options = &mut self.options;
         let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());
+        make_missing(&self.lock, &options.roots)?;
         let without = preflight::examine(&mut options.roots, &offer, options.install, version.as_deref())?;
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
@@ -182,9 +183,11 @@ impl Conversation {
                 Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
                 Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
             }
-            let mut staging = Staging::prepare(lock, &roots, keep)?;
-            if spend {
-                staging.spend_old_tree(node.spent())?;
+            let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
+            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
+            let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
+            if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
+                reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
             Ok(staging)
         });

@@ -23,7 +23,7 @@ pub use staged_tree::{Owners, StagedTree};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, OwnFile, Recovered, server_holding, unfinished};
 #[cfg(test)]
-use crate::install::{KeepRules, Staging};
+use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Control, Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::Position;
@@ -206,6 +206,6 @@ fn without_donor(asked: Error) -> Error {
 pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
     StagedTree::new(Arc::new(staging), Owners::Ours)
 }
