@@ -17,6 +17,7 @@ mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
 mod package;
+mod pair_by_root;
 mod pair_durable;
 mod pair_faults;
 mod pair_hostile;

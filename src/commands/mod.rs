@@ -4,6 +4,7 @@ pub mod certs;
 pub mod check;
 mod demo;
 mod generate;
+mod privileges;
 mod receive;
 mod recover;
 mod send;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::privileges::become_owner;
 use super::{block_on, json};
 use crate::cli::ReceiveArgs;
 use crate::config;
@@ -15,6 +16,7 @@ use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     let order = config::joiner(args)?;
+    become_owner(order.roots.datadir())?;
     looks_like_a_datadir(order.roots.datadir())?;
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {

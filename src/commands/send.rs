@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
+use super::privileges::become_owner;
 use super::{block_on, json};
 use crate::cli::SendArgs;
 use crate::config;
@@ -17,6 +18,7 @@ use crate::tls::Ticket;
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
     let mut order = config::donor(args, ticket)?;
+    become_owner(order.roots.datadir()).map_err(|e| e.on(Side::Donor))?;
     if !args.live
         && let Some(held) = server_holding(&order.roots)?
     {

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -20,6 +21,13 @@ use crate::error::{Error, Result};
 pub(super) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+static REMOVED: AtomicU64 = AtomicU64::new(0);
+
+/// How many entries this process has removed so far: a large old tree takes its time, and this tells that it goes on.
+pub fn removed() -> u64 {
+    REMOVED.load(Ordering::Relaxed)
 }
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -346,7 +354,11 @@ impl Dir {
         }
         self.step("remove", name)?;
         match fs::unlinkat(&self.fd, name, flags) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => {
+                REMOVED.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.failed("cannot remove", name)(errno)),
         }
     }

@@ -17,6 +17,7 @@ mod lock;
 mod new_roots;
 mod rehearsal;
 mod resolved_roots;
+mod server_locks;
 #[cfg(test)]
 mod server_tests;
 mod staging;
@@ -24,10 +25,14 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
+pub use dir::removed;
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NODE, REPLAYED};
 pub use lock::{DirLock, server_holding};
 pub use new_roots::make_missing;
-pub use staging::{Installed, OldTree, OwnFile, Recovered, Staging, discard, leftover, recover, unfinished};
+pub use staging::{
+    Installed, OldTree, OwnFile, Recovered, Staging, discard, holds_database, leftover, recover, recover_staged,
+    unfinished,
+};
 
 /// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
 #[cfg(test)]

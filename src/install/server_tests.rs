@@ -227,6 +227,82 @@ fn with_server<T>(datadir: &Path, during: impl FnOnce() -> T) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+thread_local! {
+    static DATA: std::cell::RefCell<PathBuf> = const { std::cell::RefCell::new(PathBuf::new()) };
+    static WAITING: std::cell::RefCell<Option<Child>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Starts a server that must stop at a lock, and lets it wait there.
+fn start_and_wait() {
+    let data = DATA.with_borrow(PathBuf::clone);
+    let log = data.join("server.err");
+    let _ = fs::remove_file(&log);
+    let mut child = start(&data, &[]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let locked = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("lock aria control file") || log.contains("Unable to lock")
+    };
+    while !locked() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {}", fs::read_to_string(&log).unwrap_or_default());
+        assert!(Instant::now() < deadline, "no lock stopped it: {}", fs::read_to_string(&log).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    WAITING.set(Some(child));
+}
+
+fn start_and_kill() {
+    start_and_wait();
+    let mut child = WAITING.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// While the switch goes on, a server gets neither tree, and the switch does not notice it.
+#[test]
+fn a_server_that_starts_during_the_switch_stops_at_a_lock() {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let (old, new, data) = (temp.path().join("old"), temp.path().join("new"), temp.path().join("data"));
+    make_tree(&old, 0);
+    mark(&old, "old");
+    make_tree(&new, 0);
+    mark(&new, "new");
+    DATA.set(data.clone());
+    let install = |plan: Plan| {
+        let _ = fs::remove_dir_all(&data);
+        copy(&old, &data);
+        let lock = Arc::new(DirLock::take(&data).unwrap());
+        let staging = stage(&lock, &new);
+        arm(plan);
+        let done = staging.install(Verified::for_test(), &[]).unwrap();
+        let total = steps();
+        arm(Plan::Nothing);
+        assert!(done.unguarded.is_none());
+        total
+    };
+    let total = install(Plan::Nothing);
+    // Of the first steps some come before the locks; from the journal to the end every sixth is tried.
+    let mut visits = 0;
+    for at in (40..total.min(130)).step_by(6) {
+        install(Plan::Visit(at, start_and_kill));
+        assert_eq!(fs::read_to_string(data.join("mysql/which")).unwrap(), "new", "{at}");
+        visits += 1;
+    }
+    assert!(visits > 8, "{visits} of {total}");
+    wsrep_recover(&data, 0, "after a server came by");
+
+    // One that has opened the old tree's file and waits for its lock must not go on with it beside the new tree.
+    install(Plan::Visit(46, start_and_wait));
+    let mut child = WAITING.take().unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success(), "a server went on with files of both trees");
+    let _ = fs::remove_file(data.join("server.err"));
+    with_server(&data, || assert!(data.join("only_new").exists()));
+}
+
 #[test]
 fn a_running_server_is_seen_and_not_disturbed() {
     if server().is_none() {

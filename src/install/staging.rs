@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dir::Dir;
@@ -13,13 +13,14 @@ use super::durable::make_durable;
 use super::failpoint;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
-use super::lock::{DirLock, server_holding};
+use super::lock::DirLock;
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
-use super::switch::{self, INCOMING, LIVE, Switch};
+use super::server_locks::ServerLocks;
+use super::switch::{self, INCOMING, LIVE, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
-use crate::tree::{RelPath, RootName, Roots};
+use crate::tree::{RelPath, RootName, Roots, matches};
 
 /// A file that this node writes itself and that becomes visible with the new tree, in the same
 /// moment: `grastate.dat` with the position. One by that name goes with the old tree.
@@ -43,6 +44,7 @@ pub struct Staging {
     resolved: ResolvedRoots,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
+    spendable: Vec<(u64, u64)>,
 }
 
 /// What is going to become of the old tree.
@@ -60,6 +62,8 @@ pub enum OldTree {
 pub struct Installed {
     /// Why the old tree could not be removed, when it could not; `recover` tries again.
     pub leftover: Option<Error>,
+    /// A file of the server's on a filesystem that keeps no locks: nothing kept a server from starting meanwhile.
+    pub unguarded: Option<PathBuf>,
 }
 
 impl Staging {
@@ -76,8 +80,10 @@ impl Staging {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
         let mounts = Mounts::read();
+        let mut spendable = Vec::new();
         for root in resolved.roots.iter() {
-            rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
+            let bytes = rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
+            spendable.push((Dir::open(&root.path)?.stat()?.st_dev, bytes));
         }
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
@@ -85,7 +91,12 @@ impl Staging {
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
-        Ok(Staging { _lock: lock, home, resolved, places })
+        Ok(Staging { _lock: lock, home, resolved, places, spendable })
+    }
+
+    /// The bytes that [`Staging::spend_old_tree`] would bring, by filesystem (`st_dev`); zero unless it was said to come.
+    pub fn spendable(&self) -> &[(u64, u64)] {
+        &self.spendable
     }
 
     /// The directory to open a root's entries beneath.
@@ -139,11 +150,13 @@ impl Staging {
     /// finishes the removal. What alone cannot be removed is returned, and stays.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<Option<Error>> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
-        refuse_server(&self.resolved)?;
+        let locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Spending)?;
-        spend(&self.resolved, &self.home, &switch)
+        let left = spend(&self.resolved, &self.home, &switch)?;
+        locks.release(Side::Old);
+        Ok(left)
     }
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
@@ -151,7 +164,7 @@ impl Staging {
     /// What [`Staging::write_manifest`] wrote becomes the data directory's [`super::MANIFEST`].
     ///
     /// # Errors
-    /// On a failure the old tree is back in place, and what was staged is still staged. When the way
+    /// On a failure the old tree is back in place, and what was staged is of no more use. When the way
     /// back fails too, both errors are told and the journal remains for `recover`.
     pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
         let _evidence = verified;
@@ -167,20 +180,30 @@ impl Staging {
             self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
         self.sync()?;
-        refuse_server(&self.resolved)?;
+        let mut locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Switching)?;
         match switch.forward() {
             Ok(()) => {}
             Err(error) if failpoint::is_crash(&error) => return Err(error),
-            Err(error) => return Err(undo(&self.resolved, &self.home, &switch, error)),
+            Err(error) => {
+                let error = undo(&self.resolved, &self.home, &switch, error);
+                // Where the way back failed the new tree may be what is live.
+                if !journal::exists(&self.home)? {
+                    locks.release(Side::New);
+                }
+                return Err(error);
+            }
         }
         journal::write(&self.home, &self.resolved, Phase::Finished)?;
-        match finish(&self.resolved, &self.home) {
-            Err(error) if failpoint::is_crash(&error) => Err(error),
-            done => Ok(Installed { leftover: done.err() }),
-        }
+        let leftover = match finish(&self.resolved, &self.home) {
+            Err(error) if failpoint::is_crash(&error) => return Err(error),
+            done => done.err(),
+        };
+        let unguarded = locks.unguarded.take();
+        locks.release(Side::Old);
+        Ok(Installed { leftover, unguarded })
     }
 }
 
@@ -232,12 +255,6 @@ fn finish(resolved: &ResolvedRoots, home: &Dir) -> Result<()> {
     journal::remove(home, resolved.roots.datadir())
 }
 
-fn refuse_server(resolved: &ResolvedRoots) -> Result<()> {
-    let Some(file) = server_holding(&resolved.roots)? else { return Ok(()) };
-    let what = format!("a running server holds {}", Printable::path(&file));
-    Err(Error::new(Kind::Busy, what).remedy("stop the server first"))
-}
-
 /// What [`recover`] found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovered {
@@ -287,8 +304,13 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         return Ok(Recovered::Nothing);
     };
-    refuse_server(&resolved)?;
     let recovered = ahead(home, phase)?;
+    let (live, gone) = match recovered {
+        Recovered::Finished => (Side::New, Side::Old),
+        Recovered::Spent => (Side::Old, Side::Old),
+        _ => (Side::Old, Side::New),
+    };
+    let locks = ServerLocks::take(&resolved, live)?;
     match recovered {
         Recovered::Finished if phase == Phase::Switching => {
             Switch::new(&resolved, home)?.forward()?;
@@ -307,7 +329,32 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
     // What is staged would be a schema to the server, and the next transfer begins anew.
     clean_or_set_aside(&resolved, home, true)?;
     journal::remove(home, lock.datadir())?;
+    locks.release(gone);
     Ok(recovered)
+}
+
+/// Whether the data directory has what a server's data begins with: the system tablespace, or, where that lies elsewhere, the
+/// schema `mysql`.
+pub fn holds_database(datadir: &Path) -> bool {
+    let names = std::fs::read_dir(datadir).into_iter().flatten().filter_map(|item| Some(item.ok()?.file_name()));
+    names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
+}
+
+/// Removes what a transfer staged that was killed, in all directories of which this one tells, where no install is
+/// unfinished. Says whether there was something.
+pub fn recover_staged(lock: &DirLock) -> Result<bool> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
+    refuse_unfinished(lock, &home)?;
+    let staged = home.stat_of(INCOMING)?.is_some();
+    if staged {
+        for name in [INCOMING, NEW_MANIFEST, "manifest.new.tmp"] {
+            home.remove(name)?;
+        }
+    }
+    if home.names()?.is_empty() {
+        lock.datadir.remove(HOME)?;
+    }
+    Ok(staged)
 }
 
 /// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.

@@ -46,7 +46,7 @@ fn server_removes(name: &OsStr) -> bool {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Old,
     New,
 }

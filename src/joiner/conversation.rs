@@ -10,8 +10,10 @@ use tokio::task::JoinSet;
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
 use super::{InstallMode, Outcome, ReceiveOptions, Report, cut_short, lane, preflight};
-use crate::error::{Error, Kind, Result, Side};
-use crate::install::{DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::install::{
+    DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover, removed,
+};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::Position;
@@ -125,11 +127,19 @@ impl Conversation {
         let installed = blocking(move || {
             staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
             let own = node.own_files(&round)?;
-            staging.install(verified, &own)
+            let installed = staging.install(verified, &own)?;
+            node.installed()?;
+            Ok(installed)
         })
         .await?;
         if let Some(leftover) = installed.leftover {
             self.reporter.warn(&format!("the old tree could not be removed: {}", leftover.sentence()));
+        }
+        if let Some(file) = installed.unguarded {
+            self.reporter.warn(&format!(
+                "{} lies on a filesystem without locks: nothing would have kept a server from starting during the switch",
+                Printable::path(&file)
+            ));
         }
         let install_seconds = installing.elapsed().as_secs_f64();
         if control.send(Message::Durable).await.is_ok() {
@@ -177,6 +187,7 @@ impl Conversation {
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
         let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
+        let offered = offer.clone();
         let staging = blocking(move || {
             match recover(&lock)? {
                 Recovered::Nothing | Recovered::Spent => {}
@@ -185,13 +196,18 @@ impl Conversation {
             }
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
             let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
-            let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
+            let left = if spend {
+                preflight::room_in_place(&roots, &offered, staging.spendable())?;
+                staging.spend_old_tree(node.spent())?
+            } else {
+                None
+            };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
             Ok(staging)
         });
-        let staging = Arc::new(staging.await?);
+        let staging = Arc::new(told_of(control, staging).await?);
         let accept = Accept { checksum, lanes, without, software: options.software.clone() };
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
@@ -250,6 +266,25 @@ impl Conversation {
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
                             .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Does `work`, and tells the donor how far the removal of an old tree has come with it.
+async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
+    const EVERY: Duration = Duration::from_secs(1);
+    let mut work = std::pin::pin!(work);
+    let (before, mut last) = (removed(), 0);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(EVERY) => {
+                let entries = removed().saturating_sub(before);
+                if entries > last {
+                    last = entries;
+                    control.send(Message::Removing { entries }).await?;
                 }
             }
         }

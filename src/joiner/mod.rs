@@ -21,7 +21,7 @@ pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, OwnFile, Recovered, server_holding, unfinished};
+use crate::install::{DirLock, HOME, OwnFile, Recovered, holds_database, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Control, Deadlines, Listener};
@@ -35,9 +35,14 @@ use crate::wire::Round;
 
 /// The node that receives: what it adds of its own to the tree that arrived.
 ///
-/// Called between the comparison and the switch; may block.
+/// May block. Own files are asked for between the comparison and the switch.
 pub trait Node: Send + Sync + std::fmt::Debug {
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
+
+    /// What it adds once the new tree is in place, synced when this returns: only then is the node *durable*.
+    fn installed(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Kept names of the data directory that must not outlive an old tree which goes first
     /// (`--install inplace`): a position without its data.
@@ -130,7 +135,7 @@ impl Waiting {
                 .remedy("stop the server of this node first"));
         }
         let lock = Arc::new(DirLock::take(options.roots.datadir())?);
-        if let Some(told) = cut_short(&lock) {
+        if let Some(told) = cut_short(&lock).or_else(|| emptied(&lock)) {
             reporter.warn(&told);
         }
         let listener = Listener::bind(options.listen)?;
@@ -192,6 +197,18 @@ fn cut_short(lock: &DirLock) -> Option<String> {
     Some(format!("an install was cut short here, {told}"))
 }
 
+/// What a transfer that was killed has left, where it had removed the old tree first.
+fn emptied(lock: &DirLock) -> Option<String> {
+    let datadir = lock.datadir();
+    (datadir.join(HOME).exists() && !holds_database(datadir)).then(|| {
+        format!(
+            "{} holds what an earlier transfer had staged and no database: install=inplace removed the old tree before. \
+             Only a full transfer brings this node data",
+            Printable::path(datadir)
+        )
+    })
+}
+
 /// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
 fn without_donor(asked: Error) -> Error {
     match asked.kind() {
@@ -207,5 +224,5 @@ pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
     let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
-    StagedTree::new(Arc::new(staging), Owners::Ours)
+    StagedTree::new(Arc::new(staging), Owners { there: (0, 0), here: None })
 }

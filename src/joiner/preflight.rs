@@ -147,8 +147,21 @@ pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
     Ok(())
 }
 
-/// Each filesystem must hold what arrives on it, beside the old tree or in its place.
+/// Each filesystem must hold what arrives on it, beside the old tree or in its place. What goes in its place is asked for
+/// by [`room_in_place`], when it is known how much goes.
 fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
+    if mode == InstallMode::InPlace {
+        return Ok(());
+    }
+    enough(roots, offer, &[], "say --install inplace: it removes the old data before the new arrives")
+}
+
+/// The same where the old tree goes first; `gives` is what that brings, by filesystem.
+pub(super) fn room_in_place(roots: &Roots, offer: &Offer, gives: &[(u64, u64)]) -> Result<()> {
+    enough(roots, offer, gives, "give it a larger disk: the old data would be gone, and the new would not fit")
+}
+
+fn enough(roots: &Roots, offer: &Offer, gives: &[(u64, u64)], otherwise: &str) -> Result<()> {
     let mut needs: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
     for offered in &offer.roots {
         let Some(root) = roots.get(offered.name.as_str()) else { continue };
@@ -158,15 +171,17 @@ fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
         need.0 =
             need.0.saturating_add(offered.allocated).saturating_add(offered.allocated / 100).saturating_add(entries);
     }
-    for (needed, path) in needs.into_values() {
+    for (device, (needed, path)) in needs {
         let stat = rustix::fs::statvfs(path).map_err(|e| Error::io("cannot ask for the space of", path, e))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if needed > free && mode != InstallMode::InPlace {
+        let given =
+            gives.iter().filter(|(at, _)| *at == device).fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(given);
+        if needed > free {
             return Err(Error::new(
                 Kind::NoSpace,
                 format!("{} has {} free, and the donor sends {}", Printable::path(path), bytes(free), bytes(needed)),
             )
-            .remedy("free space there, or say --install inplace: it removes the old data before the new arrives"));
+            .remedy(format!("free space there, or {otherwise}")));
         }
     }
     Ok(())
@@ -174,11 +189,9 @@ fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
 
 /// Only root may give files away.
 pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Owners::Ours);
-    }
     let here = stat(datadir)?;
-    Ok(Owners::Map { there: offer.owner, here: (here.uid(), here.gid()) })
+    let here = rustix::process::geteuid().is_root().then(|| (here.uid(), here.gid()));
+    Ok(Owners { there: offer.owner, here })
 }
 
 #[cfg(test)]

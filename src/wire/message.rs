@@ -140,6 +140,10 @@ pub enum Message {
         software: String,
     },
     Offer(Offer),
+    /// Joiner, before `Accept`: the entries of its old tree that it has removed so far. It is at work.
+    Removing {
+        entries: u64,
+    },
     Round(Round),
     /// Donor: the digest over the whole manifest.
     Seal {
@@ -190,6 +194,7 @@ impl Message {
             Message::Heartbeat => "heartbeat",
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
+            Message::Removing { .. } => "removing",
             Message::Round(_) => "round",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
@@ -261,6 +266,7 @@ mod tests {
             }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: Some(1) }),
             Message::Seal { entries: 5, digest },
+            Message::Removing { entries: 7 },
             Message::Verified,
             Message::Durable,
             Message::Bye,

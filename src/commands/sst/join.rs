@@ -43,7 +43,7 @@ impl Run {
             lanes: self.settings.lanes.unwrap_or(config::MAX_LANES),
             checksum: config::checksum(self.settings.checksum.as_deref().unwrap_or("auto"))?,
             server_version: self.version_of_server(),
-            node: Arc::new(Joined),
+            node: Arc::new(Joined { binlog: self.layout.binlog.clone() }),
             software: SOFTWARE.into(),
         };
         let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
@@ -62,7 +62,6 @@ impl Run {
                 (position, domain)
             }
             Outcome::Installed(report) => {
-                self.index_binlogs()?;
                 self.log.note(&format!("installed: {report}"));
                 (report.position, report.domain)
             }
@@ -116,27 +115,6 @@ impl Run {
         let program = PathBuf::from(format!("/proc/{}/exe", self.watch.pid()));
         Some(std::thread::spawn(move || version_of(&program)))
     }
-
-    /// Lists the binary logs that arrived, in this node's own index.
-    fn index_binlogs(&self) -> Result<()> {
-        let Some(binlog) = &self.layout.binlog else { return Ok(()) };
-        let failed = |e| Error::io("cannot write the index of the binary logs", &binlog.index, e);
-        let names = arrived(binlog).map_err(failed)?;
-        if names.is_empty() {
-            return match std::fs::remove_file(&binlog.index) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
-        let parent = binlog.index.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
-        file.write_all(&binlog.index_of(&names)).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
-        file.as_file().set_permissions(mode).map_err(failed)?;
-        file.persist(&binlog.index).map_err(|e| failed(e.error))?;
-        Ok(())
-    }
 }
 
 fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
@@ -150,10 +128,37 @@ fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
 
 /// A node under a running server: Galera keeps its state itself.
 #[derive(Debug)]
-struct Joined;
+struct Joined {
+    binlog: Option<Binlog>,
+}
 
 impl Node for Joined {
     fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
     }
+
+    fn installed(&self) -> Result<()> {
+        self.binlog.as_ref().map_or(Ok(()), index_binlogs)
+    }
+}
+
+/// Lists the binary logs that arrived, in this node's own index.
+fn index_binlogs(binlog: &Binlog) -> Result<()> {
+    let failed = |e| Error::io("cannot write the index of the binary logs", &binlog.index, e);
+    let names = arrived(binlog).map_err(failed)?;
+    let parent = binlog.index.parent().unwrap_or(Path::new("."));
+    if names.is_empty() {
+        match std::fs::remove_file(&binlog.index) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    } else {
+        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
+        file.write_all(&binlog.index_of(&names)).map_err(failed)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+        file.as_file().set_permissions(mode).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&binlog.index).map_err(|e| failed(e.error))?;
+    }
+    std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }
