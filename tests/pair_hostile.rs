@@ -160,7 +160,7 @@ fn pair_hostile_chunks() {
 #[test]
 fn pair_hostile_announcements() {
     let (sealed, room) = ("the copy is not what the donor sealed", "and the donor sends");
-    let vast = "the donor announced 1099511627776 entries after it had offered 1";
+    let vast = "the donor announced 1099511627776 entries after it had offered 2";
     let outside = |s: &mut Script| {
         s.offer.roots[0].name = "external-1".parse().unwrap();
         s.offer.roots[0].path = WireBytes::from(b"../etc".as_slice());
