@@ -12,8 +12,8 @@ use highline::archive::{Batch, Codec, Extents, MemberError, unpack};
 use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
-use highline::donor::{self, Compression, StoppedServer};
-use highline::joiner::{self, InstallMode, Node, Waiting};
+use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
+use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
@@ -94,7 +94,7 @@ fn queue(c: &mut Criterion) {
     let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
     c.bench_function("queue of 10,004 files", |b| {
         b.iter(|| {
-            let queue = Queue::new(black_box(&found));
+            let queue = Queue::new((0..).zip(black_box(&found)));
             while queue.next().is_some() {
                 queue.done();
             }
@@ -107,6 +107,10 @@ fn queue(c: &mut Criterion) {
 struct Nobody;
 
 impl Node for Nobody {
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+
     fn own_files(&self, _: &highline::wire::Round) -> highline::error::Result<Vec<highline::install::OwnFile>> {
         Ok(Vec::new())
     }
@@ -127,7 +131,6 @@ async fn transfer(from: &Path, to: &Path) {
             deadlines: Deadlines::default(),
             lanes: 64,
             checksum: None,
-            server_version: None,
             node: Arc::new(Nobody),
             software: SOFTWARE.into(),
         },
@@ -143,12 +146,15 @@ async fn transfer(from: &Path, to: &Path) {
         compression: Compression::Auto,
         checksum: None,
         rate: None,
+        freeze: FreezeMode::default(),
+        freeze_limit: None,
         position: None,
-        domain: None,
         server_version: None,
+        lower_case_table_names: None,
+        live: false,
     };
     let stop = Stop::never();
-    let sending = donor::send(order, Arc::new(StoppedServer), Arc::new(Quiet), &stop);
+    let sending = donor::send(order, Arc::new(Unattended(Keeper::Nobody)), Arc::new(Quiet), &stop);
     tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
 }
 

@@ -150,6 +150,8 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
             command.append(f"--user={server_user()}")
         if self.number == 1:
             command.append("--wsrep-new-cluster")
+        if self.lab.namespace:
+            command = ["ip", "netns", "exec", self.lab.namespace, *command]
         environment = dict(os.environ, HIGHLINE_LAB_RUNS=str(self.runs))
         # With /usr//bin already in PATH the server puts nothing before ours.
         environment["PATH"] = f"{self.lab.folder}/shims:{self.lab.folder}/bin:/usr//bin:/usr/sbin:/bin:/sbin"
@@ -221,19 +223,23 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
         self.process.wait()
         self.process = None
 
+    def forget_runs(self):
+        for run in self.runs.glob("*"):
+            run.unlink()
+
     def wipe(self):
         shutil.rmtree(self.datadir)
         self.datadir.mkdir()
-        for run in self.runs.glob("*"):
-            run.unlink()
+        self.forget_runs()
         own(self.datadir)
 
 
 class Lab:
-    """Two nodes in a folder of their own; use it in a `with`, which takes everything down."""
+    """Two nodes in a folder of their own, and in a network namespace where one is named; use it in a `with`, which takes everything down."""
 
-    def __init__(self, folder, method="highline", sst="", buffer_pool="256M", program=None):
+    def __init__(self, folder, method="highline", sst="", buffer_pool="256M", program=None, namespace=None):
         self.folder, self.method, self.sst, self.buffer_pool = pathlib.Path(folder), method, sst, buffer_pool
+        self.namespace = namespace
         self.block = free_block()
         for name in ("shims", "bin"):
             (self.folder / name).mkdir(parents=True)
@@ -284,8 +290,8 @@ class Lab:
         signal.signal(signal.SIGINT, before)
 
 
-def sysbench(node, tables, rows, *words, schema="sb"):
-    return ["sysbench", "oltp_read_write", f"--mysql-socket={node.socket}", "--mysql-user=root", f"--mysql-db={schema}",
+def sysbench(node, tables, rows, *words, schema="sb", script="oltp_read_write"):
+    return ["sysbench", script, f"--mysql-socket={node.socket}", "--mysql-user=root", f"--mysql-db={schema}",
             f"--tables={tables}", f"--table-size={rows}", "--threads=2", "--mysql-ignore-errors=all",
             "--db-ps-mode=disable", *words]
 
@@ -293,10 +299,10 @@ def sysbench(node, tables, rows, *words, schema="sb"):
 class Load:
     """sysbench in the background with its transactions per second; for a `with`."""
 
-    def __init__(self, node, tables, rows):
+    def __init__(self, node, tables, rows, *words, script="oltp_read_write"):
         self.rates = []
-        self.process = subprocess.Popen(sysbench(node, tables, rows, "--report-interval=1", "--time=3600", "run"),
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = sysbench(node, tables, rows, "--report-interval=1", "--time=3600", *words, "run", script=script)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -316,14 +322,16 @@ class Load:
 
 
 class Probe:
-    """Commits a small row every 10 ms; `longest` is the longest that one commit took, in seconds. For a `with`."""
+    """Commits a small row every 10 ms; `longest` is the longest that one commit took, in seconds. For a `with`.
+
+    `ends` holds when each commit succeeded, in seconds since 1970."""
 
     EVERY = 0.010
 
     def __init__(self, node):
         node.sql("CREATE DATABASE IF NOT EXISTS probe; CREATE TABLE IF NOT EXISTS probe.t (id INT PRIMARY KEY, n BIGINT); "
                  "INSERT IGNORE INTO probe.t VALUES (1, 0)")
-        self.longest, self.when, self.commits, self.stopped = 0.0, time.time(), 0, False
+        self.longest, self.when, self.ends, self.stopped = 0.0, time.time(), [], False
         self.client = subprocess.Popen(["mariadb", "--no-defaults", "--skip-ssl", "-u", "root", "-N", "-B", "--unbuffered",
                                         "--force", "-S", str(node.socket)], stdin=subprocess.PIPE, text=True, bufsize=1,
                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -333,11 +341,19 @@ class Probe:
     def reset(self):
         self.longest = 0.0
 
+    def gaps(self, since, until):
+        """Seconds from each commit to the next, of all that reach into that time; one that still lasts counts."""
+        inside = [end for end in self.ends if since <= end <= until]
+        before = [end for end in self.ends if end < since][-1:] or [since]
+        after = [end for end in self.ends if end > until][:1] or [until]
+        edges = before + inside + after
+        return [later - earlier for earlier, later in zip(edges, edges[1:])]
+
     def _run(self):
         while not self.stopped:
             start = time.time()
             try:
-                self.client.stdin.write("UPDATE probe.t SET n = n + 1 WHERE id = 1; SELECT 'ok';\n")
+                self.client.stdin.write("UPDATE probe.t SET n = n + 1 WHERE id = 1; SELECT ROW_COUNT();\n")
                 answer = self.client.stdout.readline()
             except (OSError, ValueError):
                 answer = ""
@@ -346,7 +362,8 @@ class Probe:
                 self.longest, self.when = took, start
             if not answer:
                 return
-            self.commits += 1
+            if answer.strip() == "1":
+                self.ends.append(start + took)
             time.sleep(max(0.0, self.EVERY - took))
 
     def __enter__(self):

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::archive::{Batch, Codec, Member, unpack};
+use crate::archive::{Batch, Chunk, Codec, Member, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Manifest};
@@ -24,7 +24,7 @@ use crate::sst::server_args::ServerArgs;
 use crate::tls::pem::Pem;
 use crate::tls::ticket::Ticket;
 use crate::tls::{Certificate, Pin};
-use crate::wire::{Ack, FrameHeader, Message, Preamble};
+use crate::wire::{Answer, FrameHeader, Message, Preamble};
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
@@ -82,8 +82,10 @@ pub fn message(data: &[u8]) -> bool {
 
 /// A lane's frame header, or the acknowledgement that comes back.
 pub fn frame(data: &[u8]) -> bool {
-    if let Some(bytes) = data.first_chunk() {
-        assert_eq!(Ack::decode(bytes).encode(), *bytes);
+    if let Some(bytes) = data.first_chunk()
+        && let Ok(answer) = Answer::decode(bytes)
+    {
+        assert_eq!(answer.encode(), *bytes);
     }
     let Some(bytes) = data.first_chunk() else { return false };
     match FrameHeader::decode(bytes) {
@@ -115,28 +117,32 @@ fn unpacked(raw: &[u8], announced: u8) -> bool {
     for member in &members {
         match member {
             Member::Entry(entry) => again.push_entry(entry).unwrap(),
-            Member::Chunk(chunk) => {
-                chunk.actual_digest(Checksum::Blake3);
-                let Ok::<_, crate::archive::MemberError>(_) =
-                    again.push_chunk(&chunk.entry, chunk.offset, &chunk.extents, Checksum::Blake3, |place| {
-                        place.copy_from_slice(chunk.data);
-                        Ok(())
-                    })
-                else {
-                    panic!("{chunk:?} cannot be packed")
-                };
-            }
+            Member::Chunk(chunk) => repack(&mut again, chunk).unwrap(),
         }
     }
     let mut back = unpack(again.bytes(), announced.into()).unwrap();
     for (back, member) in back.iter_mut().zip(&members) {
         if let (Member::Chunk(back), Member::Chunk(chunk)) = (back, member) {
-            assert_eq!(back.digest, chunk.actual_digest(Checksum::Blake3));
+            assert!(back.is_intact(Checksum::Blake3));
             back.digest = chunk.digest;
+            back.patch.clone_from(&chunk.patch);
         }
     }
     assert_eq!(back, members);
     true
+}
+
+fn repack(again: &mut Batch, chunk: &Chunk<'_>) -> Result<(), MemberError> {
+    let Chunk { entry, offset, digest, extents, data, patch } = chunk;
+    let fill = |place: &mut [u8]| {
+        place.copy_from_slice(data);
+        Ok::<_, MemberError>(())
+    };
+    let checksum = Checksum::Blake3;
+    match patch {
+        None => again.push_chunk(entry, *offset, extents, checksum, fill).map(|_| ()),
+        Some(patch) => again.push_patch(entry, *offset, (&patch.covers, extents), *digest, checksum, fill),
+    }
 }
 
 /// Walks over the archive's blocks as a reader would, as far as the sizes make sense.
@@ -201,9 +207,9 @@ pub fn options(data: &[u8]) -> bool {
     let mut parts = data.splitn(3, |&byte| byte == 0);
     let mut next = || parts.next().unwrap_or_default();
     let files = OptionFiles::of_output(next(), next(), next());
-    let taken = [Side::Joiner, Side::Donor].map(|side| match Settings::resolve(&files, side) {
+    let taken = [Side::Joiner, Side::Donor].map(|side| match Settings::resolve(&files, side, Path::new("/d")) {
         Ok(settings) => {
-            assert!(settings.lanes.is_none_or(|lanes| (1..=Settings::MAX_LANES).contains(&lanes)));
+            assert!(settings.lanes.is_none_or(|lanes| (1..=crate::link::Lanes::MAX).contains(&lanes.get())));
             true
         }
         Err(error) => refused(error),

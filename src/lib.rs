@@ -7,7 +7,7 @@
 //! | [`commands`] | a file a verb |
 //! | [`config`] | what was typed means this: one checked value a role |
 //! | [`cli`] | what was typed |
-//! | [`check`] | is every channel of this node secured |
+//! | [`check`] | is every channel of this node secured; would a transfer of ours work, which `sst` asks too |
 //! | [`sst`] | the contract with the database server: flags, dialogue, option files, layout |
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |
@@ -23,7 +23,8 @@
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
-//! | [`position`] | `uuid:seqno` |
+//! | [`position`] | `uuid:seqno`, and the domain behind it |
+//! | [`version`] | a server's version, and whose files it can read |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod archive;
@@ -48,4 +49,5 @@ pub mod stop;
 mod threads;
 pub mod tls;
 pub mod tree;
+pub mod version;
 pub mod wire;

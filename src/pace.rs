@@ -1,7 +1,8 @@
-//! A rate limit: how long to wait before the next bytes may go.
+//! A rate limit: as people write it, and how long to wait before the next bytes may go.
 //!
 //! Pure: time is an argument.
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// A token bucket that fills at a steady rate and holds a tenth of a second of it.
@@ -20,6 +21,16 @@ impl Pace {
         Pace { rate: rate.max(1) as f64, tokens: 0.0, last: now }
     }
 
+    /// Bytes per second.
+    pub fn rate(&self) -> u64 {
+        self.rate as u64
+    }
+
+    /// How many bytes may go at once, `most` at most: none that would have to wait long.
+    pub fn piece(&self, most: usize) -> usize {
+        usize::try_from(self.rate() / 4).unwrap_or(most).clamp(512.min(most), most)
+    }
+
     /// Takes `bytes` and says how long to wait before sending them.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
         // A clock that goes backwards counts as one that stands still.
@@ -27,6 +38,53 @@ impl Pace {
         self.last = self.last.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(self.rate / 10.0) - bytes as f64;
         if self.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-self.tokens / self.rate) }
+    }
+}
+
+/// A number of bytes as people write it: `200M`, `1.5g`, `100000`; K, M, G and T are powers of 1024, as for `pv -L`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteCount(pub u64);
+
+impl FromStr for ByteCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ByteCount, String> {
+        let wrong = || format!("`{text}` is not a number of bytes; write one with K, M, G or T, as in 200M");
+        let number = text.strip_suffix(['b', 'B']).unwrap_or(text);
+        let number = number.strip_suffix('i').unwrap_or(number);
+        let shift = match number.chars().last().map(|unit| unit.to_ascii_lowercase()) {
+            Some('k') => 10,
+            Some('m') => 20,
+            Some('g') => 30,
+            Some('t') => 40,
+            Some('0'..='9') => 0,
+            _ => return Err(wrong()),
+        };
+        let digits = if shift == 0 { number } else { number.get(..number.len().saturating_sub(1)).unwrap_or_default() };
+        let digits = digits.trim();
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            return Err(wrong());
+        }
+        let value: f64 = digits.parse().map_err(|_| wrong())?;
+        let value = value * (1_u64 << shift) as f64;
+        // Beyond 2^53 a float no longer counts single bytes; nobody needs to.
+        if value < 9e15 { Ok(ByteCount(value as u64)) } else { Err(wrong()) }
+    }
+}
+
+/// The most bytes a second; none is written as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit(pub Option<u64>);
+
+/// A [`ByteCount`], with or without `/s`.
+impl FromStr for RateLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RateLimit, String> {
+        let count: Result<ByteCount, String> = text.trim_end_matches("/s").trim_end().parse();
+        let wrong =
+            |_| format!("`{text}` is not a rate; write bytes a second, as a number with K, M, G or T, as in 200M");
+        Ok(RateLimit(Some(count.map_err(wrong)?.0).filter(|&rate| rate > 0)))
     }
 }
 
@@ -58,5 +116,31 @@ mod tests {
         pace.take(100, start);
         assert_eq!(pace.take(100, start - Duration::from_secs(5)), Duration::from_millis(200));
         assert_eq!(pace.take(0, start), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn rates() {
+        for (text, expected) in [
+            ("0", Some(None)),
+            ("1000", Some(Some(1000))),
+            ("10k", Some(Some(10 << 10))),
+            ("200M", Some(Some(200 << 20))),
+            ("200MB/s", Some(Some(200 << 20))),
+            ("200MiB", Some(Some(200 << 20))),
+            ("1.5M", Some(Some(3 << 19))),
+            ("1.5g", Some(Some(3 << 29))),
+            ("2T", Some(Some(2 << 40))),
+            ("", None),
+            ("M", None),
+            ("fast", None),
+            ("-1", None),
+            ("1e9", None),
+            ("1..2M", None),
+            ("9999999T", None),
+        ] {
+            let read = text.parse::<RateLimit>();
+            assert_eq!(read.clone().ok().map(|rate| rate.0), expected, "{text}");
+            assert!(read.is_ok() || read.unwrap_err().starts_with(&format!("`{text}` is not a rate; write")));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A position in the cluster's history: `uuid:seqno`.
+//! A position in the cluster's history: `uuid:seqno`, and with the domain that MariaDB puts behind it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +24,8 @@ pub enum PositionError {
     Uuid,
     #[error("the number of a position is an integer from -1 up")]
     Seqno,
+    #[error("the domain of a position is a number of 32 bits")]
+    Domain,
 }
 
 impl Position {
@@ -81,6 +83,55 @@ impl fmt::Display for Position {
     }
 }
 
+/// A position as server and script tell it each other, `uuid:seqno` or `uuid:seqno domain`.
+///
+/// The domain is `wsrep_gtid_domain_id`; a server without `wsrep_gtid_mode` makes no use of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GaleraGtid {
+    pub position: Position,
+    pub domain: Option<u32>,
+}
+
+impl From<Position> for GaleraGtid {
+    fn from(position: Position) -> GaleraGtid {
+        GaleraGtid { position, domain: None }
+    }
+}
+
+impl FromStr for GaleraGtid {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<GaleraGtid, PositionError> {
+        let (position, domain) = match text.split_once(' ') {
+            Some((position, domain)) => (position, Some(domain.parse().map_err(|_| PositionError::Domain)?)),
+            None => (text, None),
+        };
+        Ok(GaleraGtid { position: position.parse()?, domain })
+    }
+}
+
+impl TryFrom<String> for GaleraGtid {
+    type Error = PositionError;
+
+    fn try_from(text: String) -> Result<GaleraGtid, PositionError> {
+        text.parse()
+    }
+}
+
+impl From<GaleraGtid> for String {
+    fn from(gtid: GaleraGtid) -> String {
+        gtid.to_string()
+    }
+}
+
+impl fmt::Display for GaleraGtid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.position.fmt(f)?;
+        self.domain.map_or(Ok(()), |domain| write!(f, " {domain}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +157,18 @@ mod tests {
             ("5d1fa5a7-0e29-11f0-8b7e-0242ac120002:1 2", PositionError::Seqno),
         ] {
             assert_eq!(text.parse::<Position>(), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_optional_and_whole() {
+        for (domain, tail) in [(None, ""), (Some(0), " 0"), (Some(u32::MAX), " 4294967295")] {
+            let gtid = GaleraGtid { position: Position::new(UUID, 5).unwrap(), domain };
+            assert_eq!(gtid.to_string(), format!("{UUID}:5{tail}"));
+            assert_eq!(gtid.to_string().parse(), Ok(gtid));
+        }
+        for tail in [" ", " x", " -1", " 4294967296", " 1 2", "  1"] {
+            assert_eq!(format!("{UUID}:5{tail}").parse::<GaleraGtid>(), Err(PositionError::Domain), "{tail}");
         }
     }
 

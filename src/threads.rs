@@ -1,6 +1,7 @@
 //! Work on threads of its own, and the values that they share. A thread that panics costs whoever waits for it an error, and nobody else.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
@@ -14,6 +15,19 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 /// What became of a task or thread, which `who` names.
 pub(crate) fn ended<T, E>(who: &str, joined: std::result::Result<Result<T>, E>) -> Result<T> {
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Io, format!("{who} ended unexpectedly"))))
+}
+
+/// The value itself, once nobody else holds it; `None` when that takes longer than `limit`.
+pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(value) => return Some(value),
+            Err(_) if Instant::now() > deadline => return None,
+            Err(still) => shared = still,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Waits for `mutex`. What a thread that panicked has left in it is used on, so no change to it may stand half done

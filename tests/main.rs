@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod check_privileges;
+mod check_transfers;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;
@@ -13,15 +14,19 @@ mod cluster_faults;
 mod cluster_layouts;
 mod cluster_life;
 mod cluster_link;
+mod cluster_offer;
 mod cluster_outside;
 mod cluster_signals;
 mod cluster_trust;
+mod option_files;
 mod package;
 mod pair_by_root;
 mod pair_durable;
 mod pair_faults;
 mod pair_hostile;
 mod pair_limits;
+mod pair_offer;
+mod pair_rounds;
 mod pair_roundtrip;
 mod programs;
 mod support;

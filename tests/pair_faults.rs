@@ -122,6 +122,70 @@ fn pair_25_cuts_in_one_transfer() {
     }
 }
 
+/// Every lane is reset at once, again and again, as by a firewall that loses its table.
+#[test]
+fn pair_all_lanes_are_cut_again_and_again() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 24);
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&["--idle-timeout", "10s"]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let more = ["--idle-timeout", "10s", "--rate-limit", "6M", "--lanes", "16"];
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &more);
+    for mib in [1, 3, 4, 6, 7, 9, 12] {
+        link.passed(mib * MIB);
+        link.cut(|number| number > 0);
+    }
+    Both::of(donor, joiner, LIMIT).succeeded();
+    tree::assert_equal(&pair.donor, &pair.joiner);
+    pair.verify().succeeded();
+}
+
+/// Lanes that die without a word keep no place: each that is dialled again takes the place of the one before.
+#[test]
+fn pair_dead_lanes_keep_no_place() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 6);
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&[]);
+    // The donor's half of the first twenty is cut; the joiner never hears of it.
+    let link = FaultyLink::to(joiner.address(), |number| match number {
+        1..=20 => Fate { there: Fault::Lost(100_000), ..WELL },
+        _ => WELL,
+    });
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--lanes", "2"]);
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    assert!(link.connections() > 20, "{}", link.connections());
+    tree::assert_equal(&pair.donor, &pair.joiner);
+}
+
+/// On a slow link the first frames of many lanes need longer than a transfer may stand still; bytes move all the time.
+#[test]
+fn pair_a_slow_link_needs_long_for_the_first_frame() {
+    let pair = Pair::default();
+    file(&pair.donor, "ibdata1", tree::noise(7, 6 * MIB as usize));
+    let waits = ["--idle-timeout", "2s"];
+    let joiner = pair.receive(&waits);
+    let link = FaultyLink::to(joiner.address(), |number| Fate { rate: if number > 0 { 250_000 } else { 0 }, ..WELL });
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &[&waits[..], &["--lanes", "6"]].concat());
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    assert!(both.donor.took > Duration::from_secs(4), "the link was not slow: {:?}", both.donor.took);
+    tree::assert_equal(&pair.donor, &pair.joiner);
+}
+
+/// So does a rate that the operator sets.
+#[test]
+fn pair_a_low_rate_is_no_standstill() {
+    let pair = Pair::default();
+    file(&pair.donor, "ibdata1", tree::noise(7, MIB as usize));
+    let waits = ["--idle-timeout", "1s"];
+    let joiner = pair.receive(&waits);
+    let donor = pair.send(&joiner.ticket, &[&waits[..], &["--rate-limit", "200K", "--compress", "none"]].concat());
+    Both::of(donor, joiner, LIMIT).succeeded();
+}
+
 #[test]
 fn pair_control_is_cut() {
     for moment in [20_000, 3 * MIB] {
@@ -281,11 +345,79 @@ fn pair_one_file_may_not_be_read() {
     let Some(ground) = unprivileged() else { return };
     let secret = ground.pair.donor.join("schema/t9.ibd");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
-    let both = ground.pair.transfer(&[], &[]);
-    both.failed(13, &["donor: cannot open ", "schema/t9.ibd: Permission denied"]);
-    ground.untouched();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    ground.and_the_next_one_works();
+    let other = ground.pair.donor.join("schema/t7.ibd");
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o0)).unwrap();
+    let joiner = ground.pair.receive(&[]);
+    let refused = ground.pair.send(&joiner.ticket, &[]).end(SECONDS);
+    refused.failed(13, &["donor: cannot open ", "schema/t7.ibd, ", "schema/t9.ibd: Permission denied"]);
+    assert!(!refused.stderr.contains("connected"), "the joiner was troubled: {}", refused.stderr);
+    for place in [secret, other] {
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    // The joiner waits on, and its ticket is still good.
+    let donor = ground.pair.send(&joiner.ticket, &[]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+    tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+}
+
+/// A node whose own install was cut short has links where its tree should be.
+#[test]
+fn pair_a_half_switched_donor_is_refused() {
+    let ground = Ground::new();
+    let donor = &ground.pair.donor;
+    fs::create_dir_all(donor.join(".highline/incoming/datadir")).unwrap();
+    fs::rename(donor.join("schema"), donor.join(".highline/incoming/datadir/schema")).unwrap();
+    symlink("new", donor.join(".highline/live")).unwrap();
+    symlink(".highline/live/datadir/schema", donor.join("schema")).unwrap();
+    let joiner = ground.pair.receive(&[]);
+    let refused = ground.pair.send(&joiner.ticket, &[]).end(SECONDS);
+    refused.failed(16, &["donor: an install was cut short on this node: ", "/schema leads through its selector"]);
+    assert!(refused.stderr.contains("highline recover --datadir"), "{}", refused.stderr);
+    fs::remove_file(donor.join("schema")).unwrap();
+    fs::rename(donor.join(".highline/incoming/datadir/schema"), donor.join("schema")).unwrap();
+    fs::remove_dir_all(donor.join(".highline")).unwrap();
+    let donor = ground.pair.send(&joiner.ticket, &[]);
+    Both::of(donor, joiner, LIMIT).succeeded();
+}
+
+/// A sandbox that is older than the program: calls that its filter does not know are answered with EPERM.
+#[test]
+fn pair_a_seccomp_filter_answers_eperm() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    // copy_file_range, preadv2, pwritev2, statx, renameat2, io_uring_setup, pidfd_open, close_range, openat2,
+    // faccessat2, fchmodat2, fallocate, fstatfs, fadvise64
+    const FILTER: &str = r#"
+import ctypes, os, struct, sys
+calls = [326, 327, 328, 332, 316, 425, 434, 436, 437, 439, 452, 285, 138, 221]
+code = [struct.pack("HBBI", 0x20, 0, 0, 0)]
+for call in calls: code += [struct.pack("HBBI", 0x15, 0, 1, call), struct.pack("HBBI", 6, 0, 0, 0x50001)]
+code = b"".join(code + [struct.pack("HBBI", 6, 0, 0, 0x7fff0000)])
+class Program(ctypes.Structure): _fields_ = [("len", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+if libc.prctl(22, 2, ctypes.byref(Program(len(code) // 8, code)), 0, 0): sys.exit("no seccomp")
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+    let mut pair = Pair::default();
+    pair.wrap = ["python3", "-c", FILTER].map(str::to_owned).to_vec();
+    tree::everything(&pair.donor);
+    tree::old(&pair.joiner);
+    pair.arrives(&[], &[]);
+    pair.verify().succeeded();
+    // Also what a later round writes over.
+    pair.joiner = pair.home().join("second");
+    fs::create_dir(&pair.joiner).unwrap();
+    let joiner = pair.receive(&[]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--live", "--rate-limit", "4M"]);
+    link.passed(MIB);
+    let hole = fs::File::options().write(true).open(pair.donor.join("large")).unwrap();
+    hole.set_len(0).unwrap();
+    hole.set_len(2 * MIB).unwrap();
+    Both::of(donor, joiner, LIMIT).succeeded();
+    tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
 #[test]
@@ -354,6 +486,127 @@ fn pair_a_file_changes_while_it_is_sent() {
             ground.untouched();
         }
     }
+}
+
+/// A frozen server's own writes. Whatever they do to a file, the copy is the tree as it is in the end.
+#[test]
+fn pair_live_a_file_changes_while_it_is_sent() {
+    use std::os::unix::fs::FileExt;
+    type Act = fn(&Path);
+    let acts: [(&str, Act); 7] = [
+        ("shrinks", |place| fs::File::options().write(true).open(place).unwrap().set_len(100).unwrap()),
+        ("grows", |place| {
+            let file = fs::File::options().write(true).open(place).unwrap();
+            file.write_all_at(b"more", file.metadata().unwrap().len() + 100_000).unwrap();
+        }),
+        ("is written", |place| {
+            fs::File::options().write(true).open(place).unwrap().write_all_at(b"x", 50).unwrap();
+        }),
+        ("gets a hole", |place| {
+            let file = fs::File::options().write(true).open(place).unwrap();
+            let len = file.metadata().unwrap().len();
+            file.set_len(0).unwrap();
+            file.set_len(len).unwrap();
+        }),
+        ("is replaced", |place| {
+            let length = fs::metadata(place).unwrap().len() as usize;
+            fs::remove_file(place).unwrap();
+            fs::write(place, tree::noise(0, length)).unwrap();
+        }),
+        ("becomes a directory", |place| {
+            fs::remove_file(place).unwrap();
+            file(place, "inside", "x");
+        }),
+        ("gets another mode and a neighbour", |place| {
+            fs::set_permissions(place, fs::Permissions::from_mode(0o400)).unwrap();
+            file(place.parent().unwrap(), "new/neighbour", tree::noise(4, 2 * MIB as usize));
+        }),
+    ];
+    for (name, act) in &acts {
+        for victim in ["ibdata1", "schema/t9.ibd"] {
+            let ground = Ground::new();
+            let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--lanes", "2"]);
+            file(&ground.pair.donor, "schema/#sql-7.ibd", "temporary");
+            link.passed(2 * MIB);
+            act(&ground.pair.donor.join(victim));
+            fs::remove_file(ground.pair.donor.join("schema/#sql-7.ibd")).unwrap();
+            let both = Both::of(donor, joiner, LIMIT);
+            both.succeeded();
+            assert!(both.donor.stderr.contains("changed while the tree was read"), "{name}: {}", both.donor.stderr);
+            println!("{victim} {name}");
+            tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+            ground.pair.verify().succeeded();
+        }
+    }
+}
+
+/// A file that never holds still, and one that is missed, end the transfer with their names.
+#[test]
+fn pair_live_a_file_that_never_holds_still() {
+    let ground = Ground::new();
+    let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
+    link.passed(MIB);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0u64;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                number += 1;
+                fs::write(ground.pair.donor.join("schema/t9.ibd"), number.to_string()).unwrap();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let both = Both::of(donor, joiner, LIMIT);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        both.failed(
+            116,
+            &["donor: ", "schema/t9.ibd does not hold still: it changed each of 9 times that it was read"],
+        );
+    });
+    ground.untouched();
+
+    let ground = Ground::new();
+    let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
+    link.passed(2 * MIB);
+    fs::remove_file(ground.pair.donor.join("schema/t9.ibd")).unwrap();
+    Both::of(donor, joiner, LIMIT).failed(116, &["donor: ", "schema/t9.ibd vanished while the tree was read"]);
+    ground.and_the_next_one_works();
+}
+
+/// InnoDB's redo log may be written on all the time, if its head is read before the rest.
+#[test]
+fn pair_live_a_redo_log_is_written_on() {
+    use std::os::unix::fs::FileExt;
+    let ground = Ground::new();
+    let redo = file(&ground.pair.donor, "ib_logfile0", vec![0; 4 * MIB as usize]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let log = fs::File::options().write(true).open(&redo).unwrap();
+            // A record, then the head that says so.
+            for number in 1u64.. {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                for place in [3 * MIB, MIB, 0] {
+                    log.write_all_at(&number.to_be_bytes(), place).unwrap();
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let (_link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--compress", "none"]);
+        let both = Both::of(donor, joiner, LIMIT);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        both.succeeded();
+    });
+    let copy = fs::File::open(ground.pair.joiner.join("ib_logfile0")).unwrap();
+    let at = |place| {
+        let mut bytes = [0; 8];
+        copy.read_exact_at(&mut bytes, place).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    assert!(at(0) > 0 && at(0) <= at(MIB) && at(0) <= at(3 * MIB), "{} {} {}", at(0), at(MIB), at(3 * MIB));
+    ground.pair.verify().succeeded();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
 use highline::tls::{Address, Identity, Pin, Policy, Secret, Ticket, Trust, server_config};
 use highline::tree::{Content, Entry, RelPath};
-use highline::wire::{Accept, Ack, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes};
+use highline::wire::{Accept, Ack, Answer, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -275,17 +275,32 @@ fn pair_hostile_bombs() {
 #[test]
 fn pair_hostile_messages_out_of_turn() {
     let good = offer(1, 1000);
-    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None, domain: None });
+    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None });
+    let later = |number| Message::Round(Round { number, entries: 1, bytes: 1000, position: None });
+    let withdrawn = |path: &[u8]| Message::Withdrawn { paths: vec![path.into()] };
     let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
     for (said, words) in [
         (vec![seal.clone()], "sent `seal` out of turn"),
         (vec![Message::Durable], "sent `durable` out of turn"),
         (vec![Message::Bye], "sent `bye` out of turn"),
-        (vec![Message::Offer(good.clone()), Message::Offer(good.clone())], "sent `offer` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), round.clone()], "sent `round` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), Message::Verified], "sent `verified` out of turn"),
-        (vec![Message::Offer(good.clone()), round.clone(), seal.clone(), seal.clone()], ""),
-        (vec![Message::Offer(good), round, seal], "0 of 1 entries have arrived"),
+        (
+            vec![Message::Offer(Box::new(good.clone())), Message::Offer(Box::new(good.clone()))],
+            "sent `offer` out of turn",
+        ),
+        (
+            vec![Message::Offer(Box::new(good.clone())), round.clone(), round.clone()],
+            "round 0 was announced out of turn",
+        ),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), later(2)], "round 2 was announced out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), later(1)], "round 1 was announced out of turn"),
+        (
+            vec![Message::Offer(Box::new(good.clone())), round.clone(), withdrawn(b"datadir/../x")],
+            "a part of the path is `..`",
+        ),
+        (vec![Message::Offer(Box::new(good.clone())), withdrawn(b"datadir/x")], "sent `withdrawn` out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), Message::Verified], "sent `verified` out of turn"),
+        (vec![Message::Offer(Box::new(good.clone())), round.clone(), seal.clone(), seal.clone()], ""),
+        (vec![Message::Offer(Box::new(good)), round, seal], "0 of 1 entries have arrived"),
     ] {
         let pair = Pair::default();
         tree::old(&pair.joiner);
@@ -527,7 +542,7 @@ async fn acknowledge(mut host: Host, ack: Ack) {
     let mut lane = host.connections.recv().await.unwrap().stream;
     let mut byte = [0];
     lane.read_exact(&mut byte).await.unwrap();
-    lane.write_all(&ack.encode()).await.unwrap();
+    lane.write_all(&Answer::Ack(ack).encode()).await.unwrap();
     lane.flush().await.unwrap();
     // It goes on reading, so that only the acknowledgement is wrong.
     let mut sink = vec![0; 65536];

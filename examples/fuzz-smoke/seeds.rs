@@ -7,14 +7,13 @@ use highline::archive::{Batch, Codec, Extent, Extents, MemberError};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::manifest::{Checksum, Digest, Item, Manifest};
-use highline::position::Position;
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};
 use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
+use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, RedoLog, RelPath, RootName};
 use highline::wire::{
-    Accept, Ack, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round, Speeds,
-    WireBytes,
+    Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
+    Speeds, WireBytes,
 };
 
 const POSITION: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:42";
@@ -62,23 +61,27 @@ fn messages() -> Vec<Message> {
         Message::Hello { purpose: Purpose::Control, proof: digest(), software: software() },
         Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest(), software: software() },
         Message::Welcome { proof: digest() },
-        Message::Offer(Offer {
+        Message::Offer(Box::new(Offer {
             bypass: false,
-            position: Some(POSITION.parse::<Position>().unwrap()),
-            domain: Some(0),
+            position: Some(POSITION.parse().unwrap()),
             server_version: Some("10.11.19-MariaDB".into()),
+            innodb: InnodbFiles {
+                redo: Some(RedoLog { format: 0x5068_7973, creator: "MariaDB 10.11.19".into(), empty: false }),
+                page_size: Some(16384),
+            },
+            lower_case_table_names: Some(0),
             owner: (999, 999),
             roots: roots.to_vec(),
             speeds: Speeds { sha256: 400, blake3: 3000 },
             lanes: 4,
-        }),
+        })),
         Message::Accept(Accept {
             checksum: Checksum::Blake3,
             lanes: 4,
             without: vec![RootName::datadir()],
             software: software(),
         }),
-        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: None }),
+        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
         Message::Seal { entries: 5, digest: digest() },
         Message::Verified,
         Message::Durable,
@@ -94,7 +97,7 @@ fn frames() -> Vec<Vec<u8>> {
         batch.encode().to_vec(),
         FrameHeader { wire_len: 1 << 20, raw_len: FrameHeader::MAX_RAW, ..batch }.encode().to_vec(),
         FrameHeader::end().encode().to_vec(),
-        Ack { round: 1, members: 70_000 }.encode().to_vec(),
+        Answer::Ack(Ack { round: 1, members: 70_000 }).encode().to_vec(),
     ]
 }
 

@@ -34,6 +34,10 @@ def listening(pid, port):
     return False
 
 
+def namespace(pid, end="a"):
+    return f"hlb{pid}{end}"
+
+
 class Link:
     """`address` and `port` are what the sender dials; the receiver binds `address` and PORT. For a `with`."""
 
@@ -51,16 +55,15 @@ class Link:
                 probe.bind((self.address, 0))
                 self.port = probe.getsockname()[1]
             return self
-        tag = f"hlb{os.getpid()}"
-        self.sender = self.receiver = f"{tag}a"
+        self.sender = self.receiver = namespace(os.getpid())
         run("ip", "netns", "add", self.sender)
         run("ip", "-n", self.sender, "link", "set", "lo", "up")
         if self.rate:
-            self._pair(tag)
+            self._pair()
         return self
 
-    def _pair(self, tag):
-        self.receiver, self.address, self.device = f"{tag}b", "10.77.0.2", "hl0"
+    def _pair(self):
+        self.receiver, self.address, self.device = namespace(os.getpid(), "b"), "10.77.0.2", "hl0"
         run("ip", "netns", "add", self.receiver)
         run("ip", "-n", self.receiver, "link", "set", "lo", "up")
         run("ip", "-n", self.sender, "link", "add", "hl0", "type", "veth", "peer", "name", "hl0", "netns", self.receiver)

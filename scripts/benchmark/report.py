@@ -7,11 +7,12 @@ import platform
 import statistics
 import subprocess
 
+from benchmark import bars, freeze
 from benchmark.contestants import CONTESTANTS, REFERENCE
 from benchmark.shapes import SHAPES
 
 COLOURS = {"bare loop": "#c9c9c9", "rsync+stunnel": "#b5651d", "rsync (plain)": "#d8b48a", "tar+zstd+socat": "#8c8c8c", "mariabackup+TLS": "#4a7a9d",
-           "highline": "#1b9e77"}
+           "highline": "#1b9e77", "highline (rounds)": "#66c2a4", "highline (clone)": "#0b5d45", "highline (whole)": "#a3d9c5"}
 
 
 def machine():
@@ -34,7 +35,8 @@ def groups(runs, kind):
     for run in runs:
         if run["kind"] == kind and "failed" not in run:
             found.setdefault((run["shape"], run["link"]), {}).setdefault(run["contestant"], []).append(run)
-    return {key: {name: group[name] for name in CONTESTANTS if name in group} for key, group in found.items()}
+    order = dict.fromkeys([*CONTESTANTS, *map(freeze.mode_name, freeze.MODES)])
+    return {key: {name: group[name] for name in order if name in group} for key, group in found.items()}
 
 
 def share(runs):
@@ -57,11 +59,11 @@ def write(folder, runs, options):
 
 def medians(runs):
     out = []
-    for kind, key in (("transfer", "seconds"), ("sst", "script")):
+    for kind, key in (("transfer", "seconds"), ("sst", "script"), ("freeze", "freeze")):
         for (shape, link), group in groups(runs, kind).items():
             base = median(group[REFERENCE], key) if REFERENCE in group else None
             for name, some in group.items():
-                numbers = {k: median(some, k) for k, v in some[0].items() if isinstance(v, (int, float))}
+                numbers = {k: bars.typical(some, k) for k, v in some[0].items() if isinstance(v, (int, float))}
                 ratio = base / numbers[key] if base else None
                 out.append({"kind": kind, "shape": shape, "link": link, "contestant": name, "pairs": len(some), **numbers,
                             f"times_{REFERENCE}": ratio})
@@ -115,6 +117,11 @@ def page(facts, options):
                 times += f" ({base / (script - 10):.2f} without its sleep)"
             lines.append(f"| {name} | {script:.2f} {spread} | {times} | {median(all_of, 'synced'):.2f} | {median(all_of, 'freeze'):.2f} |")
         lines += ["", "![state transfer](sst.svg)", ""]
+    frozen = groups(runs, "freeze")
+    if frozen:
+        lines += ["## How long a donor stands still", "", bars.NOTE, ""]
+    for (case, filesystem), group in frozen.items():
+        lines += bars.section(case, filesystem, freeze.CASES[case].what, group)
     failed = [run for run in runs if "failed" in run]
     if failed:
         lines += ["## Failed", ""] + [f"- {r.get('shape', 'sst')} {r.get('link', '')} {r['contestant']}: "
@@ -133,7 +140,7 @@ def commands(runs, options):
         for role in ("joiner", "donor"):
             lines += [f"{role.capitalize()}:", "", "```sh", run["commands"][role], "```", ""]
     for run in runs:
-        if run["kind"] == "sst" and "options" in run and (run["contestant"], "sst") not in seen:
+        if run["kind"] in ("sst", "freeze") and "options" in run and (run["contestant"], "sst") not in seen:
             seen.add((run["contestant"], "sst"))
             lines += [f"### {run['contestant']}, between real nodes", "", "```ini", f"wsrep_sst_method={run['method']}", "[sst]",
                       run["options"] or "# no key", "```", ""]
@@ -150,7 +157,7 @@ def draw(folder):
 
     runs = json.loads((folder / "results.json").read_text())["runs"]
 
-    def bars(title, unit, values, spreads, file):
+    def barred(title, unit, values, spreads, file):
         figure, axes = plot.subplots(figsize=(7, 0.55 * len(values) + 1.2))
         names = list(values)[::-1]
         numbers = [values[name] for name in names]
@@ -167,13 +174,17 @@ def draw(folder):
         figure.savefig(folder / file, metadata={"Date": None})
         plot.close(figure)
 
-    for kind, key in (("transfer", "seconds"), ("sst", "script")):
+    for kind, key in (("transfer", "seconds"), ("sst", "script"), ("freeze", "freeze")):
         for (shape, link), group in groups(runs, kind).items():
             if kind == "transfer":
                 rates = {n: [r["bytes"] / r[key] / 1e6 for r in some] for n, some in group.items()}
                 title, unit, file = f"{shape} over {link}", "MB/s, synced to disk", f"transfer-{shape}-{link}.svg"
+            elif kind == "freeze":
+                rates = {n: [r[key] for r in some] for n, some in group.items()}
+                title, unit, file = f"freeze: {shape}, {link}", "seconds, longest gap between commits (less is better)", f"freeze-{shape}-{link}.svg"
+                bars.draw(plot, folder, shape, link, group, COLOURS.get, freeze.BIN)
             else:
                 rates = {n: [r[key] for r in some] for n, some in group.items()}
                 title, unit, file = "state transfer between two real nodes", "seconds, the joiner's script (less is better)", "sst.svg"
             middle = {n: statistics.median(v) for n, v in rates.items()}
-            bars(title, unit, middle, {n: (min(v), max(v)) for n, v in rates.items()}, file)
+            barred(title, unit, middle, {n: (min(v), max(v)) for n, v in rates.items()}, file)

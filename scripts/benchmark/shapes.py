@@ -61,8 +61,12 @@ def usage(place):
     return count, apparent, allocated
 
 
+def table_rows(size):
+    """Of each sysbench table."""
+    return max(1000, ROWS_OF_2G * size // (2 << 30))
+
+
 def sysbench(place, size):
-    rows = max(1000, ROWS_OF_2G * size // (2 << 30))
     folder = tempfile.mkdtemp(prefix="highline-bench-")
     with lab.Lab(folder, "rsync", buffer_pool="1G") as cluster:
         cluster.install()
@@ -70,7 +74,7 @@ def sysbench(place, size):
         node.start()
         node.wait_synced()
         node.sql("CREATE DATABASE sb")
-        subprocess.run(lab.sysbench(node, TABLES, rows, "prepare"), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(lab.sysbench(node, TABLES, table_rows(size), "prepare"), check=True, stdout=subprocess.DEVNULL)
         node.stop()
         for name in PRIVATE:
             (node.datadir / name).unlink(missing_ok=True)

@@ -41,8 +41,7 @@ def run(options, record):
                         # A killed node would stop the group's commits until it is suspected, 5 s later.
                         joiner.stop()
                         joiner.wipe()
-                        for run in donor.runs.glob("*"):
-                            run.unlink()
+                        donor.forget_runs()
                     print(f"  sst {'warm-up' if pair < 0 else f'pair {pair + 1}'} {name}: script {result['script']:.2f} s, "
                           f"synced after {result['synced']:.2f} s, freeze {result['freeze']:.2f} s", flush=True)
                     if pair >= 0:

@@ -52,6 +52,52 @@ impl Extents {
         self.0.iter().fold(0usize, |sum, run| sum.saturating_add(run.len as usize))
     }
 
+    /// Whether every byte of `others` is one of these.
+    pub fn contains(&self, others: &Extents) -> bool {
+        let end = |run: &Extent| run.start.saturating_add(run.len);
+        others.0.iter().all(|other| self.0.iter().any(|run| run.start <= other.start && end(other) <= end(run)))
+    }
+
+    /// What of these lies in `others`, and, of the bytes that are these one after the other, where each run's stand.
+    pub fn clipped(&self, others: &Extents) -> (Extents, Vec<std::ops::Range<usize>>) {
+        let (mut runs, mut places, mut before) = (Vec::new(), Vec::new(), 0usize);
+        for run in &self.0 {
+            let end = run.start.saturating_add(run.len);
+            for other in &others.0 {
+                let (from, to) = (run.start.max(other.start), end.min(other.start.saturating_add(other.len)));
+                if from < to {
+                    let at = before.saturating_add(from.saturating_sub(run.start) as usize);
+                    let len = to.saturating_sub(from);
+                    runs.push(Extent { start: from, len });
+                    places.push(at..at.saturating_add(len as usize));
+                }
+            }
+            before = before.saturating_add(run.len as usize);
+        }
+        (Extents(runs), places)
+    }
+
+    /// What of `within`, which contains these, is in none of them: the holes.
+    #[must_use]
+    pub fn gaps(&self, within: &Extents) -> Vec<Extent> {
+        let mut gaps = Vec::new();
+        let mut runs = self.0.iter().peekable();
+        for around in &within.0 {
+            let end = around.start.saturating_add(around.len);
+            let mut at = around.start;
+            while let Some(run) = runs.next_if(|run| run.start < end) {
+                if run.start > at {
+                    gaps.push(Extent { start: at, len: run.start.saturating_sub(at) });
+                }
+                at = run.start.saturating_add(run.len);
+            }
+            if at < end {
+                gaps.push(Extent { start: at, len: end.saturating_sub(at) });
+            }
+        }
+        gaps
+    }
+
     pub fn is_whole(&self, chunk: u32) -> bool {
         *self == Extents::whole(chunk)
     }
@@ -111,6 +157,35 @@ mod tests {
         let many = (0..1025).map(|i| format!("{}+1", i * 2)).collect::<Vec<_>>().join(",");
         for bad in ["0", "0+0", "5+5,0+1", "0+5,4+2", "0+5,5+1", "90+11", "4294967295+1", "-1+1", ",", "0+1,", &many] {
             assert_eq!(Extents::parse(bad, 100), Err(ExtentsError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn gaps_are_what_lies_between() {
+        let runs = |text| Extents::parse(text, 100).unwrap();
+        for (data, within, gaps) in [
+            ("", "0+100", "0+100"),
+            ("0+100", "0+100", ""),
+            ("10+10,30+10", "0+50", "0+10,20+10,40+10"),
+            ("0+10", "0+10,20+10", "20+10"),
+            ("5+1,22+3", "5+1,20+10", "20+2,25+5"),
+        ] {
+            assert!(runs(within).contains(&runs(data)));
+            assert_eq!(Extents(runs(data).gaps(&runs(within))).to_string(), gaps, "{data} in {within}");
+        }
+        assert!(!runs("0+10,20+10").contains(&runs("5+20")));
+    }
+
+    #[test]
+    fn clipped_runs_know_where_their_bytes_stand() {
+        let runs = |text| Extents::parse(text, 100).unwrap();
+        for (data, within, clipped, places) in [
+            ("0+100", "20+10,50+10", "20+10,50+10", vec![20..30, 50..60]),
+            ("10+10,30+20", "15+20,45+50", "15+5,30+5,45+5", vec![5..10, 10..15, 25..30]),
+            ("0+10", "20+10", "", vec![]),
+        ] {
+            let (clip, at) = runs(data).clipped(&runs(within));
+            assert_eq!((clip.to_string().as_str(), at), (clipped, places), "{data} {within}");
         }
     }
 

@@ -3,7 +3,9 @@
 //! Name, mode, owner, modification time, link target and extended attributes use the standard
 //! fields and records. Records of our own: `HIGHLINE.size` (the whole file's bytes),
 //! `HIGHLINE.offset` (the chunk's first byte), `HIGHLINE.digest` (of the chunk), `HIGHLINE.data`
-//! (where the chunk has data, when it has holes).
+//! (where the chunk has data, when it has holes). A patch, which changes parts of a chunk that is there already, has
+//! two more: `HIGHLINE.patch` (what it covers) and `HIGHLINE.arrived` (the digest of its own bytes). A file with
+//! nothing but `HIGHLINE.size` brings its metadata and length alone.
 
 use std::io;
 use std::ops::Range;
@@ -19,6 +21,8 @@ const SIZE: &str = "HIGHLINE.size";
 const OFFSET: &str = "HIGHLINE.offset";
 const DIGEST: &str = "HIGHLINE.digest";
 const DATA: &str = "HIGHLINE.data";
+const PATCH: &str = "HIGHLINE.patch";
+const ARRIVED: &str = "HIGHLINE.arrived";
 const XATTR: &str = "SCHILY.xattr.";
 const BLOCK: usize = 512;
 
@@ -50,9 +54,22 @@ pub enum MemberError {
 pub struct Chunk<'a> {
     pub entry: Entry,
     pub offset: u64,
+    /// Of the whole chunk, as it must be afterwards.
     pub digest: Digest,
+    /// Where there is data; what else is brought is a hole.
     pub extents: Extents,
     pub data: &'a [u8],
+    /// `None`: the chunk is brought whole.
+    pub patch: Option<Patch>,
+}
+
+/// What tells a patch from a whole chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// What of the chunk is replaced; the rest stays as it is.
+    pub covers: Extents,
+    /// Of the bytes that are brought, one run after the other.
+    pub arrived: Digest,
 }
 
 impl Chunk<'_> {
@@ -66,9 +83,12 @@ impl Chunk<'_> {
         self.len() == 0
     }
 
-    /// The digest of the bytes that have arrived.
-    pub fn actual_digest(&self, checksum: Checksum) -> Digest {
-        self.extents.digest(checksum, self.data, self.len())
+    /// Whether the bytes that have arrived are those that were sent. Of a patch this says nothing about the chunk.
+    pub fn is_intact(&self, checksum: Checksum) -> bool {
+        match &self.patch {
+            None => self.extents.digest(checksum, self.data, self.len()) == self.digest,
+            Some(patch) => checksum.digest(self.data) == patch.arrived,
+        }
     }
 }
 
@@ -79,7 +99,7 @@ fn chunk_len(size: u64, offset: u64) -> u32 {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Member<'a> {
     Chunk(Chunk<'a>),
-    /// A directory, symlink or hard link.
+    /// A directory, symlink or hard link; or a file's metadata and length.
     Entry(Entry),
 }
 
@@ -120,9 +140,12 @@ impl Batch {
         self.buffer.get_mut(self.filled..end).unwrap_or_default()
     }
 
-    /// Adds a directory, symlink or hard link.
+    /// Adds a directory, symlink or hard link, or a file's metadata and length without content.
     pub fn push_entry(&mut self, entry: &Entry) -> Result<(), MemberError> {
-        let header = headers(entry, 0, &[])?;
+        let header = match entry.content {
+            Content::File { size } => headers(entry, 0, &[(SIZE, number(size))])?,
+            _ => headers(entry, 0, &[])?,
+        };
         self.next(header.len()).copy_from_slice(&header);
         self.filled = self.filled.saturating_add(header.len());
         self.members = self.members.saturating_add(1);
@@ -139,33 +162,84 @@ impl Batch {
         checksum: Checksum,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Digest, E> {
-        let Content::File { size } = entry.content else {
-            return Err(MemberError::Type { path: entry.path.clone() }.into());
-        };
+        let size = size_of(entry)?;
         let len = chunk_len(size, offset);
-        let data_len = extents.data_len();
-        let text = |n: u64| n.to_string().into_bytes();
-        // Nothing is read yet: a stand-in for the digest, whose text has one length.
-        let none = Digest::from_bytes([0; 32]).to_string().into_bytes();
-        let mut records = vec![(SIZE, text(size)), (OFFSET, text(offset)), (DIGEST, none)];
+        let mut records = vec![(SIZE, number(size)), (OFFSET, number(offset)), (DIGEST, stand_in())];
         if !extents.is_whole(len) {
             records.push((DATA, extents.to_string().into_bytes()));
         }
+        self.push_data(entry, extents, records, DIGEST, |data| {
+            fill(data)?;
+            Ok(extents.digest(checksum, data, len))
+        })
+    }
+
+    /// Adds a patch of the chunk at `offset`, which has the digest `whole` afterwards. `extents` are where what `covers`
+    /// says has data; `fill` as with [`Batch::push_chunk`].
+    pub fn push_patch<E: From<MemberError>>(
+        &mut self,
+        entry: &Entry,
+        offset: u64,
+        (covers, extents): (&Extents, &Extents),
+        whole: Digest,
+        checksum: Checksum,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let records = vec![
+            (SIZE, number(size_of(entry)?)),
+            (OFFSET, number(offset)),
+            (DIGEST, whole.to_string().into_bytes()),
+            (DATA, extents.to_string().into_bytes()),
+            (PATCH, covers.to_string().into_bytes()),
+            (ARRIVED, stand_in()),
+        ];
+        let pushed = self.push_data(entry, extents, records, ARRIVED, |data| {
+            fill(data)?;
+            Ok(checksum.digest(data))
+        });
+        pushed.map(|_| ())
+    }
+
+    /// Adds a member with data. `fill` writes it and tells what the record `digest` says in place of its stand-in.
+    fn push_data<E: From<MemberError>>(
+        &mut self,
+        entry: &Entry,
+        extents: &Extents,
+        records: Vec<(&'static str, Vec<u8>)>,
+        digest: &'static str,
+        fill: impl FnOnce(&mut [u8]) -> Result<Digest, E>,
+    ) -> Result<Digest, E> {
+        let data_len = extents.data_len();
         let mut header = headers(entry, data_len as u64, &records)?;
-        let in_header = Records::place(&header, DIGEST).ok_or(MemberError::Records)?;
+        let in_header = Records::place(&header, digest).ok_or(MemberError::Records)?;
         let head = header.len();
         let padded = data_len.next_multiple_of(BLOCK);
         let place = self.next(head.saturating_add(padded));
         let (for_header, rest) = place.split_at_mut_checked(head).unwrap_or_default();
         let (data, padding) = rest.split_at_mut_checked(data_len).unwrap_or_default();
-        fill(data)?;
+        let digest = fill(data)?;
         padding.fill(0);
-        let digest = extents.digest(checksum, data, len);
         header.splice(in_header, digest.to_string().into_bytes());
         for_header.copy_from_slice(&header);
         self.filled = self.filled.saturating_add(head).saturating_add(padded);
         self.members = self.members.saturating_add(1);
         Ok(digest)
+    }
+}
+
+fn number(n: u64) -> Vec<u8> {
+    n.to_string().into_bytes()
+}
+
+/// For a digest that is known only when the data is read; its text has one length.
+fn stand_in() -> Vec<u8> {
+    Digest::from_bytes([0; 32]).to_string().into_bytes()
+}
+
+fn size_of(entry: &Entry) -> Result<u64, MemberError> {
+    match entry.content {
+        Content::File { size } => Ok(size),
+        _ => Err(MemberError::Type { path: entry.path.clone() }),
     }
 }
 
@@ -318,25 +392,33 @@ fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<
 
 fn chunk<'a>(path: RelPath, meta: Metadata, records: &Records<'a>, data: &'a [u8]) -> Result<Member<'a>, MemberError> {
     let missing = |record| MemberError::Record { path: path.clone(), record };
+    let digest = |record| records.text(record).and_then(|text| text.parse().ok()).ok_or_else(|| missing(record));
     let size = records.number(SIZE).ok_or_else(|| missing(SIZE))?;
+    if i64::try_from(size).is_err() {
+        return Err(MemberError::Outside { path });
+    }
+    if records.get(OFFSET).is_none() && records.get(DIGEST).is_none() && data.is_empty() {
+        return Ok(Member::Entry(Entry { path, meta, content: Content::File { size } }));
+    }
     let offset = records.number(OFFSET).ok_or_else(|| missing(OFFSET))?;
-    let digest = records.text(DIGEST).and_then(|text| text.parse().ok()).ok_or_else(|| missing(DIGEST))?;
-    let inside = offset.is_multiple_of(CHUNK) && (offset < size || offset == 0);
-    if !inside || i64::try_from(size).is_err() {
+    let whole = digest(DIGEST)?;
+    if !offset.is_multiple_of(CHUNK) || (offset >= size && offset > 0) {
         return Err(MemberError::Outside { path });
     }
     let len = chunk_len(size, offset);
-    let extents = match records.text(DATA) {
-        None => Extents::whole(len),
-        Some(text) => {
-            Extents::parse(text, len).map_err(|source| MemberError::Extents { path: path.clone(), source })?
-        }
+    let runs = |text| Extents::parse(text, len).map_err(|source| MemberError::Extents { path: path.clone(), source });
+    let extents = records.text(DATA).map(runs).transpose()?;
+    let patch = match records.text(PATCH).map(runs).transpose()? {
+        None => None,
+        Some(covers) => Some(Patch { covers, arrived: digest(ARRIVED)? }),
     };
-    if data.len() != extents.data_len() {
+    let extents = extents.unwrap_or_else(|| Extents::whole(len));
+    let outside = patch.as_ref().is_some_and(|patch| !patch.covers.contains(&extents));
+    if data.len() != extents.data_len() || outside {
         return Err(MemberError::Outside { path });
     }
     let entry = Entry { path, meta, content: Content::File { size } };
-    Ok(Member::Chunk(Chunk { entry, offset, digest, extents, data }))
+    Ok(Member::Chunk(Chunk { entry, offset, digest: whole, extents, data, patch }))
 }
 
 /// Seconds as a decimal number, as the pax record `mtime` wants it.
@@ -419,7 +501,7 @@ mod tests {
         for (member, digest) in members.iter().zip(digests) {
             let Member::Chunk(chunk) = member else { panic!("{member:?}") };
             assert_eq!(chunk.digest, digest);
-            assert_eq!(chunk.actual_digest(Checksum::Blake3), digest);
+            assert!(chunk.is_intact(Checksum::Blake3));
         }
         let Member::Chunk(chunk) = &members[3] else { panic!() };
         assert_eq!((chunk.offset, chunk.len(), chunk.data.len()), (2 * CHUNK, 1 << 20, 4097));
@@ -427,6 +509,33 @@ mod tests {
         for (member, entry) in members[5..].iter().zip(others) {
             assert_eq!(*member, Member::Entry(entry));
         }
+    }
+
+    #[test]
+    fn patches_and_lengths_round_trip() {
+        let big = file(b"datadir/b", CHUNK + 40_000);
+        let runs = |text, len| Extents::parse(text, len).unwrap();
+        let (covers, data) = (runs("0+16384,32768+7232", 40_000), runs("4096+12288,32768+7232", 40_000));
+        let whole = Checksum::Blake3.digest(b"as it must be");
+        let mut batch = Batch::default();
+        let patched =
+            batch.push_patch::<MemberError>(&big, CHUNK, (&covers, &data), whole, Checksum::Blake3, |place| {
+                place.fill(7);
+                Ok(())
+            });
+        patched.unwrap();
+        batch.push_entry(&big).unwrap();
+        let members = unpack(batch.bytes(), 2).unwrap();
+        let Member::Chunk(chunk) = &members[0] else { panic!("{members:?}") };
+        assert_eq!((&chunk.entry, chunk.offset, chunk.digest, &chunk.extents), (&big, CHUNK, whole, &data));
+        assert_eq!(chunk.patch.as_ref().unwrap().covers, covers);
+        assert!(chunk.is_intact(Checksum::Blake3) && chunk.data == [7; 12288 + 7232]);
+        assert_eq!(members[1], Member::Entry(big));
+        let mut damaged = batch.bytes().to_vec();
+        let at = damaged.iter().rposition(|&b| b == 7).unwrap();
+        damaged[at] ^= 1;
+        let Member::Chunk(chunk) = &unpack(&damaged, 2).unwrap()[0] else { panic!() };
+        assert!(!chunk.is_intact(Checksum::Blake3));
     }
 
     /// The header is as if it had been made with the digest, whatever else in it looks like one.
@@ -506,6 +615,9 @@ mod tests {
         let good = [(SIZE, "0"), (OFFSET, "0"), (DIGEST, digest.as_str())];
         let with =
             |key: &'static str, value: &'static str| good.map(|(k, v)| if k == key { (k, value) } else { (k, v) });
+        let patch = [good[0], good[1], good[2], (PATCH, ""), (ARRIVED, digest.as_str())];
+        let outside = patch.map(|(k, v)| if k == PATCH { (k, "0+1") } else { (k, v) });
+        assert!(unpack(&hostile("datadir/a", EntryType::Regular, &patch), 1).is_ok());
         let ok = hostile("datadir/a", EntryType::Regular, &good);
         assert!(unpack(&ok, 1).is_ok(), "the benign twin works");
         for (what, bytes) in [
@@ -516,6 +628,9 @@ mod tests {
             ("link out", hostile("datadir/a", EntryType::Link, &[("linkpath", "../../etc/passwd")])),
             ("no size", hostile("datadir/a", EntryType::Regular, &good[1..])),
             ("no digest", hostile("datadir/a", EntryType::Regular, &good[..2])),
+            ("no offset", hostile("datadir/a", EntryType::Regular, &[good[0], good[2]])),
+            ("a patch without a digest of its own", hostile("datadir/a", EntryType::Regular, &patch[..4])),
+            ("a patch outside its chunk", hostile("datadir/a", EntryType::Regular, &outside)),
             ("offset past the end", hostile("datadir/a", EntryType::Regular, &with(OFFSET, "1048576"))),
             ("offset not aligned", hostile("datadir/a", EntryType::Regular, &with(OFFSET, "1"))),
             ("huge size", hostile("datadir/a", EntryType::Regular, &with(SIZE, "18446744073709551615"))),

@@ -13,4 +13,4 @@ mod member;
 
 pub use codec::{Codec, CodecError};
 pub use extents::{Extent, Extents};
-pub use member::{Batch, Chunk, Member, MemberError, unpack};
+pub use member::{Batch, Chunk, Member, MemberError, Patch, unpack};

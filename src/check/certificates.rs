@@ -1,11 +1,15 @@
-//! The certificates that the configuration names: readable, matching, trusted, for the right names, not too old.
+//! The certificates that the configuration names: readable, matching, trusted, not too old; by the rules of the program
+//! that uses them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use crate::check::{Channel, Level, Node, Report};
 use crate::error::{Kind, Printable};
+use crate::tls::pem::{Pem, all_there};
 use crate::tls::verification::{Purpose, peer_name};
 use crate::tls::{Authorities, Certificate, Identity};
 
@@ -15,15 +19,22 @@ const SOON_DAYS: i64 = 30;
 /// An authority that ends sooner is one: to replace it takes longer.
 const SOON_DAYS_AUTHORITY: i64 = 90;
 
+/// By whose rules a certificate has to be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// Ours: `check::own` has judged it already.
+    Highline,
+    /// The server, Galera, socat and stunnel.
+    OpenSsl,
+}
+
 /// What a certificate must be good for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     server: bool,
     client: bool,
-    /// The addresses that it must name.
+    /// The addresses that it should name.
     names: Vec<String>,
-    /// Peers verify the name: without it they refuse.
-    names_count: bool,
 }
 
 impl Need {
@@ -32,30 +43,46 @@ impl Need {
         Need { server: true, ..Need::default() }
     }
 
-    /// The joiner's end of a transfer: a server, under the addresses that other nodes dial.
-    pub fn joiner(node: &Node, names_count: bool) -> Need {
-        Need { client: false, ..Need::both(node, names_count) }
-    }
-
     /// The donor's end of a transfer: a client.
     pub fn donor() -> Need {
         Need { client: true, ..Need::default() }
     }
 
+    /// The joiner's end of a transfer: a server, under the addresses that other nodes dial.
+    pub fn joiner(node: &Node) -> Need {
+        Need { client: false, ..Need::both(node) }
+    }
+
     /// Server and client in turn, under the addresses that other nodes dial.
-    pub fn both(node: &Node, names_count: bool) -> Need {
-        Need { server: true, client: true, names: node.addresses(), names_count }
+    pub fn both(node: &Node) -> Need {
+        Need { server: true, client: true, names: node.addresses() }
+    }
+
+    fn purposes(&self) -> impl Iterator<Item = Purpose> {
+        [(self.server, Purpose::Server), (self.client, Purpose::Client)]
+            .into_iter()
+            .filter(|(needed, _)| *needed)
+            .map(|(_, p)| p)
     }
 }
 
-/// Files that belong together, and what uses them.
+/// Files that belong together; a file that is named alone holds both certificate and key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Files and directories; none where nothing is verified.
+    pub cas: Vec<PathBuf>,
+    pub crls: Vec<PathBuf>,
+}
+
+/// Files, and what uses them.
 #[derive(Clone, Debug)]
 struct Material {
     cert: PathBuf,
     key: PathBuf,
-    cas: Vec<PathBuf>,
-    crls: Vec<PathBuf>,
-    need: Need,
+    files: Files,
+    uses: Vec<(Judge, Need)>,
     used_by: BTreeSet<&'static str>,
 }
 
@@ -64,32 +91,19 @@ struct Material {
 pub struct Materials(Vec<Material>);
 
 impl Materials {
-    pub fn add(
-        &mut self,
-        used_by: &'static str,
-        cert: Option<&(impl AsRef<Path> + ?Sized)>,
-        key: Option<&(impl AsRef<Path> + ?Sized)>,
-        cas: Vec<PathBuf>,
-        crls: Vec<PathBuf>,
-        need: Need,
-    ) {
-        // A file that is named alone holds both.
-        let (cert, key) = (cert.map(AsRef::as_ref), key.map(AsRef::as_ref));
-        let (Some(cert), Some(key)) = (cert.or(key), key.or(cert)) else { return };
-        let (cert, key): (PathBuf, PathBuf) = (cert.to_owned(), key.to_owned());
-        let same =
-            |known: &&mut Material| known.cert == cert && known.key == key && known.cas == cas && known.crls == crls;
-        if let Some(known) = self.0.iter_mut().find(same) {
+    pub fn add(&mut self, used_by: &'static str, judge: Judge, files: Files, need: Need) {
+        let (Some(cert), Some(key)) =
+            (files.cert.as_ref().or(files.key.as_ref()), files.key.as_ref().or(files.cert.as_ref()))
+        else {
+            return;
+        };
+        if let Some(known) = self.0.iter_mut().find(|known| known.files == files) {
             known.used_by.insert(used_by);
-            known.need.server |= need.server;
-            known.need.client |= need.client;
-            known.need.names_count |= need.names_count;
-            if known.need.names.is_empty() {
-                known.need.names = need.names;
-            }
+            known.uses.push((judge, need));
             return;
         }
-        self.0.push(Material { cert, key, cas, crls, need, used_by: BTreeSet::from([used_by]) });
+        let (cert, key) = (cert.clone(), key.clone());
+        self.0.push(Material { cert, key, files, uses: vec![(judge, need)], used_by: BTreeSet::from([used_by]) });
     }
 
     pub fn check(&self, node: &Node, report: &mut Report) {
@@ -106,8 +120,14 @@ impl Material {
     fn check(&self, node: &Node, report: &mut Report) {
         check_permissions(&self.key, node, report);
         let used_by = self.used_by.iter().copied().collect::<Vec<_>>().join(", ");
-        let identity = match Identity::load(&self.cert, Some(&self.key), node.now) {
+        let files = [("certificate", &self.cert), ("private key", &self.key)].into_iter();
+        let files = files.chain(self.files.cas.iter().map(|ca| ("CA", ca)));
+        let files = files.chain(self.files.crls.iter().map(|crl| ("CRL", crl)));
+        let there = all_there(files.map(|(what, path)| (what, path.as_path())));
+        let identity = match there.and_then(|()| Identity::read(&self.cert, Some(&self.key))) {
             Ok(identity) => identity,
+            // What is ours alone has been told with what it means for transfers.
+            Err(_) if self.uses.iter().all(|(judge, _)| *judge == Judge::Highline) => return,
             Err(e) => {
                 // Who may not read the key cannot judge it: that is this process's failing, not the node's.
                 let level = if e.kind() == Kind::Permission { Level::Warning } else { Level::Error };
@@ -120,55 +140,82 @@ impl Material {
         let shown = Printable::path(&self.cert);
         let what =
             format!("{shown} ({used_by}): {}, {}, {}, {days} days left", facts.title(), facts.all_names(), facts.key);
-        if days < SOON_DAYS {
-            report.warning(HERE, what, "renew it: highline certs node NAME, then restart or FLUSH SSL");
-        } else {
-            report.ok(HERE, what);
+        match identity.check_usable(node.now) {
+            // Where nobody verifies it, a date stops nothing.
+            Err(e) if self.files.cas.is_empty() => report.failure(HERE, Level::Warning, &e),
+            Err(e) => report.failure(HERE, Level::Error, &e),
+            Ok(()) if days < SOON_DAYS => {
+                report.warning(HERE, what, "renew it: highline certs node NAME, then restart or FLUSH SSL");
+            }
+            Ok(()) => report.ok(HERE, what),
         }
-        self.check_purposes(facts, report);
-        self.check_names(&identity, report);
+        let needs: Vec<&Need> =
+            self.uses.iter().filter(|(judge, _)| *judge == Judge::OpenSsl).map(|(_, need)| need).collect();
+        if !needs.is_empty() {
+            self.check_form(facts, report);
+        }
+        for need in needs {
+            self.check_names(&identity, need, report);
+            self.check_purposes(facts, need, report);
+        }
         self.check_authorities(&identity, node, report);
     }
 
-    fn check_purposes(&self, facts: &Certificate, report: &mut Report) {
-        for (needed, has, word) in
-            [(self.need.server, facts.serves(), "serverAuth"), (self.need.client, facts.dials(), "clientAuth")]
-        {
-            if needed && !has {
-                report.error(
+    /// What OpenSSL takes and we do not.
+    fn check_form(&self, facts: &Certificate, report: &mut Report) {
+        let what = match facts {
+            _ if facts.version < 3 => "is of an old X.509 version, which has neither names nor usages",
+            _ if facts.is_authority => "is the certificate of an authority (CA:TRUE): who has its key can make nodes",
+            _ => return,
+        };
+        report.warning(
+            HERE,
+            format!(
+                "{} {what}; OpenSSL takes it, and Highline does not where ssl-mode verifies",
+                Printable::path(&self.cert)
+            ),
+            "make a certificate of version 3 for this node: highline certs node NAME",
+        );
+    }
+
+    fn check_purposes(&self, facts: &Certificate, need: &Need, report: &mut Report) {
+        for purpose in need.purposes().filter(|purpose| !permits(facts, *purpose)) {
+            let word = if purpose == Purpose::Server { "serverAuth" } else { "clientAuth" };
+            let text = format!(
+                "{} may not be used as {word}: its extended key usage has other purposes only",
+                Printable::path(&self.cert)
+            );
+            let remedy = "make a certificate with serverAuth and clientAuth: a node dials and is dialled; highline certs node NAME does it";
+            match self.files.cas.is_empty() {
+                true => report.warning(HERE, text, remedy),
+                false => report.error(HERE, text, remedy),
+            }
+        }
+    }
+
+    fn check_names(&self, identity: &Identity, need: &Need, report: &mut Report) {
+        let Some(leaf) = identity.chain().first() else { return };
+        for name in &need.names {
+            if !peer_name(name).is_ok_and(|name| Certificate::is_for(leaf, &name)) {
+                report.note(
                     HERE,
-                    format!("{} may not be used as {word}: its extended key usage has other purposes only", Printable::path(&self.cert)),
-                    "make a certificate with serverAuth and clientAuth: a node dials and is dialled; highline certs node NAME does it",
+                    format!(
+                        "{} is not for {name}, the address that other nodes dial; it has {}",
+                        Printable::path(&self.cert),
+                        identity.certificate().all_names()
+                    ),
                 );
             }
         }
     }
 
-    fn check_names(&self, identity: &Identity, report: &mut Report) {
-        let Some(leaf) = identity.chain().first() else { return };
-        for name in &self.need.names {
-            if peer_name(name).is_ok_and(|name| Certificate::is_for(leaf, &name)) {
-                continue;
-            }
-            let text = format!(
-                "{} is not for {name}, the address that other nodes dial; it has {}",
-                Printable::path(&self.cert),
-                identity.certificate().all_names()
-            );
-            let remedy = format!("highline certs node NAME --ip or --dns {name}, with every other name that it has");
-            match self.need.names_count {
-                true => report.error(HERE, text, remedy),
-                false => report.note(HERE, text),
-            }
-        }
-    }
-
     fn check_authorities(&self, identity: &Identity, node: &Node, report: &mut Report) {
-        if self.cas.is_empty() {
+        if self.files.cas.is_empty() {
             return;
         }
-        let authorities = match Authorities::load(&self.cas, &self.crls) {
+        let authorities = match Authorities::load(&self.files.cas, &self.files.crls) {
             Ok(authorities) => authorities,
+            Err(_) if self.uses.iter().all(|(judge, _)| *judge == Judge::Highline) => return,
             Err(e) => return report.failure(HERE, Level::Error, &e),
         };
         for authority in authorities.iter() {
@@ -185,12 +232,18 @@ impl Material {
                 report.warning(HERE, text, "highline certs ca --renew or --rotate, and copy ca.pem to every node");
             }
         }
-        // The purposes have been judged; the chain is looked at for one that the certificate has.
-        let purpose = if identity.certificate().serves() { Purpose::Server } else { Purpose::Client };
-        match identity.check_chain(&authorities, purpose, node.now) {
-            Ok(()) => report
-                .ok(HERE, format!("{} is of an authority in {}", Printable::path(&self.cert), authorities.source())),
-            Err(e) => report.failure(HERE, Level::Error, &e),
+        let mut good = true;
+        for (judge, need) in &self.uses {
+            for purpose in need.purposes().filter(|purpose| permits(identity.certificate(), *purpose)) {
+                let verdict = match judge {
+                    Judge::Highline => identity.check_chain(&authorities, purpose, node.now).is_ok(),
+                    Judge::OpenSsl => self.check_by_openssl(identity, &authorities, purpose, node, report),
+                };
+                good &= verdict;
+            }
+        }
+        if good {
+            report.ok(HERE, format!("{} is of an authority in {}", Printable::path(&self.cert), authorities.source()));
         }
         let beside = self.cert.parent().map(|dir| dir.join("ca-key.pem")).filter(|path| path.exists());
         if let Some(key) = beside {
@@ -201,10 +254,80 @@ impl Material {
             );
         }
     }
+
+    /// The verdict is OpenSSL's own, where it is installed; the words are ours, where we agree.
+    fn check_by_openssl(
+        &self,
+        identity: &Identity,
+        authorities: &Authorities,
+        purpose: Purpose,
+        node: &Node,
+        report: &mut Report,
+    ) -> bool {
+        let ours = identity.check_chain(authorities, purpose, node.now);
+        let facts = identity.certificate();
+        let theirs = match verify(node, &self.cert, &self.files.cas, purpose) {
+            Some(theirs) => theirs,
+            // Without it: what only we refuse is let pass.
+            None if facts.version < 3 || facts.is_authority => Ok(()),
+            None => {
+                if ours.is_ok() {
+                    Ok(())
+                } else {
+                    Err(String::new())
+                }
+            }
+        };
+        let Err(said) = theirs else { return true };
+        match ours {
+            Err(e) if facts.version >= 3 && !facts.is_authority => report.failure(HERE, Level::Error, &e),
+            _ => {
+                let directory = self.files.cas.iter().find(|path| path.is_dir());
+                let remedy = match directory {
+                    Some(directory) => format!(
+                        "openssl rehash {}: OpenSSL finds an authority in a directory by a link that is named after its hash",
+                        Printable::path(directory)
+                    ),
+                    None => "give it the whole chain up to a self-signed authority in the CA file".to_owned(),
+                };
+                let shown = Printable::path(&self.cert);
+                report.error(HERE, format!("OpenSSL refuses {shown}: {}", Printable(said.as_bytes())), remedy);
+            }
+        }
+        false
+    }
 }
 
+fn permits(facts: &Certificate, purpose: Purpose) -> bool {
+    if purpose == Purpose::Server { facts.serves() } else { facts.dials() }
+}
+
+/// `openssl verify` as the scripts call it, for one purpose: what it said where it refused. `None` where it cannot be run.
+fn verify(node: &Node, cert: &Path, cas: &[PathBuf], purpose: Purpose) -> Option<Result<(), String>> {
+    let mut command = Command::new(node.program("openssl")?);
+    let now = node.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    command.args(["verify", "-attime", &now.to_string(), "-purpose"]);
+    command.arg(if purpose == Purpose::Server { "sslserver" } else { "sslclient" });
+    for ca in cas {
+        command.arg(if ca.is_dir() { "-CApath" } else { "-CAfile" }).arg(ca);
+    }
+    command.arg("-untrusted").arg(cert).arg(cert);
+    let output = command.stdin(Stdio::null()).output().ok()?;
+    if output.status.success() {
+        return Some(Ok(()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = said.lines().find(|line| line.starts_with("error ")).or(said.lines().next()).unwrap_or_default();
+    Some(Err(line.to_owned()))
+}
+
+/// Of a file that holds a private key.
 fn check_permissions(key: &Path, node: &Node, report: &mut Report) {
     let Ok(file) = std::fs::metadata(key) else { return };
+    // What cannot be read here is not everybody's to read.
+    if Pem::read(key, "private key").is_ok_and(|pem| pem.keys.is_empty() && !pem.encrypted_key) {
+        return;
+    }
     let shown = Printable::path(key);
     if file.mode() & 0o007 != 0 {
         report.error(

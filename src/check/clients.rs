@@ -1,10 +1,10 @@
 //! TLS between clients and this server.
 
-use crate::check::certificates::{Materials, Need};
-use crate::check::node::paths;
+use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::options::Group;
 use crate::check::{Channel, Node, Report};
 use crate::tls::pem::Pem;
+use crate::version::Series;
 
 const HERE: Channel = Channel::Clients;
 
@@ -12,17 +12,22 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     let options = &node.options;
     let off =
         options.switch(Group::Server, "skip-ssl") == Some(true) || options.switch(Group::Server, "ssl") == Some(false);
-    let (cert, key, ca) = (options.server("ssl-cert"), options.server("ssl-key"), options.server("ssl-ca"));
+    let (cert, key) = (options.server("ssl-cert"), options.server("ssl-key"));
+    let files = Files {
+        cert: cert.map(|path| node.path(path)),
+        key: key.map(|path| node.path(path)),
+        cas: node.paths([options.server("ssl-ca"), options.server("ssl-capath")]),
+        crls: node.paths([options.server("ssl-crl"), options.server("ssl-crlpath")]),
+    };
     match (cert, key) {
         _ if off => report.warning(
             HERE,
             "TLS is switched off (skip-ssl): passwords and data of clients cross the network in the clear",
             "take skip-ssl out of [mysqld], and set ssl_cert, ssl_key and ssl_ca; `highline certs node` prints the lines",
         ),
-        (Some(cert), Some(key)) => {
+        (Some(_), Some(_)) => {
             report.ok(HERE, "TLS is offered to clients");
-            let cas = paths([ca, options.server("ssl-capath")]);
-            materials.add("clients", Some(cert), Some(key), cas, paths([options.server("ssl-crl")]), Need::server());
+            materials.add("clients", Judge::OpenSsl, files, Need::server());
             if options.switch(Group::Server, "require-secure-transport") != Some(true) {
                 report.note(
                     HERE,
@@ -43,7 +48,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
         (cert, key) => {
             let (has, lacks) = if cert.is_some() { ("ssl_cert", "ssl_key") } else { ("ssl_key", "ssl_cert") };
             // The server takes both from the one file; without the other half in it, it does not start.
-            let file = cert.or(key).and_then(|file| Pem::read(file.as_ref(), "certificate").ok());
+            let file = cert.or(key).and_then(|file| Pem::read(&node.path(file), "certificate").ok());
             match file.is_some_and(|pem| !pem.keys.is_empty() && !pem.certificates.is_empty()) {
                 true => report.ok(HERE, format!("TLS is offered to clients; certificate and key are in the file of {has}")),
                 false => report.error(
@@ -52,8 +57,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
                     format!("set {lacks} in [mysqld] too"),
                 ),
             }
-            let cas = paths([ca, options.server("ssl-capath")]);
-            materials.add("clients", cert, key, cas, paths([options.server("ssl-crl")]), Need::server());
+            materials.add("clients", Judge::OpenSsl, files, Need::server());
         }
     }
     if let Some(versions) = options.server("tls-version") {
@@ -71,6 +75,5 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
 /// Since 11.4 the server makes a certificate of its own when it has none (MDEV-31856).
 fn serves_itself(node: &Node) -> bool {
     let Some(version) = node.server_version() else { return false };
-    let mut numbers = version.split('.').filter_map(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(11), Some(4))
+    Series::of(&version) >= Some(Series::new(11, 4))
 }

@@ -14,11 +14,13 @@ pub mod finding;
 pub mod host;
 pub mod node;
 pub mod options;
+pub mod own;
 pub mod peer;
 pub mod privileges;
 pub mod replication;
 pub mod transfer;
 
+use crate::sst::options::odd_quotes;
 pub use finding::{Channel, Finding, Level, Report};
 pub use node::Node;
 
@@ -26,6 +28,9 @@ pub use node::Node;
 pub fn check(node: &Node) -> Report {
     let mut report = Report::default();
     let mut material = certificates::Materials::default();
+    for odd in odd_quotes(&node.options.files) {
+        report.warning(Channel::Host, odd, "write one pair of straight quotes around the value, or none");
+    }
     clients::check(node, &mut material, &mut report);
     replication::check(node, &mut material, &mut report);
     transfer::check(node, &mut material, &mut report);

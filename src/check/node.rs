@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::check::options::Options;
+use crate::check::options::{Group, Options};
+use crate::check::own::PORT;
+use crate::sst::options::{ListenOn, Tier};
 
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -33,9 +34,29 @@ impl Node {
         PathBuf::from(self.options.server("datadir").unwrap_or("/var/lib/mysql"))
     }
 
-    /// Is it a node of a Galera cluster at all?
+    /// A path of an option, whole: a relative one begins where the server works, in its data directory.
+    pub fn path(&self, given: &str) -> PathBuf {
+        self.datadir().join(given)
+    }
+
+    /// The same for the options that are set.
+    pub fn paths<'a>(&self, given: impl IntoIterator<Item = Option<&'a str>>) -> Vec<PathBuf> {
+        given.into_iter().flatten().map(|path| self.path(path)).collect()
+    }
+
+    /// Is it meant to be a node of a Galera cluster at all?
     pub fn is_galera(&self) -> bool {
-        self.options.server("wsrep-provider").is_some_and(|provider| provider != "none")
+        self.provider().is_some()
+    }
+
+    /// `wsrep_provider`; "none" is the server's word for none.
+    pub fn provider(&self) -> Option<&str> {
+        self.options.server("wsrep-provider").filter(|provider| *provider != "none")
+    }
+
+    /// `wsrep_on`; the server's default is off.
+    pub fn is_on(&self) -> bool {
+        self.options.switch(Group::Server, "wsrep-on") == Some(true)
     }
 
     /// `wsrep_sst_method`; the server's default is `rsync`.
@@ -53,20 +74,26 @@ impl Node {
         hosts
     }
 
-    /// The port of state transfers; 4444 unless `wsrep_sst_receive_address` has another.
+    /// The host that a joiner announces, where the configuration says it; else the server guesses one.
+    pub fn announced(&self) -> Option<String> {
+        let known = |key| self.options.server(key).map(host_of);
+        let known = |key| known(key).filter(|host| !host.is_empty() && !host.eq_ignore_ascii_case("auto"));
+        known("wsrep-sst-receive-address").or_else(|| known("wsrep-node-address"))
+    }
+
+    /// The port of state transfers: that of `listen`, which only our method reads, or of `wsrep_sst_receive_address`.
     pub fn transfer_port(&self) -> u16 {
-        let given = self.options.server("wsrep-sst-receive-address").and_then(port_of);
-        given.unwrap_or(4444)
+        let listen = self.options.files.last(Tier::Highline, "listen").filter(|_| self.method() == "highline");
+        let listen = listen.and_then(|item| item.text().ok()?.parse::<ListenOn>().ok()?.port);
+        let given = || self.options.server("wsrep-sst-receive-address").and_then(port_of);
+        listen.or_else(given).unwrap_or(PORT)
     }
 
     /// What `mariadbd --version` says: "10.11.19".
     pub fn server_version(&self) -> Option<String> {
         let program = ["mariadbd", "mysqld"].into_iter().find_map(|name| self.program(name))?;
-        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let after = text.split("Ver ").nth(1)?;
-        let version: String = after.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        (!version.is_empty()).then_some(version)
+        let version = crate::sst::version::of_program(&program)?;
+        Some(version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect())
     }
 
     /// The owner and group of the data directory: whom the server runs as.
@@ -98,11 +125,6 @@ pub(crate) fn port_of(text: &str) -> Option<u16> {
             None => None,
         },
     }
-}
-
-/// A CA option may name a file or a directory.
-pub(crate) fn paths<'a>(given: impl IntoIterator<Item = Option<&'a str>>) -> Vec<PathBuf> {
-    given.into_iter().flatten().map(|path| Path::new(path).to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! What the option files say, also in the groups that other programs read.
 
-use std::ffi::OsString;
-use std::process::{Command, Stdio};
-
-use crate::error::{Error, Kind, Printable, Result};
+use crate::error::Result;
 use crate::sst::args::Defaults;
 use crate::sst::options::{Item, OptionFiles, Tier};
 use crate::sst::server_args::ServerArgs;
@@ -26,9 +23,10 @@ pub enum Group {
 pub struct Options {
     /// The groups that a transfer of ours reads.
     pub files: OptionFiles,
-    backup: OptionFiles,
-    client: OptionFiles,
+    client: Vec<Item>,
 }
+
+const CLIENTS: [&str; 5] = ["client", "client-server", "client-mariadb", "mysql", "mariadb-client"];
 
 impl Options {
     /// Runs `my_print_defaults`, found through `PATH`.
@@ -36,11 +34,9 @@ impl Options {
     /// # Errors
     /// It is missing, or it cannot read the files.
     pub fn read(defaults: &Defaults) -> Result<Options> {
-        let others = |groups: &[&str]| Ok::<_, Error>(OptionFiles::of_output(&[], &run(defaults, groups)?, &[]));
         Ok(Options {
             files: OptionFiles::read(defaults, &ServerArgs::default())?,
-            backup: others(&["xtrabackup", "mariabackup"])?,
-            client: others(&["client", "client-server", "client-mariadb", "mysql", "mariadb-client"])?,
+            client: OptionFiles::group(defaults, &CLIENTS)?,
         })
     }
 
@@ -65,42 +61,15 @@ impl Options {
         Some(!matches!(word.as_deref(), Some("0" | "off" | "no" | "false")))
     }
 
-    fn last(&self, group: Group, key: &str) -> Option<&Item> {
+    /// The last mention of `key`, also an empty one.
+    pub fn last(&self, group: Group, key: &str) -> Option<&Item> {
         match group {
             Group::Server => self.files.last(Tier::Server, key),
             Group::Sst => self.files.last(Tier::Sst, key),
-            Group::Backup => self.backup.last(Tier::Sst, key),
-            Group::Client => self.client.last(Tier::Sst, key),
+            Group::Backup => self.files.last(Tier::Backup, key),
+            Group::Client => self.client.iter().rev().find(|item| item.key == key),
         }
     }
-}
-
-const PROGRAM: &str = "my_print_defaults";
-
-fn run(defaults: &Defaults, groups: &[&str]) -> Result<Vec<u8>> {
-    let mut command = Command::new(PROGRAM);
-    let mut flag = |name: &str, value: Option<OsString>| {
-        if let Some(value) = value {
-            let mut arg = OsString::from(name);
-            arg.push(value);
-            command.arg(arg);
-        }
-    };
-    // The program wants these first, in this order.
-    flag("--defaults-file=", defaults.file.clone().map(Into::into));
-    flag("--defaults-extra-file=", defaults.extra_file.clone().map(Into::into));
-    flag("--defaults-group-suffix=", defaults.group_suffix.clone());
-    let output = command.args(groups).stdin(Stdio::null()).output().map_err(|e| {
-        Error::new(Kind::NotFound, format!("cannot run {PROGRAM}, which reads the option files"))
-            .because(e)
-            .remedy("it comes with the database server: install it, or put its folder into PATH")
-    })?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let said = Printable(output.stderr.trim_ascii()).to_string();
-    Err(Error::new(Kind::Usage, format!("{PROGRAM} cannot read the option files: {said}"))
-        .remedy("correct the option file; the server would refuse it too"))
 }
 
 #[cfg(test)]

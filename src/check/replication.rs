@@ -1,26 +1,36 @@
 //! TLS between the nodes: group communication and IST, which Galera's provider does.
 
-use crate::check::certificates::{Materials, Need};
-use crate::check::node::paths;
+use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::{Channel, Node, Report};
+use crate::error::Printable;
+use crate::sst::options::{ProviderOptions, Tier};
 use crate::tls::Policy;
 
 const HERE: Channel = Channel::Replication;
 
-/// The value of `key` in `wsrep_provider_options`; the last one counts.
-pub(crate) fn provider_option<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
-    let all = node.options.server("wsrep-provider-options")?;
-    let mut pairs = all.split(';').filter_map(|pair| pair.split_once('='));
-    let value = pairs.rfind(|(name, _)| name.trim() == key)?.1.trim();
-    (!value.is_empty()).then_some(value)
-}
-
 pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
-    if !node.is_galera() {
+    let Some(provider) = node.provider() else {
         report.note(HERE, "this is no Galera node: wsrep_provider is not set");
         return;
+    };
+    check_activity(node, provider, report);
+    let options = ProviderOptions::of(&node.options.files);
+    for fault in options.faults() {
+        report.error(
+            HERE,
+            format!("{fault}; the provider refuses it, and the server does not start"),
+            "write the whole value on one line, in one pair of straight quotes: wsrep_provider_options=\"a=b;c=d\"",
+        );
     }
-    let get = |key| provider_option(node, key);
+    match options.lost() {
+        Some(lost) if lost.weakens => report.warning(HERE, &lost.text, "join them into one line"),
+        Some(lost) => report.note(HERE, &lost.text),
+        None => {}
+    }
+    if !options.faults().is_empty() {
+        return;
+    }
+    let get = |key| options.get(key);
     let (cert, key, ca) = (get("socket.ssl_cert"), get("socket.ssl_key"), get("socket.ssl_ca"));
     let off = get("socket.ssl")
         .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "no" | "0" | "false" | "off"));
@@ -36,7 +46,13 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
                 report.note(HERE, "its key has a passphrase (socket.ssl_password_file), so it is not looked at here, and transfers cannot use it");
                 return verified(ca, report);
             }
-            materials.add("replication", Some(cert), Some(key), paths([ca]), Vec::new(), Need::both(node, false));
+            let files = Files {
+                cert: Some(node.path(cert)),
+                key: Some(node.path(key)),
+                cas: node.paths([ca]),
+                crls: Vec::new(),
+            };
+            materials.add("replication", Judge::OpenSsl, files, Need::both(node));
             verified(ca, report);
         }
         (None, None) => report.warning(
@@ -73,6 +89,38 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
             HERE,
             format!("socket.ssl_cipher={cipher} asks for a cipher that TLS 1.3 left behind"),
             "take socket.ssl_cipher out, or use ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384",
+        );
+    }
+}
+
+/// Does the server load the provider at all?
+fn check_activity(node: &Node, provider: &str, report: &mut Report) {
+    let on = node.is_on();
+    if !on {
+        report.warning(
+            HERE,
+            "wsrep_on is OFF, which is the default: nothing of Galera is active, and this server runs alone; what follows is judged as if it were ON",
+            "set wsrep_on=ON in [mysqld]",
+        );
+    }
+    if !node.path(provider).exists() {
+        let shown = Printable(provider.as_bytes());
+        let text = format!("wsrep_provider={shown} does not exist");
+        let remedy = "install Galera (galera-4), and name its library, such as /usr/lib/galera/libgalera_smm.so";
+        match on {
+            true => report.error(HERE, format!("{text}: the server does not start"), remedy),
+            false => report.warning(HERE, text, remedy),
+        }
+    }
+    for item in node.options.files.tier(Tier::Server).iter().filter(|item| item.key.starts_with("pxc-")) {
+        report.warning(
+            HERE,
+            format!(
+                "{} is a switch of Percona XtraDB Cluster: MariaDB encrypts nothing by it, and does not start with it unless it is written loose-{}",
+                item.name(),
+                item.key
+            ),
+            "take it out, and secure each kind of traffic by its own options; `highline certs node` prints them",
         );
     }
 }

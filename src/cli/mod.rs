@@ -9,6 +9,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::donor::Compression;
+use crate::joiner::InstallMode;
+use crate::link::{Lanes, Timeout};
+use crate::manifest::ChecksumChoice;
+use crate::pace::{ByteCount, RateLimit};
+use crate::sst::options::SslMode;
+
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
 
@@ -89,7 +96,7 @@ pub struct IdentityArgs {
     /// Beside pin and secret, what the peer's certificate must hold: REQUIRED (nothing more), VERIFY_CA (the default
     /// with --ca) or VERIFY_IDENTITY (authority and name)
     #[arg(long, value_name = "MODE")]
-    pub ssl_mode: Option<String>,
+    pub ssl_mode: Option<SslMode>,
 
     /// With VERIFY_IDENTITY: a name that the peer's certificate may have. A donor takes the address that it dials,
     /// a joiner any donor of the authority, when none is given; repeatable
@@ -98,15 +105,15 @@ pub struct IdentityArgs {
 }
 
 /// How long to wait for what.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// How long a donor tries to reach the joiner
-    #[arg(long, value_name = "TIME", default_value = "30s")]
-    pub connect_timeout: String,
+    /// How long a donor tries to reach the joiner; 0 is for ever
+    #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
+    pub connect_timeout: Timeout,
 
-    /// How long a transfer may stand still before it fails
-    #[arg(long, value_name = "TIME", default_value = "2min")]
-    pub idle_timeout: String,
+    /// How long a transfer may stand still before it fails; 0 is for ever
+    #[arg(long, value_name = "TIME", default_value_t = Timeout::IDLE)]
+    pub idle_timeout: Timeout,
 }
 
 /// How a command talks.
@@ -139,19 +146,19 @@ pub enum ProgressStyle {
 pub struct LaneArgs {
     /// Parallel connections, 1 to 32; by default as many as cores, 8 to 16
     #[arg(long, value_name = "N")]
-    pub lanes: Option<u16>,
+    pub lanes: Option<Lanes>,
 
     /// auto, none, lz4, zstd or zstd:LEVEL
-    #[arg(long, value_name = "CODEC", default_value = "auto")]
-    pub compress: String,
+    #[arg(long, value_name = "CODEC", default_value_t)]
+    pub compress: Compression,
 
     /// auto (the faster on the slower side), sha256 or blake3
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub checksum: String,
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub checksum: ChecksumChoice,
 
-    /// The most bytes a second on the wire, such as 200M; units k, M, G and T are powers of 1024
+    /// The most bytes a second on the wire, such as 200M or 1.5G; units K, M, G and T are powers of 1024, and 0 is no limit
     #[arg(long, value_name = "RATE")]
-    pub rate_limit: Option<String>,
+    pub rate_limit: Option<RateLimit>,
 }
 
 #[derive(Args, Debug)]
@@ -169,16 +176,20 @@ pub struct ReceiveArgs {
 
     /// What becomes of the old data: `staged` keeps it until the new data is verified, `inplace` removes it first,
     /// `auto` is staged where there is room for both and refuses where there is not
-    #[arg(long, value_name = "MODE", default_value = "auto")]
-    pub install: String,
+    #[arg(long, value_name = "MODE", default_value_t)]
+    pub install: InstallMode,
+
+    /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
+    #[arg(long)]
+    pub force_older: bool,
 
     /// auto (the faster on the slower side), sha256 or blake3
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub checksum: String,
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub checksum: ChecksumChoice,
 
     /// How long to wait for the donor; for ever when not given
     #[arg(long, value_name = "TIME")]
-    pub initial_timeout: Option<String>,
+    pub initial_timeout: Option<Timeout>,
 
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -216,7 +227,7 @@ pub struct SendArgs {
 pub struct DemoArgs {
     /// How much data to make
     #[arg(long, value_name = "BYTES", default_value = "512M")]
-    pub size: String,
+    pub size: ByteCount,
 
     /// Where to make it; by default the directory for temporary files
     #[arg(long, value_name = "DIR")]
@@ -279,7 +290,7 @@ mod tests {
             for words in [["--datadir", "/d", "--lanes", "2", typed], [typed, "--lanes", "2", "--datadir", "/d"]] {
                 let cli = parse(["highline", "send"].into_iter().chain(words).map(OsString::from)).unwrap();
                 let Command::Send(args) = cli.command else { panic!() };
-                assert_eq!((args.ticket.as_str(), args.lanes.lanes), (typed, Some(2)));
+                assert_eq!((args.ticket.as_str(), args.lanes.lanes), (typed, Some(Lanes::near(2))));
             }
         }
         let mistyped = ["highline", "send", "--datadir", "/d", "--lane", "2", "x:y@h:1/highline/1"];
@@ -292,5 +303,55 @@ mod tests {
         let cli = parse(typed.map(OsString::from)).unwrap();
         let Command::Sst(args) = cli.command else { panic!() };
         assert_eq!(args.flags, ["--role", "joiner", "--help", "--mysqld-args", "-x"]);
+    }
+
+    /// One value, one parser: what an option file takes, the command line takes, with the same words where it does not.
+    #[test]
+    fn values_are_read_as_in_the_option_file() {
+        use crate::error::Side;
+        use crate::sst::options::{OptionFiles, Settings};
+        for (verb, option, value) in [
+            ("send", "rate-limit", "1.5M"),
+            ("send", "rate-limit", "0"),
+            ("send", "rate-limit", "200MB/s"),
+            ("send", "rate-limit", "fast"),
+            ("send", "idle-timeout", "500ms"),
+            ("send", "idle-timeout", "0"),
+            ("send", "idle-timeout", "soon"),
+            ("send", "connect-timeout", "2 h"),
+            ("send", "connect-timeout", "99999h"),
+            ("send", "lanes", "32"),
+            ("send", "lanes", "33"),
+            ("send", "compress", "ZSTD:19"),
+            ("send", "compress", "zstd:20"),
+            ("send", "checksum", "Blake3"),
+            ("send", "checksum", "md5"),
+            ("receive", "initial-timeout", "0"),
+            ("receive", "initial-timeout", "-1"),
+            ("receive", "install", "InPlace"),
+            ("receive", "install", "never"),
+            ("receive", "ssl-mode", "required"),
+            ("receive", "ssl-mode", "verify"),
+            ("receive", "ssl-mode", "DISABLED"),
+        ] {
+            let mut words: Vec<OsString> = ["highline", verb, "--datadir", "/d"].iter().map(Into::into).collect();
+            words.push(format!("--{option}={value}").into());
+            if verb == "send" {
+                words.push("-".into());
+            }
+            let typed = parse(words);
+            let side = if verb == "send" { Side::Donor } else { Side::Joiner };
+            let files = OptionFiles::of_output(format!("--{option}={value}\n").as_bytes(), b"", b"");
+            match (typed, Settings::resolve(&files, side, std::path::Path::new("/d"))) {
+                (Ok(_), Ok(_)) => {}
+                (Err(typed), Err(written)) => {
+                    let (typed, written) = (typed.to_string(), written.sentence());
+                    let (name, why) = written.split_once(": ").unwrap();
+                    assert_eq!(name, format!("{option} in [highline]"));
+                    assert!(typed.contains(why) && typed.contains(&format!("--{option}")), "{typed}\n{written}");
+                }
+                (typed, written) => panic!("{option}={value}: {typed:?} {written:?}"),
+            }
+        }
     }
 }

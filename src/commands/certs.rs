@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::print;
 use crate::cli::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
-use crate::error::{Error, Kind, Printable, Result};
+use crate::error::{Printable, Result};
 use crate::tls::authority::{AuthorityDir, Made, NodeName, NodeRequest};
 use crate::tls::config::provider;
 use crate::tls::pem::Pem;
@@ -19,14 +20,14 @@ pub fn run(args: &CertsArgs, now: SystemTime, out: &mut dyn Write) -> Result<()>
         CertsVerb::Node(args) => node(args, now)?,
         CertsVerb::Show(args) => show(args, now)?,
     };
-    out.write_all(text.as_bytes()).map_err(|e| Error::new(Kind::Io, "cannot write to standard output").because(e))
+    print(out, &text)
 }
 
 fn ca(args: &CaArgs, now: SystemTime) -> Result<String> {
     let dir = AuthorityDir::new(&args.dir);
     let key = args.rsa.unwrap_or_default();
     if args.retire {
-        let left: Vec<String> = dir.retire()?.iter().map(Certificate::title).collect();
+        let left: Vec<String> = dir.retire(now)?.iter().map(Certificate::title).collect();
         let left = if left.is_empty() { "nothing else was in it".to_owned() } else { left.join(", ") + " left it" };
         return Ok(format!(
             "{} holds the signing authority only: {left}.\nCopy it to every node; every node's certificate must be of that authority by now.\n",
@@ -69,15 +70,24 @@ fn node(args: &NodeArgs, now: SystemTime) -> Result<String> {
     if made.shortened {
         text.push_str("note: it ends with its authority; `highline certs ca --renew` gives that more days\n");
     }
+    if !made.dropped.is_empty() {
+        text.push_str(&format!(
+            "note: it no longer has {}; give every name that it should have, or none to keep them all\n",
+            made.dropped.join(", ")
+        ));
+    }
     if made.renewed {
         text.push_str(
             "When it is on the node: transfers read it at the next one, the server on FLUSH SSL, and replication on\n\
-             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or all of them at a restart).\n\n",
+             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or all of them at a restart).\n",
         );
     }
+    // A renewed one lies where the node's option file says already.
     let absolute = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
-    let lies_in = args.node_dir.as_deref().unwrap_or(&absolute);
-    text.push_str(&option_lines(&args.name, lies_in));
+    let here = (!made.renewed).then_some(absolute.as_path());
+    if let Some(dir) = args.node_dir.as_deref().or(here) {
+        text.push_str(&option_lines(&args.name, dir));
+    }
     Ok(text)
 }
 
@@ -210,6 +220,14 @@ mod tests {
                 && again.contains("FLUSH SSL"),
             "{again}"
         );
+        assert!(
+            !again.contains("no longer has") && !again.contains("ssl_cert") && !again.contains("[highline]"),
+            "{again}"
+        );
+        let moved = certs(dir.path(), "node node1 --dir DIR --ip 192.0.2.2 --node-dir /etc/mysql/tls").unwrap();
+        let dropped =
+            "note: it no longer has 192.0.2.1; give every name that it should have, or none to keep them all\n";
+        assert!(moved.contains(dropped) && moved.contains("ssl_cert = /etc/mysql/tls/node1.pem"), "{moved}");
         let shown = certs(dir.path(), "show DIR/node1.pem DIR/node1-key.pem").unwrap();
         let pin = shown.lines().find_map(|line| line.strip_prefix("  pin       ")).unwrap();
         assert!(shown.contains(&format!("private key, belongs to the certificate with pin {pin}\n")), "{shown}");
@@ -221,6 +239,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         certs(dir.path(), "ca --dir DIR --name Old").unwrap();
         assert!(certs(dir.path(), "ca --dir DIR --name New --rotate").unwrap().contains("new and the old authority"));
+        let node = certs(dir.path(), "node n --dir DIR").unwrap();
+        assert!(node.contains("issuer    CN=New"), "{node}");
         let retired = certs(dir.path(), "ca --dir DIR --retire").unwrap();
         assert!(retired.contains("\"CN=Old\" left it"), "{retired}");
     }

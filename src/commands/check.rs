@@ -4,16 +4,37 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::check::node::paths;
+use super::print;
 use crate::check::options::Options;
-use crate::check::{Node, Report, check, peer};
+use crate::check::{Level, Node, Report, check, peer};
 use crate::cli::CheckArgs;
 use crate::error::{Error, Kind, Result};
 use crate::sst::args::Defaults;
+use crate::sst::options::ProviderOptions;
 use crate::tls::{Authorities, Identity};
 
-/// Looks, tells on `out`, and returns the exit code.
+/// Looks, tells on `out`, and returns the exit code. With `--json` it prints an object whatever happens.
 pub fn run(args: &CheckArgs, now: SystemTime, out: &mut dyn Write) -> Result<u8> {
+    let (code, text) = match (examine(args, now), args.json) {
+        (Ok(report), true) => {
+            let (worst, exit) = (report.worst(), report.exit_code());
+            (exit, json(&Printed { worst, failure: None, report: &report })?)
+        }
+        (Ok(report), false) => (report.exit_code(), report.to_string()),
+        (Err(error), true) => (error.kind().exit_code(), failed(&error)?),
+        (Err(error), false) => return Err(error),
+    };
+    print(out, &format!("{}\n", text.trim_end()))?;
+    Ok(code)
+}
+
+/// What `--json` prints where there is no report.
+pub(super) fn failed(error: &Error) -> Result<String> {
+    let failure = Failure { kind: error.kind(), text: error.sentence(), remedy: error.remedy_text() };
+    json(&Printed { worst: Level::Error, failure: Some(failure), report: &Report::default() })
+}
+
+fn examine(args: &CheckArgs, now: SystemTime) -> Result<Report> {
     let defaults = Defaults {
         file: args.defaults_file.clone(),
         extra_file: args.defaults_extra_file.clone(),
@@ -25,36 +46,44 @@ pub fn run(args: &CheckArgs, now: SystemTime, out: &mut dyn Write) -> Result<u8>
         None => report = check(&node),
         Some(address) => look(args, &node, address, &mut report)?,
     }
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&Printed { worst: report.worst(), report: &report })
-            .map_err(|e| Error::new(Kind::Io, "cannot print the findings").because(e))?,
-        false => report.to_string(),
-    };
-    writeln!(out, "{}", text.trim_end())
-        .map_err(|e| Error::new(Kind::Io, "cannot write to standard output").because(e))?;
-    Ok(report.exit_code())
+    Ok(report)
 }
 
 #[derive(serde::Serialize)]
 struct Printed<'a> {
-    worst: crate::check::Level,
+    worst: Level,
+    /// Why the check itself failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure<'a>>,
     #[serde(flatten)]
     report: &'a Report,
 }
 
+#[derive(serde::Serialize)]
+struct Failure<'a> {
+    kind: Kind,
+    text: String,
+    remedy: Option<&'a str>,
+}
+
+fn json(printed: &Printed<'_>) -> Result<String> {
+    serde_json::to_string_pretty(printed).map_err(|e| Error::new(Kind::Io, "cannot print the findings").because(e))
+}
+
 /// The peer is shown our certificate when it asks, and is judged by our CA: those of replication first.
 fn look(args: &CheckArgs, node: &Node, address: &str, report: &mut Report) -> Result<()> {
-    let galera = |key| crate::check::replication::provider_option(node, key);
+    let provider = ProviderOptions::of(&node.options.files);
+    let galera = |key| provider.get(key);
     let server = |key| node.options.server(key);
     let cert = galera("socket.ssl_cert").or_else(|| server("ssl-cert"));
     let key = galera("socket.ssl_key").or_else(|| server("ssl-key"));
     let identity = match (cert, key) {
-        (Some(cert), Some(key)) => Identity::load(cert.as_ref(), Some(key.as_ref()), node.now).ok(),
+        (Some(cert), Some(key)) => Identity::load(&node.path(cert), Some(&node.path(key)), node.now).ok(),
         _ => None,
     };
     let cas = match &args.ca {
         Some(ca) => vec![ca.clone()],
-        None => paths([galera("socket.ssl_ca").or_else(|| server("ssl-ca"))]),
+        None => node.paths([galera("socket.ssl_ca").or_else(|| server("ssl-ca"))]),
     };
     let authorities = match cas.is_empty() {
         true => None,
@@ -84,12 +113,28 @@ mod tests {
         let config = "[mysqld]\nssl_cert=/missing.pem\nssl_key=/missing.pem\n";
         let (code, table) = checked(config, &[]);
         assert_eq!(code, 2);
-        assert!(table.starts_with("Clients and this server\n") && table.contains("  ERROR    cannot open"), "{table}");
+        assert!(
+            table.starts_with("Clients and this server\n")
+                && table.contains("  ERROR    the certificate file /missing.pem does not exist"),
+            "{table}"
+        );
         let (code, json) = checked(config, &["--json"]);
         assert_eq!(code, 2);
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["worst"], "error");
         let first = &value["findings"][0];
         assert!(first["channel"].is_string() && first["level"].is_string() && first["text"].is_string(), "{json}");
+    }
+
+    #[test]
+    fn a_check_that_fails_is_an_object_too() {
+        let (code, json) = checked("no group\n", &["--json"]);
+        assert_eq!(code, Kind::Usage.exit_code());
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["worst"], &value["failure"]["kind"]), (&"error".into(), &"usage".into()), "{json}");
+        assert!(
+            value["failure"]["text"].as_str().unwrap().starts_with("my_print_defaults cannot read the option files")
+        );
+        assert!(value["findings"].as_array().is_some_and(Vec::is_empty) && value["failure"]["remedy"].is_string());
     }
 }

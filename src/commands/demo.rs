@@ -2,24 +2,26 @@
 //! newcomer runs first.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{block_on, verify};
+use super::{block_on, print, verify};
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
-use crate::donor::{self, StoppedServer};
+use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Result};
+use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
+use crate::link::Timeout;
+use crate::manifest::ChecksumChoice;
 use crate::progress::{Quiet, Style, bytes};
 use crate::stop::Stop;
 use crate::tree::Rules;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
-    let size = config::byte_count("size", &args.size)?;
+    let size = args.size.0.max(1);
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new()
         .prefix("highline-demo-")
@@ -40,7 +42,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         let ticket = waiting.ticket().clone();
         let donor = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
-        let sending = donor::send(donor, Arc::new(StoppedServer), Style::Auto.reporter(), &stop);
+        let sending = donor::send(donor, Arc::new(Unattended(Keeper::Nobody)), Style::Auto.reporter(), &stop);
         tokio::try_join!(sending, joining)
     })?;
     let Outcome::Installed(received) = received else {
@@ -66,7 +68,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     ];
     let mut out = std::io::stdout().lock();
     for (name, value) in rows {
-        writeln!(out, "{name:>13}  {value}").map_err(|e| Error::new(Kind::Io, "cannot print the table").because(e))?;
+        print(&mut out, &format!("{name:>13}  {value}\n"))?;
     }
     Ok(())
 }
@@ -89,7 +91,7 @@ fn tree(dir: &Path) -> TreeArgs {
 }
 
 fn deadlines() -> DeadlineArgs {
-    DeadlineArgs { connect_timeout: "10s".into(), idle_timeout: "2min".into() }
+    DeadlineArgs { connect_timeout: Timeout::seconds(10), idle_timeout: Timeout::IDLE }
 }
 
 fn talk() -> TalkArgs {
@@ -101,9 +103,10 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         tree: tree(dir),
         listen: "127.0.0.1:0".into(),
         advertise: None,
-        install: "auto".into(),
-        checksum: "auto".into(),
-        initial_timeout: Some("1min".into()),
+        install: InstallMode::default(),
+        force_older: false,
+        checksum: ChecksumChoice::default(),
+        initial_timeout: Some(Timeout::seconds(60)),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),
         talk: talk(),

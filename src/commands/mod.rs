@@ -12,6 +12,7 @@ mod sst;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -21,10 +22,15 @@ use crate::error::{Error, Kind, Result};
 /// Runs the command that `args` name. Failures are told on standard error; the exit code is the
 /// failure's kind.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match parse(args) {
+    let typed: Vec<OsString> = args.into_iter().collect();
+    let cli = match parse(typed.iter().cloned()) {
         Ok(cli) => cli,
         Err(told) => {
             // Help and version come this way too.
+            if told.use_stderr() && asks_for_findings(&typed) {
+                let error = Error::new(Kind::Usage, told.to_string().lines().next().unwrap_or_default().to_owned());
+                let _ = check::failed(&error).and_then(|text| print(&mut std::io::stdout(), &format!("{text}\n")));
+            }
             let _ = told.print();
             let code = if told.use_stderr() { Kind::Usage.exit_code() } else { 0 };
             return ExitCode::from(code);
@@ -50,6 +56,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprintln!("highline: {}", error.report());
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// Was it `check --json`, which promises an object?
+fn asks_for_findings(typed: &[OsString]) -> bool {
+    typed.get(1).is_some_and(|verb| verb == "check") && typed.iter().any(|word| word == "--json")
+}
+
+/// Prints for people or programs. A reader that has seen enough, such as `head`, is no failure.
+fn print(out: &mut dyn Write, text: &str) -> Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Io, "cannot write to standard output").because(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -33,11 +33,13 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     })
     .map_err(|e| e.on(Side::Joiner))?;
     match outcome {
-        Outcome::Bypass { .. } => reporter.note("the donor had nothing to send; nothing was touched"),
+        Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was touched"),
         Outcome::Installed(report) => {
             reporter.note(&format!("installed: {report}"));
             match &report.position {
-                Some(position) => reporter.note(&format!("position {position}: the node can join by IST from there")),
+                Some(gtid) => {
+                    reporter.note(&format!("position {}: the node can join by IST from there", gtid.position))
+                }
                 None => reporter.warn(super::send::NO_POSITION),
             }
             if args.talk.json {
@@ -86,11 +88,15 @@ mod tests {
             tree: TreeArgs { datadir: datadir.to_owned(), roots: Vec::new() },
             listen: "127.0.0.1:0".into(),
             advertise: None,
-            install: "auto".into(),
-            checksum: "auto".into(),
-            initial_timeout: Some("10s".into()),
+            install: Default::default(),
+            force_older: false,
+            checksum: Default::default(),
+            initial_timeout: Some(crate::link::Timeout::seconds(10)),
             identity: IdentityArgs::default(),
-            deadlines: DeadlineArgs { connect_timeout: "5s".into(), idle_timeout: "5s".into() },
+            deadlines: DeadlineArgs {
+                connect_timeout: crate::link::Timeout::seconds(5),
+                idle_timeout: crate::link::Timeout::IDLE,
+            },
             talk: TalkArgs { progress: ProgressStyle::None, json: false },
         })
         .unwrap();
@@ -103,8 +109,7 @@ mod tests {
         let deadlines = crate::link::Deadlines::default();
         let dialer = crate::link::Dialer { ticket, tls, trust, deadlines, software: "test".into() };
         let position = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().unwrap();
-        let (joined, told) =
-            tokio::join!(waiting.receive(reporter, &stop), crate::donor::bypass(&dialer, position, None));
+        let (joined, told) = tokio::join!(waiting.receive(reporter, &stop), crate::donor::bypass(&dialer, position));
         told.unwrap();
         joined.unwrap()
     }

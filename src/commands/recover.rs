@@ -1,5 +1,6 @@
 //! `highline recover`: ends an install that was cut short, and says what is there.
 
+use super::print;
 use super::privileges::become_owner;
 use crate::cli::RecoverArgs;
 use crate::error::{Error, Kind, Printable, Result};
@@ -12,16 +13,14 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
     let lock = DirLock::take(&datadir)?;
     let recovered = recover(&lock)?;
     let staged = recover_staged(&lock)?;
-    println!(
-        "{}",
-        match recovered {
-            Recovered::Nothing if staged => "no install was cut short; what a transfer had staged is removed",
-            Recovered::Nothing => "nothing to recover: no install was cut short",
-            Recovered::Finished => "finished: the new tree is in place",
-            Recovered::Spent => "the old tree was being removed to make room; what was left of it is gone",
-            Recovered::Undone => "undone: the old tree is in place",
-        }
-    );
+    let text = match recovered {
+        Recovered::Nothing if staged => "no install was cut short; what a transfer had staged is removed",
+        Recovered::Nothing => "nothing to recover: no install was cut short",
+        Recovered::Finished => "finished: the new tree is in place",
+        Recovered::Spent => "the old tree was being removed to make room; what was left of it is gone",
+        Recovered::Undone => "undone: the old tree is in place",
+    };
+    print(&mut std::io::stdout(), &format!("{text}\n"))?;
     if holds_database(&datadir) {
         return Ok(());
     }

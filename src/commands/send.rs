@@ -4,14 +4,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use super::privileges::become_owner;
-use super::{block_on, json};
+use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, StoppedServer};
+use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
+use crate::position::{GaleraGtid, Position};
 use crate::progress::Style;
 use crate::sst::grastate::Grastate;
+use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
 use crate::tls::Ticket;
 
@@ -28,18 +30,24 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     let reporter = Style::from(args.talk.progress).reporter();
     let state = Grastate::read(order.roots.datadir())?;
-    order.position = state.map(|state| state.position).filter(|position| position.is_known());
+    order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
     if order.position.is_none() {
         reporter.warn(NO_POSITION);
     }
+    let server = Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody });
+    let version = ServerVersion::of_files(&order.roots);
+    order.server_version = version.text().map(str::to_owned);
+    if order.server_version.is_none() {
+        reporter.warn(&version.explain().1);
+    }
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        donor::send(order, Arc::new(StoppedServer), Arc::clone(&reporter), &stop).await
+        donor::send(order, Arc::new(server), Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("done: {report}"));
     if args.talk.json {
-        println!("{}", json(&report)?);
+        print(&mut std::io::stdout(), &format!("{}\n", json(&report)?))?;
     }
     Ok(())
 }

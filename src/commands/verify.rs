@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::print;
 use super::privileges::become_owner;
 use crate::cli::VerifyArgs;
 use crate::config;
@@ -30,13 +31,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let manifest = installed(&roots)?;
     let faults = faults(&manifest, &roots, &rules)?;
     for fault in &faults {
-        println!("{fault}");
+        print(&mut std::io::stdout(), &format!("{fault}\n"))?;
     }
     let total: u64 = manifest.items().iter().map(size).sum();
     let summary = format!("{} entries, {}, checksum {}", manifest.items().len(), bytes(total), manifest.checksum());
     if faults.is_empty() {
-        println!("verified: {summary}");
-        return Ok(());
+        return print(&mut std::io::stdout(), &format!("verified: {summary}\n"));
     }
     Err(Error::new(Kind::Integrity, format!("{} of {summary} are not what was sent", faults.len()))
         .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))

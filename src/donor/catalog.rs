@@ -1,47 +1,87 @@
-//! What travels in a round, by number, and the digests that come in for it.
+//! What a round has, by number: the entries, what is done with each, and the digests that come in for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::page_hints::PageHints;
+use super::plan::{Basis, Had, Planned, Task};
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Checksum, Digest, Seal, Sealer, chunks};
+use crate::manifest::{CHUNK, Checksum, Digest, Seal, Sealer, chunks};
 use crate::threads::lock;
-use crate::tree::{Content, Found, Roots, Source, locate, unchanged};
+use crate::tree::{Content, Found, Roots, Source, Stillness, locate};
 
-/// The entries of a scan. An entry is known by its place in it.
+/// The entries of a round. An entry is known by its place in it.
 #[derive(Debug)]
 pub(super) struct Catalog {
     roots: Roots,
-    found: Vec<Found>,
+    entries: Vec<(Found, Task)>,
+    /// The server is frozen.
+    still: bool,
     state: Mutex<State>,
+    /// Bytes of page hints that may still be kept.
+    hints_left: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct State {
-    /// A file's digest, once all of its chunks have one.
-    digests: Vec<Option<Digest>>,
-    /// The chunks of files that are under way.
-    chunks: HashMap<u32, BTreeMap<u64, Digest>>,
-    /// Large files that several lanes read.
-    open: HashMap<u32, Arc<Source>>,
+    /// What the joiner has of each file's content.
+    had: Vec<Option<Had>>,
+    /// Large files that several lanes read, with the number of chunks that are still to come.
+    open: HashMap<u32, (Arc<Source>, u64)>,
+}
+
+/// The most bytes of page hints that are kept: those of 128 GiB of tables.
+const HINTS: usize = 64 << 20;
+
+/// What is known of a chunk before it is read.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) digest: Option<Digest>,
+    pub(super) hints: Option<PageHints>,
+    /// The joiner must be told of the file's metadata and length.
+    pub(super) touched: bool,
 }
 
 impl Catalog {
-    pub(super) fn new(roots: Roots, found: Vec<Found>) -> Result<Catalog> {
-        if u32::try_from(found.len()).is_err() {
+    /// `tells`: whether an equal stamp will say that the content of a file is what is read now.
+    pub(super) fn new(
+        roots: Roots,
+        entries: Vec<Planned>,
+        still: bool,
+        tells: impl Fn(&Found) -> bool,
+    ) -> Result<Catalog> {
+        if u32::try_from(entries.len()).is_err() {
             return Err(Error::new(
                 Kind::Limit,
-                format!("{} entries are more than one transfer can carry", found.len()),
+                format!("{} entries are more than one transfer can carry", entries.len()),
             ));
         }
-        let digests = vec![None; found.len()];
-        let state = State { digests, chunks: HashMap::new(), open: HashMap::new() };
-        Ok(Catalog { roots, found, state: Mutex::new(state) })
+        let mut hints = 0usize;
+        let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        for Planned { found, task, had: before, .. } in entries {
+            let before = before.map(|mut before| {
+                if matches!(task, Task::Send | Task::Compare) && before.clone.is_none() {
+                    before.stamp_tells = tells(&found);
+                }
+                hints += before.hints.len() * PageHints::BYTES;
+                before
+            });
+            left.push((found, task));
+            had.push(before);
+        }
+        let state = State { had, open: HashMap::new() };
+        let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
+        Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
 
     pub(super) fn get(&self, number: u32) -> &Found {
-        &self.found[number as usize]
+        &self.entries[number as usize].0
+    }
+
+    pub(super) fn task(&self, number: u32) -> Task {
+        self.entries[number as usize].1
     }
 
     pub(super) fn place(&self, found: &Found) -> Result<PathBuf> {
@@ -53,67 +93,109 @@ impl Catalog {
         lock(&self.state)
     }
 
-    /// The file's content; a file of several chunks stays open until [`Catalog::record`] has them all.
+    /// The file's content. A file of several chunks stays open until [`Catalog::finished`] has been told of them all.
     pub(super) fn source(&self, number: u32) -> Result<Arc<Source>> {
         let found = self.get(number);
-        if let Some(open) = self.state().open.get(&number) {
-            return Ok(Arc::clone(open));
+        {
+            let state = self.state();
+            if let Some(clone) = state.had[number as usize].as_ref().and_then(|had| had.clone.as_ref()) {
+                return Ok(Arc::clone(clone));
+            }
+            if let Some((open, _)) = state.open.get(&number) {
+                return Ok(Arc::clone(open));
+            }
         }
-        let holed = found.allocated < found.size();
-        let mut source = Source::open(&self.place(found)?, (!found.only_grows()).then_some(found.stamp), holed)?;
-        if chunks(found.size()) == 1 {
+        let mut source = Source::open(&self.place(found)?, None, found.allocated < found.size())?;
+        let count = chunks(found.size());
+        if count == 1 {
             return Ok(Arc::new(source));
         }
         source.announce();
+        if self.still && found.stillness() == Stillness::Journal {
+            source.keep_head(&self.place(found)?, CHUNK as usize)?;
+        }
+        // Who came first counts: its head was read before anything else.
         let source = Arc::new(source);
-        self.state().open.insert(number, Arc::clone(&source));
-        Ok(source)
+        Ok(Arc::clone(&self.state().open.entry(number).or_insert((source, count)).0))
     }
 
-    /// Notes a chunk's digest. A chunk that is sent again must be what it was.
-    pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, checksum: Checksum) -> Result<()> {
-        let found = self.get(number);
-        let count = chunks(found.size());
-        let mut state = self.state();
-        let known = match state.digests[number as usize] {
-            Some(whole) => (count == 1).then_some(whole),
-            None => {
-                let known = state.chunks.entry(number).or_default().insert(chunk, digest);
-                if state.chunks.get(&number).is_some_and(|all| all.len() as u64 == count) {
-                    let all: Vec<Digest> = state.chunks.remove(&number).unwrap_or_default().into_values().collect();
-                    state.digests[number as usize] = Some(checksum.fold(&all));
-                    state.open.remove(&number);
-                }
-                known
-            }
-        };
-        match known {
-            Some(known) if known != digest => {
-                Err(Error::new(Kind::Changed, format!("{} changed between two readings", found.entry.path)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Fails on the first file that is no longer what the scan saw.
-    pub(super) fn unchanged(&self) -> Result<()> {
-        let files = self.found.iter().filter(|f| matches!(f.entry.content, Content::File { .. }) && !f.only_grows());
-        for found in files {
-            unchanged(&self.place(found)?, found.stamp)?;
-        }
-        Ok(())
-    }
-
-    /// The seal over all entries, which the scan has put in order. Fails when a chunk was never sent.
-    pub(super) fn seal(&self, checksum: Checksum) -> Result<Seal> {
+    pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
-        let mut sealer = Sealer::new(checksum);
-        for (found, digest) in self.found.iter().zip(&state.digests) {
-            if matches!(found.entry.content, Content::File { .. }) != digest.is_some() {
-                return Err(Error::new(Kind::Integrity, format!("{} has no complete digest", found.entry.path)));
+        match &state.had[number as usize] {
+            None => Known { digest: None, hints: None, touched: false },
+            Some(had) => {
+                Known { digest: had.digests.get(chunk), hints: had.hints.get(&chunk).cloned(), touched: had.touched }
             }
-            sealer.add(&found.entry, *digest);
         }
-        Ok(sealer.finish())
     }
+
+    /// Notes what a chunk was when it was read. One that is read again, because its lane broke, and is another by then
+    /// may have arrived either way, and comes again in the next round.
+    pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, hints: Option<PageHints>) {
+        let mut state = self.state();
+        if let Some(had) = &mut state.had[number as usize] {
+            had.digests.take(chunk, digest);
+            if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
+                had.hints.insert(chunk, hints);
+            }
+        }
+        Self::finished(&mut state, number);
+    }
+
+    /// A chunk that could not be read, because the file changed under the hand.
+    pub(super) fn skip(&self, number: u32, chunk: u64) {
+        let mut state = self.state();
+        if let Some(had) = &mut state.had[number as usize] {
+            had.digests.tear(chunk);
+        }
+        Self::finished(&mut state, number);
+    }
+
+    fn finished(state: &mut State, number: u32) {
+        if let Some((_, left)) = state.open.get_mut(&number) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                state.open.remove(&number);
+            }
+        }
+    }
+
+    fn may_keep_hints(&self) -> bool {
+        let take = |left: usize| left.checked_sub(PageHints::BYTES);
+        self.hints_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Whether hints are still worth making.
+    pub(super) fn wants_hints(&self) -> bool {
+        self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
+    }
+
+    /// What the joiner has when all of the round's work is acknowledged.
+    pub(super) fn into_basis(self) -> (Roots, Basis) {
+        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
+            let had = had.map(|mut had| {
+                if matches!(task, Task::Send | Task::Compare) {
+                    had.touched = false;
+                    had.clone = None;
+                }
+                had
+            });
+            (found, had)
+        });
+        (self.roots, basis.collect())
+    }
+}
+
+/// The seal over a whole tree, which the scan has put in order. Fails when a chunk was never sent.
+pub(super) fn seal(basis: &Basis, checksum: Checksum) -> Result<Seal> {
+    let mut sealer = Sealer::new(checksum);
+    for (found, had) in basis {
+        let digest = had.as_ref().and_then(|had| had.digests.fold(checksum));
+        if matches!(found.entry.content, Content::File { .. }) != digest.is_some() {
+            return Err(Error::new(Kind::Integrity, format!("{} has no complete digest", found.entry.path)));
+        }
+        sealer.add(&found.entry, digest);
+    }
+    Ok(sealer.finish())
 }

@@ -1,25 +1,24 @@
 //! The conversation with the joiner once it is connected: offer, freeze, round, release, seal, install.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
-use super::catalog::Catalog;
+use super::clock::Clock;
 use super::compression::Chooser;
 use super::offer::offer;
-use super::queue::Queue;
-use super::transfer::{Round, Transfer};
-use super::{Report, SendOptions, Server, lane};
+use super::passes::{Passes, guarded};
+use super::transfer::{Rounds, Transfer};
+use super::{FrozenReport, Report, SendOptions, Server};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
 use crate::progress::{Meter, Reporter, bytes, follow};
-use crate::threads::{self, blocking, lock};
-use crate::tls::Session;
-use crate::tree::{Found, RootName, Roots, Tolerance, scan};
-use crate::wire::{self, Message};
+use crate::threads::blocking;
+use crate::tls::{Session, random};
+use crate::tree::{Found, Roots};
+use crate::wire::Message;
 
 pub(super) async fn converse(
     options: SendOptions,
@@ -30,7 +29,10 @@ pub(super) async fn converse(
     session: Session,
 ) -> Result<Report> {
     let started = Instant::now();
-    control.send(Message::Offer(offer(&options, &roots, &found)?)).await?;
+    for part in offer(&options, &roots, &found)?.into_messages()? {
+        control.send(part).await?;
+    }
+    let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
     let idle = options.dialer.deadlines.idle;
@@ -43,57 +45,48 @@ pub(super) async fn converse(
         return Err(Error::new(Kind::Protocol, what));
     }
 
-    let freezing = Instant::now();
-    let freeze = Arc::clone(&server);
-    let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
-    // With the roots of the first scan: what it called `external-1` the joiner has a place for.
-    let known = roots.iter().count();
-    let second = scanned(roots, accept.without, Arc::clone(&server), Tolerance::None);
-    let (roots, found) = guarded(control, second).await?;
-    if let Some(new) = roots.iter().nth(known) {
-        let what = format!("tablespaces in {} appeared after the joiner was asked", new.path.display());
-        return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
-    }
-    let held = frozen.is_some();
-    let (position, domain) = match frozen {
-        Some(frozen) => (Some(frozen.position), frozen.domain),
-        None => (options.position.clone(), options.domain),
-    };
-    let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    control.send(Message::Round(wire::Round { number: 0, entries, bytes: total, position, domain })).await?;
-    reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {}, compression {}; {} in {} entries",
-        crate::error::Printable(accept.software.as_bytes()),
-        accept.checksum,
-        options.compression,
-        bytes(total),
-        entries
-    ));
     let meter = Arc::new(Meter::default());
-    meter.set_total(total);
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
+    let checksum = accept.checksum;
     let transfer = Arc::new(Transfer {
         dialer: options.dialer,
-        checksum: accept.checksum,
+        checksum,
         compression: Chooser::new(options.compression, Instant::now()),
         pace: options.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
+        seed: u64::from_ne_bytes(random()?),
+        rounds: Rounds::default(),
+        clock: Clock::new(Instant::now()),
+        in_flight: AtomicU64::new(0),
+        broken: Mutex::new(None),
     });
-    let queue = Queue::new(&found);
-    let round = Arc::new(Round { number: 0, catalog: Catalog::new(roots, found)?, queue, failure: Mutex::new(None) });
-    let sent = guarded(control, run_lanes(&transfer, &round, lanes)).await;
-    round.queue.close();
-    sent?;
-    let check = Arc::clone(&round);
-    blocking(move || check.catalog.unchanged()).await?;
+    reporter.note(&format!(
+        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {entries} entries",
+        crate::error::Printable(accept.software.as_bytes()),
+        options.compression,
+        bytes(total),
+    ));
+    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, lanes)?;
+    let mut clone = false;
+    if server.serves() && !options.freeze.is_whole(total, options.rate) {
+        let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
+        clone = options.freeze.clones(&passed, outlook);
+        reporter.note(&options.freeze.expects(&passed, outlook));
+    }
+
+    let freezing = Instant::now();
+    let freeze = Arc::clone(&server);
+    let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
+    let reached = freezing.elapsed();
+    let position = frozen.clone().or(options.position);
+    passes.still(control, &position, clone).await?;
+    let ours = freezing.elapsed() - reached;
     blocking(move || server.release()).await?;
-    let frozen = freezing.elapsed();
+    passes.of_clones(control, &position).await?;
     drop(reports);
 
-    let checksum = transfer.checksum;
-    let sealed = Arc::clone(&round);
-    let Seal { entries, digest } = blocking(move || sealed.catalog.seal(checksum)).await?;
+    let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now brings it to disk and installs it");
@@ -106,7 +99,12 @@ pub(super) async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen_seconds: held.then_some(frozen.as_secs_f64()),
+        frozen: frozen.map(|_| FrozenReport {
+            reaching: reached.as_secs_f64(),
+            ours: ours.as_secs_f64(),
+            cloned: clone,
+        }),
+        rounds,
         lanes,
         checksum,
         compression: transfer.compression.summary(),
@@ -143,59 +141,7 @@ pub(super) async fn answer<T>(
     Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 
-/// `work`, unless the peer fails first.
-async fn guarded<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        error = control.failed() => Err(error),
-    }
-}
-
-async fn run_lanes(transfer: &Arc<Transfer>, round: &Arc<Round>, count: u16) -> Result<()> {
-    /// How long lanes may take to say goodbye once everything is acknowledged.
-    const FAREWELL: Duration = Duration::from_secs(1);
-    let mut lanes = JoinSet::new();
-    for number in 0..count {
-        lanes.spawn(lane::run(Arc::clone(transfer), Arc::clone(round), number));
-    }
-    let work = async {
-        while let Some(ended) = lanes.join_next().await {
-            threads::ended("a lane", ended)?;
-        }
-        Err(Error::new(Kind::Io, "the lanes ended before the work did"))
-    };
-    let ended = tokio::select! {
-        biased;
-        () = round.queue.finished() => Ok(()),
-        ended = work => ended,
-    };
-    if round.queue.is_finished() {
-        let goodbye = async { while lanes.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-        return Ok(());
-    }
-    let cause = lock(&round.failure).take();
-    match (ended, cause) {
-        (Err(_), Some(cause)) => Err(cause),
-        (ended, _) => ended,
-    }
-}
-
 /// Whether a checksum is one that the offer allowed.
 fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
     only.is_none_or(|only| only == chosen)
-}
-
-pub(super) async fn scanned(
-    mut roots: Roots,
-    without: Vec<RootName>,
-    server: Arc<dyn Server>,
-    tolerance: Tolerance,
-) -> Result<(Roots, Vec<Found>)> {
-    blocking(move || {
-        let mut found = scan(&mut roots, &server.rules()?, tolerance)?;
-        found.retain(|found| !without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
-        Ok((roots, found))
-    })
-    .await
 }

@@ -2,12 +2,12 @@
 //! runtime. Two frames wait in between, so that disk and link work at the same time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::pack::{Frame, bytes_of, pack_all};
 use super::queue::Work;
@@ -16,42 +16,63 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::link::Stream;
 use crate::manifest::chunks;
-use crate::threads::lock;
-use crate::wire::{Ack, FrameHeader, Purpose};
+use crate::threads::{self, lock};
+use crate::wire::{Answer, FrameHeader, Purpose};
 
 /// How many frames may wait between the thread and the link.
 const AHEAD: usize = 2;
 
-/// Work that is on its way: the lane's member count with it, and its bytes by length.
+/// How many bytes may be under way on one lane without an acknowledgement: what a long fast link holds, and no more, so
+/// that a joiner which takes bytes and acknowledges nothing is noticed soon.
+const WINDOW: u64 = 64 << 20;
+/// How many bytes go to the link at once.
+const PIECE: usize = 256 << 10;
+
+/// Work that is on its way: the lane's member count with it, its bytes by length and on the wire.
 #[derive(Debug)]
 struct Pending {
     members: u64,
     bytes: u64,
+    wire: u64,
+    round: Arc<Round>,
     work: Work,
 }
 
-/// Runs a lane until all work of the round is acknowledged. A lane that breaks is dialled again, and its
-/// unacknowledged work goes back, until nothing has been acknowledged on any lane for the idle deadline.
-pub(super) async fn run(transfer: Arc<Transfer>, round: Arc<Round>, number: u16) -> Result<()> {
+/// What one connection has under way.
+#[derive(Debug, Default)]
+struct Flight {
+    pending: Mutex<VecDeque<Pending>>,
+    acknowledged: Notify,
+    /// Bytes that the link was given, from the connection's beginning.
+    sent: AtomicU64,
+}
+
+impl Flight {
+    fn wire(&self) -> u64 {
+        lock(&self.pending).iter().map(|pending| pending.wire).sum()
+    }
+}
+
+/// Runs a lane until the last round is over. A lane that breaks is dialled again, and its unacknowledged work goes back;
+/// the clock ends that.
+pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let written = || transfer.meter.snapshot().done;
-    let mut progress = (written(), Instant::now());
+    let mut before = written();
     let mut pause = PAUSE;
     loop {
-        let error = match once(&transfer, &round, number).await {
+        let error = match once(&transfer, number).await {
             Ok(()) => return Ok(()),
             // It broke after the last acknowledgement.
-            Err(_) if round.queue.is_finished() => return Ok(()),
+            Err(_) if transfer.rounds.is_closed() => return Ok(()),
             Err(Ended::Failed(error)) => return Err(error),
             Err(Ended::Broken(error)) => error,
         };
-        if written() != progress.0 {
-            progress = (written(), Instant::now());
-            pause = PAUSE;
-        } else if progress.1.elapsed() > transfer.dialer.deadlines.idle {
-            return Err(error);
+        if written() != before {
+            (before, pause) = (written(), PAUSE);
         }
         transfer.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        *lock(&transfer.broken) = Some(error);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
@@ -75,65 +96,80 @@ impl From<Error> for Ended {
     }
 }
 
-async fn once(transfer: &Arc<Transfer>, round: &Arc<Round>, number: u16) -> Result<(), Ended> {
+async fn once(transfer: &Arc<Transfer>, number: u16) -> Result<(), Ended> {
     let (stream, _) = transfer.dialer.dial(Purpose::Lane { number }).await?;
     let (reader, writer) = split(stream);
     let (ready, mut frames) = mpsc::channel(AHEAD);
     let spare = Arc::new(Mutex::new(Vec::new()));
     let packer = tokio::task::spawn_blocking({
-        let (transfer, round, spare) = (Arc::clone(transfer), Arc::clone(round), Arc::clone(&spare));
-        move || pack_all(&transfer, &round, &spare, &ready)
+        let (transfer, spare) = (Arc::clone(transfer), Arc::clone(&spare));
+        move || pack_all(&transfer, &spare, &ready)
     });
-    let pending = Mutex::new(VecDeque::new());
-    let pausing = AtomicBool::new(false);
+    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on waiting without this
+    // lane. So its end is looked at beside it.
+    tokio::spawn(attended(packer, Arc::clone(transfer)));
+    let flight = Flight::default();
     let sent = tokio::select! {
-        sent = send(transfer, round, writer, &mut frames, &spare, &pending, &pausing) => sent.map_err(Ended::from),
-        heard = hear(transfer, round, reader, &pending, &pausing) => heard,
+        sent = send(transfer, writer, &mut frames, &spare, &flight) => sent.map_err(Ended::from),
+        heard = hear(transfer, reader, &flight) => heard,
     };
-    for left in lock(&pending).drain(..) {
-        round.queue.give_back(left.work);
+    for left in lock(&flight.pending).drain(..) {
+        transfer.in_flight.fetch_sub(left.wire, Ordering::Relaxed);
+        left.round.queue.give_back(left.work);
     }
     // Nor may a frame be lost that was ready and never sent.
     frames.close();
     while let Some(unsent) = frames.recv().await {
-        round.queue.give_back(unsent.work);
+        unsent.round.queue.give_back(unsent.work);
     }
-    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on
-    // waiting without this lane. Why it gave up, if it did, is in `Round::failure`.
-    drop(packer);
     sent
+}
+
+/// Waits for a packer. One that panics has lost its work, so no round can end well.
+async fn attended(packer: tokio::task::JoinHandle<()>, transfer: Arc<Transfer>) {
+    if let Err(error) = threads::ended("a packing thread", packer.await.map(Ok)) {
+        transfer.rounds.fail(error);
+    }
 }
 
 async fn send(
     transfer: &Transfer,
-    round: &Round,
     mut writer: WriteHalf<Stream>,
     frames: &mut mpsc::Receiver<Frame>,
     spare: &Mutex<Vec<Pages>>,
-    pending: &Mutex<VecDeque<Pending>>,
-    pausing: &AtomicBool,
+    flight: &Flight,
 ) -> Result<()> {
     let peer = transfer.dialer.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
     let mut members = 0u64;
-    while let Some(Frame { header, payload, work }) = frames.recv().await {
+    while let Some(Frame { header, payload, round, work }) = frames.recv().await {
         members += u64::from(header.members);
-        let bytes = bytes_of(round, &work);
-        lock(pending).push_back(Pending { members, bytes, work });
-        let length = (FrameHeader::LEN + payload.len()) as u64;
-        let wait = transfer.pace.as_ref().map(|pace| lock(pace).take(length, Instant::now()));
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            pausing.store(true, Ordering::Relaxed);
-            tokio::time::sleep(wait).await;
-            pausing.store(false, Ordering::Relaxed);
+        let (bytes, wire) = (bytes_of(&round, &work), (FrameHeader::LEN + payload.len()) as u64);
+        let pace = transfer.pace.as_ref().filter(|_| round.paced);
+        let piece = pace.map_or(PIECE, |pace| lock(pace).piece(PIECE));
+        transfer.in_flight.fetch_add(wire, Ordering::Relaxed);
+        lock(&flight.pending).push_back(Pending { members, bytes, wire, round, work });
+        let header = header.encode();
+        for piece in [header.as_slice()].into_iter().chain(payload.chunks(piece)) {
+            if let Some(pace) = pace {
+                let wait = lock(pace).take(piece.len() as u64, Instant::now());
+                tokio::time::sleep(wait).await;
+            }
+            flight.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            writer.write_all(piece).await.map_err(lost)?;
         }
-        writer.write_all(&header.encode()).await.map_err(lost)?;
-        writer.write_all(&payload).await.map_err(lost)?;
         writer.flush().await.map_err(lost)?;
-        transfer.meter.add_wire(length);
+        transfer.meter.add_wire(wire);
         lock(spare).push(payload);
+        loop {
+            let told = flight.acknowledged.notified();
+            if flight.wire() < WINDOW {
+                break;
+            }
+            told.await;
+        }
     }
-    if round.queue.is_finished() {
+    if transfer.rounds.is_closed() {
         writer.write_all(&FrameHeader::end().encode()).await.map_err(lost)?;
         writer.flush().await.map_err(lost)?;
         writer.shutdown().await.map_err(lost)?;
@@ -142,48 +178,64 @@ async fn send(
 }
 
 /// Takes acknowledgements until the lane breaks; never ends well by itself.
-async fn hear(
-    transfer: &Transfer,
-    round: &Round,
-    mut reader: ReadHalf<Stream>,
-    pending: &Mutex<VecDeque<Pending>>,
-    pausing: &AtomicBool,
-) -> Result<(), Ended> {
+async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight) -> Result<(), Ended> {
     let peer = transfer.dialer.peer();
-    let idle = transfer.dialer.deadlines.idle;
-    let mut bytes = [0; Ack::LEN];
-    let mut acknowledged = 0;
+    let lost = |e| Error::net(format!("{peer} closed a lane"), e);
+    let mut bytes = [0; Answer::LEN];
+    let not_sent = || Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent"));
+    let (mut acknowledged, mut arrived) = (0, 0);
     loop {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match tokio::time::timeout(idle, reader.read(&mut bytes[filled..])).await {
-                Ok(Ok(0)) => return Err(Error::new(Kind::Disconnected, format!("{peer} closed a lane")).into()),
-                Ok(Ok(count)) => filled += count,
-                Ok(Err(error)) => return Err(Error::net(format!("{peer} closed a lane"), error).into()),
-                Err(_) if lock(pending).is_empty() || pausing.load(Ordering::Relaxed) => {}
-                Err(_) => {
-                    let what = format!("{peer} has written nothing for {} s", idle.as_secs());
-                    let remedy = "see whether its disk or the link stands still; --idle-timeout sets the limit";
-                    return Err(Ended::Failed(Error::new(Kind::Timeout, what).remedy(remedy)));
+        reader.read_exact(&mut bytes).await.map_err(lost)?;
+        let ack = match Answer::decode(&bytes).map_err(Error::from)? {
+            Answer::Ack(ack) => ack,
+            Answer::Arrived(bytes) if bytes > flight.sent.load(Ordering::Relaxed) => return Err(not_sent().into()),
+            Answer::Arrived(bytes) => {
+                if bytes > arrived {
+                    arrived = bytes;
+                    transfer.clock.moved(Instant::now());
                 }
+                continue;
             }
-        }
-        let ack = Ack::decode(&bytes);
-        let mut pending = lock(pending);
+            Answer::TurnedAway => {
+                return Err(Ended::Broken(Error::new(Kind::Busy, format!("{peer} has no place for this lane"))));
+            }
+        };
+        let mut pending = lock(&flight.pending);
         let sent = pending.back().map_or(acknowledged, |last| last.members);
-        if ack.round != round.number || ack.members > sent {
-            return Err(Error::new(Kind::Protocol, format!("{peer} acknowledged what was not sent")).into());
+        let round = pending.back().map_or(ack.round, |last| last.round.number);
+        if ack.round > round || ack.members > sent {
+            return Err(not_sent().into());
         }
         acknowledged = acknowledged.max(ack.members);
-        while let Some(front) = pending.front().filter(|front| front.members <= ack.members) {
+        while pending.front().is_some_and(|front| front.members <= ack.members)
+            && let Some(front) = pending.pop_front()
+        {
+            transfer.clock.acknowledged(Instant::now());
+            transfer.in_flight.fetch_sub(front.wire, Ordering::Relaxed);
+            lock(&transfer.broken).take();
             transfer.meter.add_done(front.bytes);
             transfer.compression.acknowledged(front.bytes, Instant::now());
             transfer.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
-                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(round.catalog.get(*file).size())),
+                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(front.round.catalog.get(*file).size())),
             });
-            round.queue.done();
-            pending.pop_front();
+            front.round.queue.done();
         }
+        flight.acknowledged.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_packer_that_panics_ends_the_transfer_with_an_error() {
+        let transfer = Arc::new(Transfer::for_test());
+        attended(tokio::task::spawn_blocking(|| {}), Arc::clone(&transfer)).await;
+        assert!(transfer.rounds.failure().is_none());
+        attended(tokio::task::spawn_blocking(|| panic!("on purpose")), Arc::clone(&transfer)).await;
+        assert_eq!(transfer.rounds.failure().unwrap().sentence(), "a packing thread ended unexpectedly");
+        assert!(transfer.rounds.next().is_none(), "and nobody waits for what it had");
     }
 }

@@ -4,29 +4,41 @@
 //! of work, packing with its choice of compression, and the lanes.
 
 mod catalog;
+mod clock;
+mod clones;
 mod compression;
 mod conversation;
 mod lane;
 mod offer;
 mod pack;
+mod page_hints;
+mod passes;
+mod plan;
 pub mod queue;
+mod rounds;
+mod still;
 mod transfer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use compression::Compression;
+pub use rounds::FreezeMode;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Roots, Rules, Tolerance};
+use crate::tree::{InnodbFiles, Roots, Rules, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
-use conversation::{SLOW, answer, converse, scanned};
+use conversation::{SLOW, answer, converse};
+use passes::scanned;
 
 /// The server whose data is sent: whoever can make it hold still.
 ///
@@ -35,26 +47,36 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     /// Returns when nothing writes to the tree any more.
     ///
     /// Tells the position of what is then in it, when the server says so.
-    fn freeze(&self) -> Result<Option<Frozen>>;
+    fn freeze(&self) -> Result<Option<GaleraGtid>>;
     /// Every chunk has arrived: writing may go on.
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
+    /// On whom it depends that the tree holds still.
+    fn keeper(&self) -> Keeper;
+    /// Whether it goes on writing until it is frozen, so that what is copied before may change.
+    fn serves(&self) -> bool {
+        self.keeper() == Keeper::Galera
+    }
 }
 
-/// Where a frozen server stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frozen {
-    pub position: Position,
-    pub domain: Option<u32>,
+/// Who keeps a donor's tree still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A server that Galera has frozen: some of its own files it still writes to.
+    Galera,
+    /// A server that somebody else has frozen.
+    Caller,
+    /// There is no server, so whatever changes is a mistake.
+    Nobody,
 }
 
 /// A server that is stopped, or that the caller froze.
 #[derive(Debug)]
-pub struct StoppedServer;
+pub struct Unattended(pub Keeper);
 
-impl Server for StoppedServer {
-    fn freeze(&self) -> Result<Option<Frozen>> {
+impl Server for Unattended {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
         Ok(None)
     }
 
@@ -65,6 +87,10 @@ impl Server for StoppedServer {
     fn rules(&self) -> Result<Rules> {
         Ok(Rules::default())
     }
+
+    fn keeper(&self) -> Keeper {
+        self.0
+    }
 }
 
 /// What a donor is asked to do, every value checked.
@@ -72,16 +98,21 @@ impl Server for StoppedServer {
 pub struct SendOptions {
     pub dialer: Dialer,
     pub roots: Roots,
-    /// 1 to [`crate::config::MAX_LANES`].
+    /// 1 to [`crate::link::Lanes::MAX`].
     pub lanes: u16,
     pub compression: Compression,
     /// `None` lets both sides measure and takes the faster on the slower side.
     pub checksum: Option<Checksum>,
     /// Bytes per second on the wire.
     pub rate: Option<u64>,
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub freeze: FreezeMode,
+    /// A freeze that would be longer by estimate is put off for another pass.
+    pub freeze_limit: Option<Duration>,
+    pub position: Option<GaleraGtid>,
     pub server_version: Option<String>,
+    pub lower_case_table_names: Option<u8>,
+    /// A server runs on the files, whether or not it writes.
+    pub live: bool,
 }
 
 /// What a finished transfer was.
@@ -91,12 +122,38 @@ pub struct Report {
     pub wire_bytes: u64,
     pub entries: u64,
     pub seconds: f64,
-    /// From the request to freeze until its release; `None` where no server had to hold still.
-    pub frozen_seconds: Option<f64>,
+    /// `None` where no server had to hold still.
+    pub frozen: Option<FrozenReport>,
+    /// In their order.
+    pub rounds: Vec<RoundReport>,
     pub lanes: u16,
     pub checksum: Checksum,
     pub compression: String,
     pub session: Session,
+}
+
+/// How long a server was held, in seconds.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct FrozenReport {
+    /// From the request until it stood still: its own work, above all on its dirty pages.
+    pub reaching: f64,
+    /// From then until its release: ours.
+    pub ours: f64,
+    /// What had changed was cloned, not read.
+    pub cloned: bool,
+}
+
+/// One pass over the tree.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct RoundReport {
+    pub number: u16,
+    /// The server went on writing.
+    pub live: bool,
+    /// Entries that were sent or compared, and their bytes by length.
+    pub files: u64,
+    pub bytes: u64,
+    pub wire_bytes: u64,
+    pub seconds: f64,
 }
 
 impl fmt::Display for Report {
@@ -104,8 +161,17 @@ impl fmt::Display for Report {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, ", self.seconds)?;
-        if let Some(frozen) = self.frozen_seconds {
-            write!(f, "of these {frozen:.1} s under the lock, ")?;
+        if let Some(FrozenReport { reaching, ours, cloned }) = self.frozen {
+            let manner = if cloned { ", by clones" } else { "" };
+            write!(
+                f,
+                "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ",
+                reaching + ours
+            )?;
+            write!(f, "{ours:.2} s for what had changed{manner}), ")?;
+        }
+        if self.rounds.len() > 1 {
+            write!(f, "{} rounds, ", self.rounds.len())?;
         }
         write!(f, "{}/s; ", bytes(rate))?;
         write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)
@@ -113,20 +179,21 @@ impl fmt::Display for Report {
 }
 
 /// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
-pub async fn bypass(dialer: &Dialer, position: Position, domain: Option<u32>) -> Result<()> {
+pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     let (stream, _) = dialer.dial(Purpose::Control).await?;
     let mut control = Control::start(stream, dialer.peer(), dialer.deadlines);
     let offer = Offer {
         bypass: true,
         position: Some(position),
-        domain,
         server_version: None,
+        innodb: InnodbFiles::default(),
+        lower_case_table_names: None,
         owner: (0, 0),
         roots: Vec::new(),
         speeds: Speeds { sha256: 0, blake3: 0 },
         lanes: 0,
     };
-    control.send(Message::Offer(offer)).await?;
+    control.send(Message::Offer(Box::new(offer))).await?;
     let idle = dialer.deadlines.idle;
     answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await
@@ -139,7 +206,14 @@ pub async fn send(
     reporter: Arc<dyn Reporter>,
     stop: &Stop,
 ) -> Result<Report> {
-    let before = scanned(options.roots.clone(), Vec::new(), Arc::clone(&server), Tolerance::Vanished);
+    let roots = options.roots.clone();
+    let before = async {
+        let (there, asked) = (roots.clone(), Arc::clone(&server));
+        blocking(move || refuse_half_switched(&there)).await?;
+        let (roots, found) = scanned(roots, asked).await?;
+        // By name, and before anything stands still for it.
+        blocking(move || readable(&roots, &found).map(|()| (roots, found))).await
+    };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),

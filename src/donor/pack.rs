@@ -1,10 +1,14 @@
-//! Packing: work becomes frames, on a thread of each lane. Read, digest, pack, compress.
+//! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
 
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::compression::BatchCompressor;
+use super::page_hints::PageHints;
+use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
 use crate::archive::{Batch, Extent, Extents, MemberError};
@@ -12,7 +16,7 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
 use crate::threads::lock;
-use crate::tree::{Content, Found};
+use crate::tree::{Content, Found, Source};
 use crate::wire::{FrameHeader, FrameKind};
 
 /// A frame ready to be sent, and the work that is in it.
@@ -20,41 +24,60 @@ use crate::wire::{FrameHeader, FrameKind};
 pub(super) struct Frame {
     pub(super) header: FrameHeader,
     pub(super) payload: Pages,
+    pub(super) round: Arc<Round>,
     pub(super) work: Work,
 }
 
-pub(super) fn pack_all(transfer: &Transfer, round: &Round, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
-    let (mut compressor, mut scratch) = (BatchCompressor::default(), Pages::default());
-    while let Some(work) = round.queue.next() {
+/// Memory that a packing thread uses again.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// What lies between the runs of a chunk, where all of it is read at once.
+    span: Pages,
+    /// A chunk that is compared before it is sent.
+    chunk: Pages,
+    compressor: BatchCompressor,
+}
+
+/// Packs what the rounds have to do until there is no more, or nobody takes the frames.
+pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
+    let mut scratch = Scratch::default();
+    while let Some((round, work)) = transfer.rounds.next() {
         if ready.is_closed() {
             round.queue.give_back(work);
             return;
         }
         let buffer = lock(spare).pop().unwrap_or_default();
-        let batch = match pack(transfer, round, &work, Batch::new(buffer), &mut scratch) {
+        let batch = match pack(transfer, &round, &work, Batch::new(buffer), &mut scratch) {
             Ok(batch) => batch,
             Err(error) => {
-                lock(&round.failure).get_or_insert(error);
+                transfer.rounds.fail(error);
                 round.queue.give_back(work);
-                round.queue.close();
                 return;
             }
         };
-        let frame = frame(transfer, round, &mut compressor, batch, work);
+        if batch.members() == 0 {
+            // The joiner has all of it.
+            transfer.clock.acknowledged(Instant::now());
+            transfer.meter.add_done(bytes_of(&round, &work));
+            lock(spare).push(batch.into_buffer());
+            round.queue.done();
+            continue;
+        }
+        let frame = frame(transfer, round, &mut scratch.compressor, batch, work);
         if let Err(unsent) = ready.blocking_send(frame) {
-            round.queue.give_back(unsent.0.work);
+            unsent.0.round.queue.give_back(unsent.0.work);
             return;
         }
     }
 }
 
 /// Compresses a batch and puts its header before it.
-fn frame(transfer: &Transfer, round: &Round, compressor: &mut BatchCompressor, batch: Batch, work: Work) -> Frame {
+fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompressor, batch: Batch, work: Work) -> Frame {
     let members = batch.members();
     let mut payload = batch.into_buffer();
     let raw_len = payload.len();
     let codec = compressor.compress(transfer.compression.choose(), &mut payload);
-    transfer.compression.count(codec.id(), raw_len as u64, bytes_of(round, &work));
+    transfer.compression.count(codec.id(), raw_len as u64, bytes_of(&round, &work));
     let header = FrameHeader {
         kind: FrameKind::Batch,
         codec: codec.id(),
@@ -63,10 +86,10 @@ fn frame(transfer: &Transfer, round: &Round, compressor: &mut BatchCompressor, b
         wire_len: payload.len() as u32,
         raw_len: raw_len as u32,
     };
-    Frame { header, payload, work }
+    Frame { header, payload, round, work }
 }
 
-fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Pages) -> Result<Batch> {
+fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Scratch) -> Result<Batch> {
     match work {
         Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
         Work::Small(numbers) => {
@@ -86,36 +109,139 @@ fn unpackable(found: &Found, error: MemberError) -> Error {
     Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
 }
 
+/// A file that changes while it is read is looked at again in the next round.
 fn pack_chunk(
     transfer: &Transfer,
     round: &Round,
     number: u32,
     chunk: u64,
     batch: &mut Batch,
-    scratch: &mut Pages,
+    scratch: &mut Scratch,
 ) -> Result<()> {
-    let found = round.catalog.get(number);
-    let place = round.catalog.place(found)?;
-    let source = round.catalog.source(number)?;
-    let offset = chunk * CHUNK;
-    let len = (found.size() - offset).min(CHUNK);
-    let runs = source.data(offset, len, Extents::MAX).map_err(|e| Error::io("cannot read", &place, e))?;
+    let packed = match round.catalog.task(number) {
+        Task::Compare => compare_chunk(transfer, round, number, chunk, batch, scratch),
+        _ => whole_chunk(transfer, round, number, chunk, batch, scratch),
+    };
+    match packed {
+        Err(error) if error.kind() == Kind::Changed && !round.strict => {
+            round.catalog.skip(number, chunk);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Where a chunk has data.
+fn extents_of(
+    (found, place): (&Found, &Path),
+    source: &Source,
+    offset: u64,
+    len: u32,
+    span: &mut Pages,
+) -> Result<(Vec<(u64, u64)>, Extents)> {
+    let runs = source.data(place, offset, len.into(), Extents::MAX, span)?;
     let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
-    let extents = Extents::new(runs.iter().map(run).collect(), len as u32)
+    let extents = Extents::new(runs.iter().map(run).collect(), len)
         .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
+    Ok((runs, extents))
+}
+
+fn whole_chunk(
+    transfer: &Transfer,
+    round: &Round,
+    number: u32,
+    chunk: u64,
+    batch: &mut Batch,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (found, catalog) = (round.catalog.get(number), &round.catalog);
+    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
+    let offset = chunk * CHUNK;
+    let len = (found.size() - offset).min(CHUNK) as u32;
+    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
+    let mut hints = None;
     let digest = batch.push_chunk(&found.entry, offset, &extents, transfer.checksum, |data| {
-        source.read_runs(&place, offset, &runs, data, scratch).map_err(PackError::from)
+        source.read_runs(&place, offset, &runs, data, &mut scratch.span)?;
+        // A chunk that is sent under the lock is not compared again.
+        if round.live && catalog.wants_hints() {
+            hints = Some(PageHints::of_runs(&extents, data, len, transfer.seed));
+        }
+        Ok::<_, PackError>(())
     });
-    let digest = digest.map_err(|error| match error {
-        PackError::Read(error) => error,
-        PackError::Member(error) => unpackable(found, error),
-    })?;
-    round.catalog.record(number, chunk, digest, transfer.checksum)
+    let digest = digest.map_err(|error| error.of(found))?;
+    catalog.record(number, chunk, digest, hints);
+    Ok(())
+}
+
+/// Reads a chunk of which the joiner has an earlier content, and packs what differs.
+fn compare_chunk(
+    transfer: &Transfer,
+    round: &Round,
+    number: u32,
+    chunk: u64,
+    batch: &mut Batch,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (found, catalog) = (round.catalog.get(number), &round.catalog);
+    let known = catalog.known(number, chunk);
+    if known.touched && chunk == 0 {
+        batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?;
+    }
+    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
+    let offset = chunk * CHUNK;
+    let len = (found.size() - offset).min(CHUNK) as u32;
+    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
+    scratch.chunk.resize(extents.data_len(), 0);
+    source.read_runs(&place, offset, &runs, &mut scratch.chunk, &mut scratch.span)?;
+    let data = scratch.chunk.as_slice();
+    let digest = extents.digest(transfer.checksum, data, len);
+    let hints = PageHints::of_runs(&extents, data, len, transfer.seed);
+    if known.digest != Some(digest) {
+        // Of what is not known the joiner may have anything.
+        let patch = known.hints.filter(|_| known.digest.is_some()).and_then(|before| before.changed(&hints, len));
+        // Hints that differ nowhere although the content does have failed: the whole chunk is sent.
+        let patch = patch.filter(|covers| covers.iter().next().is_some()).and_then(|covers| {
+            let (clip, places) = extents.clipped(&covers);
+            (places.len() <= Extents::MAX).then_some((covers, clip, places))
+        });
+        let packed = match patch {
+            Some((covers, clip, places)) => {
+                let checksum = transfer.checksum;
+                batch.push_patch(&found.entry, offset, (&covers, &clip), digest, checksum, |into| {
+                    let mut rest = into;
+                    for place in places {
+                        let (now, later) = rest.split_at_mut(place.len());
+                        now.copy_from_slice(&data[place]);
+                        rest = later;
+                    }
+                    Ok::<_, PackError>(())
+                })
+            }
+            None => batch
+                .push_chunk(&found.entry, offset, &extents, transfer.checksum, |into| {
+                    into.copy_from_slice(data);
+                    Ok::<_, PackError>(())
+                })
+                .map(|_| ()),
+        };
+        packed.map_err(|error| error.of(found))?;
+    }
+    catalog.record(number, chunk, digest, Some(hints));
+    Ok(())
 }
 
 enum PackError {
     Read(Error),
     Member(MemberError),
+}
+
+impl PackError {
+    fn of(self, found: &Found) -> Error {
+        match self {
+            PackError::Read(error) => error,
+            PackError::Member(error) => unpackable(found, error),
+        }
+    }
 }
 
 impl From<Error> for PackError {

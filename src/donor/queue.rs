@@ -66,11 +66,11 @@ fn headers(found: &Found) -> u64 {
 const BATCH_ENTRIES: usize = 512;
 
 impl Queue {
-    /// The work of a whole scan.
-    pub fn new(found: &[Found]) -> Queue {
+    /// The work of these entries, by their numbers.
+    pub fn new<'a>(entries: impl IntoIterator<Item = (u32, &'a Found)>) -> Queue {
         let (mut large, mut small) = (Vec::new(), Vec::new());
         let (mut batch, mut weight) = (Vec::new(), 0);
-        for (number, found) in (0u32..).zip(found) {
+        for (number, found) in entries {
             let size = found.size();
             if chunks(size) > 1 {
                 large.push(Large { file: number, next: 0, count: chunks(size) });
@@ -191,7 +191,7 @@ mod tests {
             std::fs::File::create(dir.path().join(format!("{index:06}"))).unwrap().set_len(*size).unwrap();
         }
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        Queue::new(&scan(&mut roots, &Rules::default(), Tolerance::None).unwrap())
+        Queue::new((0..).zip(&scan(&mut roots, &Rules::default(), Tolerance::None).unwrap()))
     }
 
     #[test]

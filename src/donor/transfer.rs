@@ -1,15 +1,19 @@
-//! What lanes share: what lives as long as they do, and what belongs to one round.
+//! What lanes share: what lives as long as they do, and the rounds that they work on.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::catalog::Catalog;
+use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
-use super::queue::Queue;
-use crate::error::Error;
+use super::queue::{Queue, Work};
+use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
 use crate::pace::Pace;
 use crate::progress::{Meter, Reporter};
+use crate::threads::lock;
 
 /// Lives as long as the lanes.
 #[derive(Debug)]
@@ -20,14 +24,160 @@ pub(super) struct Transfer {
     pub(super) pace: Option<Mutex<Pace>>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
+    /// Of the page hints: a secret.
+    pub(super) seed: u64,
+    pub(super) rounds: Rounds,
+    pub(super) clock: Clock,
+    /// Bytes on the wire that are not acknowledged.
+    pub(super) in_flight: AtomicU64,
+    /// How the lane ended that broke last; nothing was acknowledged since.
+    pub(super) broken: Mutex<Option<Error>>,
+}
+
+impl Transfer {
+    /// Why a round is given up, once nothing has moved for the idle deadline.
+    pub(super) fn stuck(&self, now: Instant) -> Option<Error> {
+        let stuck = self.clock.stuck(now, self.dialer.deadlines.idle)?;
+        if let Some(broken) = lock(&self.broken).take() {
+            return Some(broken);
+        }
+        let peer = self.dialer.peer();
+        let (what, remedy) = match stuck {
+            Stuck::Idle(idle) if self.in_flight.load(Ordering::Relaxed) == 0 => (
+                format!("nothing could be read to be sent for {} s", idle.as_secs()),
+                "see whether this node's disk stands still; idle-timeout sets the limit",
+            ),
+            Stuck::Idle(idle) => (
+                format!("{peer} has written nothing for {} s", idle.as_secs()),
+                "see whether its disk or the link stands still; idle-timeout sets the limit",
+            ),
+            Stuck::Unacknowledged(limit) => (
+                format!("{peer} takes bytes and has written none of them for {} s", limit.as_secs()),
+                "see its log and its disk; on a very slow link take fewer lanes or a longer idle-timeout",
+            ),
+        };
+        Some(Error::new(Kind::Timeout, what).remedy(remedy))
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test() -> Transfer {
+        use crate::link::Deadlines;
+        use crate::tls::{Identity, Policy, Secret, Ticket, Trust, client_config};
+        let identity = Identity::ephemeral().unwrap();
+        let address = crate::tls::Address::new("127.0.0.1", 1).unwrap();
+        let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
+        let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+        let now = Instant::now();
+        Transfer {
+            dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
+            checksum: Checksum::Blake3,
+            compression: Chooser::new(super::Compression::Auto, now),
+            pace: None,
+            meter: Arc::default(),
+            reporter: Arc::new(crate::progress::Quiet),
+            seed: 0,
+            rounds: Rounds::default(),
+            clock: Clock::new(now),
+            in_flight: AtomicU64::new(0),
+            broken: Mutex::new(None),
+        }
+    }
 }
 
 /// One pass over the tree.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) number: u16,
+    /// The server goes on writing.
+    pub(super) live: bool,
+    /// A change is no reason to read again: nobody may write to the tree.
+    pub(super) strict: bool,
+    /// The rate limit holds: nobody waits for the end of the round.
+    pub(super) paced: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
+}
+
+/// The rounds, one after the other. Lanes wait here for the next.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Arc<Round>>,
+    closed: bool,
     /// Why a packing thread gave up, whatever became of its lane.
-    pub(super) failure: Mutex<Option<Error>>,
+    failure: Option<Error>,
+}
+
+impl Rounds {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn begin(&self, round: Arc<Round>) {
+        self.state().current = Some(round);
+        self.changed.notify_all();
+    }
+
+    /// The round is over; nobody holds it any more when its last lane has looked again.
+    pub(super) fn end(&self) {
+        self.state().current = None;
+        self.changed.notify_all();
+    }
+
+    /// The next piece of work. Blocks until there is some; `None`: nothing more comes.
+    pub(super) fn next(&self) -> Option<(Arc<Round>, Work)> {
+        let mut seen: Option<Arc<Round>> = None;
+        loop {
+            let round = {
+                let mut state = self.state();
+                loop {
+                    if state.closed {
+                        return None;
+                    }
+                    let known = |round: &&Arc<Round>| !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, round));
+                    if let Some(round) = state.current.as_ref().filter(known) {
+                        break Arc::clone(round);
+                    }
+                    seen = seen.filter(|_| state.current.is_some());
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            if let Some(work) = round.queue.next() {
+                return Some((round, work));
+            }
+            seen = Some(round);
+        }
+    }
+
+    /// A packing thread has given up: everything ends. The first cause counts.
+    pub(super) fn fail(&self, error: Error) {
+        self.state().failure.get_or_insert(error);
+        self.close();
+    }
+
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.state().failure.take()
+    }
+
+    /// Nothing more is handed out.
+    pub(super) fn close(&self) {
+        let current = {
+            let mut state = self.state();
+            state.closed = true;
+            state.current.take()
+        };
+        self.changed.notify_all();
+        if let Some(round) = current {
+            round.queue.close();
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
 }

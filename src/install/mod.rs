@@ -24,6 +24,7 @@ mod staging;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 pub use dir::removed;
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NODE, REPLAYED};
@@ -33,6 +34,7 @@ pub use staging::{
     Installed, OldTree, OwnFile, Recovered, Staging, discard, holds_database, leftover, recover, recover_staged,
     unfinished,
 };
+pub use unfinished::refuse_half_switched;
 
 /// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
 #[cfg(test)]

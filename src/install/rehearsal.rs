@@ -54,11 +54,11 @@ fn unescaped(text: &[u8]) -> PathBuf {
 }
 
 /// Refuses what would stop a switch in `root`. With `removes`, all that is beneath too: the old tree must go before the new
-/// one comes, and what stays of it takes the room. Returns the bytes that its removal brings, zero without.
-pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, removes: bool) -> Result<u64> {
+/// one comes, and what stays of it takes the room.
+pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, removes: bool) -> Result<()> {
     let dir = Dir::open(&root.path)?;
     if root.scope == Scope::Listed {
-        return Ok(0);
+        return Ok(());
     }
     for point in &mounts.0 {
         let Some(first) = point.strip_prefix(&root.path).ok().and_then(|beneath| beneath.iter().next()) else {
@@ -71,19 +71,15 @@ pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, r
     let home = dir.make(HOME)?;
     let probe = home.make(PROBE)?;
     probe.make(FULL)?.make("x")?;
-    let mut allocated = 0u64;
     let tried = dir.entries()?.into_iter().try_for_each(|(name, kind)| {
         if !resolved.switches(root, &name) || KeepRules::keeps_type(kind) {
             return Ok(());
         }
         can_move(&dir, &name, kind, &probe)?;
-        if removes {
-            allocated = allocated.saturating_add(can_remove(&dir, &name, kind)?);
-        }
-        Ok(())
+        if removes { can_remove(&dir, &name, kind) } else { Ok(()) }
     });
     home.remove(PROBE)?;
-    tried.map(|()| allocated)
+    tried
 }
 
 fn mounted(point: &Path) -> Error {
@@ -111,14 +107,12 @@ fn can_move(dir: &Dir, name: &OsStr, kind: FileType, probe: &Dir) -> Result<()> 
     }
 }
 
-/// Returns the bytes that its removal brings.
-fn can_remove(dir: &Dir, name: &OsStr, kind: FileType) -> Result<u64> {
+fn can_remove(dir: &Dir, name: &OsStr, kind: FileType) -> Result<()> {
     if attributes(dir, name).intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) {
         return Err(refused(dir, name, Errno::PERM));
     }
-    let allocated = dir.stat_of(name)?.map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512));
     if kind != FileType::Directory {
-        return Ok(allocated);
+        return Ok(());
     }
     if !own(dir, name)? {
         let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
@@ -126,12 +120,10 @@ fn can_remove(dir: &Dir, name: &OsStr, kind: FileType) -> Result<u64> {
     }
     let child = match dir.child(name) {
         // One of its own, which is opened up when it goes.
-        Err(error) if error.kind() == Kind::Permission => return Ok(allocated),
+        Err(error) if error.kind() == Kind::Permission => return Ok(()),
         child => child?,
     };
-    child.entries()?.into_iter().try_fold(allocated, |sum, (inner, kind)| {
-        can_remove(&child, &inner, kind).map(|bytes| sum.saturating_add(bytes))
-    })
+    child.entries()?.into_iter().try_for_each(|(inner, kind)| can_remove(&child, &inner, kind))
 }
 
 fn own(dir: &Dir, name: &OsStr) -> Result<bool> {

@@ -44,7 +44,6 @@ pub struct Staging {
     resolved: ResolvedRoots,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
-    spendable: Vec<(u64, u64)>,
 }
 
 /// What is going to become of the old tree.
@@ -80,10 +79,8 @@ impl Staging {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
         let mounts = Mounts::read();
-        let mut spendable = Vec::new();
         for root in resolved.roots.iter() {
-            let bytes = rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
-            spendable.push((Dir::open(&root.path)?.stat()?.st_dev, bytes));
+            rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
         }
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
@@ -91,12 +88,7 @@ impl Staging {
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
         }
-        Ok(Staging { _lock: lock, home, resolved, places, spendable })
-    }
-
-    /// The bytes that [`Staging::spend_old_tree`] would bring, by filesystem (`st_dev`); zero unless it was said to come.
-    pub fn spendable(&self) -> &[(u64, u64)] {
-        &self.spendable
+        Ok(Staging { _lock: lock, home, resolved, places })
     }
 
     /// The directory to open a root's entries beneath.

@@ -1,30 +1,30 @@
 //! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
 
+use std::collections::HashMap;
 use std::io::BufWriter;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{InstallMode, Outcome, ReceiveOptions, Report, cut_short, lane, preflight};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{
     DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover, removed,
 };
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Meter, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
-use crate::wire::{Accept, Message, Purpose, Round, Speeds};
-
-/// Lanes beyond the agreed number: one that was dialled again while its dead twin is still open.
-const SPARE_LANES: usize = 4;
+use crate::tree::{PathError, RelPath};
+use crate::wire::{Accept, Message, Offer, OfferParts, Purpose, Round, Speeds};
 
 /// What the parts of one reception share.
 pub(super) struct Conversation {
@@ -33,13 +33,15 @@ pub(super) struct Conversation {
     connections: mpsc::Receiver<ProvenConnection>,
     reporter: Arc<dyn Reporter>,
     meter: Arc<Meter>,
+    /// What this node is; being found out since the wait began.
+    facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
     ledger: Option<Arc<Ledger>>,
 }
 
 /// What a donor has brought.
 enum Taken {
-    Nothing { position: Option<Position>, domain: Option<u32> },
+    Nothing(Option<GaleraGtid>),
     Tree(Box<Tree>),
 }
 
@@ -58,7 +60,9 @@ impl Conversation {
         connections: mpsc::Receiver<ProvenConnection>,
         reporter: Arc<dyn Reporter>,
     ) -> Conversation {
-        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), ledger: None }
+        let node = Arc::clone(&options.node);
+        let facts = tokio::spawn(blocking(move || Ok(node.facts())));
+        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
@@ -113,7 +117,7 @@ impl Conversation {
         };
         let taken = match taken {
             Taken::Tree(taken) => taken,
-            Taken::Nothing { position, domain } => return Ok(Outcome::Bypass { position, domain }),
+            Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
         self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
         control.send(Message::Verified).await?;
@@ -123,7 +127,7 @@ impl Conversation {
         let installing = Instant::now();
         let node = Arc::clone(&self.options.node);
         let (bytes, entries) = (round.bytes, round.entries);
-        let (position, domain) = (round.position.clone(), round.domain);
+        let position = round.position.clone();
         let installed = blocking(move || {
             staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
             let own = node.own_files(&round)?;
@@ -156,13 +160,12 @@ impl Conversation {
             checksum,
             session,
             position,
-            domain,
         })))
     }
 
     /// Everything up to the comparison; nothing outside the staging area is touched.
     async fn take(&mut self, control: &mut Control) -> Result<Taken> {
-        let offer = control.expect(|m| if let Message::Offer(offer) = m { Ok(offer) } else { Err(m) }).await?;
+        let offer = whole_offer(control).await?;
         if offer.bypass {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
@@ -173,35 +176,45 @@ impl Conversation {
             } else if let Err(left) = blocking(move || discard(&lock, &roots)).await {
                 self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
             }
-            return Ok(Taken::Nothing { position: offer.position, domain: offer.domain });
+            return Ok(Taken::Nothing(offer.position));
         }
+        let facts = threads::ended("the look at this node", (&mut self.facts).await)?;
+        match &facts.server_version {
+            Some(_) => self.reporter.note(&facts.about_version),
+            None => self.reporter.warn(&facts.about_version),
+        }
+        fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
-        let version = options.server_version.take().and_then(|asked| asked.join().ok().flatten());
+        let (lock, reporter) = (Arc::clone(&self.lock), Arc::clone(&self.reporter));
+        let recovery = blocking(move || {
+            match recover(&lock)? {
+                Recovered::Nothing | Recovered::Spent => {}
+                Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
+                Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
+            }
+            Ok(())
+        });
+        told_of(control, recovery).await?;
         make_missing(&self.lock, &options.roots)?;
-        let without = preflight::examine(&mut options.roots, &offer, options.install, version.as_deref())?;
+        let without = preflight::examine(&mut options.roots, &offer)?;
+        let keep = KeepRules::new(options.keep.clone());
+        let warnings = {
+            let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
+            blocking(move || room::room(&roots, &offer, mode, &|_, name| keep.keeps(name))).await?
+        };
+        warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
             self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
         }
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
-        let (keep, spend) = (KeepRules::new(options.keep.clone()), options.install == InstallMode::InPlace);
+        let spend = options.install == InstallMode::InPlace;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
-        let offered = offer.clone();
         let staging = blocking(move || {
-            match recover(&lock)? {
-                Recovered::Nothing | Recovered::Spent => {}
-                Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
-                Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
-            }
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
             let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
-            let left = if spend {
-                preflight::room_in_place(&roots, &offered, staging.spendable())?;
-                staging.spend_old_tree(node.spent())?
-            } else {
-                None
-            };
+            let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
@@ -212,7 +225,10 @@ impl Conversation {
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
-        preflight::fits_offer(&round, &offer)?;
+        if round.number != 0 {
+            return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));
+        }
+        preflight::fits_offer(&offer, round.entries)?;
         self.reporter.note(&format!(
             "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
             bytes(round.bytes),
@@ -220,33 +236,50 @@ impl Conversation {
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
-        let ledger = Arc::new(Ledger::new(checksum, round.clone(), tree));
-        self.ledger = Some(Arc::clone(&ledger));
         self.meter.set_total(round.bytes);
+        let ledger = Arc::new(Ledger::new(checksum, round, tree));
+        self.ledger = Some(Arc::clone(&ledger));
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger).await?;
+        let theirs = self.gather(control, &ledger, &offer, lanes).await?;
         drop(reports);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
-        let verified = blocking(move || written.finish()?.verify(theirs)).await?;
+        let finished = blocking(move || {
+            let (manifest, round) = written.finish()?;
+            Ok((manifest.verify(theirs)?, round))
+        });
+        let (verified, round) = finished.await?;
         let staging = alone(staging, self.options.deadlines.idle).await?;
         Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
     }
 
-    /// Runs the lanes of a round until the donor seals it, which it does when all is acknowledged.
-    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>) -> Result<Seal> {
+    /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
+    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer, most: u16) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
+        // Dropped for a lane that comes again: it ends the one before.
+        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
+        let (turn, turns) = watch::channel(0);
+        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
+        let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
+        let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
+        let mut under_way = true;
         loop {
             tokio::select! {
                 Some(connection) = self.connections.recv() => match connection.purpose {
-                    Purpose::Lane { .. } if lanes.len() < usize::from(self.options.lanes) + SPARE_LANES => {
+                    // The threads of those that were replaced may still be writing.
+                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
                         let peer = format!("the donor at {}", connection.address);
-                        lanes.spawn(lane::run(connection.stream, peer, Arc::clone(ledger), Arc::clone(&self.meter)));
+                        let (place, replaced) = oneshot::channel();
+                        places.insert(number, place);
+                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
                     }
-                    _ => {
+                    Purpose::Lane { .. } => {
+                        tokio::spawn(lane::turn_away(connection.stream));
+                    }
+                    Purpose::Control => {
                         tokio::spawn(turn_away(connection));
                     }
                 },
@@ -256,13 +289,34 @@ impl Conversation {
                         farewell(&mut lanes).await?;
                         return Ok(Seal { entries, digest });
                     }
+                    // What follows, a freeze perhaps, may be long in coming.
+                    Message::RoundOver { .. } => under_way = false,
+                    Message::Withdrawn { paths } => {
+                        for path in paths {
+                            withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
+                        }
+                        preflight::fits_offer(offer, withdrawn.len() as u64)?;
+                    }
+                    Message::Round(round) => {
+                        preflight::fits_offer(offer, round.entries)?;
+                        let number = round.number;
+                        let (ledger, withdrawn) = (Arc::clone(ledger), std::mem::take(&mut withdrawn));
+                        let begun = blocking(move || ledger.begin(round, withdrawn));
+                        tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
+                        turn.send_replace(number);
+                        (under_way, last.1) = (true, Instant::now());
+                    }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
                     let wire = self.meter.snapshot().wire;
-                    if wire != last.0 {
+                    if wire != last.0 || !under_way {
                         last = (wire, Instant::now());
                     } else if last.1.elapsed() > idle {
+                        if shared.in_hand.load(Ordering::Relaxed) > 0 {
+                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
+                                .remedy("see whether this node's disk stands still; --idle-timeout sets the limit"));
+                        }
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
                             .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
                     }
@@ -291,6 +345,21 @@ async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) ->
     }
 }
 
+/// The offer, in however many parts it comes.
+async fn whole_offer(control: &mut Control) -> Result<Offer> {
+    let mut parts = OfferParts::default();
+    loop {
+        match control
+            .expect(|m| if let Message::Offer(_) | Message::OfferPart { .. } = m { Ok(m) } else { Err(m) })
+            .await?
+        {
+            Message::Offer(last) => return parts.complete(*last),
+            Message::OfferPart { roots } => parts.add(roots)?,
+            _ => {}
+        }
+    }
+}
+
 /// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
 /// fate. What one of them still has to complain of counts.
 async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
@@ -303,6 +372,14 @@ async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
     tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
 }
 
+fn refused(error: PathError) -> Error {
+    Error::new(Kind::Protocol, "a path from the donor was refused").because(error)
+}
+
+fn stands_still() -> Error {
+    Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still")
+}
+
 /// The value itself, once nobody else holds it.
 async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     let deadline = Instant::now() + limit;
@@ -310,16 +387,14 @@ async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     loop {
         match Arc::try_unwrap(shared) {
             Ok(value) => return Ok(value),
-            Err(_) if Instant::now() > deadline => {
-                return Err(Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still"));
-            }
+            Err(_) if Instant::now() > deadline => return Err(stands_still()),
             Err(still) => shared = still,
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// A second donor, or one lane too many.
+/// A second donor.
 async fn turn_away(connection: ProvenConnection) {
     let mut control =
         Control::start(connection.stream, format!("the donor at {}", connection.address), Deadlines::default());

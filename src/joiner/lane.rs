@@ -1,40 +1,86 @@
 //! One lane: frames come in on the runtime; a thread unpacks, verifies and writes them; each is
 //! acknowledged when its bytes are written.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, out_of_turn};
 use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::link::Stream;
 use crate::progress::Meter;
 use crate::threads::{ended, lock};
-use crate::wire::{Ack, FrameHeader, FrameKind};
+use crate::wire::{Ack, Answer, FrameHeader, FrameKind};
 
 /// How many frames may wait between the link and the thread.
 const AHEAD: usize = 2;
 
 type Spare = Arc<Mutex<Vec<Pages>>>;
 
+/// What all lanes share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) meter: Arc<Meter>,
+    /// Frames that have arrived and are not written.
+    pub(super) in_hand: Arc<AtomicU64>,
+    /// The number of the round that control has announced: a frame of the next one may overtake it.
+    pub(super) turn: watch::Receiver<u16>,
+}
+
+/// One frame in hand.
+struct InHand(Arc<AtomicU64>);
+
+impl InHand {
+    fn new(count: &Arc<AtomicU64>) -> InHand {
+        count.fetch_add(1, Ordering::Relaxed);
+        InHand(Arc::clone(count))
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Arrived = (FrameHeader, Pages, InHand);
+
+/// Tells a lane that there is no place for it.
+pub(super) async fn turn_away(mut stream: Stream) {
+    let telling = async {
+        stream.write_all(&Answer::TurnedAway.encode()).await?;
+        stream.shutdown().await?;
+        // What it sends meanwhile would otherwise meet a closed connection, and the answer be lost.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
+}
+
 /// Runs a lane to its end. A connection that breaks is no failure: the donor dials again and sends
 /// once more what was not acknowledged.
-pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter: Arc<Meter>) -> Result<()> {
+///
+/// It also ends when the other half of `replaced` is dropped, because the donor has dialled it again.
+pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: oneshot::Receiver<()>) -> Result<()> {
+    let Shared { ledger, meter, in_hand, turn } = shared;
     let (reader, writer) = split(stream);
     let (arrived, frames) = mpsc::channel(AHEAD);
-    let (written, acks) = mpsc::channel(64);
+    let (written, answers) = mpsc::channel(64);
     let spare: Spare = Arc::default();
     let finished = |joined| ended("a writing thread", joined);
     let mut writing = tokio::task::spawn_blocking({
-        let (spare, meter) = (Arc::clone(&spare), Arc::clone(&meter));
-        move || write_all(&ledger, frames, &written, &spare, &meter)
+        let (spare, meter, said) = (Arc::clone(&spare), Arc::clone(&meter), written.clone());
+        move || write_all(&ledger, frames, &said, &spare, &meter)
     });
     let moved = tokio::select! {
-        moved = hear(reader, &peer, arrived, &spare, &meter) => moved,
-        moved = acknowledge(writer, acks) => moved,
+        moved = hear(Counted::new(reader, meter, written), &peer, arrived, &spare, &in_hand, turn) => moved,
+        _ = replaced => Ok(()),
+        moved = answer(writer, answers) => moved,
         // The receiving end stays until the thread is through or has failed.
         joined = &mut writing => return finished(joined),
     };
@@ -45,36 +91,79 @@ pub(super) async fn run(stream: Stream, peer: String, ledger: Arc<Ledger>, meter
     }
 }
 
+/// A lane's reading half, which counts the bytes as they come: on a slow link a frame takes long.
+struct Counted {
+    reader: ReadHalf<Stream>,
+    meter: Arc<Meter>,
+    answers: mpsc::Sender<Answer>,
+    bytes: u64,
+    told: Instant,
+}
+
+impl Counted {
+    /// How often the donor is told, at most.
+    const INTERVAL: Duration = Duration::from_millis(200);
+
+    fn new(reader: ReadHalf<Stream>, meter: Arc<Meter>, answers: mpsc::Sender<Answer>) -> Counted {
+        Counted { reader, meter, answers, bytes: 0, told: Instant::now() }
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let count = self.reader.read(rest).await?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            self.meter.add_wire(count as u64);
+            self.bytes += count as u64;
+            rest = rest.split_at_mut_checked(count).map_or(&mut [], |(_, rest)| rest);
+            if self.told.elapsed() >= Self::INTERVAL {
+                self.told = Instant::now();
+                // Where answers wait already, they tell more.
+                let _ = self.answers.try_send(Answer::Arrived(self.bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
 async fn hear(
-    mut reader: ReadHalf<Stream>,
+    mut reader: Counted,
     peer: &str,
-    arrived: mpsc::Sender<(FrameHeader, Pages)>,
+    arrived: mpsc::Sender<Arrived>,
     spare: &Mutex<Vec<Pages>>,
-    meter: &Meter,
+    in_hand: &Arc<AtomicU64>,
+    mut turn: watch::Receiver<u16>,
 ) -> Result<()> {
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
     loop {
         let mut header = [0; FrameHeader::LEN];
-        reader.read_exact(&mut header).await.map_err(lost)?;
+        reader.fill(&mut header).await.map_err(lost)?;
         let header = FrameHeader::decode(&header)?;
         if header.kind == FrameKind::End {
             return Ok(());
         }
+        if header.round > turn.borrow().saturating_add(1) {
+            return Err(out_of_turn(header.round));
+        }
+        if turn.wait_for(|now| *now >= header.round).await.is_err() {
+            return Ok(());
+        }
         let mut payload = lock(spare).pop().unwrap_or_default();
         payload.resize(header.wire_len as usize, 0);
-        reader.read_exact(&mut payload).await.map_err(lost)?;
-        meter.add_wire((FrameHeader::LEN + payload.len()) as u64);
-        if arrived.send((header, payload)).await.is_err() {
+        reader.fill(&mut payload).await.map_err(lost)?;
+        if arrived.send((header, payload, InHand::new(in_hand))).await.is_err() {
             // The thread has failed; its error is the one that counts.
             return Ok(());
         }
     }
 }
 
-async fn acknowledge(mut writer: WriteHalf<Stream>, mut acks: mpsc::Receiver<Ack>) -> Result<()> {
+async fn answer(mut writer: WriteHalf<Stream>, mut answers: mpsc::Receiver<Answer>) -> Result<()> {
     let lost = |e| Error::net("the donor closed a lane", e);
-    while let Some(ack) = acks.recv().await {
-        writer.write_all(&ack.encode()).await.map_err(lost)?;
+    while let Some(answer) = answers.recv().await {
+        writer.write_all(&answer.encode()).await.map_err(lost)?;
         writer.flush().await.map_err(lost)?;
     }
     std::future::pending().await
@@ -82,14 +171,14 @@ async fn acknowledge(mut writer: WriteHalf<Stream>, mut acks: mpsc::Receiver<Ack
 
 fn write_all(
     ledger: &Ledger,
-    mut frames: mpsc::Receiver<(FrameHeader, Pages)>,
-    written: &mpsc::Sender<Ack>,
+    mut frames: mpsc::Receiver<Arrived>,
+    written: &mpsc::Sender<Answer>,
     spare: &Mutex<Vec<Pages>>,
     meter: &Meter,
 ) -> Result<()> {
     let mut unpacked = Pages::default();
     let mut members = 0u64;
-    while let Some((header, payload)) = frames.blocking_recv() {
+    while let Some((header, payload, _in_hand)) = frames.blocking_recv() {
         let raw = if header.codec == Codec::None.id() {
             if header.wire_len != header.raw_len {
                 return Err(malformed(CodecError::Length));
@@ -99,16 +188,13 @@ fn write_all(
             Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut unpacked).map_err(malformed)?;
             unpacked.as_slice()
         };
-        if header.round != ledger.round() {
-            return Err(Error::new(Kind::Protocol, format!("a frame of round {} came out of turn", header.round)));
-        }
         for member in unpack(raw, header.members).map_err(refused)? {
-            meter.add_done(ledger.take(member)?);
+            meter.add_done(ledger.take(header.round, member)?);
             meter.add_entries(1);
         }
         members += u64::from(header.members);
         lock(spare).push(payload);
-        let ack = Ack { round: header.round, members };
+        let ack = Answer::Ack(Ack { round: header.round, members });
         if written.blocking_send(ack).is_err() {
             return Ok(());
         }

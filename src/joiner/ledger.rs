@@ -1,27 +1,35 @@
-//! What has arrived: every entry of the round, and for each file the digests of what was written.
+//! What has arrived: every entry of the tree, and for each file the digests of what was written.
+//!
+//! A later round brings a newer version of what changed: other metadata, another length, other chunks. What it does
+//! not bring stays as it was, and the seal decides over all of it.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
-use crate::archive::{Chunk, Member};
+use crate::archive::{Chunk, Extents, Member};
+use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest, chunks};
-use crate::threads::lock;
+use crate::manifest::{CHUNK, Checksum, FileDigests, Item, Manifest, Seen, chunks};
+use crate::threads::{ended, lock};
 use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
 
-/// The book of one round. Threads of all lanes write to it.
+/// The book of all rounds. Threads of all lanes write to it.
 #[derive(Debug)]
 pub struct Ledger {
     checksum: Checksum,
-    round: Round,
+    /// Who takes a member holds it, so that nothing of one round is written when the next has begun.
+    round: RwLock<Round>,
     tree: StagedTree,
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
     /// The lengths of all files that have appeared.
     promised: AtomicU64,
+    /// What they may come to while a round is under way: what is longer may come before what is shorter.
+    allowed: AtomicU64,
     /// The bytes of all attributes, which are kept in memory until the end.
     attributes: AtomicU64,
     /// Nothing more is taken.
@@ -30,35 +38,61 @@ pub struct Ledger {
 
 /// The most bytes of extended attributes in one tree. A database keeps none.
 const ATTRIBUTES: u64 = 32 << 20;
+/// The most rounds. An honest donor needs a few.
+const ROUNDS: u16 = 100;
 
 #[derive(Debug)]
 struct Record {
+    /// The round that brought it as it is.
+    round: u16,
     meta: Metadata,
     content: Content,
-    progress: Mutex<Progress>,
+    /// Only a file has content to wait for.
+    file: Option<Mutex<Staged>>,
 }
 
+/// A file in the staging area.
 #[derive(Debug)]
-enum Progress {
-    /// Nothing but a file has content to wait for.
-    None,
-    Open {
-        file: Option<Arc<Target>>,
-        /// By the chunk's number. It grows with what arrives, not with what a donor promises.
-        digests: BTreeMap<u64, Digest>,
-        left: u64,
-        /// Threads that write to it now. The same chunk may be among them twice, after a lane broke; the
-        /// modification time is set when the last has ended.
-        writing: u32,
-    },
-    Written(Digest),
+struct Staged {
+    /// Open while it is written to.
+    target: Option<Arc<Target>>,
+    /// It is there, though it may be closed.
+    made: bool,
+    /// An earlier round has written to it: what is a hole now may not have been one.
+    written_before: bool,
+    digests: FileDigests,
+    /// Chunks of which only a part came lately: what they are in all is read at the end.
+    patched: BTreeSet<u64>,
+    /// Threads that write to it now. The modification time is set when the last has ended.
+    writing: u32,
+}
+
+impl Staged {
+    fn new(size: u64) -> Staged {
+        Staged {
+            target: None,
+            made: false,
+            written_before: false,
+            digests: FileDigests::new(size),
+            patched: BTreeSet::new(),
+            writing: 0,
+        }
+    }
+
+    /// The same file as a later round has it.
+    fn renewed(&self, size: u64) -> Staged {
+        let digests = self.digests.clone().renewed(size);
+        let patched = self.patched.range(..chunks(size)).copied().collect();
+        Staged { target: None, made: self.made, written_before: self.made, digests, patched, writing: 0 }
+    }
 }
 
 impl Ledger {
     pub fn new(checksum: Checksum, round: Round, tree: StagedTree) -> Ledger {
         Ledger {
             checksum,
-            round,
+            allowed: AtomicU64::new(round.bytes),
+            round: RwLock::new(round),
             tree,
             records: Mutex::new(BTreeMap::new()),
             promised: AtomicU64::new(0),
@@ -67,9 +101,34 @@ impl Ledger {
         }
     }
 
-    /// The number of the round.
-    pub fn round(&self) -> u16 {
-        self.round.number
+    /// Begins the next round, when the threads that still write for the last one are through. `withdrawn` is not in it.
+    pub fn begin(&self, next: Round, mut withdrawn: Vec<RelPath>) -> Result<()> {
+        let mut round = self.round.write().unwrap_or_else(PoisonError::into_inner);
+        if round.number.checked_add(1) != Some(next.number) || next.number >= ROUNDS {
+            return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", next.number)));
+        }
+        // What lies in a directory goes before it.
+        withdrawn.sort_unstable();
+        for path in withdrawn.into_iter().rev() {
+            self.withdraw(&path)?;
+        }
+        self.allowed.store(self.promised.load(Ordering::Relaxed).saturating_add(next.bytes), Ordering::Relaxed);
+        *round = next;
+        Ok(())
+    }
+
+    fn withdraw(&self, path: &RelPath) -> Result<()> {
+        // It may be one that the donor could not read when its turn came.
+        let Some(record) = lock(&self.records).remove(path) else { return Ok(()) };
+        self.charge(path, &record.meta, None)?;
+        match (&record.content, &record.file) {
+            (Content::File { size }, Some(file)) => {
+                self.promised.fetch_sub(*size, Ordering::Relaxed);
+                if lock(file).made { self.tree.remove_file(path) } else { Ok(()) }
+            }
+            (Content::Directory, _) => self.tree.remove_directory(path),
+            _ => Ok(()),
+        }
     }
 
     /// Takes nothing more: threads that still hold members find that out at the next one.
@@ -77,134 +136,193 @@ impl Ledger {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Takes one member; returns the bytes by length that it brings, when it is new.
-    pub fn take(&self, member: Member<'_>) -> Result<u64> {
+    /// Takes one member of a frame of round `number`; returns the bytes by length that it brings, when it is new. What
+    /// a dead lane still had of an earlier round is passed over: it came again on another.
+    pub fn take(&self, number: u16, member: Member<'_>) -> Result<u64> {
+        let round = self.round.read().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Interrupted, "the transfer has ended"));
         }
+        if number < round.number {
+            return Ok(0);
+        }
+        if number > round.number {
+            return Err(out_of_turn(number));
+        }
         match member {
-            Member::Chunk(chunk) => self.chunk(chunk),
+            Member::Chunk(chunk) => self.chunk(&round, chunk),
             Member::Entry(entry) => {
                 if entry.content == Content::Directory {
                     self.tree.make_directory(&entry.path)?;
                 }
-                self.record(entry).map(|_| 0)
+                let path = entry.path.clone();
+                let record = self.record(&round, entry)?;
+                self.touch(&path, &record)?;
+                Ok(0)
             }
         }
     }
 
-    fn chunk(&self, chunk: Chunk<'_>) -> Result<u64> {
+    fn chunk(&self, round: &Round, chunk: Chunk<'_>) -> Result<u64> {
         let (offset, len, digest) = (chunk.offset, chunk.len(), chunk.digest);
         let path = chunk.entry.path.clone();
-        if chunk.actual_digest(self.checksum) != digest {
+        if !chunk.is_intact(self.checksum) {
             return Err(Error::new(Kind::Integrity, format!("{path}: the chunk at {offset} arrived damaged"))
                 .remedy("memory, disk or network of one of the hosts corrupts data: test them before the next try"));
         }
-        let Content::File { size } = chunk.entry.content else {
+        let record = self.record(round, chunk.entry)?;
+        let (Some(file), Content::File { size }) = (&record.file, &record.content) else {
             return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
         };
-        let record = self.record(chunk.entry)?;
-        let number = offset / CHUNK;
-        let file = match &mut *lock(&record.progress) {
-            Progress::Open { file, digests, writing, .. } => {
-                match digests.get(&number) {
-                    None => {}
-                    Some(known) if *known == digest => return Ok(0),
-                    Some(_) => return Err(twice(&path)),
-                }
-                *writing += 1;
-                match file {
-                    Some(file) => Arc::clone(file),
-                    None => {
-                        let filled = chunks(size) == 1 && chunk.extents.is_whole(len);
-                        let made = self.tree.create(&path, if filled { 0 } else { size })?;
-                        Arc::clone(file.insert(Arc::new(Target::new(made, size))))
-                    }
-                }
+        let (target, punch) = {
+            let mut file = lock(file);
+            let number = offset / CHUNK;
+            if chunk.patch.is_some() && file.digests.get(number).is_none() {
+                return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
             }
-            // A lane broke between the writing and its acknowledgement, and the chunk came again.
-            Progress::Written(known) if chunks(size) > 1 || *known == digest => return Ok(0),
-            _ => return Err(twice(&path)),
+            // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
+            // in between, and then it comes again in a later round.
+            if file.digests.take(number, digest) != Seen::New {
+                drop(file);
+                return self.touch(&path, &record).map(|()| 0);
+            }
+            match chunk.patch {
+                Some(_) => file.patched.insert(number),
+                None => file.patched.remove(&number),
+            };
+            let filled = chunks(*size) == 1 && chunk.extents.is_whole(len);
+            let target = self.open(&path, *size, &mut file, filled)?;
+            file.writing += 1;
+            (target, file.written_before)
         };
+        let failed = |e| failure("cannot write", &path, e);
+        if punch {
+            let covers = chunk.patch.as_ref().map_or_else(|| Extents::whole(len), |patch| patch.covers.clone());
+            for gap in chunk.extents.gaps(&covers) {
+                target.clear(offset + u64::from(gap.start), gap.len.into()).map_err(failed)?;
+            }
+        }
         let mut rest = chunk.data;
         for run in chunk.extents.iter() {
             let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| twice(&path))?;
-            file.write(now, offset + u64::from(run.start)).map_err(|e| failure("cannot write", &path, e))?;
+            target.write(now, offset + u64::from(run.start)).map_err(failed)?;
             rest = later;
         }
-        self.written(&path, &record, number, digest, file)?;
+        self.written(&path, &record)?;
         Ok(len.into())
     }
 
-    fn written(&self, path: &RelPath, record: &Record, number: u64, digest: Digest, file: Arc<Target>) -> Result<()> {
-        let mut progress = lock(&record.progress);
-        let Progress::Open { digests, left, writing, .. } = &mut *progress else { return Ok(()) };
-        *writing = writing.saturating_sub(1);
-        match digests.insert(number, digest) {
-            None => *left = left.saturating_sub(1),
-            Some(known) if known == digest => {}
-            Some(_) => return Err(twice(path)),
+    /// Of a newer version nothing but the metadata or the length may be new.
+    fn touch(&self, path: &RelPath, record: &Record) -> Result<()> {
+        let (Some(file), Content::File { size }) = (&record.file, &record.content) else { return Ok(()) };
+        let mut file = lock(file);
+        if !file.written_before || !file.digests.is_complete() {
+            return Ok(());
         }
-        if *left == 0 && *writing == 0 {
-            let all: Vec<Digest> = digests.values().copied().collect();
-            *progress = Progress::Written(self.checksum.fold(&all));
-            drop(progress);
-            self.tree.settle(path, file.as_file(), &record.meta)?;
-        }
-        Ok(())
+        self.open(path, *size, &mut file, false)?;
+        file.writing += 1;
+        drop(file);
+        self.written(path, record)
     }
 
-    /// The record of `entry`, which must be the same each time it is named.
-    fn record(&self, entry: Entry) -> Result<Arc<Record>> {
+    /// The open file, of `size` bytes; a new one of none where the writing itself makes it that long.
+    fn open(&self, path: &RelPath, size: u64, file: &mut Staged, filled: bool) -> Result<Arc<Target>> {
+        if let Some(target) = &file.target {
+            return Ok(Arc::clone(target));
+        }
+        let open = if file.made {
+            self.tree.reopen(path, size)?
+        } else {
+            self.tree.create(path, if filled { 0 } else { size })?
+        };
+        file.made = true;
+        Ok(Arc::clone(file.target.insert(Arc::new(Target::new(open, size)))))
+    }
+
+    /// One thread is through with a file.
+    fn written(&self, path: &RelPath, record: &Record) -> Result<()> {
+        let Some(file) = &record.file else { return Ok(()) };
+        let mut file = lock(file);
+        file.writing = file.writing.saturating_sub(1);
+        if file.writing > 0 || !file.digests.is_complete() {
+            return Ok(());
+        }
+        let Some(target) = file.target.take() else { return Ok(()) };
+        drop(file);
+        self.tree.settle(path, target.as_file(), &record.meta)
+    }
+
+    /// The record of `entry`, which must be the same each time it is named in one round.
+    fn record(&self, round: &Round, entry: Entry) -> Result<Arc<Record>> {
         let Entry { path, meta, content } = entry;
         let mut records = lock(&self.records);
-        if let Some(known) = records.get(&path) {
+        let known = records.get(&path).cloned();
+        if let Some(known) = &known {
             let same = known.meta == meta && known.content == content;
-            return if same { Ok(Arc::clone(known)) } else { Err(twice(&path)) };
+            match known.round == round.number {
+                true if same => return Ok(Arc::clone(known)),
+                false if discriminant(&known.content) == discriminant(&content) => {}
+                _ => return Err(twice(&path)),
+            }
+        } else {
+            self.tree.examine(&path)?;
+            if records.len() as u64 >= round.entries {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!("{path}: more than the {} entries that were announced", round.entries),
+                ));
+            }
         }
-        self.tree.examine(&path)?;
-        if records.len() as u64 >= self.round.entries {
-            return Err(Error::new(
-                Kind::Protocol,
-                format!("{path}: more than the {} entries that were announced", self.round.entries),
-            ));
-        }
-        let attributes = meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
-        if self.attributes.fetch_add(attributes, Ordering::Relaxed).saturating_add(attributes) > ATTRIBUTES {
+        self.charge(&path, known.as_ref().map_or(&Metadata::default(), |known| &known.meta), Some(&meta))?;
+        let file = match content {
+            Content::File { size } => {
+                let before = known.as_ref().and_then(|known| match known.content {
+                    Content::File { size } => Some(size),
+                    _ => None,
+                });
+                let others = self.promised.load(Ordering::Relaxed).saturating_sub(before.unwrap_or(0));
+                let promised = others.saturating_add(size);
+                if promised > self.allowed.load(Ordering::Relaxed) {
+                    return Err(announced(&path, round));
+                }
+                self.promised.store(promised, Ordering::Relaxed);
+                let known = known.as_ref().and_then(|known| known.file.as_ref());
+                Some(Mutex::new(known.map_or_else(|| Staged::new(size), |known| lock(known).renewed(size))))
+            }
+            _ => None,
+        };
+        let record = Arc::new(Record { round: round.number, meta, content, file });
+        records.insert(path, Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// Counts the attributes of an entry that is there now, and no longer those that it had.
+    fn charge(&self, path: &RelPath, before: &Metadata, now: Option<&Metadata>) -> Result<()> {
+        let of = |meta: &Metadata| meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
+        let (before, now): (u64, u64) = (of(before), now.map_or(0, of));
+        self.attributes.fetch_sub(before, Ordering::Relaxed);
+        if self.attributes.fetch_add(now, Ordering::Relaxed).saturating_add(now) > ATTRIBUTES {
             return Err(Error::new(
                 Kind::Limit,
                 format!("{path}: more than 32 MiB of extended attributes in one tree"),
             )
             .remedy("remove the attributes in user.* on the donor: a database keeps none"));
         }
-        let progress = match content {
-            Content::File { size } => {
-                let promised = self.promised.load(Ordering::Relaxed).saturating_add(size);
-                if promised > self.round.bytes {
-                    return Err(Error::new(
-                        Kind::Protocol,
-                        format!("{path}: more than the {} bytes that were announced", self.round.bytes),
-                    ));
-                }
-                self.promised.store(promised, Ordering::Relaxed);
-                Progress::Open { file: None, digests: BTreeMap::new(), left: chunks(size), writing: 0 }
-            }
-            _ => Progress::None,
-        };
-        let record = Arc::new(Record { meta, content, progress: Mutex::new(progress) });
-        records.insert(path, Arc::clone(&record));
-        Ok(record)
+        Ok(())
     }
 
-    /// Makes the links, settles the directories and gives the manifest of all that was written.
-    pub fn finish(self) -> Result<Manifest> {
-        let records = self.records.into_inner().unwrap_or_else(|broken| broken.into_inner());
-        if records.len() as u64 != self.round.entries {
+    /// Makes the links, settles the directories and gives the manifest of all that was written, and what the last round
+    /// said of it.
+    pub fn finish(self) -> Result<(Manifest, Round)> {
+        let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let round = self.round.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if records.len() as u64 != round.entries {
             return Err(Error::new(
                 Kind::Protocol,
-                format!("{} of {} entries have arrived", records.len(), self.round.entries),
+                format!("{} of {} entries have arrived", records.len(), round.entries),
             ));
         }
+        read_back(&self.tree, self.checksum, &records)?;
         for (path, record) in &records {
             let held =
                 |parent| records.get(&parent).is_some_and(|record: &Arc<Record>| record.content == Content::Directory);
@@ -232,20 +350,75 @@ impl Ledger {
         for (path, record) in records.iter().rev().filter(|(_, record)| record.content == Content::Directory) {
             self.tree.settle_directory(path, &record.meta)?;
         }
-        let items = records.into_iter().map(|(path, record)| {
-            let digest = match &*lock(&record.progress) {
-                Progress::Written(digest) => Some(*digest),
-                _ => None,
+        let mut items = Vec::with_capacity(records.len());
+        let mut bytes = 0u64;
+        for (path, record) in records {
+            let digest = match &record.file {
+                Some(file) if lock(file).digests.is_torn() => return Err(twice(&path)),
+                Some(file) => lock(file).digests.fold(self.checksum),
+                None => None,
             };
-            let entry = Entry { path, meta: record.meta.clone(), content: record.content.clone() };
-            Item { entry, digest }
-        });
-        Manifest::new(self.checksum, items.collect())
+            if let Content::File { size } = record.content {
+                bytes = bytes.saturating_add(size);
+                if bytes > round.bytes {
+                    return Err(announced(&path, &round));
+                }
+            }
+            items.push(Item {
+                entry: Entry { path, meta: record.meta.clone(), content: record.content.clone() },
+                digest,
+            });
+        }
+        Ok((Manifest::new(self.checksum, items)?, round))
     }
+}
+
+/// Reads every chunk of which only a part came last, and compares it with what the donor said that it must be.
+fn read_back(tree: &StagedTree, checksum: Checksum, records: &BTreeMap<RelPath, Arc<Record>>) -> Result<()> {
+    let patched = records.iter().filter_map(|(path, record)| {
+        let (file, Content::File { size }) = (lock(record.file.as_ref()?), &record.content) else { return None };
+        let chunks =
+            file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?))).collect::<Vec<_>>();
+        (!chunks.is_empty()).then_some((path, *size, chunks))
+    });
+    let patched: Vec<_> = patched.collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut bytes = Pages::default();
+        while let Some((path, size, chunks)) = patched.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let file = Target::reading(tree.read(path)?);
+            for (chunk, digest) in chunks {
+                let offset = chunk * CHUNK;
+                bytes.resize(size.saturating_sub(offset).min(CHUNK) as usize, 0);
+                file.read(&mut bytes, offset).map_err(|e| failure("cannot read", path, e))?;
+                if checksum.digest(&bytes) != *digest {
+                    let what =
+                        format!("{path}: the chunk at {offset} is not what the donor has, although its parts are");
+                    return Err(
+                        Error::new(Kind::Integrity, what).remedy("start the transfer again; nothing was installed")
+                    );
+                }
+            }
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(patched.len().max(1));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| ended("a reading thread", worker.join()))
+    })
 }
 
 fn twice(path: &RelPath) -> Error {
     Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, and not the same"))
+}
+
+fn announced(path: &RelPath, round: &Round) -> Error {
+    Error::new(Kind::Protocol, format!("{path}: more than the {} bytes that were announced", round.bytes))
+}
+
+pub(super) fn out_of_turn(round: u16) -> Error {
+    Error::new(Kind::Protocol, format!("a frame of round {round} came out of turn"))
 }
 
 #[cfg(test)]
@@ -261,7 +434,11 @@ mod tests {
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
         let tree = crate::joiner::staged_tree_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None, domain: None }, tree)
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None }, tree)
+    }
+
+    fn round(number: u16, entries: u64, bytes: u64) -> Round {
+        Round { number, entries, bytes, position: None }
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {
@@ -277,7 +454,7 @@ mod tests {
     }
 
     fn take(ledger: &Ledger, batch: &Batch) -> Result<u64> {
-        unpack(batch.bytes(), batch.members()).unwrap().into_iter().map(|member| ledger.take(member)).sum()
+        unpack(batch.bytes(), batch.members()).unwrap().into_iter().map(|member| ledger.take(0, member)).sum()
     }
 
     #[test]
@@ -285,13 +462,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = entry("datadir/s/f", Content::File { size: CHUNK + 3 });
         let ledger = ledger(dir.path(), 3, CHUNK + 3);
-        ledger.take(Member::Entry(entry("datadir/s", Content::Directory))).unwrap();
-        ledger.take(Member::Entry(entry("datadir/h", Content::HardLink { to: file.path.clone() }))).unwrap();
+        ledger.take(0, Member::Entry(entry("datadir/s", Content::Directory))).unwrap();
+        ledger.take(0, Member::Entry(entry("datadir/h", Content::HardLink { to: file.path.clone() }))).unwrap();
         assert_eq!(take(&ledger, &batch(&file, CHUNK, 2)).unwrap(), 3);
         assert_eq!(take(&ledger, &batch(&file, CHUNK, 2)).unwrap(), 0);
         assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), CHUNK);
         assert_eq!(take(&ledger, &batch(&file, 0, 1)).unwrap(), 0);
-        let manifest = ledger.finish().unwrap();
+        let (manifest, _) = ledger.finish().unwrap();
         let content = std::fs::read(dir.path().join(".highline/incoming/datadir/h")).unwrap();
         assert_eq!(content, [vec![1; CHUNK as usize], vec![2; 3]].concat());
         let digests = [Checksum::Blake3.digest(&content[..CHUNK as usize]), Checksum::Blake3.digest(&[2; 3])];
@@ -316,7 +493,6 @@ mod tests {
         );
         let ledger = ledger(dir.path(), 9, 99);
         take(&ledger, &batch(&file, 0, 1)).unwrap();
-        wrong(take(&ledger, &batch(&file, 0, 2)), "datadir/f: the donor sent it twice, and not the same");
         let longer = entry("datadir/f", Content::File { size: 6 });
         wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, and not the same");
         let below = entry("datadir/f/g", Content::File { size: 1 });
@@ -328,7 +504,7 @@ mod tests {
     fn a_directory_that_only_a_path_implies_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(dir.path(), 2, 5);
-        ledger.take(Member::Entry(entry("datadir/a", Content::Directory))).unwrap();
+        ledger.take(0, Member::Entry(entry("datadir/a", Content::Directory))).unwrap();
         take(&ledger, &batch(&entry("datadir/a/b/f", Content::File { size: 5 }), 0, 1)).unwrap();
         let error = ledger.finish().unwrap_err();
         assert_eq!(error.sentence(), "datadir/a/b/f has arrived, and the directory it lies in has not");
@@ -342,7 +518,7 @@ mod tests {
         let at = bytes.len() - 512;
         bytes[at] ^= 1;
         let member = unpack(&bytes, 1).unwrap().pop().unwrap();
-        let error = ledger.take(member).unwrap_err();
+        let error = ledger.take(0, member).unwrap_err();
         assert_eq!(
             (error.kind(), error.sentence().as_str()),
             (Kind::Integrity, "datadir/f: the chunk at 0 arrived damaged")
@@ -356,5 +532,106 @@ mod tests {
         let ledger = ledger(dir.path(), 1, 2 * CHUNK);
         take(&ledger, &batch(&entry("datadir/f", Content::File { size: 2 * CHUNK }), 0, 1)).unwrap();
         assert_eq!(ledger.finish().unwrap_err().sentence(), "datadir/f has no complete digest");
+    }
+
+    fn holed(entry: &Entry, data: &str) -> Batch {
+        let Content::File { size } = entry.content else { panic!() };
+        let mut batch = Batch::default();
+        let runs = Extents::parse(data, size as u32).unwrap();
+        batch
+            .push_chunk::<MemberError>(entry, 0, &runs, Checksum::Blake3, |place| {
+                place.fill(9);
+                Ok(())
+            })
+            .unwrap();
+        batch
+    }
+
+    fn at(ledger: &Ledger, round: u16, batch: &Batch) -> Result<u64> {
+        unpack(batch.bytes(), batch.members()).unwrap().into_iter().map(|member| ledger.take(round, member)).sum()
+    }
+
+    #[test]
+    fn a_later_round_brings_newer_versions_and_nothing_old_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = dir.path().join(".highline/incoming/datadir");
+        let file = |name: &str, size| entry(&format!("datadir/{name}"), Content::File { size });
+        let ledger = ledger(dir.path(), 7, 9 * CHUNK);
+        ledger.take(0, Member::Entry(entry("datadir/s", Content::Directory))).unwrap();
+        for name in ["s/gone", "shorter", "longer", "holed", "touched", "again"] {
+            let file = file(name, CHUNK + 5);
+            take(&ledger, &batch(&file, CHUNK, 2)).unwrap();
+            take(&ledger, &batch(&file, 0, 1)).unwrap();
+        }
+        ledger
+            .begin(round(1, 6, 9 * CHUNK), vec![file("s/gone", 0).path, entry("datadir/s", Content::Directory).path])
+            .unwrap();
+        assert!(!staged.join("s").exists());
+        assert_eq!(at(&ledger, 0, &batch(&file("longer", CHUNK + 5), 0, 7)).unwrap(), 0, "of a dead lane");
+        assert!(at(&ledger, 2, &batch(&file("longer", CHUNK + 5), 0, 7)).is_err());
+
+        // Only what changed comes: of one its length, of one its last chunk, of one its mode.
+        let mut touched = file("touched", CHUNK + 5);
+        (touched.meta.mode, touched.meta.mtime.secs) = (0o400, 77);
+        for entry in [file("shorter", CHUNK), file("longer", CHUNK + 9), touched.clone(), file("holed", CHUNK)] {
+            ledger.take(1, Member::Entry(entry)).unwrap();
+        }
+        assert_eq!(at(&ledger, 1, &batch(&file("longer", CHUNK + 9), CHUNK, 3)).unwrap(), 9);
+        at(&ledger, 1, &holed(&file("holed", CHUNK), "4096+4096")).unwrap();
+        // A chunk that changes within a round leaves the file open, until it has come whole in a later one.
+        at(&ledger, 1, &batch(&file("again", CHUNK + 5), 0, 4)).unwrap();
+        at(&ledger, 1, &batch(&file("again", CHUNK + 5), 0, 5)).unwrap();
+        at(&ledger, 1, &batch(&file("fresh", 3), 0, 6)).unwrap();
+        ledger.begin(round(2, 6, 9 * CHUNK), vec![]).unwrap();
+        for (offset, byte) in [(0, 5), (CHUNK, 2)] {
+            at(&ledger, 2, &batch(&file("again", CHUNK + 5), offset, byte)).unwrap();
+        }
+        // A file that its owner may not write to any more.
+        touched.content = Content::File { size: CHUNK + 6 };
+        let mut fresh = file("fresh", 3);
+        fresh.meta.mode = 0o400;
+        assert_eq!(at(&ledger, 2, &batch(&fresh, 0, 6)).unwrap(), 0);
+        at(&ledger, 2, &batch(&touched, CHUNK, 8)).unwrap();
+
+        let (manifest, last) = ledger.finish().unwrap();
+        assert_eq!((manifest.items().len(), last.number), (6, 2));
+        let first = |byte| vec![byte; CHUNK as usize];
+        let mut hole = vec![0; CHUNK as usize];
+        hole[4096..8192].fill(9);
+        for (name, content) in [
+            ("shorter", first(1)),
+            ("longer", [first(1), vec![3; 9]].concat()),
+            ("holed", hole),
+            ("touched", [first(1), vec![8; 6]].concat()),
+            ("again", [first(5), vec![2; 5]].concat()),
+            ("fresh", vec![6; 3]),
+        ] {
+            assert!(std::fs::read(staged.join(name)).unwrap() == content, "{name}");
+            let item = manifest.items().iter().find(|item| item.entry.path == file(name, 0).path).unwrap();
+            let digests: Vec<_> = content.chunks(CHUNK as usize).map(|part| Checksum::Blake3.digest(part)).collect();
+            assert_eq!(item.digest, Some(Checksum::Blake3.fold(&digests)), "{name}");
+        }
+        use std::os::unix::fs::MetadataExt;
+        let stat = std::fs::metadata(staged.join("touched")).unwrap();
+        assert_eq!((stat.mode() & 0o777, stat.mtime()), (0o400, 77));
+        assert_eq!(std::fs::metadata(staged.join("fresh")).unwrap().mode() & 0o777, 0o400);
+        assert!(std::fs::metadata(staged.join("holed")).unwrap().blocks() * 512 < CHUNK / 2);
+    }
+
+    #[test]
+    fn what_stays_torn_or_grows_is_refused_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let torn = ledger(dir.path(), 1, 5);
+        let file = entry("datadir/f", Content::File { size: 5 });
+        take(&torn, &batch(&file, 0, 1)).unwrap();
+        take(&torn, &batch(&file, 0, 2)).unwrap();
+        assert_eq!(torn.finish().unwrap_err().sentence(), "datadir/f: the donor sent it twice, and not the same");
+
+        let dir = tempfile::tempdir().unwrap();
+        let grows = ledger(dir.path(), 1, 5);
+        take(&grows, &batch(&file, 0, 1)).unwrap();
+        grows.begin(round(1, 1, 5), vec![]).unwrap();
+        at(&grows, 1, &batch(&entry("datadir/f", Content::File { size: 9 }), 0, 1)).unwrap();
+        assert_eq!(grows.finish().unwrap_err().sentence(), "datadir/f: more than the 5 bytes that were announced");
     }
 }

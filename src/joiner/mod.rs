@@ -5,9 +5,11 @@
 //! the lanes.
 
 mod conversation;
+mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod room;
 mod staged_tree;
 mod target;
 
@@ -16,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use conversation::Conversation;
+pub use fit::{Facts, OldData, OlderDonor, PageSize};
 pub use ledger::Ledger;
 pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
@@ -26,17 +29,19 @@ use crate::install::{DirLock, HOME, OwnFile, Recovered, holds_database, server_h
 use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Control, Deadlines, Listener};
 use crate::manifest::Checksum;
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::Roots;
 use crate::wire::Round;
 
-/// The node that receives: what it adds of its own to the tree that arrived.
-///
-/// May block. Own files are asked for between the comparison and the switch.
+/// The node that receives. Its calls may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
+    /// What it is, asked while the donor is waited for.
+    fn facts(&self) -> Facts;
+
+    /// What it adds of its own to the tree that arrived, between the comparison and the switch.
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
 
     /// What it adds once the new tree is in place, synced when this returns: only then is the node *durable*.
@@ -69,8 +74,6 @@ pub struct ReceiveOptions {
     pub lanes: u16,
     /// `None` takes the faster of both on the slower side.
     pub checksum: Option<Checksum>,
-    /// Finds out this node's server, `10.11.19-MariaDB`, while the donor is waited for.
-    pub server_version: Option<std::thread::JoinHandle<Option<String>>>,
     pub node: Arc<dyn Node>,
     /// This program and its version, for the peer's log.
     pub software: String,
@@ -80,10 +83,7 @@ pub struct ReceiveOptions {
 #[derive(Debug)]
 pub enum Outcome {
     /// The donor had nothing to send; nothing was touched.
-    Bypass {
-        position: Option<Position>,
-        domain: Option<u32>,
-    },
+    Bypass(Option<GaleraGtid>),
     Installed(Box<Report>),
 }
 
@@ -100,9 +100,7 @@ pub struct Report {
     pub lanes: u16,
     pub checksum: Checksum,
     pub session: Session,
-    #[serde(serialize_with = "as_text")]
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
 }
 
 impl fmt::Display for Report {
@@ -110,10 +108,6 @@ impl fmt::Display for Report {
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, of these {:.1} s for disk and switch", self.seconds, self.install_seconds)
     }
-}
-
-fn as_text<S: serde::Serializer>(position: &Option<Position>, s: S) -> std::result::Result<S::Ok, S::Error> {
-    s.serialize_some(&position.as_ref().map(ToString::to_string))
 }
 
 /// A joiner that listens, and the ticket that leads a donor to it.

@@ -1,17 +1,16 @@
-//! The examination before anything is touched: are all roots known here, do the servers fit, is there
-//! room.
+//! The examination before anything is touched: are all roots known here.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::progress::bytes;
 use crate::tree::{Root, RootName, Roots, Scope, leads_outside};
-use crate::wire::{Offer, OfferedRoot, Round};
+use crate::wire::{Offer, OfferedRoot};
 
 /// What becomes of the old tree while the new one arrives: `--install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -25,17 +24,32 @@ pub enum InstallMode {
     InPlace,
 }
 
+impl FromStr for InstallMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InstallMode, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(InstallMode::Auto),
+            "staged" => Ok(InstallMode::Staged),
+            "inplace" => Ok(InstallMode::InPlace),
+            _ => Err(format!("`{text}` is none of auto, staged, inplace")),
+        }
+    }
+}
+
+impl fmt::Display for InstallMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InstallMode::Auto => "auto",
+            InstallMode::Staged => "staged",
+            InstallMode::InPlace => "inplace",
+        })
+    }
+}
+
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
 /// returns those that this node has no use for.
-pub(super) fn examine(
-    roots: &mut Roots,
-    offer: &Offer,
-    mode: InstallMode,
-    server: Option<&str>,
-) -> Result<Vec<RootName>> {
-    if let (Some(theirs), Some(ours)) = (offer.server_version.as_deref(), server) {
-        fits(theirs, ours)?;
-    }
+pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>> {
     let datadir = stat(roots.datadir())?;
     let mut without = Vec::new();
     let mut led = None;
@@ -55,11 +69,15 @@ pub(super) fn examine(
         // What is replaced there must be this server's own: reached from its old tree.
         let led = match &mut led {
             Some(led) => led,
-            None => led.insert(leads_outside(roots)?),
+            None => {
+                let mut paths = leads_outside(roots)?;
+                paths.sort_unstable();
+                led.insert(paths)
+            }
         };
         for name in &offered.names {
             let place = path.join(OsStr::from_bytes(name.as_bytes()));
-            if place.symlink_metadata().is_ok() && !led.iter().any(|own| own.starts_with(&place)) {
+            if place.symlink_metadata().is_ok() && !leads_there(led, &place) {
                 return Err(Error::new(
                     Kind::Usage,
                     format!(
@@ -76,8 +94,13 @@ pub(super) fn examine(
         }
         roots.push(Root { name: offered.name.clone(), path, scope: Scope::Listed, stem: None });
     }
-    room(roots, offer, mode)?;
     Ok(without)
+}
+
+/// Whether one of `paths`, which are in order, lies in `place` or is it.
+fn leads_there(paths: &[PathBuf], place: &Path) -> bool {
+    let first = paths.partition_point(|path| path.as_path() < place);
+    paths.get(first).is_some_and(|path| path.starts_with(place))
 }
 
 /// Whether the donor's binary logs have another name than this node's. A log names itself inside, and the server, which
@@ -115,74 +138,14 @@ fn stat(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|e| Error::io("cannot read", path, e))
 }
 
-/// A server can start on the files of its own series or an older one, not on those of a newer one.
-fn fits(theirs: &str, ours: &str) -> Result<()> {
-    let series = |version: &str| {
-        let mut numbers = version.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-        numbers.next().zip(numbers.next())
-    };
-    match (series(theirs), series(ours)) {
-        (Some(donor), Some(joiner)) if donor > joiner => Err(Error::new(
-            Kind::Incompatible,
-            format!(
-                "the donor's server is {}, this node's is {}, which cannot read its files",
-                Printable(theirs.as_bytes()),
-                ours
-            ),
-        )
-        .remedy("upgrade this node's server first")),
-        _ => Ok(()),
-    }
-}
-
 /// The offer was made before the freeze, and a tree may have grown since; but not out of all proportion, for
 /// the room that was looked for and the memory for each entry depend on it.
-pub(super) fn fits_offer(round: &Round, offer: &Offer) -> Result<()> {
+pub(super) fn fits_offer(offer: &Offer, entries: u64) -> Result<()> {
     const GROWN: u64 = 100_000;
     let offered = offer.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.entries));
-    if round.entries > offered.saturating_mul(2).saturating_add(GROWN) {
-        let what = format!("the donor announced {} entries after it had offered {offered}", round.entries);
+    if entries > offered.saturating_mul(2).saturating_add(GROWN) {
+        let what = format!("the donor announced {entries} entries after it had offered {offered}");
         return Err(Error::new(Kind::Protocol, what));
-    }
-    Ok(())
-}
-
-/// Each filesystem must hold what arrives on it, beside the old tree or in its place. What goes in its place is asked for
-/// by [`room_in_place`], when it is known how much goes.
-fn room(roots: &Roots, offer: &Offer, mode: InstallMode) -> Result<()> {
-    if mode == InstallMode::InPlace {
-        return Ok(());
-    }
-    enough(roots, offer, &[], "say --install inplace: it removes the old data before the new arrives")
-}
-
-/// The same where the old tree goes first; `gives` is what that brings, by filesystem.
-pub(super) fn room_in_place(roots: &Roots, offer: &Offer, gives: &[(u64, u64)]) -> Result<()> {
-    enough(roots, offer, gives, "give it a larger disk: the old data would be gone, and the new would not fit")
-}
-
-fn enough(roots: &Roots, offer: &Offer, gives: &[(u64, u64)], otherwise: &str) -> Result<()> {
-    let mut needs: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
-    for offered in &offer.roots {
-        let Some(root) = roots.get(offered.name.as_str()) else { continue };
-        let need = needs.entry(stat(&root.path)?.dev()).or_insert((0, &root.path));
-        // A block for each name, and what the filesystem itself needs to keep account.
-        let entries = offered.entries.saturating_mul(4096);
-        need.0 =
-            need.0.saturating_add(offered.allocated).saturating_add(offered.allocated / 100).saturating_add(entries);
-    }
-    for (device, (needed, path)) in needs {
-        let stat = rustix::fs::statvfs(path).map_err(|e| Error::io("cannot ask for the space of", path, e))?;
-        let given =
-            gives.iter().filter(|(at, _)| *at == device).fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(given);
-        if needed > free {
-            return Err(Error::new(
-                Kind::NoSpace,
-                format!("{} has {} free, and the donor sends {}", Printable::path(path), bytes(free), bytes(needed)),
-            )
-            .remedy(format!("free space there, or {otherwise}")));
-        }
     }
     Ok(())
 }
@@ -196,15 +159,19 @@ pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::tree::InnodbFiles;
     use crate::wire::{Speeds, WireBytes};
 
     fn offer(name: &str, path: &Path, allocated: u64) -> Offer {
         Offer {
             bypass: false,
             position: None,
-            domain: None,
             server_version: None,
+            innodb: InnodbFiles::default(),
+            lower_case_table_names: None,
             owner: (0, 0),
             roots: vec![OfferedRoot {
                 name: name.parse().unwrap(),
@@ -220,48 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_donor_is_refused() {
-        for (theirs, ours, ok) in [
-            ("10.11.19-MariaDB", "10.11.2-MariaDB", true),
-            ("10.6.1-MariaDB", "11.4.0-MariaDB", true),
-            ("11.4.0-MariaDB", "10.11.2-MariaDB", false),
-            ("strange", "10.11.2-MariaDB", true),
-        ] {
-            assert_eq!(fits(theirs, ours).is_ok(), ok, "{theirs} {ours}");
-        }
-        let error = fits("11.4.0-MariaDB", "10.11.2-MariaDB").unwrap_err();
-        assert_eq!(
-            error.report(),
-            "the donor's server is 11.4.0-MariaDB, this node's is 10.11.2-MariaDB, which cannot read its files\n  \
-             remedy: upgrade this node's server first"
-        );
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_unless_the_old_tree_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let huge = offer(RootName::DATADIR, dir.path(), 1 << 60);
-        let error = examine(&mut roots, &huge, InstallMode::Auto, None).unwrap_err();
-        assert_eq!(error.kind(), Kind::NoSpace);
-        assert!(error.sentence().ends_with("and the donor sends 1.2 EB"), "{}", error.sentence());
-        assert!(examine(&mut roots, &huge, InstallMode::InPlace, None).is_ok());
-        assert!(examine(&mut roots, &offer(RootName::DATADIR, dir.path(), 1), InstallMode::Auto, None).is_ok());
-    }
-
-    #[test]
-    fn what_arrives_on_one_filesystem_is_added_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        let stat = rustix::fs::statvfs(dir.path()).unwrap();
-        let most = stat.f_bavail * stat.f_frsize / 10 * 6;
-        let mut offer = offer(RootName::DATADIR, dir.path(), most);
-        examine(&mut roots, &offer, InstallMode::Auto, None).unwrap();
-        offer.roots.push(OfferedRoot { name: RootName::INNODB_UNDO.parse().unwrap(), ..offer.roots[0].clone() });
-        assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap_err().kind(), Kind::NoSpace);
-    }
-
-    #[test]
     fn binary_logs_of_another_name_stay_with_the_donor() {
         let dir = tempfile::tempdir().unwrap();
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
@@ -270,7 +195,7 @@ mod tests {
         for (there, without) in [("ours", 0), ("theirs", 1)] {
             let mut offer = offer(RootName::BINLOG, dir.path(), 1);
             offer.roots[0].names = vec![there.as_bytes().into()];
-            assert_eq!(examine(&mut roots, &offer, InstallMode::Auto, None).unwrap().len(), without, "{there}");
+            assert_eq!(examine(&mut roots, &offer).unwrap().len(), without, "{there}");
         }
     }
 
@@ -280,17 +205,17 @@ mod tests {
         let (data, far) = (dir.path().join("data"), dir.path().join("far"));
         std::fs::create_dir(&data).unwrap();
         let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
-        let error = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let error = examine(&mut roots, &offer("external-1", &far, 1)).unwrap_err();
         assert!(error.sentence().ends_with("and there is no such directory here"), "{}", error.sentence());
-        let strange = examine(&mut roots, &offer("strange", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let strange = examine(&mut roots, &offer("strange", &far, 1)).unwrap_err();
         assert!(strange.sentence().ends_with("and its root is unknown here"), "{}", strange.sentence());
         std::fs::create_dir(&far).unwrap();
         std::fs::create_dir(far.join("sb")).unwrap();
-        let foreign = examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap_err();
+        let foreign = examine(&mut roots, &offer("external-1", &far, 1)).unwrap_err();
         assert!(foreign.sentence().ends_with("would be replaced, and no tablespace of this node leads to it"));
         std::fs::write(far.join("sb/t.ibd"), "t").unwrap();
         std::fs::write(data.join("t.isl"), far.join("sb/t.ibd").as_os_str().as_bytes()).unwrap();
-        examine(&mut roots, &offer("external-1", &far, 1), InstallMode::Auto, None).unwrap();
+        examine(&mut roots, &offer("external-1", &far, 1)).unwrap();
         assert_eq!(roots.get("external-1").unwrap().path, far);
     }
 }

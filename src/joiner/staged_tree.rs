@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -155,6 +155,56 @@ impl StagedTree {
             rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
         }
         Ok(file.into())
+    }
+
+    /// A file that is there already, to be written once more. It gets `size` bytes.
+    pub fn reopen(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
+        let failed = |e| failure("cannot open", path, e);
+        let (parent, name) = (self.parent(path)?, self.last(path));
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&parent, &*name, flags | OFlags::WRONLY, Mode::empty()) {
+            // It has its mode already, and that may forbid it even to its owner.
+            Err(Errno::ACCESS) => {
+                let found = rustix::fs::openat(&parent, &*name, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
+                let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+                rustix::fs::chmod(&*again, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+                rustix::fs::open(&*again, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            }
+            other => other,
+        };
+        let file = file.map_err(failed)?;
+        rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
+        // Attributes that it has no longer on the donor.
+        let mut names = vec![0; 64 << 10];
+        let length = rustix::fs::flistxattr(&file, names.as_mut_slice()).unwrap_or(0);
+        for name in names[..length].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")) {
+            rustix::fs::fremovexattr(&file, name).map_err(|e| failure("cannot set the metadata of", path, e))?;
+        }
+        Ok(file.into())
+    }
+
+    /// Opens a file that has arrived, to read it.
+    pub fn read(&self, path: &RelPath) -> Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(self.parent(path)?, &*self.last(path), flags, Mode::empty());
+        Ok(opened.map_err(|e| failure("cannot open", path, e))?.into())
+    }
+
+    pub fn remove_file(&self, path: &RelPath) -> Result<()> {
+        self.unlink(path, AtFlags::empty())
+    }
+
+    /// Removes a directory from which everything has been removed.
+    pub fn remove_directory(&self, path: &RelPath) -> Result<()> {
+        self.cache().remove(path);
+        self.unlink(path, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, path: &RelPath, flags: AtFlags) -> Result<()> {
+        match rustix::fs::unlinkat(self.parent(path)?, &*self.last(path), flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failure("cannot remove", path, error)),
+        }
     }
 
     /// Gives an open file its mode, owner, attributes and, last, its modification time.

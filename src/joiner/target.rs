@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::direct::Direct;
 use crate::manifest::CHUNK;
 
@@ -21,6 +23,22 @@ impl Target {
         Target { file, direct }
     }
 
+    /// What has been written.
+    pub(super) fn reading(file: File) -> Target {
+        let direct = Direct::reading(&file);
+        Target { file, direct }
+    }
+
+    /// Fills `bytes` from `offset`, past the page cache where that can be done.
+    pub(super) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len()))
+            && direct.read(bytes, offset)?
+        {
+            return Ok(());
+        }
+        self.file.read_exact_at(bytes, offset)
+    }
+
     pub(super) fn as_file(&self) -> &File {
         &self.file
     }
@@ -33,5 +51,21 @@ impl Target {
             return Ok(());
         }
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes a hole, or zeros where the filesystem makes none.
+    pub(super) fn clear(&self, offset: u64, len: u64) -> io::Result<()> {
+        const ZEROS: &[u8] = &[0; 64 << 10];
+        let punched = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+        if punched.is_ok() {
+            return Ok(());
+        }
+        let mut at = offset;
+        while at < offset + len {
+            let piece = (ZEROS.len() as u64).min(offset + len - at);
+            self.file.write_all_at(&ZEROS[..piece as usize], at)?;
+            at += piece;
+        }
+        Ok(())
     }
 }

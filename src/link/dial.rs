@@ -48,7 +48,7 @@ impl Dialer {
     }
 
     async fn shake(&self, tcp: tokio::net::TcpStream, purpose: Purpose) -> Result<(Stream, Session)> {
-        socket::tune(&tcp, self.deadlines.silence);
+        socket::tune(&tcp, &self.deadlines);
         let peer = self.peer();
         within(
             self.deadlines.handshake,

@@ -132,7 +132,7 @@ async fn keep(
 
 impl Check {
     async fn admit(&self, tcp: TcpStream, address: SocketAddr) -> Result<ProvenConnection> {
-        socket::tune(&tcp, self.deadlines.silence);
+        socket::tune(&tcp, &self.deadlines);
         let limit = self.deadlines.handshake;
         within(limit, || "it did not finish the handshake".into(), self.greet(tcp, address)).await
     }

@@ -4,12 +4,16 @@
 
 mod control;
 mod dial;
+mod lanes;
 mod listener;
 mod socket;
+mod timeout;
 
 pub use control::Control;
 pub use dial::Dialer;
+pub use lanes::Lanes;
 pub use listener::{Listener, ProvenConnection};
+pub use timeout::Timeout;
 
 use std::time::Duration;
 
@@ -42,10 +46,10 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Deadlines {
         Deadlines {
-            connect: Duration::from_secs(30),
+            connect: Timeout::CONNECT.limit(),
             handshake: Duration::from_secs(10),
             silence: Duration::from_secs(30),
-            idle: Duration::from_secs(120),
+            idle: Timeout::IDLE.limit(),
             arrival: None,
         }
     }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::Deadlines;
 use crate::error::{Error, Kind, Result};
 
 /// No delay for small messages, and an end to connections whose peer has vanished: keepalive probes
-/// when it is quiet, `TCP_USER_TIMEOUT` (tcp(7)) when bytes stay unacknowledged.
-pub(super) fn tune(stream: &TcpStream, silence: Duration) {
-    let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+/// when it is quiet, `TCP_USER_TIMEOUT` (tcp(7)) when bytes stay unacknowledged. That counts the time in which a peer
+/// lives and takes nothing, its window being closed, so it is never shorter than a transfer may stand still.
+pub(super) fn tune(stream: &TcpStream, deadlines: &Deadlines) {
+    // As an int in the kernel, and to spare: who minds the idle deadline must come first.
+    let longest = deadlines.silence.max(deadlines.idle).saturating_add(Duration::from_secs(5));
+    let millis = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX).unsigned_abs();
     // None of these is vital: a kernel that refuses one leaves the heartbeats to notice.
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(stream, true);
@@ -99,4 +103,43 @@ async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn connected(deadlines: &Deadlines) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&there, deadlines);
+        (there, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn no_peer_is_given_up_before_the_idle_deadline() {
+        for (idle, least) in [(120, 120_000), (1, 30_000), (u64::MAX, 0x7fff_ffff)] {
+            let deadlines = Deadlines { idle: Duration::from_secs(idle), ..Deadlines::default() };
+            let (stream, _peer) = connected(&deadlines).await;
+            assert!(sockopt::tcp_user_timeout(&stream).unwrap() >= least, "{idle}");
+        }
+    }
+
+    /// A joiner whose disk stands still reads nothing more, and its window closes.
+    #[tokio::test]
+    async fn a_closed_window_is_no_dead_peer() {
+        let short = Duration::from_millis(500);
+        let deadlines = Deadlines { silence: short, idle: Duration::from_secs(60), ..Deadlines::default() };
+        let (mut donor, mut joiner) = connected(&deadlines).await;
+        let sending = tokio::spawn(async move {
+            donor.write_all(&vec![7; 32 << 20]).await.unwrap();
+            donor.shutdown().await.unwrap();
+        });
+        tokio::time::sleep(short * 5).await;
+        let mut taken = Vec::new();
+        joiner.read_to_end(&mut taken).await.unwrap();
+        sending.await.unwrap();
+        assert_eq!(taken.len(), 32 << 20);
+    }
 }

@@ -2,12 +2,18 @@
 //!
 //! [`Verified`] can only come out of that comparison; the install takes nothing else.
 
+mod choice;
+mod chunk_digests;
 mod digest;
+mod file_digests;
 mod text;
 
 pub(crate) use text::{escape, unescape};
 
+pub use choice::ChecksumChoice;
+pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
+pub use file_digests::{FileDigests, Seen};
 
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry};

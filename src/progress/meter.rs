@@ -48,6 +48,12 @@ impl Meter {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
+    /// A pass begins, which has so many bytes to read.
+    pub fn begin_round(&self, _number: u16, _live: bool, bytes: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
     pub fn add_done(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -73,9 +79,9 @@ impl Meter {
 }
 
 impl Snapshot {
-    /// Per cent of the total, 100 when there is nothing to do.
+    /// Per cent of the total, 100 when there is nothing to do. What is sent again is in no total.
     pub fn percent(&self) -> u64 {
-        (self.done * 100).checked_div(self.total).unwrap_or(100)
+        (self.done * 100).checked_div(self.total).unwrap_or(100).min(100)
     }
 
     /// How long the rest takes at the present rate; `None` when nothing moves.

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use super::address::SstAddress;
 use super::server_args::{ServerArgs, normal_name};
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::position::Position;
+use crate::position::GaleraGtid;
 
 /// The command line of `sst_prepare_other` and `sst_donate_other` (`sql/wsrep_sst.cc`).
 #[derive(Clone, Debug)]
@@ -55,8 +55,7 @@ pub struct DonorArgs {
     /// What the joiner announced after `ready`.
     pub address: SstAddress,
     /// The donor's position; under `bypass` it is the joiner's own.
-    pub gtid: Position,
-    pub gtid_domain_id: Option<u32>,
+    pub gtid: GaleraGtid,
     /// Only the position travels; the rest comes by IST.
     pub bypass: bool,
     pub socket: Option<PathBuf>,
@@ -141,8 +140,10 @@ impl SstArgs {
             let gtid = given.text("gtid")?.ok_or_else(|| missing("gtid"))?;
             Role::Donor(DonorArgs {
                 address,
-                gtid: gtid.trim().parse().map_err(|error| refuse("gtid", "no position").because(error))?,
-                gtid_domain_id: given.number("gtid-domain-id")?,
+                gtid: GaleraGtid {
+                    position: gtid.trim().parse().map_err(|error| refuse("gtid", "no position").because(error))?,
+                    domain: given.number("gtid-domain-id")?,
+                },
                 bypass: given.0.contains_key("bypass"),
                 socket: given.path("socket"),
                 local_port: given.number("local-port")?,
@@ -289,7 +290,7 @@ mod tests {
         .unwrap();
         let Role::Donor(donor) = &args.role else { panic!("{args:?}") };
         assert_eq!(donor.address.parts(), ["highline", "1"]);
-        assert_eq!((donor.gtid.to_string().as_str(), donor.gtid_domain_id), (GTID, Some(9)));
+        assert_eq!(donor.gtid.to_string(), format!("{GTID} 9"));
         assert!(donor.bypass && args.progress);
         assert_eq!((donor.socket.clone(), donor.local_port), (Some("/run/s".into()), Some(3306)));
     }

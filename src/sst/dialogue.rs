@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::address::{SstAddress, is_auth_byte};
 use crate::error::{Error, Kind, Result, Side};
-use crate::position::Position;
+use crate::position::{GaleraGtid, Position};
 
 /// One line to the server (`sst_joiner_thread`, `sst_donor_thread`, `sql/wsrep_sst.cc`).
 #[derive(Debug)]
@@ -28,10 +28,7 @@ pub enum Line<'a> {
     /// Donor, last: the joiner has everything. The server does not look at the exit code after it.
     Done(&'a Position),
     /// Joiner, last: the data directory is at this position. The server looks at nothing after it.
-    Position {
-        position: &'a Position,
-        domain_id: Option<u32>,
-    },
+    Position(&'a GaleraGtid),
 }
 
 /// The address that a joiner announces, with what the donor must know before it.
@@ -129,7 +126,7 @@ impl<W: Write> Dialogue<W> {
         let joiner = self.side == Side::Joiner;
         let (fits, next) = match line {
             Line::Ready(_) => (joiner && self.stage == Started, Stage::Ready),
-            Line::Position { .. } => (joiner && self.stage == Stage::Ready, Ended),
+            Line::Position(_) => (joiner && self.stage == Stage::Ready, Ended),
             Line::FlushTables | Line::Continue => (!joiner && self.stage == Started, Started),
             Line::Done(_) => (!joiner && self.stage == Started, Ended),
             Line::Total(_) | Line::Complete(_) => {
@@ -149,8 +146,7 @@ impl<W: Write> Dialogue<W> {
             Line::FlushTables => "flush tables\n".to_owned(),
             Line::Continue => "continue\n".to_owned(),
             Line::Done(position) => format!("done {position}\n"),
-            Line::Position { position, domain_id: Some(domain) } => format!("{position} {domain}\n"),
-            Line::Position { position, domain_id: None } => format!("{position}\n"),
+            Line::Position(gtid) => format!("{gtid}\n"),
         });
         self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(|error| {
             let kind = match error.kind() {
@@ -190,7 +186,8 @@ mod tests {
         let position = Position::new(UUID, 7).unwrap();
         let ready = Ready::new(Some(("pin", "s3.cr-t_")), address()).unwrap();
         let mut pipe = Dialogue::new(Vec::new(), Side::Joiner, true);
-        let last = Line::Position { position: &position, domain_id: Some(0) };
+        let gtid = GaleraGtid { position: position.clone(), domain: Some(0) };
+        let last = Line::Position(&gtid);
         for early in [&last, &Line::Total(1), &Line::FlushTables, &Line::Done(&position)] {
             assert_eq!(pipe.say(early).unwrap_err().kind(), Kind::Protocol);
         }

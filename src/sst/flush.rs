@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::dialogue::{Dialogue, Line};
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::position::Position;
+use crate::position::{GaleraGtid, Position};
 
 const FLUSHED: &str = "tables_flushed";
 const FAILED: &str = "sst_error";
@@ -26,11 +26,39 @@ const SECOND_WRITE: Duration = Duration::from_millis(200);
 /// The longest answer that is read; the server's own buffer has 100 bytes.
 const MAX_BYTES: u64 = 1024;
 
-/// What the server says about the state that it froze.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frozen {
-    pub position: Position,
-    pub domain_id: Option<u32>,
+/// What the log says while the server has not frozen yet.
+#[derive(Debug)]
+pub struct Waiting {
+    next: Duration,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting { next: Waiting::FIRST }
+    }
+}
+
+impl Waiting {
+    /// Long enough for most servers to write out what is dirty.
+    const FIRST: Duration = Duration::from_secs(5);
+    const AGAIN: Duration = Duration::from_secs(60);
+
+    /// A line when one is due after a wait of `waited`, with the `deadline` of the whole wait.
+    pub fn line(&mut self, waited: Duration, deadline: Duration) -> Option<String> {
+        if waited < self.next {
+            return None;
+        }
+        self.next = waited.saturating_add(Waiting::AGAIN);
+        Some(format!(
+            "the server has not frozen its tables for {} s; it writes out what is dirty, or waits for a client that holds a \
+             lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, BACKUP STAGE) or runs a long statement, and until that one lets \
+             go other clients' writes on this node wait too. SHOW FULL PROCESSLIST shows it; with the plugin \
+             metadata_lock_info, SELECT * FROM information_schema.METADATA_LOCK_INFO names who holds which lock. Given up \
+             after {} s (lock-timeout)",
+            waited.as_secs(),
+            deadline.as_secs()
+        ))
+    }
 }
 
 /// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
@@ -51,12 +79,12 @@ impl Freeze {
         datadir: &Path,
         deadline: Duration,
         mut check: impl FnMut() -> Result<()>,
-    ) -> Result<(Freeze, Frozen)> {
+    ) -> Result<(Freeze, GaleraGtid)> {
         let freeze = Freeze { datadir: datadir.to_owned() };
         freeze.clear()?;
         dialogue.say(&Line::FlushTables)?;
         let started = Instant::now();
-        let mut first: Option<(Instant, Frozen)> = None;
+        let mut first: Option<(Instant, GaleraGtid)> = None;
         loop {
             check()?;
             match freeze.answer()? {
@@ -74,7 +102,9 @@ impl Freeze {
                 )
                 .on(Side::Donor)
                 .remedy(
-                    "look for long statements and open locks in SHOW PROCESSLIST on the donor, or raise lock-timeout",
+                    "a client on the donor holds a lock or runs a long statement: SHOW FULL PROCESSLIST there shows it, and \
+                     KILL ends it; until it lets go, the donor's server goes on waiting for its lock and other clients' \
+                     writes wait behind it. Raise lock-timeout to wait longer",
                 ));
             }
             thread::sleep(EVERY);
@@ -82,7 +112,7 @@ impl Freeze {
     }
 
     /// The answer that lies there now, and whether it is the second, final one.
-    fn answer(&self) -> Result<Option<(Frozen, bool)>> {
+    fn answer(&self) -> Result<Option<(GaleraGtid, bool)>> {
         if self.datadir.join(FAILED).exists() {
             return Err(Error::new(Kind::Busy, "the server could not flush and lock its tables")
                 .on(Side::Donor)
@@ -124,7 +154,7 @@ impl Drop for Freeze {
 
 /// Reads `uuid:seqno domain`; the domain is absent on some servers, and mysql-wsrep puts more behind it.
 /// `None` while the first line is not whole.
-pub(crate) fn parse(text: &[u8]) -> Result<Option<Frozen>> {
+pub(crate) fn parse(text: &[u8]) -> Result<Option<GaleraGtid>> {
     let Some((line, _)) = text.iter().position(|&b| b == b'\n').and_then(|end| text.split_at_checked(end)) else {
         return Ok(None);
     };
@@ -138,7 +168,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Option<Frozen>> {
     if !position.is_known() {
         return Err(strange().remedy("the donor is not in a primary component; start again when it is Synced"));
     }
-    Ok(Some(Frozen { position, domain_id: words.next().and_then(|domain| domain.parse().ok()) }))
+    Ok(Some(GaleraGtid { position, domain: words.next().and_then(|domain| domain.parse().ok()) }))
 }
 
 #[cfg(test)]
@@ -153,7 +183,7 @@ mod tests {
         fs::rename(tmp, dir.join(name)).unwrap();
     }
 
-    fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, Frozen)> {
+    fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, GaleraGtid)> {
         let mut dialogue = Dialogue::new(Vec::new(), Side::Donor, false);
         Freeze::begin(&mut dialogue, dir, Duration::from_millis(deadline), check)
     }
@@ -175,7 +205,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!((frozen.position.seqno(), frozen.domain_id, looks), (6, Some(9), 3));
+        assert_eq!((frozen.position.seqno(), frozen.domain, looks), (6, Some(9), 3));
         put(dir.path(), FLUSHED, "reappears");
         drop(freeze);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -214,13 +244,23 @@ mod tests {
     }
 
     #[test]
+    fn a_long_wait_is_told_now_and_then() {
+        let (mut waiting, seconds) = (Waiting::default(), Duration::from_secs);
+        let told: Vec<u64> = (0..200).filter(|&n| waiting.line(seconds(n), seconds(300)).is_some()).collect();
+        assert_eq!(told, [5, 65, 125, 185]);
+        let line = Waiting::default().line(seconds(7), seconds(300)).unwrap();
+        assert!(line.starts_with("the server has not frozen its tables for 7 s; "), "{line}");
+        assert!(line.ends_with("Given up after 300 s (lock-timeout)"), "{line}");
+    }
+
+    #[test]
     fn answers_of_other_servers() {
         for (text, domain) in [
             (format!("{UUID}:5\n"), None),
             (format!("{UUID}:5 {UUID}:1 3\n"), None),
             (format!("{UUID}:5 4294967295\n"), Some(u32::MAX)),
         ] {
-            assert_eq!(parse(text.as_bytes()).unwrap().unwrap().domain_id, domain, "{text}");
+            assert_eq!(parse(text.as_bytes()).unwrap().unwrap().domain, domain, "{text}");
         }
         assert_eq!(parse(format!("{UUID}:5").as_bytes()).unwrap(), None);
     }

@@ -9,6 +9,7 @@
 )]
 
 pub mod address;
+pub mod agreement;
 pub mod args;
 pub mod binlog;
 pub mod credentials;
@@ -20,4 +21,5 @@ pub mod layout;
 pub mod marker;
 pub mod options;
 pub mod server_args;
+pub mod version;
 pub mod watch;

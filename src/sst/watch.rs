@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open, test_kill_process};
 
 use super::args::{JoinerArgs, Role};
 use crate::error::{Error, Kind, Result};
@@ -24,8 +24,10 @@ pub struct ServerWatch {
 enum Hold {
     /// Becomes readable when the process ends, zombie or not.
     Pidfd(OwnedFd),
-    /// Before Linux 5.3: the process's start time, in clock ticks after boot.
+    /// Before Linux 5.3, or where a filter forbids the call: the process's start time, in clock ticks after boot.
     Started(u64),
+    /// Where `/proc` hides it too: nothing but its number, so that a zombie, or a later process of that number, counts.
+    Number(Pid),
 }
 
 impl ServerWatch {
@@ -43,7 +45,10 @@ impl ServerWatch {
         let hold = match pidfd_open(number, PidfdFlags::empty()) {
             Ok(fd) => Hold::Pidfd(fd),
             Err(rustix::io::Errno::SRCH) => return Err(gone(pid)),
-            Err(_) => Hold::Started(Stat::of(Path::new("/proc"), pid).ok_or_else(|| gone(pid))?.started),
+            Err(_) => match Stat::of(Path::new("/proc"), pid) {
+                Some(stat) => Hold::Started(stat.started),
+                None => Hold::Number(number),
+            },
         };
         let watch = ServerWatch { pid, hold };
         if watch.alive() { Ok(watch) } else { Err(gone(pid)) }
@@ -52,7 +57,8 @@ impl ServerWatch {
     /// Watches the nearest ancestor that is no shell: the chain is `mariadbd`, `sh -c`, `highline`,
     /// and shells that replace themselves by their last command are missing from it.
     pub fn of_ancestor() -> Result<ServerWatch> {
-        let pid = server_above(Path::new("/proc"), std::process::id()).ok_or_else(|| gone(0))?;
+        let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let pid = parent.and_then(|pid| server_at_or_above(Path::new("/proc"), pid)).ok_or_else(|| gone(0))?;
         ServerWatch::of(pid)
     }
 
@@ -70,6 +76,7 @@ impl ServerWatch {
             }
             Hold::Started(started) => Stat::of(Path::new("/proc"), self.pid)
                 .is_some_and(|stat| stat.started == *started && !matches!(stat.state, 'Z' | 'X' | 'x')),
+            Hold::Number(pid) => test_kill_process(*pid) != Err(rustix::io::Errno::SRCH),
         }
     }
 
@@ -111,11 +118,13 @@ impl Stat {
     }
 }
 
-/// The nearest ancestor of `pid` that is neither a shell nor our wrapper.
-fn server_above(proc: &Path, pid: u32) -> Option<u32> {
-    let mut pid = Stat::of(proc, pid)?.parent;
+/// `pid`, or the nearest of its ancestors, that is neither a shell nor our wrapper.
+///
+/// One that `/proc` does not show is the server: with `hidepid` (proc(5)) a process sees those that it could trace, which a
+/// server that root started for another user is not. Whatever stands between is of our own user, and shown.
+fn server_at_or_above(proc: &Path, mut pid: u32) -> Option<u32> {
     for _ in 0..4 {
-        let stat = Stat::of(proc, pid)?;
+        let Some(stat) = Stat::of(proc, pid) else { return Some(pid) };
         if !is_shell(&stat.name) {
             return Some(pid);
         }
@@ -141,9 +150,11 @@ mod tests {
         let watch = ServerWatch::of(child.id()).unwrap();
         let started = Stat::of(Path::new("/proc"), child.id()).unwrap().started;
         let old = ServerWatch { pid: child.id(), hold: Hold::Started(started) };
+        let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
+        let hidden = ServerWatch { pid: child.id(), hold: Hold::Number(number) };
         let recycled = ServerWatch { pid: child.id(), hold: Hold::Started(started + 1) };
         assert!(watch.alive() && old.alive() && watch.check().is_ok());
-        assert!(!recycled.alive());
+        assert!(!recycled.alive() && hidden.alive());
         child.kill().unwrap();
         // Nobody has reaped it: it stays in /proc as a zombie.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
@@ -153,6 +164,7 @@ mod tests {
         assert!(Path::new(&format!("/proc/{}", child.id())).exists());
         assert!(!watch.alive() && !old.alive());
         child.wait().unwrap();
+        assert!(!hidden.alive());
         assert_eq!(watch.check().unwrap_err().kind(), Kind::ServerGone);
         assert_eq!(ServerWatch::of(child.id()).unwrap_err().kind(), Kind::ServerGone);
     }
@@ -169,18 +181,19 @@ mod tests {
         put(1, "systemd", 0);
         put(20, "mariadbd", 1);
         put(30, "sh", 20);
-        put(31, "highline", 30);
-        assert_eq!(server_above(proc.path(), 31), Some(20), "sh stays above us");
-        put(31, "highline", 20);
-        assert_eq!(server_above(proc.path(), 31), Some(20), "sh replaced itself");
+        assert_eq!(server_at_or_above(proc.path(), 30), Some(20), "sh stays above us");
+        assert_eq!(server_at_or_above(proc.path(), 20), Some(20), "sh replaced itself");
         put(32, "wsrep_sst_highl", 30);
-        put(31, "highline", 32);
-        assert_eq!(server_above(proc.path(), 31), Some(20), "a wrapper that does not replace itself");
+        assert_eq!(server_at_or_above(proc.path(), 32), Some(20), "a wrapper that does not replace itself");
+        assert_eq!(Stat::of(proc.path(), 32).unwrap().started, 12345);
         put(1, "mariadbd", 0);
         put(30, "sh", 1);
-        assert_eq!(server_above(proc.path(), 31), Some(1), "the server is a container's first process");
-        assert_eq!(Stat::of(proc.path(), 31).unwrap().started, 12345);
-        assert_eq!(server_above(proc.path(), 99), None);
+        assert_eq!(server_at_or_above(proc.path(), 32), Some(1), "the server is a container's first process");
+        put(30, "sh", 21);
+        assert_eq!(server_at_or_above(proc.path(), 32), Some(21), "/proc hides the server");
+        assert_eq!(server_at_or_above(proc.path(), 21), Some(21), "and we are its child");
+        put(30, "sh", 30);
+        assert_eq!(server_at_or_above(proc.path(), 30), None, "no end of shells");
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl Authorities {
         Ok(Authorities { authorities, revocation_lists, source })
     }
 
+    /// Those of `der`, which came out of the file `path`.
+    pub(crate) fn of(der: &[CertificateDer<'static>], path: &Path) -> Result<Authorities> {
+        let authorities = der.iter().map(|der| Authority::new(der.clone(), path)).collect::<Result<_>>()?;
+        Ok(Authorities { authorities, revocation_lists: Vec::new(), source: Printable::path(path).to_string() })
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Authority> {
         self.authorities.iter()
     }

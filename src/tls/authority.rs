@@ -18,10 +18,13 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Printable, Result};
+use crate::tls::Authorities;
 use crate::tls::certificate::{Certificate, Moment};
-use crate::tls::pem::Pem;
+use crate::tls::pem::{Pem, files_of};
 use crate::tls::pin::Pin;
+use crate::tls::random;
 use crate::tls::safe_file::{self, Existing, Secrecy};
+use crate::tls::verification::{Purpose, check_path};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -85,6 +88,8 @@ pub struct Made {
     pub renewed: bool,
     /// The key is the one that was there.
     pub kept_key: bool,
+    /// Names that the certificate before had, and this one has not.
+    pub dropped: Vec<String>,
     /// Fewer days than asked for, because the authority itself ends then.
     pub shortened: bool,
 }
@@ -161,9 +166,27 @@ impl AuthorityDir {
     }
 
     /// Ends the overlap: only the signing authority stays in `ca.pem`. Returns those that left.
-    pub fn retire(&self) -> Result<Vec<Certificate>> {
+    ///
+    /// # Errors
+    /// A certificate in the directory that is valid at `now` is not of the signing authority; each is named.
+    pub fn retire(&self, now: SystemTime) -> Result<Vec<Certificate>> {
         let signer = self.signer()?;
-        let (_, left): (Vec<_>, Vec<_>) = self.bundle()?.into_iter().partition(|der| *der == signer.der);
+        let (kept, left): (Vec<_>, Vec<_>) = self.bundle()?.into_iter().partition(|der| *der == signer.der);
+        let orphans = self.orphans(&kept, now)?;
+        if !orphans.is_empty() {
+            let (is, them) = if orphans.len() == 1 { ("is", "it") } else { ("are", "them") };
+            return Err(Error::new(
+                Kind::Usage,
+                format!(
+                    "{} {is} not of the signing authority {}, and peers would refuse {them} without the older one; nothing was changed",
+                    orphans.join(", "),
+                    signer.certificate.title()
+                ),
+            )
+            .remedy(format!(
+                "renew {them} first (highline certs node NAME) and bring {them} to the nodes; a file that no node uses any more: move it away"
+            )));
+        }
         safe_file::write(&self.ca_file(), &to_pem(&signer.der), Secrecy::Public, Existing::Replace)?;
         Ok(left.iter().filter_map(|der| Certificate::parse(der).ok()).collect())
     }
@@ -212,7 +235,34 @@ impl AuthorityDir {
         let chain = if signer.certificate.is_self_signed { String::new() } else { to_pem(&signer.der) };
         safe_file::write(&certificate_file, &(signed.pem() + &chain), Secrecy::Public, Existing::Replace)?;
         let certificate = Certificate::parse(signed.der()).map_err(cannot_make)?;
-        Ok(Made { certificate, certificate_file, key_file, renewed: old.is_some(), kept_key, shortened })
+        let mut dropped = old.as_ref().map(|old| old.names.clone()).unwrap_or_default();
+        dropped.retain(|name| !certificate.names.contains(name));
+        Ok(Made { certificate, certificate_file, key_file, renewed: old.is_some(), kept_key, dropped, shortened })
+    }
+
+    /// The files of certificates that are valid at `now` and that `kept` does not vouch for.
+    fn orphans(&self, kept: &[CertificateDer<'static>], now: SystemTime) -> Result<Vec<String>> {
+        let authorities = Authorities::of(kept, &self.ca_file())?;
+        let mut orphans = Vec::new();
+        for path in files_of(&self.dir, "directory")? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path == self.ca_file() || !name.ends_with(".pem") || name.ends_with("-key.pem") {
+                continue;
+            }
+            let Ok(pem) = Pem::read(&path, "certificate") else { continue };
+            let Some((leaf, intermediates)) = pem.certificates.split_first() else { continue };
+            let Ok(facts) = Certificate::parse(leaf) else { continue };
+            if facts.is_authority || facts.not_after < Moment::from(now) {
+                continue;
+            }
+            let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let at = rustls_pki_types::UnixTime::since_unix_epoch(since);
+            let purpose = if facts.serves() { Purpose::Server } else { Purpose::Client };
+            if check_path(leaf, intermediates, &authorities, at, purpose).is_err() {
+                orphans.push(format!("{} ({})", Printable::path(&path), facts.title()));
+            }
+        }
+        Ok(orphans)
     }
 
     fn bundle(&self) -> Result<Vec<CertificateDer<'static>>> {
@@ -255,6 +305,7 @@ impl AuthorityDir {
             key_file: self.ca_key_file(),
             renewed,
             kept_key,
+            dropped: Vec::new(),
             shortened: false,
         })
     }
@@ -316,8 +367,7 @@ fn dated(days: u32, now: SystemTime) -> CertificateParams {
 
 /// 127 random bits: a renewed certificate needs another number than the one before (RFC 5280 §4.1.2.2).
 fn random_serial() -> Result<SerialNumber> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|e| Error::new(Kind::Io, "cannot get random numbers").because(e))?;
+    let mut bytes = random::<16>()?;
     let [first, ..] = &mut bytes;
     *first = (*first & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
@@ -464,8 +514,29 @@ mod tests {
         dir.renew(10, now).unwrap();
         judge(&dir, &old, now).unwrap();
         judge(&dir, &new, now).unwrap();
-        let left: Vec<String> = dir.retire().unwrap().into_iter().map(|c| c.subject).collect();
+        let before = std::fs::read(dir.ca_file()).unwrap();
+        let error = dir.retire(now).unwrap_err();
+        let node1 = old.certificate_file.display();
+        assert_eq!(
+            error.sentence(),
+            format!(
+                "{node1} (\"CN=node1\") is not of the signing authority \"CN=Lab CA 2\", and peers would refuse it \
+                 without the older one; nothing was changed"
+            )
+        );
+        assert_eq!((error.kind(), std::fs::read(dir.ca_file()).unwrap()), (Kind::Usage, before));
+        // An expired one is in no use.
+        let late = now + 100 * DAY;
+        assert!(dir.orphans(&[dir.signer().unwrap().der], late).unwrap().is_empty());
+        let old_alone = dir.dir.parent().unwrap().join("kept.pem");
+        std::fs::rename(&old.certificate_file, &old_alone).unwrap();
+        let old = Made { certificate_file: old_alone, ..old };
+        let left: Vec<String> = dir.retire(now).unwrap().into_iter().map(|c| c.subject).collect();
         assert_eq!(left, ["CN=Lab CA"]);
+        // Once more is harmless, unless somebody needs what has left.
+        assert!(dir.retire(now).unwrap().is_empty());
+        std::fs::copy(&old.certificate_file, dir.dir.join("node1.pem")).unwrap();
+        assert_eq!(dir.retire(now).unwrap_err().kind(), Kind::Usage);
         judge(&dir, &new, now).unwrap();
         assert_eq!(judge(&dir, &old, now).unwrap_err().kind(), Kind::Untrusted);
     }

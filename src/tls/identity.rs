@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::certificate::{Certificate, Moment};
 use crate::tls::pem::Pem;
+use crate::tls::refusal::Refusal;
 use crate::tls::verification::Purpose;
-use crate::tls::{Authorities, Pin};
+use crate::tls::{Authorities, Pin, Trust};
 
 /// A certificate chain and the key that proves it.
 #[derive(Clone)]
@@ -33,6 +34,25 @@ impl Identity {
     /// Each names the file and the remedy: unreadable, empty, no PEM, no certificate or key in it, an
     /// encrypted key, a key of another certificate, expired or not yet valid at `now`, RSA below 2048 bits.
     pub fn load(certificate: &Path, key: Option<&Path>, now: SystemTime) -> Result<Identity> {
+        Identity::read_with(certificate, key, |facts| check_usable(facts, certificate, now))
+    }
+
+    /// As [`Identity::load`], whatever the date.
+    pub fn read(certificate: &Path, key: Option<&Path>) -> Result<Identity> {
+        Identity::read_with(certificate, key, |_| Ok(()))
+    }
+
+    /// # Errors
+    /// Expired or not yet valid at `now`, or of a key that is too weak.
+    pub fn check_usable(&self, now: SystemTime) -> Result<()> {
+        check_usable(&self.certificate, self.source.as_deref().unwrap_or(Path::new("memory")), now)
+    }
+
+    fn read_with(
+        certificate: &Path,
+        key: Option<&Path>,
+        check: impl Fn(&Certificate) -> Result<()>,
+    ) -> Result<Identity> {
         let pem = Pem::read(certificate, "certificate")?;
         let shown = Printable::path(certificate);
         let Some(leaf) = pem.certificates.first() else {
@@ -44,7 +64,7 @@ impl Identity {
                 .because(e)
                 .remedy("make the certificate again; `highline certs node` does it")
         })?;
-        check_usable(&facts, certificate, now)?;
+        check(&facts)?;
         let key_file = key.unwrap_or(certificate);
         let key = match key {
             None => private_key(pem.keys, pem.encrypted_key, certificate)?,
@@ -118,6 +138,13 @@ impl Identity {
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.certified)
+    }
+
+    /// The verdict of a peer that judges by `trust`.
+    pub(crate) fn check_by(&self, trust: &Trust, purpose: Purpose, now: SystemTime) -> Result<(), Refusal> {
+        let Some((leaf, intermediates)) = self.chain().split_first() else { return Ok(()) };
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        trust.check(leaf, intermediates, rustls_pki_types::UnixTime::since_unix_epoch(since), purpose)
     }
 
     /// Would a peer that trusts `authorities` believe this chain? Told here, before the network, because

@@ -81,6 +81,27 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
+/// Names all that are missing at once.
+///
+/// # Errors
+/// One or more of `files`, of which each comes with what it is, does not exist.
+pub(crate) fn all_there<'a>(files: impl Iterator<Item = (&'a str, &'a Path)>) -> Result<()> {
+    let mut missing: Vec<String> = Vec::new();
+    for (what, path) in files {
+        let gone = std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        // A file that holds two things is missing once.
+        if gone && !missing.iter().any(|known| known.ends_with(&format!(" {}", Printable::path(path)))) {
+            missing.push(format!("the {what} file {}", Printable::path(path)));
+        }
+    }
+    match missing.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Error::new(Kind::NotFound, format!("{one} does not exist"))),
+        several => Err(Error::new(Kind::NotFound, format!("{} do not exist", several.join(", ")))),
+    }
+    .map_err(|e| e.remedy("put it there, or correct the path in the option file"))
+}
+
 /// The files that `path` means: itself, or the regular files of a directory in the order of their names.
 pub(crate) fn files_of(path: &Path, what: &str) -> Result<Vec<PathBuf>> {
     let about = |e| Error::io(&format!("cannot read the {what}"), path, e);

@@ -39,25 +39,29 @@ impl Policy {
     pub fn parse(tls_version: Option<&str>, ssl_cipher: Option<&str>) -> Result<Policy> {
         let mut policy = Policy::default();
         if let Some(list) = tls_version.map(str::trim).filter(|list| !list.is_empty()) {
-            policy.read_versions(list)?;
+            policy.read_versions("tls-version", list)?;
         }
         if let Some(list) = ssl_cipher.map(str::trim).filter(|list| !list.is_empty()) {
-            policy.read_ciphers(list)?;
+            policy.read_ciphers("ssl-cipher", list)?;
         }
         Ok(policy)
     }
 
-    fn read_versions(&mut self, list: &str) -> Result<()> {
+    /// `name` is the option that `list` comes from, for sentences.
+    ///
+    /// # Errors
+    /// TLSv1.3 is not in the list, or what is no version is.
+    pub fn read_versions(&mut self, name: &str, list: &str) -> Result<()> {
         let mut has_13 = false;
         for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
             match word.to_ascii_lowercase().as_str() {
                 "tlsv1.3" => has_13 = true,
-                "tlsv1.0" | "tlsv1.1" | "tlsv1.2" => self
-                    .notes
-                    .push(format!("tls-version: {word} is allowed but never used; Highline speaks TLSv1.3 only")),
+                "tlsv1.0" | "tlsv1.1" | "tlsv1.2" => {
+                    self.notes.push(format!("{name}: {word} is allowed but never used; Highline speaks TLSv1.3 only"))
+                }
                 _ => {
                     let shown = Printable(word.as_bytes());
-                    return Err(Error::new(Kind::Usage, format!("tls-version has the unknown version {shown}"))
+                    return Err(Error::new(Kind::Usage, format!("{name} has the unknown version {shown}"))
                         .remedy("write tls-version=TLSv1.3"));
                 }
             }
@@ -67,12 +71,16 @@ impl Policy {
         }
         Err(Error::new(
             Kind::Usage,
-            format!("tls-version={} leaves TLSv1.3 out, and Highline never goes below it", Printable(list.as_bytes())),
+            format!("{name}: {} leaves TLSv1.3 out, and Highline never goes below it", Printable(list.as_bytes())),
         )
-        .remedy("add TLSv1.3 to tls-version, or set tls-version=TLSv1.3 in the [highline] group"))
+        .remedy("add TLSv1.3 to it, or set tls-version=TLSv1.3 in the [highline] group"))
     }
 
-    fn read_ciphers(&mut self, list: &str) -> Result<()> {
+    /// `name` is the option that `list` comes from, for sentences.
+    ///
+    /// # Errors
+    /// A cipher that TLS 1.3 has no equal of.
+    pub fn read_ciphers(&mut self, name: &str, list: &str) -> Result<()> {
         let mut wanted: Vec<SupportedCipherSuite> = Vec::new();
         for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
             // Words that only take away or sort: nothing that they mean is in TLS 1.3.
@@ -89,7 +97,7 @@ impl Policy {
                     true => "which FIPS 140 does not approve",
                     false => "which TLS 1.3 does not have",
                 };
-                let what = format!("ssl-cipher has {}, {why}", Printable(word.as_bytes()));
+                let what = format!("{name} has {}, {why}", Printable(word.as_bytes()));
                 return Err(Error::new(Kind::Usage, what)
                     .remedy(format!("allow some of these in the [highline] group: ssl-cipher={}", self.names())));
             }
@@ -184,7 +192,7 @@ mod tests {
         assert_eq!(both.notes(), ["tls-version: TLSv1.2 is allowed but never used; Highline speaks TLSv1.3 only"]);
         assert_eq!(
             Policy::parse(Some("TLSv1.2"), None).unwrap_err().sentence(),
-            "tls-version=TLSv1.2 leaves TLSv1.3 out, and Highline never goes below it"
+            "tls-version: TLSv1.2 leaves TLSv1.3 out, and Highline never goes below it"
         );
         assert_eq!(
             Policy::parse(Some("TLSv1.3,SSLv3"), None).unwrap_err().sentence(),

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, Kind, Result};
-use crate::tls::Pin;
+use crate::tls::{Pin, random};
 
 /// 256 random bits that only the two sides of one transfer know.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -26,10 +26,7 @@ impl Secret {
     /// # Errors
     /// The system has no random numbers.
     pub fn generate() -> Result<Secret> {
-        let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes)
-            .map_err(|e| Error::new(Kind::Io, "the system gives no random numbers").because(e))?;
-        Ok(Secret(bytes))
+        random().map(Secret)
     }
 
     /// The secret itself. For the proof and the ticket only.

@@ -3,14 +3,14 @@
 use super::path::RelPath;
 
 /// A modification time: seconds since 1970 and 0 to 999,999,999 nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mtime {
     pub secs: i64,
     pub nanos: u32,
 }
 
 /// What a filesystem keeps beside an entry's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Permission bits, `0o7777` at most.
     pub mode: u32,

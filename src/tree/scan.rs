@@ -1,12 +1,13 @@
 //! The scan of a donor's roots: every entry that travels, with the stamp that tells later whether it
 //! changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::entry::{Content, Entry, Metadata, Mtime};
 use super::path::{RelPath, RootName};
@@ -34,6 +35,28 @@ impl Stamp {
             device: stat.dev(),
         }
     }
+
+    /// The filesystem that the file is on.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    pub fn is_same_file(self, other: Stamp) -> bool {
+        (self.inode, self.device) == (other.inode, other.device)
+    }
+
+    /// Whether it was written last before `when`, by both of its times.
+    pub fn is_older_than(&self, when: SystemTime) -> bool {
+        let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), i64::from(when.subsec_nanos()));
+        self.mtime < when && self.ctime < when
+    }
+
+    /// When it changed last, since 1970; `None` where that lies before.
+    pub fn changed(self) -> Option<Duration> {
+        let (secs, nanos) = self.mtime.max(self.ctime);
+        Some(Duration::new(u64::try_from(secs).ok()?, u32::try_from(nanos).ok()?))
+    }
 }
 
 /// An entry of the donor's tree.
@@ -46,18 +69,6 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether the server writes to it even under a global read lock: the log tables of `log_output=TABLE`.
-    /// They only grow, and what they had is what travels.
-    pub fn only_grows(&self) -> bool {
-        const LOGS: [&[u8]; 4] = [
-            b"datadir/mysql/general_log.CSV",
-            b"datadir/mysql/general_log.CSM",
-            b"datadir/mysql/slow_log.CSV",
-            b"datadir/mysql/slow_log.CSM",
-        ];
-        LOGS.contains(&self.entry.path.as_bytes())
-    }
-
     /// Bytes by length; nothing but a regular file has any.
     pub fn size(&self) -> u64 {
         match self.entry.content {
@@ -120,11 +131,21 @@ struct Scan<'a> {
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
     outside: Vec<PathBuf>,
+    /// What is in `outside`, for a tree with thousands of it.
+    seen: HashSet<PathBuf>,
 }
 
 impl<'a> Scan<'a> {
     fn new(roots: &'a mut Roots, rules: &'a Rules, tolerance: Tolerance) -> Scan<'a> {
-        Scan { roots, rules, tolerance, found: Vec::new(), links: HashMap::new(), outside: Vec::new() }
+        Scan {
+            roots,
+            rules,
+            tolerance,
+            found: Vec::new(),
+            links: HashMap::new(),
+            outside: Vec::new(),
+            seen: HashSet::new(),
+        }
     }
 
     fn all_roots(&mut self) -> Result<()> {
@@ -270,10 +291,10 @@ impl<'a> Scan<'a> {
 
     fn bring(&mut self, target: PathBuf) {
         let inside = |root: &Root| {
-            let directory = fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone());
-            root.scope != Scope::Listed && target.starts_with(directory)
+            root.scope != Scope::Listed
+                && target.starts_with(fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()))
         };
-        if !self.roots.iter().any(inside) && !self.outside.contains(&target) {
+        if !self.roots.iter().any(inside) && self.seen.insert(target.clone()) {
             self.outside.push(target);
         }
     }

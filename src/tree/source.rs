@@ -5,40 +5,93 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{Advice, Mode, OFlags, SeekFrom, fadvise, open, seek};
+use rustix::fs::{Advice, FsWord, Mode, OFlags, SeekFrom, fadvise, fdatasync, fstatfs, open, seek};
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::scan::Stamp;
+use super::entry::Content;
+use super::roots::Roots;
+use super::scan::{Found, Stamp, locate};
 use crate::direct::{Direct, PAGE, Pages};
 use crate::error::{Error, Kind, Printable, Result};
+
+/// Files of no more bytes are read whole rather than asked about.
+const SMALL: u64 = 1 << 20;
 
 /// An open file of the donor's tree.
 #[derive(Debug)]
 pub struct Source {
     file: File,
     direct: Option<Direct>,
-    /// Whether the filesystem gave it less than its length, so that there are holes to look for.
-    holed: bool,
+    holes: Holes,
+    /// Its first bytes, of a file that is written on while it is read.
+    head: Vec<u8>,
+}
+
+/// How the holes of a file are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holes {
+    /// The filesystem gave it its whole length: there are none.
+    None,
+    /// By `SEEK_HOLE` (lseek(2)).
+    Ask,
+    /// By reading all of it: what is zero may be a hole.
+    Read,
+}
+
+impl Holes {
+    /// Filesystems whose answer has been right for years, for bytes that are not on disk yet too. Others told lies about
+    /// such bytes (openzfs issues 11900, 15526 and 15933), and behind FUSE, NFS and overlayfs there may be any of them.
+    const TRUSTED: [FsWord; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+
+    /// Of a file that has fewer blocks than bytes.
+    fn of(file: &File, size: u64) -> Holes {
+        let trusted = fstatfs(file).is_ok_and(|told| Holes::TRUSTED.contains(&told.f_type));
+        // A small file costs less to read than to ask about. Of a large one everything goes to disk first, so that there
+        // is only one truth to be told.
+        if trusted && size > SMALL && fdatasync(file).is_ok() { Holes::Ask } else { Holes::Read }
+    }
 }
 
 impl Source {
     /// Opens the file at `place`, never through a symlink, and only while it still has `stamp` when
-    /// one is given.
+    /// one is given. `holed`: the filesystem gave it less than its length, so that there are holes to look for.
     pub fn open(place: &Path, stamp: Option<Stamp>, holed: bool) -> Result<Source> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What has become a pipe meanwhile must not make anybody wait.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match open(place, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone (open(2)).
             Err(rustix::io::Errno::PERM) => open(place, flags, Mode::empty()),
             other => other,
         };
         let file = File::from(opened.map_err(|e| vanished_or(place, e.into()))?);
-        if let Some(stamp) = stamp {
-            let stat = file.metadata().map_err(|e| Error::io("cannot read", place, e))?;
-            if Stamp::of(&stat) != stamp {
-                return Err(changed(place));
-            }
+        let stat = file.metadata().map_err(|e| Error::io("cannot read", place, e))?;
+        if !stat.is_file() || stamp.is_some_and(|stamp| Stamp::of(&stat) != stamp) {
+            return Err(changed(place));
         }
-        Ok(Source { file, direct: None, holed })
+        let holes = if holed { Holes::of(&file, stat.len()) } else { Holes::None };
+        Ok(Source { file, direct: None, holes, head: Vec::new() })
+    }
+
+    /// Reads the first `len` bytes now, before any other; they stay what they are.
+    pub fn keep_head(&mut self, place: &Path, len: usize) -> Result<()> {
+        let mut head = vec![0; len];
+        self.read(place, 0, &mut head)?;
+        self.head = head;
+        self.holes = Holes::None;
+        Ok(())
+    }
+
+    /// An open file of `size` bytes that nobody changes: a clone.
+    pub fn of_clone(file: File, size: u64, holed: bool) -> Source {
+        let holes = if holed { Holes::of(&file, size) } else { Holes::None };
+        let mut source = Source { file, direct: None, holes, head: Vec::new() };
+        source.announce();
+        source
+    }
+
+    /// The open file itself.
+    pub fn as_file(&self) -> &File {
+        &self.file
     }
 
     /// Prepares for a large file that is read once from front to end.
@@ -51,11 +104,30 @@ impl Source {
     }
 
     /// The runs of data in `len` bytes from `offset`, relative to it; at most `most`, after which the
-    /// rest counts as data.
-    pub fn data(&self, offset: u64, len: u64, most: usize) -> io::Result<Vec<(u64, u64)>> {
-        if !self.holed || len == 0 {
-            return Ok(if len == 0 { vec![] } else { vec![(0, len)] });
+    /// rest counts as data. `scratch` holds the bytes themselves afterwards where they had to be read for that.
+    pub fn data(
+        &self,
+        place: &Path,
+        offset: u64,
+        len: u64,
+        most: usize,
+        scratch: &mut Pages,
+    ) -> Result<Vec<(u64, u64)>> {
+        if len == 0 {
+            return Ok(Vec::new());
         }
+        match self.holes {
+            Holes::None => Ok(vec![(0, len)]),
+            Holes::Ask => self.ask(offset, len, most).map_err(|e| Error::io("cannot read", place, e)),
+            Holes::Read => {
+                scratch.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+                self.read(place, offset, scratch)?;
+                Ok(runs(scratch, most))
+            }
+        }
+    }
+
+    fn ask(&self, offset: u64, len: u64, most: usize) -> io::Result<Vec<(u64, u64)>> {
         let end = offset + len;
         let mut runs = Vec::new();
         let mut at = offset;
@@ -72,7 +144,8 @@ impl Source {
         Ok(runs)
     }
 
-    /// Fills `bytes` with the runs that [`Source::data`] found from `offset` on, one after the other.
+    /// Fills `bytes` with the runs that [`Source::data`] found from `offset` on, one after the other; `scratch` is as that
+    /// left it.
     ///
     /// Where they are a good part of what they span, all of that is read at once: a page-compressed tablespace
     /// has a hole in every page.
@@ -87,8 +160,10 @@ impl Source {
         const PART: u64 = 8;
         let from = runs.first().map_or(0, |(start, _)| *start);
         let span = runs.last().map_or(0, |(start, len)| start + len - from);
-        let together = runs.len() > 1 && bytes.len() as u64 >= span / PART;
-        if together {
+        let read = self.holes == Holes::Read;
+        let from = if read { 0 } else { from };
+        let together = read || (runs.len() > 1 && bytes.len() as u64 >= span / PART);
+        if together && !read {
             scratch.resize(span as usize, 0);
             self.read(place, offset + from, scratch)?;
         }
@@ -110,6 +185,12 @@ impl Source {
     /// What is in the page cache is taken from there, by the first page of `bytes`. What was not in it before is
     /// not left in it: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        if offset == 0
+            && let Some(head) = self.head.get(..bytes.len())
+        {
+            bytes.copy_from_slice(head);
+            return Ok(());
+        }
         let bytes_read = bytes.len() as u64;
         // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
         let cached =
@@ -142,24 +223,69 @@ impl Source {
     }
 }
 
-/// Fails when the file at `place` is no longer what `stamp` says.
-pub fn unchanged(place: &Path, stamp: Stamp) -> Result<()> {
-    let stat = std::fs::symlink_metadata(place).map_err(|e| vanished_or(place, e))?;
-    if Stamp::of(&stat) == stamp { Ok(()) } else { Err(changed(place)) }
+/// Where blocks of bytes are not all zero.
+fn runs(bytes: &[u8], most: usize) -> Vec<(u64, u64)> {
+    const ZEROS: &[u8] = &[0; PAGE];
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let mut at = 0;
+    for block in bytes.chunks(PAGE) {
+        let len = block.len() as u64;
+        if *block != ZEROS[..block.len()] {
+            let full = runs.len() == most;
+            match runs.last_mut() {
+                Some((start, run)) if full || *start + *run == at => *run = at + len - *start,
+                _ => runs.push((at, len)),
+            }
+        }
+        at += len;
+    }
+    runs
 }
 
-fn changed(place: &Path) -> Error {
-    Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place)))
-        .remedy("stop the server that writes to it, or let Galera run the transfer, which freezes the server first")
+/// Opens every file of a live tree once, and says which may not be read. Whoever decides that, a mode, an access list or
+/// a policy, is asked this way.
+///
+/// # Errors
+/// The first of them, and the names of some more.
+pub fn readable(roots: &Roots, found: &[Found]) -> Result<()> {
+    const NAMED: usize = 5;
+    let mut refused: Option<(io::Error, Vec<String>, usize)> = None;
+    for found in found.iter().filter(|found| matches!(found.entry.content, Content::File { .. })) {
+        let Some(place) = locate(roots, &found.entry.path) else { continue };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match open(&place, flags, Mode::empty()) {
+            // It has vanished, or is a link by now.
+            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => {}
+            Err(error) => {
+                let (_, names, count) = refused.get_or_insert_with(|| (error.into(), Vec::new(), 0));
+                *count += 1;
+                if names.len() < NAMED {
+                    names.push(Printable::path(&place).to_string());
+                }
+            }
+        }
+    }
+    let Some((error, names, count)) = refused else { return Ok(()) };
+    let more = if count > names.len() { format!(" and {} more", count - names.len()) } else { String::new() };
+    Err(Error::io("cannot open", Path::new(&format!("{}{more}", names.join(", "))), error))
 }
+
+/// A file is no longer what the scan saw.
+pub fn changed(place: &Path) -> Error {
+    Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place))).remedy(STOP)
+}
+
+pub fn vanished(place: &Path) -> Error {
+    Error::new(Kind::Changed, format!("{} vanished while the tree was read", Printable::path(place))).remedy(STOP)
+}
+
+const STOP: &str = "stop the server, or whatever else writes there, and start again";
 
 fn vanished_or(place: &Path, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::new(Kind::Changed, format!("{} vanished while the tree was read", Printable::path(place))).remedy(
-                "stop the server that writes to it, or let Galera run the transfer, which freezes the server first",
-            )
-        }
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NOENT) => vanished(place),
+        // It has become a link.
+        Some(rustix::io::Errno::LOOP) => changed(place),
         _ => Error::io("cannot open", place, error),
     }
 }
@@ -173,15 +299,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("f");
         let file = File::create(&place).unwrap();
-        file.set_len(1 << 20).unwrap();
+        file.set_len(4 << 20).unwrap();
         file.write_all_at(&[7; 8192], 65536).unwrap();
-        let source = Source::open(&place, None, true).unwrap();
-        assert_eq!(source.data(0, 1 << 20, 100).unwrap(), [(65536, 8192)]);
-        assert_eq!(source.data(65536, 4096, 100).unwrap(), [(0, 4096)]);
-        assert_eq!(source.data(131072, 4096, 100).unwrap(), []);
-        let mut bytes = [0; 8192];
-        source.read(&place, 65536, &mut bytes).unwrap();
-        assert_eq!(bytes, [7; 8192]);
+        let mut source = Source::open(&place, None, true).unwrap();
+        let mut scratch = Pages::default();
+        for holes in [Holes::Ask, Holes::Read] {
+            source.holes = holes;
+            let mut data = |offset, len, most| source.data(&place, offset, len, most, &mut scratch).unwrap();
+            assert_eq!(data(0, 1 << 20, 100), [(65536, 8192)], "{holes:?}");
+            assert_eq!(data(65536, 4096, 100), [(0, 4096)]);
+            assert_eq!(data(131072, 4096, 100), []);
+            assert_eq!(data(0, 0, 100), []);
+            let mut bytes = [0; 8192];
+            let runs = source.data(&place, 0, 1 << 20, 100, &mut scratch).unwrap();
+            source.read_runs(&place, 0, &runs, &mut bytes, &mut scratch).unwrap();
+            assert_eq!(bytes, [7; 8192]);
+        }
+    }
+
+    #[test]
+    fn zeros_are_found_by_reading() {
+        let mut bytes = vec![0; 10 * PAGE + 5];
+        for place in [PAGE, 2 * PAGE + 7, 5 * PAGE, 10 * PAGE + 4] {
+            bytes[place] = 1;
+        }
+        let page = PAGE as u64;
+        assert_eq!(runs(&bytes, 9), [(page, 2 * page), (5 * page, page), (10 * page, 5)]);
+        assert_eq!(runs(&bytes, 2), [(page, 2 * page), (5 * page, 5 * page + 5)]);
+        assert_eq!((runs(&[], 9), runs(&[0; 9], 9), runs(&[0, 1], 9)), (vec![], vec![], vec![(0, 2)]));
+    }
+
+    /// A hidden hole would be zeros on the joiner: what may not be trusted is not asked.
+    #[test]
+    fn small_files_and_unknown_filesystems_are_read() {
+        let small = tempfile::tempfile().unwrap();
+        assert_eq!(Holes::of(&small, SMALL), Holes::Read);
+        let unknown = File::open("/proc/self/maps").unwrap();
+        assert_eq!(Holes::of(&unknown, 9 * SMALL), Holes::Read);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("f");
+        rustix::fs::mknodat(rustix::fs::CWD, &place, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(Source::open(&place, None, false).unwrap_err().kind(), Kind::Changed);
     }
 
     #[test]
@@ -220,7 +382,8 @@ mod tests {
         for (number, (start, len)) in (1..).zip(runs) {
             file.write_all_at(&vec![number; len as usize], 1024 + start).unwrap();
         }
-        let source = Source::open(&place, None, true).unwrap();
+        let mut source = Source::open(&place, None, true).unwrap();
+        source.holes = Holes::Ask;
         let mut scratch = Pages::default();
         for (runs, together) in [(&runs[..2], true), (&runs[..], false), (&runs[..1], false), (&[], false)] {
             let expected: Vec<u8> =
@@ -240,12 +403,10 @@ mod tests {
         std::fs::write(&place, [1; 100]).unwrap();
         let stamp = Stamp::of(&std::fs::metadata(&place).unwrap());
         let source = Source::open(&place, Some(stamp), false).unwrap();
-        unchanged(&place, stamp).unwrap();
         std::fs::write(&place, [1; 50]).unwrap();
         let error = source.read(&place, 0, &mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), Kind::Changed);
         assert_eq!(error.sentence(), format!("{} changed while it was read", place.display()));
-        assert_eq!(unchanged(&place, stamp).unwrap_err().kind(), Kind::Changed);
         assert_eq!(Source::open(&place, Some(stamp), false).unwrap_err().kind(), Kind::Changed);
         std::fs::remove_file(&place).unwrap();
         let error = Source::open(&place, Some(stamp), false).unwrap_err();
@@ -256,6 +417,21 @@ mod tests {
     fn a_symlink_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("f")).unwrap();
-        assert!(Source::open(&dir.path().join("f"), None, false).is_err());
+        let error = Source::open(&dir.path().join("f"), None, false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Changed);
+    }
+
+    #[test]
+    fn the_head_stays_what_it_was() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [1; 100]).unwrap();
+        let mut source = Source::open(file.path(), None, true).unwrap();
+        source.keep_head(file.path(), 50).unwrap();
+        std::fs::File::options().write(true).open(file.path()).unwrap().write_all_at(&[2; 100], 0).unwrap();
+        let mut bytes = [0; 50];
+        source.read(file.path(), 0, &mut bytes).unwrap();
+        assert_eq!(bytes, [1; 50]);
+        source.read(file.path(), 50, &mut bytes).unwrap();
+        assert_eq!(bytes, [2; 50]);
     }
 }

@@ -81,18 +81,39 @@ pub struct Ack {
     pub members: u64,
 }
 
-impl Ack {
-    pub const LEN: usize = 10;
+/// What a joiner says on a lane: a kind, and two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Ack(Ack),
+    /// So many bytes of this lane's connection have arrived, whatever is written of them: a sign that a slow link moves.
+    Arrived(u64),
+    /// It has no place for this lane now, and closes it. Another try may find one.
+    TurnedAway,
+}
+
+impl Answer {
+    pub const LEN: usize = 11;
 
     pub fn encode(self) -> [u8; Self::LEN] {
-        let [a, b] = self.round.to_be_bytes();
-        let [c, d, e, f, g, h, i, j] = self.members.to_be_bytes();
-        [a, b, c, d, e, f, g, h, i, j]
+        let (kind, round, number) = match self {
+            Answer::Ack(Ack { round, members }) => (1, round, members),
+            Answer::TurnedAway => (2, 0, 0),
+            Answer::Arrived(bytes) => (3, 0, bytes),
+        };
+        let [a, b] = round.to_be_bytes();
+        let [c, d, e, f, g, h, i, j] = number.to_be_bytes();
+        [kind, a, b, c, d, e, f, g, h, i, j]
     }
 
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Ack {
-        let [a, b, c, d, e, f, g, h, i, j] = *bytes;
-        Ack { round: u16::from_be_bytes([a, b]), members: u64::from_be_bytes([c, d, e, f, g, h, i, j]) }
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Answer, WireError> {
+        let [kind, a, b, c, d, e, f, g, h, i, j] = *bytes;
+        let (round, number) = (u16::from_be_bytes([a, b]), u64::from_be_bytes([c, d, e, f, g, h, i, j]));
+        match (kind, round, number) {
+            (1, round, members) => Ok(Answer::Ack(Ack { round, members })),
+            (2, 0, 0) => Ok(Answer::TurnedAway),
+            (3, 0, bytes) => Ok(Answer::Arrived(bytes)),
+            _ => Err(WireError::Answer),
+        }
     }
 }
 
@@ -112,7 +133,24 @@ mod tests {
 
         #[test]
         fn acks_round_trip(round: u16, members: u64) {
-            prop_assert_eq!(Ack::decode(&Ack { round, members }.encode()), Ack { round, members });
+            let ack = Answer::Ack(Ack { round, members });
+            prop_assert_eq!(Answer::decode(&ack.encode()), Ok(ack));
+        }
+
+        #[test]
+        fn no_answer_panics_and_good_ones_round_trip(bytes: [u8; 11]) {
+            if let Ok(answer) = Answer::decode(&bytes) {
+                prop_assert_eq!(answer.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_that_is_turned_away_hears_no_acknowledgement() {
+        assert_eq!(Answer::decode(&Answer::TurnedAway.encode()), Ok(Answer::TurnedAway));
+        assert_eq!(Answer::decode(&Answer::Arrived(7).encode()), Ok(Answer::Arrived(7)));
+        for bytes in [*b"{\"message\":", [0; 11], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]] {
+            assert_eq!(Answer::decode(&bytes), Err(WireError::Answer));
         }
     }
 

@@ -6,9 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+use super::offer::{Offer, OfferedRoot};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
-use crate::position::Position;
+use crate::position::GaleraGtid;
 use crate::tree::RootName;
 
 /// What a connection is for.
@@ -59,38 +60,6 @@ impl From<WireBytes> for String {
     }
 }
 
-/// One root of the donor and what it weighs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfferedRoot {
-    pub name: RootName,
-    /// Where it lies on the donor.
-    pub path: WireBytes,
-    /// Of a directory that is not the server's alone: the first-level names that travel.
-    #[serde(default)]
-    pub names: Vec<WireBytes>,
-    /// Bytes by length and bytes that its filesystem has really given to it.
-    pub bytes: u64,
-    pub allocated: u64,
-    pub entries: u64,
-}
-
-/// What the donor has, before anything is touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
-    pub bypass: bool,
-    pub position: Option<Position>,
-    /// The last part of a Galera GTID's text, where the server uses it.
-    pub domain: Option<u32>,
-    /// Such as `10.11.19-MariaDB`.
-    pub server_version: Option<String>,
-    /// User and group of the donor's data directory.
-    pub owner: (u32, u32),
-    pub roots: Vec<OfferedRoot>,
-    pub speeds: Speeds,
-    pub lanes: u16,
-}
-
 /// The joiner's consent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
@@ -102,7 +71,8 @@ pub struct Accept {
     pub software: String,
 }
 
-/// One pass over the tree, announced before its first chunk.
+/// One pass over the tree, announced before its first chunk. The first sends everything; a later one what has changed
+/// since, and is about the whole tree as it is then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub number: u16,
@@ -110,8 +80,7 @@ pub struct Round {
     /// Bytes of all files by length.
     pub bytes: u64,
     /// Where the server stands with this tree, as it says itself once it is frozen.
-    pub position: Option<Position>,
-    pub domain: Option<u32>,
+    pub position: Option<GaleraGtid>,
 }
 
 /// Why a side gives up, in its own words, for the other side to show.
@@ -139,12 +108,21 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
-    Offer(Offer),
+    /// The last part of an offer, and all of most.
+    Offer(Box<Offer>),
+    /// Donor: roots of an offer that is too long for one message, before it.
+    OfferPart {
+        roots: Vec<OfferedRoot>,
+    },
     /// Joiner, before `Accept`: the entries of its old tree that it has removed so far. It is at work.
     Removing {
         entries: u64,
     },
     Round(Round),
+    /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
+    RoundOver {
+        number: u16,
+    },
     /// Donor: the digest over the whole manifest.
     Seal {
         entries: u64,
@@ -156,11 +134,17 @@ pub enum Message {
     Welcome {
         proof: Digest,
     },
+    /// Donor: these paths are in no later round. Said before the next `Round`, in as many messages as it takes.
+    Withdrawn {
+        paths: Vec<WireBytes>,
+    },
 }
 
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
+    /// The most bytes of paths, as they are, that a sender puts into one message: as text a byte may take three.
+    pub const MAX_PATHS: usize = 64 * 1024;
     /// The most characters of why a message is malformed.
     const MAX_REASON: usize = 200;
 
@@ -195,10 +179,13 @@ impl Message {
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
             Message::Removing { .. } => "removing",
+            Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
+            Message::RoundOver { .. } => "round-over",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
             Message::Welcome { .. } => "welcome",
+            Message::Withdrawn { .. } => "withdrawn",
         }
     }
 }
@@ -233,19 +220,24 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{InnodbFiles, RedoLog};
 
     fn samples() -> Vec<Message> {
         let digest = Digest::from_bytes([7; 32]);
-        let position: Position = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().unwrap();
+        let position: GaleraGtid = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9 1".parse().unwrap();
         vec![
             Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
             Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
             Message::Welcome { proof: digest },
-            Message::Offer(Offer {
+            Message::Offer(Box::new(Offer {
                 bypass: false,
                 position: Some(position),
-                domain: Some(0),
                 server_version: Some("10.11.19-MariaDB".into()),
+                innodb: InnodbFiles {
+                    redo: Some(RedoLog { format: 0x5068_7973, creator: "MariaDB 10.11.19".into(), empty: false }),
+                    page_size: Some(16384),
+                },
+                lower_case_table_names: Some(0),
                 owner: (999, 999),
                 roots: vec![OfferedRoot {
                     name: RootName::datadir(),
@@ -257,14 +249,17 @@ mod tests {
                 }],
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
-            }),
+            })),
+            Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
                 checksum: Checksum::Blake3,
                 lanes: 4,
                 without: vec![],
                 software: "highline 0.1.0".into(),
             }),
-            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None, domain: Some(1) }),
+            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
+            Message::RoundOver { number: 0 },
+            Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
             Message::Removing { entries: 7 },
             Message::Verified,

@@ -11,10 +11,12 @@
 
 mod frame;
 mod message;
+mod offer;
 mod preamble;
 
-pub use frame::{Ack, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
+pub use frame::{Ack, Answer, FrameHeader, FrameKind};
+pub use message::{Accept, Failure, Message, Purpose, Round, Speeds, WireBytes};
+pub use offer::{Offer, OfferParts, OfferedRoot};
 pub use preamble::{Preamble, VERSION};
 
 /// Why bytes are not what the protocol allows.
@@ -28,6 +30,8 @@ pub enum WireError {
     Length(u64),
     #[error("a lane frame is malformed")]
     Frame,
+    #[error("an answer on a lane is malformed")]
+    Answer,
     #[error("a message is malformed: {0}")]
     Message(String),
 }

@@ -16,6 +16,8 @@ pub enum Fault {
     Cut(u64),
     /// Nothing passes any more, and nobody is told.
     Stall(u64),
+    /// The sender's end closes after so many bytes, and the other is not told.
+    Lost(u64),
     /// One bit of this byte changes.
     Flip(u64),
 }
@@ -28,10 +30,12 @@ pub struct Fate {
     pub back: Fault,
     /// In each direction.
     pub delay: Duration,
+    /// Bytes a second from the donor to the joiner; zero: as many as come.
+    pub rate: u64,
 }
 
 /// The whole connection is well.
-pub const WELL: Fate = Fate { there: Fault::None, back: Fault::None, delay: Duration::ZERO };
+pub const WELL: Fate = Fate { there: Fault::None, back: Fault::None, delay: Duration::ZERO, rate: 0 };
 
 #[derive(Debug)]
 pub struct FaultyLink {
@@ -129,14 +133,15 @@ fn connect(state: &Arc<State>, number: usize, donor: TcpStream, joiner: TcpStrea
     drop(open);
     let back = (joiner.try_clone().unwrap(), donor.try_clone().unwrap());
     for (from, to, fault, there) in [(donor, joiner, fate.there, true), (back.0, back.1, fate.back, false)] {
-        // A delayed link holds what fits into its delay at some 100 MB/s.
-        let (sender, receiver) = sync_channel(64);
+        // A delayed link holds what fits into its delay at some 100 MB/s; a slow one holds next to nothing.
+        let rate = if there { fate.rate } else { 0 };
+        let (sender, receiver) = sync_channel(if rate > 0 { 1 } else { 64 });
         let (writing, reading) = (Arc::clone(state), Arc::clone(state));
         let ends = (from.try_clone().unwrap(), to.try_clone().unwrap());
-        std::thread::spawn(move || write(&writing, to, &receiver, fate.delay, fault, there, &ends));
+        std::thread::spawn(move || write(&writing, to, &receiver, (fate.delay, rate), fault, there, &ends));
         std::thread::spawn(move || {
             let mut from = from;
-            let mut buffer = vec![0; 64 * 1024];
+            let mut buffer = vec![0; if rate > 0 { 4096 } else { 64 * 1024 }];
             while let Ok(count @ 1..) = from.read(&mut buffer) {
                 if reading.over.load(Ordering::Relaxed)
                     || sender.send((Instant::now(), buffer[..count].to_vec())).is_err()
@@ -152,7 +157,7 @@ fn write(
     state: &State,
     mut to: TcpStream,
     pieces: &Receiver<(Instant, Vec<u8>)>,
-    delay: Duration,
+    (delay, rate): (Duration, u64),
     fault: Fault,
     there: bool,
     ends: &(TcpStream, TcpStream),
@@ -160,10 +165,13 @@ fn write(
     let mut at = 0u64;
     for (arrived, mut piece) in pieces {
         std::thread::sleep((arrived + delay).saturating_duration_since(Instant::now()));
+        if let Some(time) = (piece.len() as u64 * 1_000_000).checked_div(rate) {
+            std::thread::sleep(Duration::from_micros(time));
+        }
         let end = at + piece.len() as u64;
         let mut last = false;
         match fault {
-            Fault::Cut(limit) | Fault::Stall(limit) if end >= limit => {
+            Fault::Cut(limit) | Fault::Stall(limit) | Fault::Lost(limit) if end >= limit => {
                 piece.truncate((limit - at) as usize);
                 last = true;
             }
@@ -176,7 +184,10 @@ fn write(
         }
         let sum = if there { &state.there } else { &state.back };
         sum.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        while (last && matches!(fault, Fault::Stall(_))) || state.stalled.load(Ordering::Relaxed) {
+        if last && matches!(fault, Fault::Lost(_)) {
+            let _ = ends.0.shutdown(Shutdown::Both);
+        }
+        while (last && matches!(fault, Fault::Stall(_) | Fault::Lost(_))) || state.stalled.load(Ordering::Relaxed) {
             if state.over.load(Ordering::Relaxed) {
                 return;
             }

@@ -6,8 +6,8 @@ use highline::error::{Error, Result};
 use highline::link::{Control, Deadlines, Dialer, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
-use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, RootName};
-use highline::wire::{Ack, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
+use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, RelPath, RootName};
+use highline::wire::{Answer, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub fn dialer(ticket: &str) -> Dialer {
@@ -96,7 +96,7 @@ impl Script {
             let digest = (!digests.is_empty()).then(|| Checksum::Blake3.fold(&digests));
             items.push(Item { entry: entry.clone(), digest });
         }
-        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None, domain: None };
+        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None };
         let seal = Manifest::new(Checksum::Blake3, items).unwrap().seal();
         Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
     }
@@ -105,7 +105,7 @@ impl Script {
     pub async fn play(&self, ticket: &str) -> Result<()> {
         let dialer = dialer(ticket);
         let mut control = start(&dialer).await?;
-        control.send(Message::Offer(self.offer.clone())).await?;
+        control.send(Message::Offer(Box::new(self.offer.clone()))).await?;
         control.expect(|m| if let Message::Accept(_) = m { Ok(()) } else { Err(m) }).await?;
         control.send(Message::Round(self.round.clone())).await?;
         let (mut lane, _) = dialer.dial(Purpose::Lane { number: 0 }).await?;
@@ -129,10 +129,12 @@ impl Script {
         }
         lane.flush().await?;
         let members: u64 = self.frames.iter().map(|frame| u64::from(frame.header.members)).sum();
-        let mut ack = [0; Ack::LEN];
+        let mut answer = [0; Answer::LEN];
         // The seal may not overtake a lane. One that is refused ends here.
-        while !self.frames.is_empty() && lane.read_exact(&mut ack).await.is_ok() && Ack::decode(&ack).members < members
-        {
+        while !self.frames.is_empty() && lane.read_exact(&mut answer).await.is_ok() {
+            if matches!(Answer::decode(&answer), Ok(Answer::Ack(ack)) if ack.members >= members) {
+                break;
+            }
         }
         lane.write_all(&FrameHeader::end().encode()).await?;
         lane.flush().await
@@ -151,8 +153,9 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
     Offer {
         bypass: false,
         position: None,
-        domain: None,
         server_version: None,
+        innodb: InnodbFiles::default(),
+        lower_case_table_names: None,
         owner: (0, 0),
         roots: vec![root(RootName::datadir(), bytes, entries)],
         speeds: Speeds { sha256: 0, blake3: 1000 },

@@ -24,6 +24,10 @@ pub struct NodeOptions {
     /// The node's folder `common` is seen by its server, and by nobody else, as [`Node::common`]: two nodes on one host can
     /// have different files at one path. Needs root.
     pub private_common: bool,
+    /// Another server program than the one in `PATH`.
+    pub program: Option<PathBuf>,
+    /// The server sees a `/proc` that was mounted with `hidepid=2`. Needs root, and Linux 5.8.
+    pub hidden_processes: bool,
 }
 
 #[derive(Debug)]
@@ -65,8 +69,15 @@ impl Node {
 
     /// The server's program, in a mount namespace of its own where the options ask for it.
     pub fn server_command(&self) -> Command {
+        let program = self.options.program.clone().unwrap_or_else(|| "mariadbd".into());
+        if self.options.hidden_processes {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"", "sh"]);
+            command.arg(program);
+            return command;
+        }
         if !self.options.private_common {
-            return Command::new("mariadbd");
+            return Command::new(program);
         }
         let own = self.folder.join("common");
         for dir in [&own, &self.common()] {
@@ -75,7 +86,7 @@ impl Node {
         }
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"", "sh"]);
-        command.arg(own).arg(self.common()).arg("mariadbd");
+        command.arg(own).arg(self.common()).arg(program);
         command
     }
 

@@ -272,6 +272,13 @@ impl Ended {
     }
 }
 
+impl Ended {
+    #[track_caller]
+    pub fn said(&self, words: &str) {
+        assert!(self.stderr.contains(words), "the {} did not say `{words}`: {}", self.name, self.stderr);
+    }
+}
+
 /// Both ends after a transfer.
 #[derive(Debug)]
 pub struct Both {

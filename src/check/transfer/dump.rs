@@ -8,6 +8,15 @@ pub(super) fn check(node: &Node, report: &mut Report) {
     check_script(node, "mysqldump", report);
     check_program(node, "wsrep_sst_mysqldump", "mariadb-dump", report);
     let options = &node.options;
+    let account = options.first(&[Group::Server, Group::Sst], "wsrep-sst-auth").is_some()
+        || options.get(Group::Client, "user").is_some();
+    if !account {
+        report.error(
+            HERE,
+            "wsrep_sst_auth is not set, so the donor comes to the joiner without an account: every transfer fails",
+            "set wsrep_sst_auth=USER:PASSWORD in [mysqld] on every node, with an account that may do everything",
+        );
+    }
     let client_tls = options.switch(Group::Client, "ssl") == Some(true)
         || options.get(Group::Client, "ssl-ca").is_some()
         || options.get(Group::Client, "ssl-cert").is_some();

@@ -3,12 +3,11 @@
 //! It resolves the settings as a transfer does, in both roles, and tells what comes out.
 
 use super::{HERE, check_script};
-use crate::check::certificates::{Materials, Need};
-use crate::check::replication::provider_option;
+use crate::check::certificates::{Files, Judge, Materials, Need};
+use crate::check::own::{Own, listen_at};
 use crate::check::{Level, Node, Report};
-use crate::error::Side;
-use crate::sst::options::{Requested, Settings, SslMode, Tier, TlsSettings};
-use crate::tls::Policy;
+use crate::error::{Error, Kind, Result, Side};
+use crate::sst::options::{ProviderOptions, Settings, SslMode, TlsSettings};
 use crate::tls::config::provider;
 
 pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
@@ -17,19 +16,44 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
         let remedy = "install it where the server finds it: /usr/bin";
         report.error(HERE, "the program highline is not in PATH: every transfer fails", remedy);
     }
+    let mut notes = Vec::new();
+    let mut failures: Vec<String> = Vec::new();
     for side in [Side::Joiner, Side::Donor] {
-        match Settings::resolve(&node.options.files, side) {
-            Err(e) => report.failure(HERE, Level::Error, &e),
-            Ok(settings) => {
-                check_mode(node, &settings.tls, report);
-                check_policy(&settings.tls, report);
-                for note in &settings.notes {
-                    tell(note, report);
-                }
-                name_files(node, side, &settings.tls, materials);
+        let mut failed = |error: &Error, report: &mut Report| {
+            // Who may not read the key cannot judge it: that is this process's failing, not the node's.
+            let level = if error.kind() == Kind::Permission { Level::Warning } else { Level::Error };
+            failures.push(error.sentence());
+            report.failure(HERE, level, error);
+        };
+        let settings = match Settings::resolve(&node.options.files, side, &node.datadir()) {
+            Ok(settings) => settings,
+            Err(e) => {
+                failed(&e, report);
+                continue;
             }
+        };
+        match judge(node, side, &settings) {
+            Ok(own) => {
+                check_mode(node, &settings.tls, report);
+                notes.extend(own.notes);
+            }
+            Err(e) => failed(&e, report),
         }
+        name_files(side, &settings.tls, materials);
+        notes.extend(settings.notes);
     }
+    // What stops one role is a warning of the other.
+    notes.retain(|note| !failures.iter().any(|failure| note.contains(failure)));
+    notes.iter().for_each(|note| tell(note, report));
+}
+
+/// All that a transfer settles before it says `ready` or dials.
+fn judge(node: &Node, side: Side, settings: &Settings) -> Result<Own> {
+    let host = node.announced().filter(|_| side == Side::Joiner);
+    if side == Side::Joiner {
+        listen_at(settings.listen.as_ref(), host.as_deref().unwrap_or_default(), None)?;
+    }
+    Own::of(&settings.tls, side, host.as_deref(), node.now)
 }
 
 /// The remarks of the option reader; those that it calls warnings are.
@@ -41,15 +65,6 @@ fn tell(note: &str, report: &mut Report) {
 }
 
 fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
-    let verifies = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
-    if verifies && tls.cert.is_none() {
-        report.error(
-            HERE,
-            format!("ssl-mode={} needs a certificate and key of this node, and none is configured", tls.mode),
-            "set cert and key in [highline]; highline certs node NAME makes them",
-        );
-        return;
-    }
     let how = match tls.mode {
         SslMode::Unset | SslMode::Required => {
             "joiner and donor know each other by the ticket that the cluster carries between them"
@@ -64,7 +79,7 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
             "this build of highline takes its cryptography from AWS-LC's FIPS module, with approved algorithms only",
         );
     }
-    if !verifies && provider_option(node, "socket.ssl_key").is_none() {
+    if !tls.verifies() && ProviderOptions::of(&node.options.files).get("socket.ssl_key").is_none() {
         report.note(
             HERE,
             "the ticket travels in the replication traffic, which is in the clear: who reads that and reaches this node could pose as the donor",
@@ -72,32 +87,13 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
     }
 }
 
-fn check_policy(tls: &TlsSettings, report: &mut Report) {
-    let judge = |wish: &Option<Requested>, name: &str, report: &mut Report| {
-        let Some(wish) = wish else { return };
-        let (versions, ciphers) =
-            if name == "tls-version" { (Some(&*wish.text), None) } else { (None, Some(&*wish.text)) };
-        match Policy::parse(versions, ciphers) {
-            Ok(policy) => policy.notes().iter().for_each(|note| report.note(HERE, note)),
-            // What the server's groups say is about clients, who may need what we do not offer.
-            Err(e) if wish.tier == Tier::Server => {
-                report
-                    .note(HERE, format!("{}, so transfers do not follow {name} of the server's groups", e.sentence()));
-            }
-            Err(e) => report.failure(HERE, Level::Error, &e),
-        }
-    };
-    judge(&tls.versions, "tls-version", report);
-    judge(&tls.ciphers, "ssl-cipher", report);
-}
-
 /// Without verification no certificate of ours is needed: one is made for each transfer.
-fn name_files(node: &Node, side: Side, tls: &TlsSettings, materials: &mut Materials) {
-    let need = match (tls.mode, side) {
-        (SslMode::Unset | SslMode::Required, _) => return,
-        (_, Side::Donor) => Need::donor(),
-        (mode, _) => Need::joiner(node, mode == SslMode::VerifyIdentity),
-    };
+fn name_files(side: Side, tls: &TlsSettings, materials: &mut Materials) {
+    if !tls.verifies() {
+        return;
+    }
+    let need = if side == Side::Donor { Need::donor() } else { Need::server() };
     let cas = tls.ca.iter().chain(&tls.capath).cloned().collect();
-    materials.add("state transfer", tls.cert.as_deref(), tls.key.as_deref(), cas, tls.crls.clone(), need);
+    let files = Files { cert: tls.cert.clone(), key: tls.key.clone(), cas, crls: tls.crls.clone() };
+    materials.add("state transfer", Judge::Highline, files, need);
 }

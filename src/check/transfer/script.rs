@@ -1,58 +1,160 @@
-//! The certificates that the server's own scripts take, by their own rules of precedence.
+//! What the server's own scripts take, by their own rules of precedence: certificates, modes, and where a remedy has an
+//! effect.
 
-use crate::check::certificates::{Materials, Need};
-use crate::check::node::paths;
+use std::path::PathBuf;
+
+use super::HERE;
+use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::options::Group;
-use crate::check::{Channel, Node, Report};
+use crate::check::{Node, Report};
+use crate::error::{Printable, Side};
+use crate::tls::pem::Pem;
+use crate::tls::verification::peer_name;
+use crate::tls::{Authorities, Certificate};
 
-const HERE: Channel = Channel::StateTransfer;
 const PARTS: [&str; 4] = ["ca", "capath", "cert", "key"];
 
-/// Where the scripts look for `ssl-…`: the server's groups win over `[sst]`.
-pub(super) const GROUPS: [Group; 3] = [Group::Server, Group::Sst, Group::Backup];
-
-/// The certificates of a script of the server, `check_server_ssl_config` in `wsrep_sst_common`.
-#[derive(Debug, Default)]
-pub(super) struct ScriptTls<'a> {
-    pub(super) ca: Option<&'a str>,
-    pub(super) capath: Option<&'a str>,
-    pub(super) cert: Option<&'a str>,
-    pub(super) key: Option<&'a str>,
+/// The options of one script, in the groups that it reads: for most keys the server's win over `[sst]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Script<'a> {
+    pub(super) node: &'a Node,
+    pub(super) method: &'a str,
+    pub(super) groups: &'static [Group],
 }
 
-impl<'a> ScriptTls<'a> {
-    pub(super) fn of(node: &'a Node, report: &mut Report) -> ScriptTls<'a> {
-        let options = &node.options;
-        let [ca, capath, cert, key] = PARTS.map(|part| options.get(Group::Sst, &format!("t{part}")));
-        let old = ScriptTls { ca, capath, cert, key };
-        let [ca, capath, cert, key] = PARTS.map(|part| options.first(&GROUPS, &format!("ssl-{part}")));
-        let new = ScriptTls { ca, capath, cert, key };
-        if old.is_empty() {
-            for part in PARTS {
-                let name = format!("ssl-{part}");
-                if let (Some(server), Some(sst)) = (options.server(&name), options.get(Group::Sst, &name))
-                    && server != sst
-                {
-                    report.warning(
-                        HERE,
-                        format!("{name} in [sst] has no effect: the script takes {server} from the server's groups"),
-                        format!("name it t{part} in [sst]; or with wsrep_sst_method=highline, [sst] wins"),
-                    );
-                }
-            }
-            return new;
-        }
-        if !new.is_empty() {
-            report.note(
-                HERE,
-                "tca, tcapath, tcert or tkey in [sst] is set, so no general ssl-… file is used for transfers",
-            );
-        }
-        old
+/// The certificates of one role, `check_server_ssl_config` in `wsrep_sst_common`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ScriptTls {
+    pub(super) side: Option<Side>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) capath: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    /// What was written without a leading slash: option and value.
+    pub(super) relative: Vec<(String, String)>,
+}
+
+impl<'a> Script<'a> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a str> {
+        self.node.options.first(self.groups, key)
     }
 
+    pub(super) fn sst(&self, key: &str) -> Option<&'a str> {
+        self.node.options.get(Group::Sst, key)
+    }
+
+    /// `ssl-mode` in capitals.
+    pub(super) fn mode(&self) -> Option<String> {
+        self.get("ssl-mode").map(str::to_ascii_uppercase)
+    }
+
+    /// A mode that the scripts do not know ends them with error 22.
+    pub(super) fn knows(&self, mode: &str, report: &mut Report) -> bool {
+        let known = matches!(mode, "DISABLED" | "REQUIRED" | "VERIFY_CA" | "VERIFY_IDENTITY");
+        if !known {
+            report.error(
+                HERE,
+                format!("ssl-mode={} is not known: the script ends with error 22", Printable(mode.as_bytes())),
+                format!("use REQUIRED, VERIFY_CA or VERIFY_IDENTITY in {}", self.place("ssl-mode")),
+            );
+        }
+        known
+    }
+
+    /// The group in which a change of `key` has an effect.
+    pub(super) fn place(&self, key: &str) -> String {
+        let item = self.groups.iter().find(|group| self.node.options.get(**group, key).is_some());
+        let item = item.and_then(|group| self.node.options.last(*group, key));
+        item.map_or("[sst]".to_owned(), |item| item.origin.clone())
+    }
+
+    /// `tca`, `tcapath`, `tcert` or `tkey` puts all general names out of force.
+    fn has_old_names(&self) -> bool {
+        PARTS.iter().any(|part| self.sst(&format!("t{part}")).is_some())
+    }
+
+    /// Where a CA has an effect.
+    pub(super) fn ca_remedy(&self) -> &'static str {
+        if self.has_old_names() { "set tca in [sst]" } else { "set ssl_ca in [mysqld]" }
+    }
+
+    /// Where certificate and key have one.
+    pub(super) fn identity_remedy(&self) -> &'static str {
+        if self.has_old_names() { "set tcert and tkey in [sst]" } else { "set ssl_cert and ssl_key in [mysqld]" }
+    }
+
+    /// What the script takes in a role.
+    pub(super) fn tls(&self, side: Side) -> ScriptTls {
+        let prefix = if self.has_old_names() { "t" } else { "ssl-" };
+        let role = if side == Side::Joiner { "server" } else { "client" };
+        let [ca, capath, cert, key] = PARTS.map(|part| {
+            let general = match prefix {
+                "t" => self.sst(&format!("t{part}")),
+                _ => self.get(&format!("ssl-{part}")),
+            };
+            self.get(&format!("ssl-{role}-{part}")).or(general)
+        });
+        let is_directory = ca.is_some_and(|ca| ca.ends_with('/') || self.node.path(ca).is_dir());
+        let (ca, capath) = if is_directory { (None, ca) } else { (ca, capath) };
+        let path = |given: Option<&str>| given.map(|given| self.node.path(given));
+        let given = [("ca", ca), ("capath", capath), ("cert", cert), ("key", key)];
+        let relative =
+            given.into_iter().filter_map(|(part, given)| Some((format!("{prefix}{part}"), given?.to_owned())));
+        let relative = relative.filter(|(_, given)| !given.starts_with('/')).collect();
+        ScriptTls { side: Some(side), ca: path(ca), capath: path(capath), cert: path(cert), key: path(key), relative }
+    }
+
+    /// What is set and has no effect.
+    pub(super) fn tell_precedence(&self, report: &mut Report) {
+        let options = &self.node.options;
+        if self.has_old_names() {
+            if PARTS.iter().any(|part| self.get(&format!("ssl-{part}")).is_some()) {
+                report.note(
+                    HERE,
+                    "tca, tcapath, tcert or tkey in [sst] is set, so no general ssl-… file is used for transfers",
+                );
+            }
+            return;
+        }
+        for part in PARTS {
+            let name = format!("ssl-{part}");
+            if let (Some(server), Some(sst)) = (options.server(&name), options.get(Group::Sst, &name))
+                && server != sst
+            {
+                report.warning(
+                    HERE,
+                    format!("{name} in [sst] has no effect: the script takes {server} from the server's groups"),
+                    format!("name it t{part} in [sst]; or with wsrep_sst_method=highline, [sst] wins"),
+                );
+            }
+        }
+    }
+
+    /// With a mode that verifies, the joiner hands its common name to the donor's server, which takes few characters
+    /// (10.11.19), and needs openssl to find it.
+    pub(super) fn check_common_name(&self, tls: &ScriptTls, report: &mut Report) {
+        if !self.node.has("openssl") {
+            report.error(
+                HERE,
+                format!("{} runs openssl to read this node's common name, and it is not installed: every transfer ends with error 42", self.method),
+                "install openssl on every node",
+            );
+        }
+        let Some(facts) = tls.certificate() else { return };
+        let plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if let Some(name) = facts.common_name.filter(|name| !plain(name)) {
+            report.error(
+                HERE,
+                format!("the certificate's common name \"{name}\" goes to the donor's server, which takes letters, digits, '.', '_' and '-' only: every transfer is cancelled there"),
+                "make the certificate again, with a common name without other characters: highline certs node NAME",
+            );
+        }
+    }
+}
+
+impl ScriptTls {
     pub(super) fn is_empty(&self) -> bool {
-        [self.ca, self.capath, self.cert, self.key].iter().all(Option::is_none)
+        [&self.ca, &self.capath, &self.cert, &self.key].iter().all(|path| path.is_none())
     }
 
     pub(super) fn has_ca(&self) -> bool {
@@ -63,14 +165,52 @@ impl<'a> ScriptTls<'a> {
         self.cert.is_some() && self.key.is_some()
     }
 
-    /// Names the files of both roles for a closer look; a role may have its own (MDEV-23744).
-    pub(super) fn add_to(&self, node: &Node, materials: &mut Materials, verified: bool) {
-        for (role, need) in [("server", Need::joiner(node, false)), ("client", Need::donor())] {
-            let of_role = |part: &str, general| node.options.first(&GROUPS, &format!("ssl-{role}-{part}")).or(general);
-            let cas = paths([of_role("ca", self.ca), of_role("capath", self.capath)]);
-            let cas = if verified { cas } else { Vec::new() };
-            let (cert, key) = (of_role("cert", self.cert), of_role("key", self.key));
-            materials.add("state transfer", cert, key, cas, Vec::new(), need);
+    fn pem(&self) -> Option<Pem> {
+        Pem::read(self.cert.as_ref()?, "certificate").ok()
+    }
+
+    /// What the certificate says, where it can be read.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        Certificate::parse(self.pem()?.certificates.first()?).ok()
+    }
+
+    /// Whether the certificate's file has a key in it; `true` where it cannot be read.
+    pub(super) fn holds_key(&self) -> bool {
+        self.pem().is_none_or(|pem| !pem.keys.is_empty())
+    }
+
+    /// Would socat find `name` in the certificate: an alternative name, or the common name.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        let Some(pem) = self.pem() else { return true };
+        let named = |leaf| peer_name(name).is_ok_and(|name| Certificate::is_for(leaf, &name));
+        pem.certificates.first().is_some_and(named)
+            || self.certificate().and_then(|facts| facts.common_name).is_some_and(|common| common == name)
+    }
+
+    /// Is the very certificate of this node among those of the CA file?
+    pub(super) fn is_pinned(&self) -> bool {
+        let trusted = self.ca.as_ref().and_then(|ca| Pem::read(ca, "CA").ok());
+        let own = self.pem();
+        let leaf = own.as_ref().and_then(|pem| pem.certificates.first());
+        leaf.zip(trusted).is_some_and(|(leaf, trusted)| trusted.certificates.contains(leaf))
+    }
+
+    /// Names the files for a closer look; the CA only where it is used.
+    pub(super) fn add_to(&self, node: &Node, materials: &mut Materials, with_ca: bool) {
+        let need = if self.side == Some(Side::Donor) { Need::donor() } else { Need::joiner(node) };
+        let cas = self.ca.iter().chain(&self.capath).filter(|_| with_ca).cloned().collect();
+        let files = Files { cert: self.cert.clone(), key: self.key.clone(), cas, crls: Vec::new() };
+        materials.add("state transfer", Judge::OpenSsl, files, need);
+    }
+
+    /// A CA without a certificate to judge by it: it has to be there all the same.
+    pub(super) fn check_ca(&self, report: &mut Report) {
+        let cas: Vec<PathBuf> = self.ca.iter().chain(&self.capath).cloned().collect();
+        if self.cert.is_none()
+            && !cas.is_empty()
+            && let Err(e) = Authorities::load(&cas, &[])
+        {
+            report.failure(HERE, crate::check::Level::Error, &e);
         }
     }
 }

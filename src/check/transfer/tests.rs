@@ -17,6 +17,7 @@ const PROGRAMS: &[&str] = &[
     "stunnel",
     "wsrep_sst_mariabackup",
     "mariadb-backup",
+    "mbstream",
     "socat",
     "wsrep_sst_mysqldump",
     "mariadb-dump",
@@ -33,6 +34,8 @@ impl Host {
         for sub in ["bin", "data", "tls"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
+        std::os::unix::fs::symlink("/usr/bin/openssl", dir.path().join("bin/openssl")).unwrap();
+        std::fs::write(dir.path().join("galera.so"), "").unwrap();
         let ca = AuthorityDir::new(dir.path().join("tls"));
         ca.create("Lab CA", 3650, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
         let request = NodeRequest {
@@ -61,7 +64,7 @@ impl Host {
                 std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
             }
         }
-        let galera = "[mysqld]\nwsrep_provider=/p.so\nwsrep_node_address=192.0.2.1\nwsrep_sst_receive_address=192.0.2.1:1\nuser=root\ndatadir=DIR/data\n";
+        let galera = "[mysqld]\nwsrep_on=ON\nwsrep_provider=DIR/galera.so\nwsrep_node_address=192.0.2.1\nwsrep_sst_receive_address=192.0.2.1:1\nuser=root\ndatadir=DIR/data\n";
         let text = format!("{galera}{text}").replace("DIR", self.dir.path().to_str().unwrap());
         Node { options: read(&text), path: bin.into(), now: SystemTime::now() }
     }
@@ -101,6 +104,8 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
         ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
         ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt=4 is for mariabackup: rsync ignores it"),
+        ("FILES[mariabackup]\nssl-mode=DISABLED\n", &[], Level::Ok, "stunnel, which verifies the chain"),
+        ("[sst]\nssl-mode=REQUIRED\n", &[], Level::Error, "ssl-mode=REQUIRED without both certificate and key"),
         (
             "[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
             &[],
@@ -176,11 +181,65 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             Level::Error,
             "netcat has no TLS",
         ),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[mariabackup]\nssl-mode=VERIFY_CA\n",
+            &[],
+            Level::Ok,
+            "verifies the chain of the peer's certificate",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=4\ntca=DIR/tls/ca.pem\n",
+            &[],
+            Level::Error,
+            "encrypt=4 without both certificate and key: the script ends with error 22",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=3\ntcert=DIR/tls/node1.pem\n",
+            &[],
+            Level::Error,
+            "encrypt=3 without both certificate and key",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=2\ntca=DIR/tls/ca.pem\ntcert=DIR/tls/node1.pem\n",
+            &[],
+            Level::Error,
+            "encrypt=2 takes the private key out of the certificate's file",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nencrypt=1\n",
+            &[],
+            Level::Error,
+            "encrypt=1 without encrypt-algo, or without a key",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\ncompressor=pigz -p 4\n",
+            &[],
+            Level::Error,
+            "compressor in [sst] runs pigz, which is not installed",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n[sst]\nrlimit=10m\n",
+            &[],
+            Level::Warning,
+            "rlimit in [sst] needs pv, which is not installed",
+        ),
+        (
+            "wsrep_sst_method=mariabackup\n",
+            &["mbstream"],
+            Level::Error,
+            "mariabackup runs mbstream, which is not installed",
+        ),
         ("wsrep_sst_method=mariabackup\n", &["socat"], Level::Error, "mariabackup runs socat, which is not installed"),
         ("wsrep_sst_method=mariabackup\n", &["mariadb-backup"], Level::Error, "mariabackup runs mariadb-backup"),
         ("wsrep_sst_method=xtrabackup-v2\n", &[], Level::Error, "there is no program wsrep_sst_xtrabackup-v2 in PATH"),
         // the others
         ("wsrep_sst_method=mysqldump\n", &[], Level::Warning, "[client] asks for no TLS"),
+        (
+            "wsrep_sst_method=mysqldump\n",
+            &[],
+            Level::Error,
+            "wsrep_sst_auth is not set, so the donor comes to the joiner without an account",
+        ),
         (
             "wsrep_sst_method=mysqldump\n[client]\nssl-ca=/ca.pem\n",
             &[],
@@ -219,8 +278,69 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         (
             "wsrep_sst_method=highline\n[sst]\nssl-mode=DISABLED\n",
             &[],
+            Level::Note,
+            "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted all the same",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nssl-mode=DISABLED\n",
+            &[],
             Level::Error,
             "DISABLED would let a copy of the whole database cross the network in the clear",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nlisten=192.0.2.99\n",
+            &[],
+            Level::Error,
+            "listen in [highline]: 192.0.2.99 is no address of this host",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nlisten=a:b:c\n",
+            &[],
+            Level::Error,
+            "listen in [highline]: `a:b:c` is not HOST, HOST:PORT or :PORT",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\npeer-name=a b\n",
+            &[],
+            Level::Error,
+            "peer-name in [highline]: a b is neither a DNS name nor an IP address",
+        ),
+        (
+            "wsrep_sst_method=highline\nFILES[sst]\nssl-mode=VERIFY_IDENTITY\nsockopt=\",commonname=''\"\n",
+            &[],
+            Level::Ok,
+            "both sides verify ticket and chain, the donor the joiner's name too",
+        ),
+        (
+            "wsrep_sst_method=highline\nFILES[sst]\nssl-mode=VERIFY_IDENTITY\nsockopt=\",commonname=a b\"\n",
+            &[],
+            Level::Error,
+            "commonname of sockopt in [sst]: a b is neither a DNS name nor an IP address",
+        ),
+        ("wsrep_sst_method=highline\n[sst]\nrlimit=fast\n", &[], Level::Error, "rlimit in [sst]: `fast` is not a rate"),
+        (
+            "wsrep_sst_method=highline\n[sst]\ncompressor=qpress -io\n",
+            &[],
+            Level::Warning,
+            "`qpress -io` is none of zstd, lz4, gzip and pigz",
+        ),
+        (
+            "wsrep_sst_method=highline\n[sst]\nsockopt=',cipher=AES128-SHA'\n",
+            &[],
+            Level::Note,
+            "cipher of sockopt in [sst] has AES128-SHA, which TLS 1.3 does not have: it is not applied to transfers",
+        ),
+        (
+            "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\ntca=/no/ca.pem\ntcert=/no/c.pem\ntkey=/no/k.pem\n",
+            &[],
+            Level::Error,
+            "the certificate file /no/c.pem, the private key file /no/k.pem, the CA file /no/ca.pem do not exist",
+        ),
+        (
+            "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\ntca=DIR/tls/ca.pem\n",
+            &[],
+            Level::Error,
+            "ssl-mode=VERIFY_CA needs a certificate and key of this node",
         ),
         (
             "wsrep_sst_method=highline\n[sst]\nssl-mode=VERIFY_CA\n",
@@ -228,7 +348,12 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             Level::Error,
             "needs a CA, and none is configured",
         ),
-        ("wsrep_sst_method=highline\n[sst]\nencrypt=1\n", &[], Level::Error, "a shared symmetric key is not supported"),
+        (
+            "wsrep_sst_method=highline\n[sst]\nencrypt=1\n",
+            &[],
+            Level::Note,
+            "encrypt in [sst]: no symmetric key is used",
+        ),
         (
             "wsrep_sst_method=highline\n[sst]\ntcrt=/x\n",
             &[],
@@ -240,13 +365,13 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\ntls_version=TLSv1.2\n",
             &[],
             Level::Note,
-            "so transfers do not follow tls-version of the server's groups",
+            "tls-version in [mysqld]: TLSv1.2 leaves TLSv1.3 out, and Highline never goes below it: it is not applied to transfers",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nssl-cipher=AES128-SHA\n",
             &[],
             Level::Error,
-            "ssl-cipher has AES128-SHA",
+            "ssl-cipher in [highline] has AES128-SHA",
         ),
     ] {
         let report = host.transfer(&text.replace("FILES", FILES), missing);
@@ -256,6 +381,114 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         let bare = report.findings.iter().find(|finding| finding.level >= Level::Warning && finding.remedy.is_none());
         assert_eq!(bare, None, "every warning has a remedy");
     }
+}
+
+/// A remedy names only what has an effect there.
+#[test]
+fn remedies_know_the_precedence() {
+    let host = Host::new();
+    for (text, remedy) in [
+        ("FILES[sst]\nssl-mode=REQUIRED\n", "set a CA (set ssl_ca in [mysqld]), and ssl-mode=VERIFY_CA in [sst]"),
+        ("loose-ssl-mode=REQUIRED\nFILES", "set a CA (set ssl_ca in [mysqld]), and ssl-mode=VERIFY_CA in [mysqld]"),
+        ("FILES[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n", "set tca in [sst]"),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=4\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
+            "set tca in [sst]",
+        ),
+        ("wsrep_sst_method=mariabackup\nFILES[sst]\nencrypt=4\ntca=DIR/tls/ca.pem\n", "set tcert and tkey in [sst]"),
+        (
+            "wsrep_sst_method=mariabackup\nFILES[mariabackup]\nssl-mode=REQUIRED\n",
+            "set a CA (set ssl_ca in [mysqld]), and set ssl-mode=VERIFY_CA in [mariabackup] on every node",
+        ),
+        (
+            "wsrep_sst_method=highline\nssl_ca=DIR/tls/ca.pem\n[sst]\nssl-mode=VERIFY_CA\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
+            "name it with ca in [highline], or tca in [sst]",
+        ),
+    ] {
+        let report = host.transfer(&text.replace("FILES", FILES), &[]);
+        let found = report.findings.iter().any(|finding| finding.remedy.as_deref() == Some(remedy));
+        assert!(found, "{text}: {remedy}\n{report}");
+    }
+}
+
+/// v1 and CA:TRUE pass OpenSSL; what does not is told in its own words where we have none.
+#[test]
+fn other_methods_are_judged_by_openssl() {
+    let host = Host::new();
+    let dir = host.dir.path();
+    let (tls, lab) = (dir.join("tls"), dir.join("lab"));
+    std::fs::create_dir(&lab).unwrap();
+    let openssl = |line: &str| crate::tls::testing::openssl(&lab, line);
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout {}/ca-key.pem -out {}/ca.pem -subj /CN=Root -days 99");
+    openssl("req -newkey rsa:2048 -nodes -keyout {}/v1-key.pem -out {}/v1.csr -subj /CN=node1");
+    openssl("x509 -req -in {}/v1.csr -CA {}/ca.pem -CAkey {}/ca-key.pem -CAcreateserial -out {}/v1.pem -days 30");
+    std::fs::create_dir(lab.join("hashed")).unwrap();
+    std::fs::copy(lab.join("ca.pem"), lab.join("hashed/ca.pem")).unwrap();
+    let said = |cert: &str, key: &str, ca: &str, level: Level, says: &str| {
+        for method in ["rsync", "mariabackup"] {
+            let text =
+                format!("wsrep_sst_method={method}\n[sst]\nssl-mode=VERIFY_CA\ntcert={cert}\ntkey={key}\ntca={ca}\n");
+            let text = text.replace("LAB", lab.to_str().unwrap()).replace("TLS", tls.to_str().unwrap());
+            let report = check(&host.node(&text, &[]));
+            let found = report.findings.iter().any(|finding| finding.level == level && finding.text.contains(says));
+            assert!(found, "{method} {cert}: {level:?} {says}\n{report}");
+            let worst = report.findings.iter().filter(|finding| finding.channel == Channel::Certificates);
+            assert_eq!(worst.map(|finding| finding.level).max(), Some(level), "{report}");
+        }
+    };
+    let v1 = ("LAB/v1.pem", "LAB/v1-key.pem");
+    said(
+        v1.0,
+        v1.1,
+        "LAB/ca.pem",
+        Level::Warning,
+        "is of an old X.509 version, which has neither names nor usages; OpenSSL takes it",
+    );
+    said("LAB/ca.pem", "LAB/ca-key.pem", "LAB/ca.pem", Level::Warning, "is the certificate of an authority (CA:TRUE)");
+    said(v1.0, v1.1, "TLS/ca.pem", Level::Error, "OpenSSL refuses");
+    said(v1.0, v1.1, "LAB/hashed", Level::Error, "OpenSSL refuses");
+    said("TLS/node1.pem", "TLS/node1-key.pem", "LAB/ca.pem", Level::Error, "which is not among the authorities in");
+    openssl("rehash {}/hashed");
+    said(v1.0, v1.1, "LAB/hashed", Level::Warning, "is of an old X.509 version");
+}
+
+#[test]
+fn only_a_file_that_holds_a_key_must_be_closed() {
+    let host = Host::new();
+    let open = |name: &str| {
+        let file = host.dir.path().join("tls").join(name);
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    open("node1.pem");
+    let report = check(&host.node("ssl_cert=DIR/tls/node1.pem\n", &[]));
+    assert!(!report.to_string().contains("everybody on this host"), "{report}");
+    open("node1-key.pem");
+    let report = check(&host.node("ssl_key=DIR/tls/node1-key.pem\n", &[]));
+    assert!(report.to_string().contains("everybody on this host can read the private key"), "{report}");
+}
+
+#[test]
+fn relative_paths_begin_in_the_data_directory() {
+    let host = Host::new();
+    let data = host.dir.path().join("data");
+    for file in ["node1.pem", "node1-key.pem", "ca.pem"] {
+        std::fs::copy(host.dir.path().join("tls").join(file), data.join(file)).unwrap();
+    }
+    let relative = "ssl_cert=node1.pem\nssl_key=node1-key.pem\nssl_ca=ca.pem\n\
+        wsrep_provider_options=socket.ssl_cert=node1.pem;socket.ssl_key=node1-key.pem;socket.ssl_ca=ca.pem\n";
+    for method in ["highline", "rsync"] {
+        let report =
+            check(&host.node(&format!("{relative}wsrep_sst_method={method}\n[sst]\nssl-mode=VERIFY_CA\n"), &[]));
+        let shown = format!("{}/node1.pem (clients, replication, state transfer)", data.display());
+        assert!(report.to_string().contains(&shown), "{method}\n{report}");
+        assert!(report.worst() < Level::Error, "{method}\n{report}");
+    }
+    // mariabackup's script starts socat in another directory.
+    let text = format!("{relative}wsrep_sst_method=mariabackup\n[sst]\nssl-mode=VERIFY_CA\n");
+    let report = check(&host.node(&text, &[]));
+    let found = report.findings.iter().find(|finding| finding.text.starts_with("ssl-cert=node1.pem is relative"));
+    let remedy = found.and_then(|finding| finding.remedy.clone());
+    assert_eq!(remedy, Some(format!("write the whole path: {}/node1.pem", data.display())), "{report}");
 }
 
 #[test]
@@ -299,7 +532,7 @@ fn faults_of_certificates_are_found_before_a_transfer() {
     late.now += std::time::Duration::from_secs(280 * 86_400);
     assert!(check(&late).to_string().contains(" expired on "));
     let role = highline.replace("[sst]", "ssl_client_cert=/donor.pem\nssl_client_key=/donor.pem\n[sst]");
-    said(&role, Level::Error, "cannot open the certificate file /donor.pem");
+    said(&role, Level::Error, "the certificate file /donor.pem does not exist");
     let other = AuthorityDir::new(host.dir.path().join("other"));
     other.create("Other CA", 30, NewKey::default(), Existing::Refuse, SystemTime::now()).unwrap();
     std::fs::copy(other.ca_file(), at("ca.pem")).unwrap();
@@ -310,7 +543,7 @@ fn faults_of_certificates_are_found_before_a_transfer() {
     said(
         "ssl_cert=/missing.pem\nssl_key=/missing.pem\n",
         Level::Error,
-        "cannot open the certificate file /missing.pem",
+        "the certificate file /missing.pem does not exist",
     );
 }
 
@@ -349,6 +582,30 @@ fn clients_and_replication_are_judged() {
             "its key has a passphrase",
         ),
         ("wsrep_provider=none\n", Level::Note, "this is no Galera node"),
+        ("wsrep_on=OFF\n", Level::Warning, "wsrep_on is OFF, which is the default: nothing of Galera is active"),
+        (
+            "wsrep_provider=/no/such.so\n",
+            Level::Error,
+            "wsrep_provider=/no/such.so does not exist: the server does not start",
+        ),
+        ("wsrep_on=OFF\nwsrep_provider=/no/such.so\n", Level::Warning, "wsrep_provider=/no/such.so does not exist"),
+        (
+            "pxc_encrypt_cluster_traffic=ON\n",
+            Level::Warning,
+            "pxc-encrypt-cluster-traffic in [mysqld] is a switch of Percona XtraDB Cluster",
+        ),
+        (
+            "wsrep_provider_options=\"gcache.size=1G;\nsocket.ssl_cert=/c;socket.ssl_key=/k\"\n",
+            Level::Error,
+            "wsrep-provider-options in [mysqld]: its quote does not end on its line",
+        ),
+        ("wsrep_provider_options=“socket.ssl=yes”\n", Level::Error, "it holds the typographic quote “"),
+        (
+            "GALERA[mariadb]\nwsrep_provider_options=pc.weight=2\n",
+            Level::Warning,
+            "wsrep_provider_options is given 2 times, and only the last, in [mariadb], counts: socket.ssl_cert, socket.ssl_key, socket.ssl_ca of an earlier one have no effect",
+        ),
+        ("ssl_ca=“/ca.pem”\n", Level::Warning, "ssl-ca in [mysqld]: the typographic quote “ quotes nothing"),
     ] {
         let text = text.replace("FILES", FILES).replace("GALERA", GALERA);
         let report = check(&host.node(&text, &[]));

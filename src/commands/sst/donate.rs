@@ -3,21 +3,24 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Run;
 use super::log::Log;
-use super::{Run, version_of};
+use crate::check::own::Own;
 use crate::commands::block_on;
-use crate::config::{self, SOFTWARE};
-use crate::donor::{self, Server};
+use crate::config::SOFTWARE;
+use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
+use crate::position::GaleraGtid;
 use crate::progress::Reporter;
+use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::credentials::{self, RemoteAuth};
 use crate::sst::dialogue::{Dialogue, Line};
-use crate::sst::flush::{Freeze, Frozen};
+use crate::sst::flush::{Freeze, Waiting};
 use crate::sst::options::Binlogs;
 use crate::sst::watch::ServerWatch;
 use crate::threads::lock;
@@ -32,12 +35,8 @@ impl Run {
         })?;
         let credentials = zeroize::Zeroizing::new(format!("{}:{}", auth.user(), auth.secret()));
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
-        let names = match &self.settings.tls.peer_name {
-            Some(name) => name.clone(),
-            None => ticket.address.host().to_owned(),
-        };
-        let trust = self.trust(&[names])?;
-        let tls = client_config(self.identity()?.as_ref(), ticket.pin, trust.clone(), &self.policy()?)?;
+        let Own { identity, trust, policy, .. } = self.own(ticket.address.host())?;
+        let tls = client_config(identity.as_ref(), ticket.pin, trust.clone(), &policy)?;
         Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
     }
 
@@ -46,40 +45,39 @@ impl Run {
         block_on(async {
             let stop = self.stop()?;
             tokio::select! {
-                told = donor::bypass(&dialer, donor.gtid.clone(), donor.gtid_domain_id) => told,
+                told = donor::bypass(&dialer, donor.gtid.clone()) => told,
                 asked = stop.requested() => Err(asked),
             }
         })
         .map_err(|e| e.on(Side::Donor))?;
-        lock(&self.dialogue).say(&Line::Done(&donor.gtid))
+        lock(&self.dialogue).say(&Line::Done(&donor.gtid.position))
     }
 
     pub(super) fn donate(&self, donor: &DonorArgs) -> Result<()> {
         let settings = &self.settings;
+        let version = self.version();
+        match version.explain() {
+            (true, line) => self.log.note(&line),
+            (false, line) => self.log.warn(&line),
+        }
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
-            lanes: config::lanes(settings.lanes)?,
-            compression: settings
-                .compress
-                .as_deref()
-                .unwrap_or("auto")
-                .parse()
-                .map_err(|e| Error::new(Kind::Usage, "compress in [highline]").because(e))?,
-            checksum: config::checksum(settings.checksum.as_deref().unwrap_or("auto"))?,
-            rate: settings.rate_limit,
+            lanes: settings.lanes.unwrap_or_default().get(),
+            compression: settings.compress,
+            checksum: settings.checksum.0,
+            rate: settings.rate_limit.0,
+            freeze: settings.freeze,
+            freeze_limit: settings.freeze_limit.0,
             position: Some(donor.gtid.clone()),
-            domain: donor.gtid_domain_id,
-            server_version: self
-                .args
-                .server_version
-                .clone()
-                .or_else(|| version_of(&PathBuf::from(format!("/proc/{}/exe", self.watch.pid())))),
+            server_version: version.text().map(str::to_owned),
+            lower_case_table_names: Agreement::of(&self.files).lower_case_table_names,
+            live: true,
         };
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),
             datadir: self.layout.roots.datadir().to_path_buf(),
-            deadline: settings.timeouts.lock.unwrap_or(Duration::from_secs(86_400)),
+            deadline: settings.timeouts.lock.limit(),
             watch: Arc::clone(&self.watch),
             log: Arc::clone(&self.log),
             keep: self.keep(),
@@ -93,8 +91,8 @@ impl Run {
             donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
         })?;
         self.log.note(&format!("done: {report}"));
-        let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen.position);
-        lock(&self.dialogue).say(&Line::Done(frozen.as_ref().unwrap_or(&donor.gtid)))
+        let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);
+        lock(&self.dialogue).say(&Line::Done(&frozen.as_ref().unwrap_or(&donor.gtid).position))
     }
 }
 
@@ -109,15 +107,22 @@ struct Galera {
     keep: Vec<String>,
     binlog: Option<Binlog>,
     binlogs: Binlogs,
-    frozen: Mutex<Option<(Freeze, Frozen)>>,
+    frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
 }
 
 impl Server for Galera {
-    fn freeze(&self) -> Result<Option<donor::Frozen>> {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
         let watch = Arc::clone(&self.watch);
-        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, || watch.check())?;
+        let (started, mut waiting) = (Instant::now(), Waiting::default());
+        let check = || {
+            if let Some(line) = waiting.line(started.elapsed(), self.deadline) {
+                self.log.warn(&line);
+            }
+            watch.check()
+        };
+        let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, check)?;
         self.log.note(&format!("frozen at {}", frozen.1.position));
-        let told = donor::Frozen { position: frozen.1.position.clone(), domain: frozen.1.domain_id };
+        let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);
         Ok(Some(told))
     }
@@ -134,5 +139,9 @@ impl Server for Galera {
             Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
             None => Ok(rules),
         }
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Galera
     }
 }

@@ -1,49 +1,53 @@
 //! The joiner's role: announce, receive, install, tell the position.
 
 use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Run, version_of};
+use super::Run;
+use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
-use crate::joiner::{self, Node, Outcome, Waiting};
+use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
+use crate::link::Lanes;
+use crate::position::Position;
 use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
+use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
 use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
+use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
 use crate::threads::lock;
 use crate::tls::{Identity, Ticket};
 use crate::wire::Round;
 
-/// Where a joiner listens unless it is told otherwise, as with the server's own methods.
-const PORT: u16 = 4444;
 impl Run {
-    pub(super) fn join(&self, joiner: &JoinerArgs) -> Result<()> {
-        let (listen, advertise) = self.listen(joiner)?;
-        let identity = match self.identity()? {
-            Some(identity) => identity,
-            None => Identity::ephemeral()?,
+    pub(super) fn join(self: &Arc<Self>, joiner: &JoinerArgs) -> Result<()> {
+        let advertise = match joiner.address.host() {
+            "" => config::advertised(SocketAddr::from(([0; 16], 0))),
+            host => host.to_owned(),
         };
+        let listen = listen_at(self.settings.listen.as_ref(), &advertise, joiner.address.port())?;
+        let Own { identity, trust, policy, .. } = self.own(&advertise)?;
+        let identity = identity.map_or_else(Identity::ephemeral, Ok)?;
         let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
             keep: self.keep(),
-            install: config::install_mode(self.settings.install.as_deref().unwrap_or("auto"))?,
+            install: self.settings.install,
             listen,
             advertise,
             identity,
-            trust: self.trust(self.settings.tls.peer_name.as_slice())?,
-            policy: self.policy()?,
+            trust,
+            policy,
             deadlines: self.deadlines(),
-            lanes: self.settings.lanes.unwrap_or(config::MAX_LANES),
-            checksum: config::checksum(self.settings.checksum.as_deref().unwrap_or("auto"))?,
-            server_version: self.version_of_server(),
-            node: Arc::new(Joined { binlog: self.layout.binlog.clone() }),
+            lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
+            checksum: self.settings.checksum.0,
+            node: Arc::new(Joined { run: Arc::clone(self), old: self.old_data() }),
             software: SOFTWARE.into(),
         };
         let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
@@ -56,46 +60,18 @@ impl Run {
             drop(marker);
             outcome
         })?;
-        let (position, domain_id) = match outcome {
-            Outcome::Bypass { position, domain } => {
+        let position = match outcome {
+            Outcome::Bypass(position) => {
                 self.log.note("bypass: nothing was touched, the rest comes by IST");
-                (position, domain)
+                position
             }
             Outcome::Installed(report) => {
                 self.log.note(&format!("installed: {report}"));
-                (report.position, report.domain)
+                report.position
             }
         };
         let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor told no position"))?;
-        lock(&self.dialogue).say(&Line::Position { position: &position, domain_id })
-    }
-
-    /// Where to listen, and the host that the donor is told.
-    fn listen(&self, joiner: &JoinerArgs) -> Result<(SocketAddr, String)> {
-        let (mut host, mut port) = (joiner.address.host().to_owned(), joiner.address.port().unwrap_or(PORT));
-        let bad = |text: &str| Error::new(Kind::Usage, format!("listen in [highline]: `{text}` is not HOST:PORT"));
-        if let Some(text) = &self.settings.listen {
-            let (own, number) = match text.rsplit_once(':') {
-                Some((own, number)) if !own.contains(':') || own.ends_with(']') => {
-                    (own, number.parse().map_err(|_| bad(text))?)
-                }
-                _ => (text.as_str(), port),
-            };
-            port = number;
-            if !own.is_empty() {
-                let bare = own.trim_start_matches('[').trim_end_matches(']');
-                let address =
-                    (bare, port).to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(|| bad(text))?;
-                return Ok((address, host));
-            }
-        }
-        if host.is_empty() {
-            host = config::advertised(SocketAddr::from(([0; 16], 0)));
-        }
-        // The announced address where it is one of this host's; any, where it is a name or lies behind NAT.
-        let local = host.parse().ok().map(|ip| SocketAddr::new(ip, port));
-        let local = local.filter(|address| std::net::UdpSocket::bind((address.ip(), 0)).is_ok());
-        Ok((local.unwrap_or(SocketAddr::from(([0u16; 8], port))), host))
+        lock(&self.dialogue).say(&Line::Position(&position))
     }
 
     fn announce(&self, ticket: &Ticket) -> Result<()> {
@@ -107,13 +83,15 @@ impl Run {
         Ok(())
     }
 
-    /// Asks this node's server for its version, beside the wait for the donor.
-    fn version_of_server(&self) -> Option<std::thread::JoinHandle<Option<String>>> {
-        if let Some(told) = self.args.server_version.clone() {
-            return Some(std::thread::spawn(move || Some(told)));
-        }
-        let program = PathBuf::from(format!("/proc/{}/exe", self.watch.pid()));
-        Some(std::thread::spawn(move || version_of(&program)))
+    /// Where the data that is here stands. Asked before `ready`: the provider voids `grastate.dat` then, and while the
+    /// server runs its `seqno` is -1 anyway, so what the server was started with counts first.
+    fn old_data(&self) -> Option<OldData> {
+        let state = Grastate::read(self.layout.roots.datadir()).ok().flatten();
+        let started = self.args.server.value("wsrep-start-position").and_then(|text| text.to_str()?.parse().ok());
+        let started = started.filter(Position::is_known);
+        let last_to_leave = state.as_ref().is_some_and(|state| state.safe_to_bootstrap);
+        let position = started.or(state.map(|state| state.position))?;
+        Some(OldData { position, last_to_leave, older_donor: OlderDonor::Told })
     }
 }
 
@@ -129,16 +107,29 @@ fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
 /// A node under a running server: Galera keeps its state itself.
 #[derive(Debug)]
 struct Joined {
-    binlog: Option<Binlog>,
+    run: Arc<Run>,
+    old: Option<OldData>,
 }
 
 impl Node for Joined {
+    fn facts(&self) -> Facts {
+        let version = self.run.version();
+        let Agreement { page_size, lower_case_table_names } = Agreement::of(&self.run.files);
+        Facts {
+            server_version: version.text().map(str::to_owned),
+            about_version: version.explain().1,
+            page_size: page_size.map(PageSize::Configured),
+            lower_case_table_names,
+            old: self.old.clone(),
+        }
+    }
+
     fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
     }
 
     fn installed(&self) -> Result<()> {
-        self.binlog.as_ref().map_or(Ok(()), index_binlogs)
+        self.run.layout.binlog.as_ref().map_or(Ok(()), index_binlogs)
     }
 }
 

@@ -5,14 +5,13 @@
 mod donate;
 mod join;
 mod log;
-mod tls;
 
 use std::fs::File;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::check::own::Own;
 use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
 use crate::error::{Error, Kind, Result, Side};
@@ -22,7 +21,8 @@ use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
 use crate::sst::layout::{DATA_HOME_VARIABLE, Layout};
-use crate::sst::options::{OptionFiles, Settings};
+use crate::sst::options::{OptionFiles, Settings, Tier, odd_quotes};
+use crate::sst::version::ServerVersion;
 use crate::sst::watch::ServerWatch;
 use crate::stop::{Reason, Stop, Stopper};
 use log::Log;
@@ -48,17 +48,19 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     let dialogue = Arc::new(Mutex::new(Dialogue::take_stdout(side, args.progress)?));
     let files = OptionFiles::read(&args.defaults, &args.server)?;
-    let settings = Settings::resolve(&files, side)?;
+    let settings = Settings::resolve(&files, side, &args.datadir)?;
     let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
-    let run = Run {
+    let run = Arc::new(Run {
         layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
         watch: Arc::new(ServerWatch::of_role(&args.role)?),
         log: Arc::new(log),
         dialogue,
         settings,
+        files,
         args: args.clone(),
-    };
+    });
     run.explain();
+    odd_quotes(&run.files).iter().for_each(|odd| run.log.warn(odd));
     match &args.role {
         Role::Joiner(joiner) => run.join(joiner),
         Role::Donor(donor) if donor.bypass => run.bypass(donor),
@@ -71,6 +73,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
 struct Run {
     args: SstArgs,
     settings: Settings,
+    files: OptionFiles,
     layout: Layout,
     watch: Arc<ServerWatch>,
     log: Arc<Log>,
@@ -94,13 +97,19 @@ impl Run {
         }
     }
 
+    /// Judged before anything else is done, because a joiner that fails after `ready` costs its server the position.
+    fn own(&self, host: &str) -> Result<Own> {
+        let own = Own::of(&self.settings.tls, self.args.side(), Some(host), SystemTime::now())?;
+        own.notes.iter().for_each(|note| self.log.note(note));
+        Ok(own)
+    }
+
     fn deadlines(&self) -> Deadlines {
         let timeouts = &self.settings.timeouts;
-        let never = Duration::from_secs(365 * 24 * 3600);
         Deadlines {
-            connect: timeouts.connect.unwrap_or(never),
-            idle: timeouts.idle.unwrap_or(never),
-            arrival: timeouts.initial,
+            connect: timeouts.connect.limit(),
+            idle: timeouts.idle.limit(),
+            arrival: timeouts.initial.0,
             ..Deadlines::default()
         }
     }
@@ -113,6 +122,12 @@ impl Run {
         Ok(stop)
     }
 
+    /// Asks this node's server for its version.
+    fn version(&self) -> ServerVersion {
+        let basedir = self.files.last(Tier::Server, "basedir").and_then(|item| item.value.as_deref());
+        ServerVersion::of_running(self.args.server_version.as_deref(), self.watch.pid(), basedir, &self.layout.roots)
+    }
+
     fn keep(&self) -> Vec<String> {
         self.layout.keep.iter().chain(&self.settings.keep).cloned().collect()
     }
@@ -123,12 +138,4 @@ async fn watch(server: Arc<ServerWatch>, stopper: Stopper) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     stopper.stop(Reason::ServerGone { pid: server.pid() });
-}
-
-/// `10.11.19-MariaDB` out of `mariadbd  Ver 10.11.19-MariaDB-… for …`.
-fn version_of(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let version = text.split_whitespace().skip_while(|word| *word != "Ver").nth(1)?;
-    Some(version.chars().filter(char::is_ascii_graphic).take(64).collect())
 }

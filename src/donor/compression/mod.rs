@@ -35,12 +35,14 @@ impl fmt::Display for Compression {
 }
 
 impl FromStr for Compression {
-    type Err = CodecError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Compression, CodecError> {
-        match text {
+    fn from_str(text: &str) -> Result<Compression, String> {
+        match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Compression::Auto),
-            other => other.parse().map(Compression::Fixed),
+            other => other.parse().map(Compression::Fixed).map_err(|_: CodecError| {
+                format!("`{text}` is none of auto, none, lz4, zstd and zstd:LEVEL with a level from 1 to 19")
+            }),
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Tier {
     Sst,
     /// The groups that the server reads, and its command line.
     Server,
+    /// `[xtrabackup]` and `[mariabackup]`: the script of mariadb-backup reads them last.
+    Backup,
 }
 
 /// One option as it was given.
@@ -51,6 +53,7 @@ impl Item {
 pub struct OptionFiles {
     highline: Vec<Item>,
     sst: Vec<Item>,
+    backup: Vec<Item>,
     server: Vec<Item>,
 }
 
@@ -62,8 +65,13 @@ impl OptionFiles {
     pub fn read(defaults: &Defaults, server_args: &ServerArgs) -> Result<OptionFiles> {
         let start = |group: &str| start(defaults, group);
         let (highline, sst, server) = (start("highline")?, start("sst")?, start("--mysqld")?);
+        // Of these two the first beats the second, as in the script that reads them.
+        let backup = ["mariabackup", "xtrabackup"].map(|group| (group, start(group)));
         let named = SERVER_GROUPS.map(|group| (group, start(group)));
         let mut files = OptionFiles::of_output(&finish(highline)?, &finish(sst)?, &finish(server)?);
+        for (group, child) in backup {
+            files.backup.extend(items(&finish(child?)?, &format!("[{group}]")));
+        }
         for (group, child) in named {
             let label = format!("[{group}]");
             for item in items(&finish(child?)?, &label) {
@@ -84,8 +92,19 @@ impl OptionFiles {
         OptionFiles {
             highline: items(highline, "[highline]"),
             sst: items(sst, "[sst]"),
+            backup: Vec::new(),
             server: items(server, "[mysqld] or another group of the server"),
         }
+    }
+
+    /// What stands in these groups, which are no one's of the above.
+    pub fn group(defaults: &Defaults, groups: &[&str]) -> Result<Vec<Item>> {
+        let started: Vec<_> = groups.iter().map(|group| (group, start(defaults, group))).collect();
+        let mut found = Vec::new();
+        for (group, child) in started {
+            found.extend(items(&finish(child?)?, &format!("[{group}]")));
+        }
+        Ok(found)
     }
 
     /// The last mention of an option.
@@ -97,6 +116,7 @@ impl OptionFiles {
         match tier {
             Tier::Highline => &self.highline,
             Tier::Sst => &self.sst,
+            Tier::Backup => &self.backup,
             Tier::Server => &self.server,
         }
     }
@@ -144,8 +164,25 @@ fn finish(child: Child) -> Result<Vec<u8>> {
         return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr).lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    Err(Error::new(Kind::Usage, format!("{PROGRAM} cannot read the option files: {}", Printable(said.as_bytes())))
-        .remedy("correct the option file; the server would refuse it too"))
+    let error =
+        Error::new(Kind::Usage, format!("{PROGRAM} cannot read the option files: {}", Printable(said.as_bytes())));
+    Err(match marked(&said) {
+        Some(file) => error.remedy(format!(
+            "{} begins with a byte order mark, which the server takes for an option: write the file without it \
+             (sed -i '1s/^\\xef\\xbb\\xbf//' FILE)",
+            Printable(file.as_bytes())
+        )),
+        None => error.remedy("correct the option file; the server would refuse it too"),
+    })
+}
+
+/// The option file in which `my_print_defaults` stumbled over a byte order mark.
+fn marked(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("config file: ")?;
+    let (file, _) = rest.split_once(" at line: 1")?;
+    let mut start = [0_u8; 3];
+    std::fs::File::open(file).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start)).ok()?;
+    (start == *b"\xef\xbb\xbf").then_some(file)
 }
 
 /// Reads lines `--key=value` and `--key`; a line of another form continues the value before it.

@@ -1,10 +1,11 @@
 //! Options of the server's own scripts that mean something else here, or nothing: each with its reason.
 
-use super::files::Item;
-use super::lookup::{Lookup, refuse};
-use crate::error::Result;
+use super::Requested;
+use super::files::{Item, Tier};
+use super::lookup::Lookup;
+use crate::error::{Printable, Result};
 
-/// Keys of `[sst]` that have no effect, and why.
+/// Keys of the server's own scripts that have no effect, and why.
 const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
     (&["streamfmt", "xbstream-opts"], "there is one stream format"),
     (&["transferfmt", "ncsockopt"], "no helper program carries the stream"),
@@ -25,57 +26,84 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
     (&["wsrep-sst-auth"], "no database account is needed"),
 ];
 
-/// Why a key of `[sst]` has no effect here.
+/// Why a key has no effect here.
 pub(super) fn without_effect(key: &str) -> Option<&'static str> {
     WITHOUT_EFFECT.iter().find(|(keys, _)| keys.contains(&key)).map(|&(_, why)| why)
 }
 
-/// `compressor` and `decompressor`: a known program is mapped to what is built in. None is ever run.
-pub(super) fn compressor(look: &mut Lookup<'_>, item: &Item) -> Result<String> {
-    let text = item.text()?;
-    let unknown = |why: &str| {
-        refuse(item, &format!("`{text}` {why}; commands out of option files are never run"))
-            .remedy("remove compressor and decompressor; set compress in [highline] to auto, none, lz4 or zstd[:LEVEL]")
-    };
+/// `compressor` and `decompressor`: a known program is mapped to what is built in. None is ever run, so one that is
+/// not known costs nothing but a warning.
+pub(super) fn compressor(look: &mut Lookup<'_>, item: &Item) -> Option<String> {
+    let text = item.value.as_deref().unwrap_or_default().to_string_lossy();
+    let shown = Printable(text.as_bytes());
+    match known_compressor(&text) {
+        Ok(choice) => {
+            look.note(format!("{}: `{shown}` is taken as compress={choice}", item.name()));
+            Some(choice)
+        }
+        Err(why) => {
+            look.note(format!(
+                "WARNING: {}: `{shown}` {why}; commands out of option files are never run, and compression is chosen by \
+                 what the link needs, or by compress in [highline]",
+                item.name()
+            ));
+            None
+        }
+    }
+}
+
+fn known_compressor(text: &str) -> Result<String, &'static str> {
     if text.contains(['|', ';', '&', '$', '`', '<', '>', '(', '\n', '\'', '"', '\\']) {
-        return Err(unknown("is more than one program with its options"));
+        return Err("is more than one program with its options");
     }
     let mut words = text.split_ascii_whitespace();
     let program = words.next().unwrap_or_default();
     let level = words.filter_map(|word| word.strip_prefix('-')?.parse::<u8>().ok()).next_back();
-    let choice = match program.rsplit('/').next().unwrap_or_default() {
+    Ok(match program.rsplit('/').next().unwrap_or_default() {
         "zstd" | "zstdmt" | "unzstd" | "pzstd" | "zstdcat" => match level {
             Some(level @ 1..=22) => format!("zstd:{}", level.min(19)),
             _ => "zstd".to_owned(),
         },
         "lz4" | "unlz4" | "lz4c" | "lz4cat" => "lz4".to_owned(),
         "gzip" | "gunzip" | "zcat" | "pigz" | "unpigz" => "zstd".to_owned(),
-        _ => return Err(unknown("is none of zstd, lz4, gzip and pigz")),
-    };
-    look.note(format!("{}: `{text}` is taken as compress={choice}", item.name()));
-    Ok(choice)
+        _ => return Err("is none of zstd, lz4, gzip and pigz"),
+    })
 }
 
-/// `sockopt`: the comma list that the scripts append to socat's address. Returns a name that the
-/// peer's certificate must have, and ciphers, where it holds any.
-pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<(Option<String>, Option<String>)> {
-    let (mut name, mut ciphers) = (None, None);
+/// What `sockopt` asks for.
+#[derive(Debug, Default)]
+pub(super) struct SocketOptions {
+    /// A name that the peer's certificate must have.
+    pub(super) name: Option<Requested>,
+    pub(super) ciphers: Option<Requested>,
+}
+
+/// `sockopt`: the comma list that the scripts append to socat's address.
+pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<SocketOptions> {
+    let mut found = SocketOptions::default();
+    let requested = |part: &str, text: &str| Requested {
+        text: text.to_owned(),
+        tier: Tier::Sst,
+        name: format!("{part} of {}", item.name()),
+    };
     for option in item.text()?.split(',').map(str::trim).filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        // The scripts pass the list through a shell, which takes quotes away.
+        let value = value.trim_matches(['\'', '"']);
         let why = match key {
             "verify" if matches!(value, "0" | "no" | "false" | "off") => {
-                return Err(refuse(item, "verify=0 would accept any peer")
-                    .remedy("remove it; with no certificates at all the peers still prove themselves to each other"));
+                "it has no effect: the peer is verified all the same"
             }
             "verify" => continue,
             "commonname" | "cn" if !value.is_empty() => {
-                name = Some(value.to_owned());
+                found.name = Some(requested(key, value));
                 continue;
             }
-            "cipher" | "ciphers" => {
-                ciphers = Some(value.to_owned());
+            "cipher" | "ciphers" if !value.is_empty() => {
+                found.ciphers = Some(requested(key, value));
                 continue;
             }
+            "cipher" | "ciphers" => continue,
             "commonname" | "cn" => "the name is checked as ssl-mode says",
             "retry" | "interval" | "forever" => "the donor tries again until connect-timeout",
             "connect-timeout" => "use connect-timeout in [highline]",
@@ -89,5 +117,5 @@ pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<(Option<Stri
         };
         look.note(format!("{}: {key}: {why}", item.name()));
     }
-    Ok((name, ciphers))
+    Ok(found)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::files::{Item, OptionFiles, Tier};
-use crate::error::{Error, Kind, Printable, Result};
+use crate::error::{Error, Kind, Printable, Result, Side};
 
 /// Where an effective value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +25,24 @@ impl fmt::Display for Source {
 /// A place where a value may stand.
 pub(super) type Place<'a> = (Tier, &'a str);
 
+/// The places of a key that the server's own scripts read in several groups.
+pub(super) fn everywhere(key: &str) -> [Place<'_>; 3] {
+    [(Tier::Sst, key), (Tier::Server, key), (Tier::Backup, key)]
+}
+
 pub(super) struct Lookup<'a> {
-    files: &'a OptionFiles,
+    pub(super) files: &'a OptionFiles,
+    side: Side,
+    datadir: &'a Path,
     asked: BTreeSet<(Tier, String)>,
     pub(super) sources: Vec<Source>,
     pub(super) notes: Vec<String>,
 }
 
 impl<'a> Lookup<'a> {
-    pub(super) fn new(files: &'a OptionFiles) -> Lookup<'a> {
-        Lookup { files, asked: BTreeSet::new(), sources: Vec::new(), notes: Vec::new() }
+    /// For the role `side`, on a node whose relative paths begin at `datadir`: there its server works.
+    pub(super) fn new(files: &'a OptionFiles, side: Side, datadir: &'a Path) -> Lookup<'a> {
+        Lookup { files, side, datadir, asked: BTreeSet::new(), sources: Vec::new(), notes: Vec::new() }
     }
 
     /// The first of these places that holds something; an empty value is none.
@@ -59,14 +67,54 @@ impl<'a> Lookup<'a> {
     /// Adds to the list of where values came from, once.
     pub(super) fn report(&mut self, item: &Item) {
         let value = item.value.as_ref().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+        self.add_source(item, value);
+    }
+
+    fn add_source(&mut self, item: &Item, value: String) {
         let source = Source { key: item.key.clone(), value, group: item.origin.clone() };
         if !self.sources.contains(&source) {
             self.sources.push(source);
         }
     }
 
+    /// The path that an item names, whole.
+    pub(super) fn path_of(&self, item: &Item) -> Option<PathBuf> {
+        item.value.as_ref().map(|value| self.datadir.join(value))
+    }
+
+    /// As [`Lookup::report`], with the whole path.
+    pub(super) fn report_path(&mut self, item: &Item) {
+        let path = self.path_of(item).unwrap_or_default();
+        self.add_source(item, path.to_string_lossy().into_owned());
+    }
+
     pub(super) fn path(&mut self, places: &[Place<'_>]) -> Option<PathBuf> {
-        self.first(places)?.value.as_ref().map(PathBuf::from)
+        let item = self.quietly(places)?;
+        self.report_path(item);
+        self.path_of(item)
+    }
+
+    /// A value that only the role `whose` needs: the other one is not stopped by a wrong one.
+    pub(super) fn parsed_for<T>(
+        &mut self,
+        whose: Side,
+        places: &[Place<'_>],
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>> {
+        if whose == self.side {
+            return self.parsed(places, check);
+        }
+        let Some(item) = self.quietly(places) else { return Ok(None) };
+        match item.text().and_then(|text| check(text).map_err(|why| refuse(item, &why))) {
+            Ok(_) => self.report(item),
+            Err(error) => {
+                self.note(format!(
+                    "WARNING: {}; this node cannot be a {whose} until it is corrected",
+                    error.sentence()
+                ));
+            }
+        }
+        Ok(None)
     }
 
     /// A checked value; `check` says what is allowed where it refuses.
@@ -81,6 +129,11 @@ impl<'a> Lookup<'a> {
 
     pub(super) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    /// Whether anybody would look for `key` there.
+    pub(super) fn knows(&self, tier: Tier, key: &str) -> bool {
+        self.asked.contains(&(tier, key.to_owned()))
     }
 
     /// What stands in a group and was never asked for.

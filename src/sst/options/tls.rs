@@ -4,9 +4,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use super::files::{Item, OptionFiles, Tier};
-use super::lookup::{Lookup, Place, refuse};
+use super::files::{Item, Tier};
+use super::foreign;
+use super::lookup::{Lookup, Place, everywhere, refuse};
+use super::provider::ProviderOptions;
 use crate::error::{Error, Result, Side};
 
 /// How the peer is verified. The proof by the ticket's secret comes on top of each.
@@ -23,6 +26,29 @@ pub enum SslMode {
     VerifyIdentity,
 }
 
+/// A word that is no mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SslModeError {
+    #[error("{0} would let a copy of the whole database cross the network in the clear")]
+    InTheClear(String),
+    #[error("`{0}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")]
+    Unknown(String),
+}
+
+impl FromStr for SslMode {
+    type Err = SslModeError;
+
+    fn from_str(text: &str) -> Result<SslMode, SslModeError> {
+        match text.to_ascii_uppercase().replace('-', "_").as_str() {
+            "REQUIRED" => Ok(SslMode::Required),
+            "VERIFY_CA" => Ok(SslMode::VerifyCa),
+            "VERIFY_IDENTITY" => Ok(SslMode::VerifyIdentity),
+            "DISABLED" | "PREFERRED" => Err(SslModeError::InTheClear(text.to_owned())),
+            _ => Err(SslModeError::Unknown(text.to_owned())),
+        }
+    }
+}
+
 impl fmt::Display for SslMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -34,12 +60,14 @@ impl fmt::Display for SslMode {
     }
 }
 
-/// A text with the tier that it came from: what the server's own groups say about client
+/// A text with the place that it came from: what the server's own groups say about client
 /// connections is a weaker wish than what was written for transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requested {
     pub text: String,
     pub tier: Tier,
+    /// `ssl-cipher in [sst]`.
+    pub name: String,
 }
 
 /// Files and rules for TLS, for one role.
@@ -56,19 +84,19 @@ pub struct TlsSettings {
     /// Files and directories.
     pub crls: Vec<PathBuf>,
     /// The name that the peer's certificate must have, where it is not the peer's address.
-    pub peer_name: Option<String>,
+    pub peer_name: Option<Requested>,
     /// Whether a common name counts where a certificate has no alternative names.
     pub match_common_name: bool,
     pub versions: Option<Requested>,
     pub ciphers: Option<Requested>,
 }
 
-use Tier::{Highline, Server, Sst};
+use Tier::{Backup, Highline, Server, Sst};
 
 impl TlsSettings {
     pub(super) fn resolve(look: &mut Lookup<'_>, side: Side) -> Result<TlsSettings> {
         let mode = mode(look)?;
-        let (identity, cas) = material(look, side)?;
+        let (identity, cas, general_counts) = material(look, side)?;
         let (cert, key) = identity.unzip();
         let (ca, capath) = cas;
         let mut tls = TlsSettings { mode: SslMode::Unset, ca, capath, cert, key, ..TlsSettings::default() };
@@ -79,21 +107,34 @@ impl TlsSettings {
             }
             Some(Wanted { mode: SslMode::Unset, .. }) => SslMode::Required,
             Some(Wanted { mode: strict @ (SslMode::VerifyCa | SslMode::VerifyIdentity), item }) if !tls.has_ca() => {
+                // A remedy names only what has an effect.
+                let other = if general_counts { "ssl-ca in [mysqld]" } else { "tca in [sst]" };
                 return Err(refuse(item, &format!("{strict} needs a CA, and none is configured"))
-                    .remedy("name it with ca in [highline], tca in [sst] or ssl-ca in [mysqld]"));
+                    .remedy(format!("name it with ca in [highline], or {other}")));
             }
             Some(Wanted { mode, .. }) => mode,
             None => SslMode::Unset,
         };
-        let crl_files = ["crl", "ssl-crl", "ssl-crlpath"];
-        let own = look.path(&[(Highline, crl_files[0])]);
+        let own = look.path(&[(Highline, "crl")]);
         let rest: Vec<PathBuf> =
-            crl_files[1..].iter().filter_map(|name| look.path(&[(Sst, name), (Server, name)])).collect();
+            ["ssl-crl", "ssl-crlpath"].iter().filter_map(|name| look.path(&[(Sst, name), (Server, name)])).collect();
         tls.crls = own.map_or(rest, |own| vec![own]);
-        tls.peer_name = look.parsed(&[(Highline, "peer-name")], |text| Ok(text.to_owned()))?;
+        let socket = match look.first(&[(Sst, "sockopt")]) {
+            Some(item) => foreign::sockopt(look, item)?,
+            None => foreign::SocketOptions::default(),
+        };
+        tls.peer_name = wish(look, &[(Highline, "peer-name")])?.or(socket.name);
         tls.match_common_name = look.parsed(&[(Highline, "match-common-name")], super::switch)?.unwrap_or(false);
         tls.versions = wish(look, &[(Highline, "tls-version"), (Sst, "tls-version"), (Server, "tls-version")])?;
-        tls.ciphers = wish(look, &[(Highline, "ssl-cipher"), (Sst, "ssl-cipher"), (Server, "ssl-cipher")])?;
+        let own = wish(look, &[(Highline, "ssl-cipher"), (Sst, "ssl-cipher")])?.or(socket.ciphers);
+        let servers = [(Server, "ssl-cipher")];
+        tls.ciphers = match own {
+            None => wish(look, &servers)?,
+            own => {
+                look.quietly(&servers);
+                own
+            }
+        };
         if let Some(item) = look.quietly(&[(Sst, "ssl-passphrase"), (Server, "ssl-passphrase")]) {
             look.note(format!("{}: an encrypted key cannot be used; give transfers a key without one", item.name()));
         }
@@ -103,12 +144,21 @@ impl TlsSettings {
     pub fn has_ca(&self) -> bool {
         self.ca.is_some() || self.capath.is_some()
     }
+
+    /// Certificates of both sides are looked at.
+    pub fn verifies(&self) -> bool {
+        matches!(self.mode, SslMode::VerifyCa | SslMode::VerifyIdentity)
+    }
 }
 
 fn wish(look: &mut Lookup<'_>, places: &[Place<'_>]) -> Result<Option<Requested>> {
-    let tier = places.iter().find(|place| look.quietly(&[**place]).is_some()).map(|&(tier, _)| tier);
-    let text = look.parsed(places, |text| Ok(text.to_owned()))?;
-    Ok(text.zip(tier).map(|(text, tier)| Requested { text, tier }))
+    let Some(place) = places.iter().find(|place| look.quietly(&[**place]).is_some()) else {
+        look.quietly(places);
+        return Ok(None);
+    };
+    look.quietly(places);
+    let Some(item) = look.first(&[*place]) else { return Ok(None) };
+    Ok(Some(Requested { text: item.text()?.to_owned(), tier: place.0, name: item.name() }))
 }
 
 struct Wanted<'a> {
@@ -119,7 +169,7 @@ struct Wanted<'a> {
 /// What `ssl-mode`, and where that is absent `encrypt`, ask for. With `encrypt=3` a CA is optional,
 /// and whether there is one decides.
 fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
-    let encrypt = look.first(&[(Sst, "encrypt"), (Server, "encrypt")]);
+    let encrypt = look.first(&everywhere("encrypt"));
     let from_encrypt = match encrypt.map(|item| Ok::<_, Error>((item, item.text()?))).transpose()? {
         None => None,
         Some((item, "0")) => {
@@ -127,33 +177,35 @@ fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
             None
         }
         Some((item, "1")) => {
-            return Err(refuse(item, "a shared symmetric key is not supported: it cannot tell who the peer is")
-                .remedy("remove encrypt and encrypt-*: transfers are encrypted without any key; or set encrypt=4 with certificates"));
+            look.note(format!(
+                "{}: no symmetric key is used: it could not tell who the peer is; transfers are encrypted by TLS without one",
+                item.name()
+            ));
+            None
         }
         Some((item, "2" | "4")) => Some(Wanted { mode: SslMode::VerifyCa, item }),
         Some((item, "3")) => Some(Wanted { mode: SslMode::Unset, item }),
-        Some((item, other)) => return Err(refuse(item, &format!("`{other}` is none of 0, 2, 3 and 4"))),
+        Some((item, other)) => return Err(refuse(item, &format!("`{other}` is none of 0, 1, 2, 3 and 4"))),
     };
-    let Some(item) = look.first(&[(Highline, "ssl-mode"), (Sst, "ssl-mode"), (Server, "ssl-mode")]) else {
-        return Ok(from_encrypt);
-    };
-    let text = item.text()?;
-    let mode = match text.to_ascii_uppercase().replace('-', "_").as_str() {
-        "REQUIRED" => SslMode::Required,
-        "VERIFY_CA" => SslMode::VerifyCa,
-        "VERIFY_IDENTITY" => SslMode::VerifyIdentity,
-        "DISABLED" | "PREFERRED" => {
-            return Err(refuse(
-                item,
-                &format!("{text} would let a copy of the whole database cross the network in the clear"),
-            )
-            .remedy("remove ssl-mode, or set REQUIRED: neither needs a certificate"));
-        }
-        _ => {
-            return Err(refuse(item, &format!("`{text}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")));
-        }
-    };
-    Ok(Some(Wanted { mode, item }))
+    for place in [(Highline, "ssl-mode"), (Sst, "ssl-mode"), (Server, "ssl-mode"), (Backup, "ssl-mode")] {
+        let Some(item) = look.quietly(&[place]) else { continue };
+        let mode = match item.text()?.parse() {
+            Ok(mode) => mode,
+            // Written for another method, it asks for less than every transfer does.
+            Err(SslModeError::InTheClear(text)) if place.0 != Highline => {
+                look.note(format!("{}: {text} has no effect: every transfer is encrypted all the same", item.name()));
+                continue;
+            }
+            Err(error @ SslModeError::InTheClear(_)) => {
+                return Err(refuse(item, &error.to_string())
+                    .remedy("remove ssl-mode, or set REQUIRED: neither needs a certificate"));
+            }
+            Err(error) => return Err(refuse(item, &error.to_string())),
+        };
+        look.report(item);
+        return Ok(Some(Wanted { mode, item }));
+    }
+    Ok(from_encrypt)
 }
 
 type Identity = Option<(PathBuf, PathBuf)>;
@@ -161,25 +213,27 @@ type Cas = (Option<PathBuf>, Option<PathBuf>);
 
 /// Names that belong together, the most specific family first: `[highline]`, the role's own, `t*`,
 /// the general ones, Galera's. Certificate and key come out of one family, CAs out of one.
-fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas)> {
+///
+/// Says too whether the general names count.
+fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> {
     let role = if side == Side::Joiner { "server" } else { "client" };
     let other_role = if side == Side::Joiner { "client" } else { "server" };
     let parts = ["ca", "capath", "cert", "key"];
     for part in parts {
         let name = format!("ssl-{other_role}-{part}");
-        look.quietly(&[(Sst, &name), (Server, &name)]);
+        look.quietly(&everywhere(&name));
     }
     let mut families: Vec<[Option<&Item>; 4]> = vec![
         parts.map(|part| look.quietly(&[(Highline, part)])),
         parts.map(|part| {
             let name = format!("ssl-{role}-{part}");
-            look.quietly(&[(Sst, &name), (Server, &name)])
+            look.quietly(&everywhere(&name))
         }),
     ];
     let t = parts.map(|part| look.quietly(&[(Sst, &format!("t{part}"))]));
     let general = parts.map(|part| {
         let name = format!("ssl-{part}");
-        let found = look.quietly(&[(Sst, &name), (Server, &name)]);
+        let found = look.quietly(&everywhere(&name));
         let servers = look.quietly(&[(Server, &name)]);
         if let (Some(found), Some(servers)) = (found, servers)
             && found.value != servers.value
@@ -192,7 +246,7 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas)> {
         }
         found
     });
-    let galera = galera(look)?;
+    let galera = galera(look);
     let has_t = t.iter().any(Option::is_some);
     families.push(t);
     if !has_t {
@@ -208,18 +262,17 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas)> {
     let mut identity = None;
     let mut cas = (None, None);
     for [ca, capath, cert, key] in families {
-        let path = |item: &Item| item.value.as_ref().map(PathBuf::from);
         if identity.is_none()
             && let (Some(cert), Some(key)) = (cert.or(key), key.or(cert))
         {
-            look.report(cert);
-            look.report(key);
+            look.report_path(cert);
+            look.report_path(key);
             // A file that is named alone holds both.
-            identity = path(cert).zip(path(key));
+            identity = look.path_of(cert).zip(look.path_of(key));
         }
         if cas == (None, None) {
-            ca.into_iter().chain(capath).for_each(|item| look.report(item));
-            cas = (ca.and_then(path), capath.and_then(path));
+            ca.into_iter().chain(capath).for_each(|item| look.report_path(item));
+            cas = (ca.and_then(|item| look.path_of(item)), capath.and_then(|item| look.path_of(item)));
         }
     }
     // A directory may be given where a file is expected.
@@ -228,31 +281,47 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas)> {
     {
         cas = (None, cas.0);
     }
-    Ok((identity, cas))
+    Ok((identity, cas, !has_t))
 }
 
 /// CA, certificate and key of Galera's own traffic, out of `wsrep_provider_options`.
-fn galera(look: &mut Lookup<'_>) -> Result<[Option<Item>; 3]> {
-    let Some(item) = look.quietly(&[(Server, "wsrep-provider-options")]) else { return Ok([None, None, None]) };
-    let text = item.text()?;
-    Ok(["socket.ssl_ca", "socket.ssl_cert", "socket.ssl_key"].map(|name| {
-        let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
-        let value = pairs.rfind(|(key, _)| key.trim() == name)?.1.trim();
+fn galera(look: &mut Lookup<'_>) -> [Option<Item>; 3] {
+    look.quietly(&[(Server, "wsrep-provider-options")]);
+    let options = ProviderOptions::of(look.files);
+    for fault in options.faults() {
+        look.note(format!("WARNING: {fault}"));
+    }
+    if let Some(lost) = options.lost() {
+        look.note(if lost.weakens { format!("WARNING: {}", lost.text) } else { lost.text.clone() });
+    }
+    let Some(item) = options.item() else { return [None, None, None] };
+    ["socket.ssl_ca", "socket.ssl_cert", "socket.ssl_key"].map(|name| {
         let origin = format!("wsrep_provider_options, {}", item.origin);
-        (!value.is_empty()).then(|| Item { key: name.to_owned(), value: Some(value.into()), origin })
-    }))
-}
-
-/// [`TlsSettings`] alone, for who looks at a configuration without running a transfer.
-pub fn resolve(files: &OptionFiles, side: Side) -> Result<TlsSettings> {
-    TlsSettings::resolve(&mut Lookup::new(files), side)
+        options.get(name).map(|value| Item { key: name.to_owned(), value: Some(value.into()), origin })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::OptionFiles;
     use super::super::files::tests::read;
     use super::*;
     use crate::error::Kind;
+    use std::path::Path;
+
+    fn resolve(files: &OptionFiles, side: Side) -> Result<TlsSettings> {
+        noted(files, side).map(|(tls, _)| tls)
+    }
+
+    fn noted(files: &OptionFiles, side: Side) -> Result<(TlsSettings, Vec<String>)> {
+        let look = &mut Lookup::new(files, side, Path::new("/data"));
+        let tls = TlsSettings::resolve(look, side)?;
+        Ok((tls, std::mem::take(&mut look.notes)))
+    }
+
+    fn asked(text: &str, tier: Tier, name: &str) -> Requested {
+        Requested { text: text.into(), tier, name: name.into() }
+    }
 
     fn paths(tls: &TlsSettings) -> String {
         let show = |path: &Option<PathBuf>| path.as_ref().map_or("-".into(), |path| path.display().to_string());
@@ -303,6 +372,18 @@ mod tests {
             ("[sst]\nencrypt=3\ntcert=/c".to_owned(), SslMode::Required),
             (format!("[sst]\nencrypt=3\nssl-mode=VERIFY_IDENTITY{ca}"), SslMode::VerifyIdentity),
             ("[sst]\nencrypt=0".to_owned(), SslMode::Unset),
+            ("[sst]\nencrypt=1".to_owned(), SslMode::Unset),
+            ("[sst]\nssl-mode=DISABLED".to_owned(), SslMode::Unset),
+            ("[mysqld]\nloose-ssl-mode=disabled\n[mariabackup]\nssl-mode=PREFERRED".to_owned(), SslMode::Unset),
+            // What asks for less hides nothing that asks for more.
+            (format!("[sst]\nssl-mode=DISABLED\nencrypt=4{ca}"), SslMode::VerifyCa),
+            (
+                format!("[sst]\nssl-mode=DISABLED{ca}\n[mysqld]\nloose-ssl-mode=VERIFY_IDENTITY"),
+                SslMode::VerifyIdentity,
+            ),
+            (format!("[mariabackup]\nssl-mode=VERIFY_CA{ca}"), SslMode::VerifyCa),
+            (format!("[xtrabackup]\nencrypt=4{ca}"), SslMode::VerifyCa),
+            (format!("[mariabackup]\nssl-mode=VERIFY_CA\n[mysqld]\nloose-ssl-mode=REQUIRED{ca}"), SslMode::Required),
         ] {
             assert_eq!(resolve(&read(&text), Side::Joiner).unwrap().mode, expected, "{text}");
         }
@@ -311,11 +392,11 @@ mod tests {
     #[test]
     fn what_would_weaken_is_refused_by_name() {
         for (text, says) in [
-            ("[sst]\nssl-mode=DISABLED", "ssl-mode in [sst]: DISABLED would let"),
+            ("[highline]\nssl-mode=DISABLED", "ssl-mode in [highline]: DISABLED would let"),
+            ("[highline]\nssl-mode=preferred", "ssl-mode in [highline]: preferred would let"),
             ("[highline]\nssl-mode=sometimes", "ssl-mode in [highline]: `sometimes` is none of"),
             ("[galera]\nssl-mode=VERIFY_CA", "ssl-mode in [galera]: VERIFY_CA needs a CA"),
             ("[sst]\nencrypt=4\ntcert=/c", "encrypt in [sst]: VERIFY_CA needs a CA"),
-            ("[sst]\nencrypt=1", "encrypt in [sst]: a shared symmetric key"),
             ("[sst]\nencrypt=yes", "encrypt in [sst]: `yes` is none of"),
         ] {
             let error = resolve(&read(text), Side::Donor).unwrap_err();
@@ -325,15 +406,77 @@ mod tests {
     }
 
     #[test]
+    fn what_asks_for_less_is_a_note() {
+        let note = |text: &str| noted(&read(text), Side::Joiner).unwrap().1;
+        for (text, says) in [
+            (
+                "[sst]\nssl-mode=DISABLED",
+                "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted all the same",
+            ),
+            (
+                "[galera]\nssl_mode=Disabled",
+                "ssl-mode in [galera]: Disabled has no effect: every transfer is encrypted all the same",
+            ),
+            (
+                "[mariabackup]\nssl-mode=PREFERRED",
+                "ssl-mode in [mariabackup]: PREFERRED has no effect: every transfer is encrypted all the same",
+            ),
+            ("[sst]\nencrypt=0", "encrypt in [sst]: every transfer is encrypted all the same"),
+            (
+                "[sst]\nencrypt=1",
+                "encrypt in [sst]: no symmetric key is used: it could not tell who the peer is; transfers are encrypted by TLS without one",
+            ),
+            (
+                "[sst]\nsockopt=,verify=0",
+                "sockopt in [sst]: verify: it has no effect: the peer is verified all the same",
+            ),
+        ] {
+            assert_eq!(note(text), [says], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_remedy_names_what_has_an_effect() {
+        let remedy = |text: &str| resolve(&read(text), Side::Donor).unwrap_err().remedy_text().unwrap().to_owned();
+        assert_eq!(remedy("[sst]\nssl-mode=VERIFY_CA"), "name it with ca in [highline], or ssl-ca in [mysqld]");
+        let old = remedy("[mysqld]\nssl-ca=/a\n[sst]\nssl-mode=VERIFY_CA\ntcert=/c\ntkey=/k");
+        assert_eq!(old, "name it with ca in [highline], or tca in [sst]");
+    }
+
+    #[test]
+    fn relative_paths_begin_in_the_data_directory() {
+        let text = "[mysqld]\nssl-ca=ca.pem\nssl-cert=./c.pem\nssl-key=tls/k.pem\nssl-crl=crl.pem";
+        let tls = resolve(&read(text), Side::Joiner).unwrap();
+        assert_eq!(paths(&tls), "/data/ca.pem - /data/./c.pem /data/tls/k.pem");
+        assert_eq!(tls.crls, [PathBuf::from("/data/crl.pem")]);
+    }
+
+    #[test]
+    fn sockopt_is_taken_apart_as_socat_does() {
+        let tls = |text: &str| resolve(&read(text), Side::Joiner).unwrap();
+        let cipher = |text: &str| tls(text).ciphers.map(|wish| (wish.text, wish.name));
+        let of_sockopt = |text: &str| Some((text.to_owned(), "cipher of sockopt in [sst]".to_owned()));
+        let sockopt = "[sst]\nsockopt=',cipher=S'\n";
+        assert_eq!(cipher(sockopt), of_sockopt("S"));
+        assert_eq!(cipher(&format!("{sockopt}[mysqld]\nssl-cipher=M")), of_sockopt("S"));
+        assert_eq!(cipher(&format!("{sockopt}ssl-cipher=T")), Some(("T".into(), "ssl-cipher in [sst]".into())));
+        assert_eq!(tls("[sst]\nsockopt=\",commonname=''\"").peer_name, None);
+        assert_eq!(tls("[sst]\nsockopt=\",commonname=\"").peer_name, None);
+        let named = tls("[sst]\nsockopt=\",commonname='db1'\"").peer_name;
+        assert_eq!(named, Some(asked("db1", Sst, "commonname of sockopt in [sst]")));
+    }
+
+    #[test]
     fn policies_say_where_they_come_from() {
         let text = "[mysqld]\ntls_version=TLSv1.2,TLSv1.3\nssl-crl=/crl\nssl_crlpath=/crls\n[sst]\nssl-cipher=X";
         let tls = resolve(&read(text), Side::Joiner).unwrap();
-        assert_eq!(tls.versions, Some(Requested { text: "TLSv1.2,TLSv1.3".into(), tier: Server }));
-        assert_eq!(tls.ciphers, Some(Requested { text: "X".into(), tier: Sst }));
+        assert_eq!(tls.versions, Some(asked("TLSv1.2,TLSv1.3", Server, "tls-version in [mysqld]")));
+        assert_eq!(tls.ciphers, Some(asked("X", Sst, "ssl-cipher in [sst]")));
         assert_eq!(tls.crls, [PathBuf::from("/crl"), PathBuf::from("/crls")]);
         let own =
             resolve(&read(&format!("{text}\n[highline]\ncrl=/own\npeer-name=db1\nmatch-common-name")), Side::Joiner);
         let own = own.unwrap();
-        assert_eq!((own.crls, own.peer_name, own.match_common_name), (vec!["/own".into()], Some("db1".into()), true));
+        assert_eq!((own.crls, own.match_common_name), (vec!["/own".into()], true));
+        assert_eq!(own.peer_name, Some(asked("db1", Highline, "peer-name in [highline]")));
     }
 }

@@ -1,0 +1,375 @@
+//! The passes over the tree: while the server works, under its lock, and from clones after its release.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::JoinSet;
+
+use super::catalog::{Catalog, seal};
+use super::clones;
+use super::plan::{Basis, Had, Plan, Planned, Task};
+use super::queue::Queue;
+use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
+use super::still::{self, Tops};
+use super::transfer::{Round, Transfer};
+use super::{Keeper, RoundReport, Server, lane};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::link::Control;
+use crate::manifest::Seal;
+use crate::position::GaleraGtid;
+use crate::progress::bytes;
+use crate::threads::{self, alone, blocking};
+use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Source, Tolerance, scan};
+use crate::wire::{self, Message, WireBytes};
+
+/// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
+/// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// One transfer's passes: the lanes, and the tree as the joiner has it.
+pub(super) struct Passes {
+    transfer: Arc<Transfer>,
+    lanes: JoinSet<Result<()>>,
+    server: Arc<dyn Server>,
+    roots: Roots,
+    /// Roots that the joiner has no use for.
+    without: Vec<RootName>,
+    filesystems: Filesystems,
+    basis: Basis,
+    number: u16,
+    pub(super) reports: Vec<RoundReport>,
+}
+
+impl Passes {
+    pub(super) fn new(
+        transfer: Arc<Transfer>,
+        server: Arc<dyn Server>,
+        roots: Roots,
+        without: Vec<RootName>,
+        lanes: u16,
+    ) -> Result<Passes> {
+        let filesystems = Filesystems::of(&roots)?;
+        let mut running = JoinSet::new();
+        for number in 0..lanes {
+            running.spawn(lane::run(Arc::clone(&transfer), number));
+        }
+        let (basis, reports) = (Vec::new(), Vec::new());
+        Ok(Passes { transfer, lanes: running, server, roots, without, filesystems, basis, number: 0, reports })
+    }
+
+    /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
+    pub(super) async fn live(
+        &mut self,
+        control: &mut Control,
+        limit: Option<Duration>,
+    ) -> Result<(Vec<Pass>, Outlook)> {
+        let mut passes = Vec::new();
+        let mut found = self.scan(control).await?;
+        loop {
+            let now = SystemTime::now();
+            let (started, wire) = (Instant::now(), self.transfer.meter.snapshot().wire);
+            let filesystems = self.filesystems.clone();
+            // Before the reading and after the look, so that a store to a mapped page shows in the next look.
+            guarded(control, blocking(move || filesystems.write_back())).await?;
+            let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
+            let read = plan.work().map(|planned| planned.found.size()).sum();
+            self.round(control, plan, Some(now - MARGIN), None).await?;
+            let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
+            passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
+            found = self.scan(control).await?;
+            let outlook = self.outlook(&found);
+            let estimate = seconds_to_read(&passes, outlook);
+            let over = limit.is_some_and(|limit| estimate > limit.as_secs_f64());
+            if !another(&passes, outlook, over) {
+                return Ok((passes, outlook));
+            }
+        }
+    }
+
+    /// Bytes of files that are no longer what they were when they were read, as far as their stamps tell.
+    fn outlook(&self, found: &[Found]) -> Outlook {
+        let mut basis = self.basis.iter().peekable();
+        let changed = found.iter().filter(|found| {
+            while basis.next_if(|(before, _)| before.entry.path < found.entry.path).is_some() {}
+            !basis.next_if(|(before, _)| before.entry.path == found.entry.path).is_some_and(|(before, had)| {
+                before.stamp == found.stamp && had.as_ref().is_none_or(|had| had.stamp_tells)
+            })
+        });
+        Outlook { changed: changed.map(Found::size).sum() }
+    }
+
+    /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
+    /// sent by [`Passes::of_clones`].
+    pub(super) async fn still(
+        &mut self,
+        control: &mut Control,
+        position: &Option<GaleraGtid>,
+        clone: bool,
+    ) -> Result<()> {
+        for looks in 0.. {
+            tokio::time::sleep(still::pause(looks)).await;
+            let (found, tops) = self.look(control).await?;
+            let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
+            if looks > 0 {
+                if plan.is_empty() {
+                    self.basis = plan.into_basis();
+                    return Ok(());
+                }
+                still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
+                self.transfer.reporter.note(&still::why(&plan, &self.roots));
+            }
+            if clone {
+                let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
+                plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems))).await?;
+            }
+            self.round(control, plan, None, position.clone()).await?;
+            let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
+            let (basis, holds) = guarded(
+                control,
+                blocking(move || {
+                    let holds = still::holds(&basis, &tops, &roots);
+                    Ok((basis, holds))
+                }),
+            )
+            .await?;
+            self.basis = basis;
+            if holds {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
+        let (mut roots, server) = (self.roots.clone(), Arc::clone(&self.server));
+        let looked = blocking(move || {
+            let tops = still::tops(&roots);
+            let found = still::look(&mut roots, &*server)?;
+            Ok((roots, found, tops))
+        });
+        let (roots, found, tops) = guarded(control, looked).await?;
+        Ok((self.known(&roots, found)?, tops))
+    }
+
+    /// What was cloned under the lock, after the server was released.
+    pub(super) async fn of_clones(&mut self, control: &mut Control, position: &Option<GaleraGtid>) -> Result<()> {
+        let plan = Plan::of_clones(std::mem::take(&mut self.basis));
+        if plan.is_empty() {
+            self.basis = plan.into_basis();
+            return Ok(());
+        }
+        let devices: std::collections::BTreeSet<u64> =
+            plan.work().map(|planned| planned.found.stamp.device()).collect();
+        let filesystems = self.filesystems.clone();
+        let watch = async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                for device in &devices {
+                    if let Some(directory) = filesystems.directory(*device) {
+                        clones::watch(directory)?;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            sent = self.round(control, plan, None, position.clone()) => sent,
+            full = watch => full,
+        }
+    }
+
+    /// Says goodbye on all lanes, and seals the tree as the joiner has it.
+    pub(super) async fn seal(mut self) -> Result<(Seal, Vec<RoundReport>)> {
+        /// How long lanes may take once everything is acknowledged.
+        const FAREWELL: Duration = Duration::from_secs(1);
+        self.transfer.rounds.close();
+        let goodbye = async { while self.lanes.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        let (basis, checksum) = (self.basis, self.transfer.checksum);
+        let sealed = blocking(move || seal(&basis, checksum)).await?;
+        Ok((sealed, self.reports))
+    }
+
+    /// The tree while the server works.
+    async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
+        let (roots, found) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
+        self.known(&roots, found)
+    }
+
+    /// What the joiner has a use for, in the roots that it was asked about.
+    fn known(&self, roots: &Roots, mut found: Vec<Found>) -> Result<Vec<Found>> {
+        // With the roots of the first scan: what it called `external-1` the joiner has a place for.
+        if let Some(new) = roots.iter().nth(self.roots.iter().count()) {
+            let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
+            return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
+        }
+        found.retain(|found| !self.without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        Ok(found)
+    }
+
+    /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
+    /// known by their stamps.
+    async fn round(
+        &mut self,
+        control: &mut Control,
+        plan: Plan,
+        live: Option<SystemTime>,
+        position: Option<GaleraGtid>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let wire_before = self.transfer.meter.snapshot().wire;
+        let number = self.number;
+        for message in withdrawals(&plan.removed) {
+            control.send(message).await?;
+        }
+        let entries = plan.entries.len() as u64;
+        let total = plan.entries.iter().map(|planned| planned.found.size()).sum();
+        let (files, read) =
+            plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
+        control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
+        self.transfer.meter.begin_round(number, live.is_some(), read);
+        let numbered = (0u32..).zip(&plan.entries);
+        let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
+        let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
+        let filesystems = self.filesystems.clone();
+        // Under the lock a file is compared with itself a moment ago, whatever it lies on.
+        let tells = |found: &Found| {
+            live.is_none_or(|when| found.stamp.is_older_than(when) && filesystems.stamps_tell(found.stamp.device()))
+        };
+        let catalog = Catalog::new(self.roots.clone(), plan.entries, live.is_none(), tells)?;
+        let strict = self.server.keeper() == Keeper::Nobody;
+        let live = live.is_some();
+        // After rounds that were spared the limit buys nothing but a longer freeze.
+        let paced = live || !self.reports.iter().any(|report| report.live);
+        let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
+        self.transfer.clock.acknowledged(Instant::now());
+        self.transfer.rounds.begin(Arc::clone(&round));
+        let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
+        if let Err(error) = sent {
+            self.transfer.rounds.close();
+            return Err(self.transfer.rounds.failure().unwrap_or(error));
+        }
+        self.transfer.rounds.end();
+        control.send(Message::RoundOver { number }).await?;
+        let idle = self.transfer.dialer.deadlines.idle;
+        let round =
+            alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
+        (self.roots, self.basis) = round.catalog.into_basis();
+        self.number += 1;
+        let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
+        let seconds = started.elapsed().as_secs_f64();
+        self.reports.push(RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds });
+        Ok(())
+    }
+}
+
+/// Returns when all of the round's work is acknowledged, or fails with the lanes.
+async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &Round) -> Result<()> {
+    let failed = async {
+        while let Some(ended) = lanes.join_next().await {
+            threads::ended("a lane", ended)?;
+        }
+        Err(Error::new(Kind::Io, "the lanes ended before the work did"))
+    };
+    let stuck = async {
+        loop {
+            tokio::time::sleep((transfer.dialer.deadlines.idle / 10).min(Duration::from_secs(1))).await;
+            if let Some(error) = transfer.stuck(Instant::now()) {
+                return Err(error);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = round.queue.finished() => Ok(()),
+        failed = failed => failed,
+        stuck = stuck => stuck,
+    }
+    .map_err(|error| transfer.rounds.failure().unwrap_or(error))
+}
+
+/// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
+fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Plan> {
+    /// Smaller ones are read.
+    const SMALLEST: u64 = 64 << 10;
+    let mut wanted: Vec<&mut Planned> = plan
+        .entries
+        .iter_mut()
+        .filter(|planned| matches!(planned.task, Task::Send | Task::Compare) && planned.found.size() > SMALLEST)
+        .collect();
+    wanted.sort_by_key(|planned| std::cmp::Reverse(planned.found.size()));
+    wanted.truncate(clones::most());
+    let mut held: std::collections::BTreeMap<u64, (u64, bool)> = std::collections::BTreeMap::new();
+    for planned in wanted {
+        let device = planned.found.stamp.device();
+        let (Some(directory), Some(place)) =
+            (filesystems.directory(device), crate::tree::locate(roots, &planned.found.entry.path))
+        else {
+            continue;
+        };
+        let (bytes, possible) = held.entry(device).or_insert((0, true));
+        let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
+        if !*possible || !clones::fits(directory, bytes.saturating_add(size))? {
+            continue;
+        }
+        let Ok(source) = Source::open(&place, Some(planned.found.stamp), false) else { continue };
+        if !clones::is_cheap(source.as_file(), size) {
+            continue;
+        }
+        match clones::clone(source.as_file(), directory) {
+            Ok(file) => {
+                let holed = planned.found.allocated < planned.found.size();
+                let had = planned.had.get_or_insert_with(|| Had::nothing(planned.found.size()));
+                had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
+                planned.task = Task::Later;
+                *bytes = bytes.saturating_add(size);
+            }
+            // What cannot be cloned is read.
+            Err(_) => *possible = false,
+        }
+    }
+    Ok(plan)
+}
+
+/// As many messages as it takes.
+fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut rest = paths.iter().peekable();
+    while rest.peek().is_some() {
+        let (mut bytes, mut some) = (0, Vec::new());
+        while let Some(path) = rest.next_if(|path| bytes + path.as_bytes().len() <= Message::MAX_PATHS) {
+            bytes += path.as_bytes().len();
+            some.push(WireBytes::from(path.as_bytes()));
+        }
+        messages.push(Message::Withdrawn { paths: some });
+    }
+    messages
+}
+
+/// `work`, unless the peer fails first.
+pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        error = control.failed() => Err(error),
+    }
+}
+
+/// A tree whose server may be at work.
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+    blocking(move || {
+        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
+        Ok((roots, found))
+    })
+    .await
+}
+
+impl FreezeMode {
+    /// One line for the log: what the freeze is expected to cost.
+    pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
+        let manner = if self.clones(passes, outlook) { "cloned where the filesystem can, else read" } else { "read" };
+        let seconds = seconds_to_read(passes, outlook);
+        format!(
+            "{} changed since they were read and will be {manner} under the lock, {seconds:.1} s if read",
+            bytes(outlook.changed)
+        )
+    }
+}

@@ -1,0 +1,311 @@
+//! What a round has to do: the tree as the joiner has it × the tree as it is now.
+//!
+//! Pure: both are given. With an empty basis everything is sent whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::page_hints::PageHints;
+use crate::manifest::FileDigests;
+use crate::tree::{Content, Found, RelPath, Source, Stillness};
+
+/// What the joiner has of a file's content, by what was sent in earlier rounds.
+#[derive(Debug)]
+pub(super) struct Had {
+    pub(super) digests: FileDigests,
+    pub(super) hints: BTreeMap<u64, PageHints>,
+    /// An equal stamp says that the content is what was read.
+    pub(super) stamp_tells: bool,
+    /// The joiner does not know this metadata and length yet.
+    pub(super) touched: bool,
+    /// What it lacks is read from here, when the server has been released.
+    pub(super) clone: Option<Arc<Source>>,
+}
+
+impl Had {
+    /// Nothing of a file of `size` bytes.
+    pub(super) fn nothing(size: u64) -> Had {
+        Had { digests: FileDigests::new(size), hints: BTreeMap::new(), stamp_tells: false, touched: true, clone: None }
+    }
+
+    /// To be compared with a file of `size` bytes, whose metadata or length is `other` than before.
+    fn renewed(self, size: u64, other: bool) -> Had {
+        Had { digests: self.digests.renewed(size), touched: self.touched || other, clone: None, ..self }
+    }
+}
+
+/// What is to be done with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Nothing: the joiner has it as it is.
+    Keep,
+    /// Nothing now: there is a clone of it.
+    Later,
+    /// All of it is sent.
+    Send,
+    /// A directory that the joiner has: its metadata is sent. Under the lock that alone is no reason for a round.
+    Update,
+    /// The joiner has an earlier content: it is read, and what differs is sent.
+    Compare,
+}
+
+/// One entry of a round.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) found: Found,
+    pub(super) task: Task,
+    /// `None` for what has no content.
+    pub(super) had: Option<Had>,
+    /// A directory as the joiner has it, where that is to be updated.
+    before: Option<Box<Found>>,
+}
+
+/// The whole tree as the joiner has it, ordered by path, with what was found when it was read.
+pub(super) type Basis = Vec<(Found, Option<Had>)>;
+
+/// One round's work, and what is gone since the last.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Ordered by path.
+    pub(super) entries: Vec<Planned>,
+    /// Ordered by path; what lies beneath a directory that is gone is listed too.
+    pub(super) removed: Vec<RelPath>,
+}
+
+impl Plan {
+    /// `found` is ordered by path. `again`: the basis was read under the lock, so what may change there has not.
+    pub(super) fn new(basis: Basis, found: Vec<Found>, again: bool) -> Plan {
+        let mut plan = Plan { entries: Vec::with_capacity(found.len()), removed: Vec::new() };
+        let mut basis = basis.into_iter().peekable();
+        // Kept, but only if nothing else has changed: see `Stillness::Journal`.
+        let mut journals = Vec::new();
+        for found in found {
+            while let Some((gone, _)) = basis.next_if(|(before, _)| before.entry.path < found.entry.path) {
+                plan.removed.push(gone.entry.path);
+            }
+            match basis.next_if(|(before, _)| before.entry.path == found.entry.path) {
+                Some((before, had)) => {
+                    let journal = found.stillness() == Stillness::Journal && before.stamp != found.stamp;
+                    journals.extend(journal.then(|| (plan.entries.len(), found.clone())));
+                    plan.known(before, had, found, again);
+                }
+                None => plan.send(found),
+            }
+        }
+        plan.removed.extend(basis.map(|(gone, _)| gone.entry.path));
+        if !plan.is_empty() {
+            for (place, found) in journals {
+                let planned = &mut plan.entries[place];
+                if let (Task::Keep, Some(had)) = (planned.task, planned.had.take()) {
+                    planned.task = Task::Compare;
+                    planned.had = Some(had.renewed(found.size(), true));
+                    planned.found = found;
+                }
+            }
+        }
+        plan
+    }
+
+    pub(super) fn into_basis(self) -> Basis {
+        let known = |Planned { found, had, before, .. }| (before.map_or(found, |before| *before), had);
+        self.entries.into_iter().map(known).collect()
+    }
+
+    /// What the clones hold, after the server was released.
+    pub(super) fn of_clones(basis: Basis) -> Plan {
+        let entries = basis.into_iter().map(|(found, had)| {
+            let task = if had.as_ref().is_some_and(|had| had.clone.is_some()) { Task::Compare } else { Task::Keep };
+            Planned { found, task, had, before: None }
+        });
+        Plan { entries: entries.collect(), removed: Vec::new() }
+    }
+
+    /// Entries that are sent or compared.
+    pub(super) fn work(&self) -> impl Iterator<Item = &Planned> {
+        self.entries.iter().filter(|planned| matches!(planned.task, Task::Send | Task::Compare))
+    }
+
+    /// Whether the joiner has all of it, but for the metadata of directories.
+    pub(super) fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.work().next().is_none()
+    }
+
+    fn push(&mut self, found: Found, task: Task, had: Option<Had>) {
+        self.entries.push(Planned { found, task, had, before: None });
+    }
+
+    fn send(&mut self, found: Found) {
+        let had = matches!(found.entry.content, Content::File { .. }).then(|| Had::nothing(found.size()));
+        self.push(found, Task::Send, had);
+    }
+
+    /// An entry that the joiner has under this path.
+    fn known(&mut self, before: Found, had: Option<Had>, found: Found, again: bool) {
+        let same = before.entry == found.entry;
+        match (&before.entry.content, &found.entry.content, had) {
+            (Content::File { .. }, Content::File { .. }, Some(had)) => {
+                let equal = same && before.stamp == found.stamp;
+                if had.clone.is_some() && equal {
+                    self.push(before, Task::Later, Some(had));
+                } else if had.digests.is_complete()
+                    && ((had.stamp_tells && equal) || (again && found.stillness().holds(before.stamp, found.stamp)))
+                {
+                    self.push(before, Task::Keep, Some(had));
+                } else {
+                    let had = had.renewed(found.size(), !same);
+                    self.push(found, Task::Compare, Some(had));
+                }
+            }
+            (_, _, had) if same => self.push(found, Task::Keep, had),
+            (Content::Directory, Content::Directory, had) => {
+                self.entries.push(Planned { found, task: Task::Update, had, before: Some(Box::new(before)) });
+            }
+            // Of another type, or a link that is another now: the old one goes first.
+            _ => {
+                self.removed.push(before.entry.path);
+                self.send(found);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{CHUNK, Digest, chunks};
+    use crate::tree::{Roots, Rules, Tolerance, scan};
+    use std::fs;
+    use std::path::Path;
+
+    fn look(dir: &Path) -> Vec<Found> {
+        let mut roots = Roots::new(dir, &BTreeMap::new()).unwrap();
+        scan(&mut roots, &Rules::default(), Tolerance::None).unwrap()
+    }
+
+    /// The joiner has all of it as it is.
+    fn sent(plan: Plan) -> Basis {
+        let had = |planned: Planned| {
+            let had = planned.had.map(|mut had| {
+                (0..chunks(planned.found.size())).for_each(|chunk| {
+                    had.digests.take(chunk, Digest::from_bytes([1; 32]));
+                });
+                Had { stamp_tells: true, touched: false, ..had }
+            });
+            (planned.found, had)
+        };
+        plan.entries.into_iter().map(had).collect()
+    }
+
+    fn tasks(plan: &Plan) -> Vec<String> {
+        let text = |planned: &Planned| format!("{:?} {}", planned.task, planned.found.entry.path.beneath().display());
+        let removed = plan.removed.iter().map(|path| format!("Remove {}", path.beneath().display()));
+        plan.work().map(text).chain(removed).collect()
+    }
+
+    #[test]
+    fn without_a_basis_everything_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("s")).unwrap();
+        fs::write(dir.path().join("s/a"), "a").unwrap();
+        let plan = Plan::new(Vec::new(), look(dir.path()), false);
+        assert_eq!(tasks(&plan), ["Send s", "Send s/a"]);
+        assert!(Plan::new(sent(plan), look(dir.path()), false).is_empty());
+    }
+
+    #[test]
+    fn every_kind_of_change_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["d", "gone", "gone/deep", "file-then-dir.d"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        for name in ["d/same", "d/written", "d/longer", "d/touched", "gone/deep/x", "becomes-dir", "old-name"] {
+            fs::write(at(name), "1").unwrap();
+        }
+        std::os::unix::fs::symlink("one", at("link")).unwrap();
+        fs::hard_link(at("d/same"), at("d/zz-second-name")).unwrap();
+        let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+
+        fs::write(at("d/written"), "2").unwrap();
+        fs::write(at("d/longer"), "12345").unwrap();
+        fs::set_permissions(at("d/touched"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        fs::write(at("d/new"), "n").unwrap();
+        fs::remove_dir_all(at("gone")).unwrap();
+        fs::remove_file(at("becomes-dir")).unwrap();
+        fs::create_dir(at("becomes-dir")).unwrap();
+        fs::remove_dir(at("file-then-dir.d")).unwrap();
+        fs::write(at("file-then-dir.d"), "f").unwrap();
+        fs::rename(at("old-name"), at("new-name")).unwrap();
+        fs::remove_file(at("link")).unwrap();
+        std::os::unix::fs::symlink("two", at("link")).unwrap();
+        let plan = Plan::new(basis, look(dir.path()), false);
+        assert_eq!(
+            tasks(&plan),
+            [
+                "Send becomes-dir",
+                "Compare d/longer",
+                "Send d/new",
+                "Compare d/touched",
+                "Compare d/written",
+                "Send file-then-dir.d",
+                "Send link",
+                "Send new-name",
+                "Remove becomes-dir",
+                "Remove file-then-dir.d",
+                "Remove gone",
+                "Remove gone/deep",
+                "Remove gone/deep/x",
+                "Remove link",
+                "Remove old-name",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stamp_is_believed_only_where_it_tells_and_nothing_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), vec![0; CHUNK as usize + 1]).unwrap();
+        let basis = || sent(Plan::new(Vec::new(), look(dir.path()), false));
+        let with = |change: fn(&mut Had)| {
+            let mut basis = basis();
+            change(basis[0].1.as_mut().unwrap());
+            tasks(&Plan::new(basis, look(dir.path()), false))
+        };
+        assert_eq!(with(|_| {}), [""; 0]);
+        assert_eq!(with(|had| had.stamp_tells = false), ["Compare f"]);
+        assert_eq!(with(|had| had.digests.tear(1)), ["Compare f"]);
+        assert_eq!(with(|had| had.digests = FileDigests::new(CHUNK + 1)), ["Compare f"]);
+    }
+
+    #[test]
+    fn a_redo_log_that_is_written_on_is_read_again_only_when_something_else_is_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let basis = || {
+            fs::write(dir.path().join("ib_logfile0"), "1").unwrap();
+            fs::write(dir.path().join("ibdata1"), "1").unwrap();
+            let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+            fs::write(dir.path().join("ib_logfile0"), "2").unwrap();
+            basis
+        };
+        assert_eq!(tasks(&Plan::new(basis(), look(dir.path()), true)), [""; 0]);
+        let before = basis();
+        fs::write(dir.path().join("ibdata1"), "2").unwrap();
+        assert_eq!(tasks(&Plan::new(before, look(dir.path()), true)), ["Compare ibdata1", "Compare ib_logfile0"]);
+    }
+
+    #[test]
+    fn what_only_grows_stays_under_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("mysql/general_log.CSV");
+        fs::create_dir(dir.path().join("mysql")).unwrap();
+        fs::write(&log, "1\n").unwrap();
+        let basis = || {
+            fs::write(&log, "1\n").unwrap();
+            let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+            fs::write(&log, "1\n2\n").unwrap();
+            basis
+        };
+        assert_eq!(tasks(&Plan::new(basis(), look(dir.path()), true)), [""; 0]);
+        assert_eq!(tasks(&Plan::new(basis(), look(dir.path()), false)), ["Compare mysql/general_log.CSV"]);
+    }
+}

@@ -1,0 +1,60 @@
+//! What the filesystems beneath the roots can be believed.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open, statfs, syncfs};
+
+use super::roots::Roots;
+use crate::error::{Error, Result};
+
+/// `f_type` of the filesystems that note each store to a mapped file in its times, once its pages have been written
+/// back: ext2 to ext4, XFS, btrfs (statfs(2)). On others a file may change under an equal stamp.
+const STAMPS_TELL: [u64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
+
+/// The filesystems of a server's directories, by device.
+#[derive(Clone, Debug, Default)]
+pub struct Filesystems(BTreeMap<u64, Filesystem>);
+
+#[derive(Clone, Debug)]
+struct Filesystem {
+    /// One of the directories on it.
+    directory: PathBuf,
+    stamps_tell: bool,
+}
+
+impl Filesystems {
+    pub fn of(roots: &Roots) -> Result<Filesystems> {
+        let mut all = BTreeMap::new();
+        for directory in roots.directories() {
+            let failed = |e: std::io::Error| Error::io("cannot read", directory, e);
+            let device = std::fs::metadata(directory).map_err(failed)?.dev();
+            let kind = statfs(directory).map_err(|e| failed(e.into()))?.f_type;
+            // The number is signed on some architectures; its bits are what counts.
+            let stamps_tell = STAMPS_TELL.contains(&(kind as u64 & 0xFFFF_FFFF));
+            all.entry(device).or_insert(Filesystem { directory: directory.to_owned(), stamps_tell });
+        }
+        Ok(Filesystems(all))
+    }
+
+    /// Whether a file there that was written has another stamp. What is on a filesystem of its own below a root is not
+    /// known here.
+    pub fn stamps_tell(&self, device: u64) -> bool {
+        self.0.get(&device).is_some_and(|filesystem| filesystem.stamps_tell)
+    }
+
+    /// A directory on that filesystem.
+    pub fn directory(&self, device: u64) -> Option<&Path> {
+        self.0.get(&device).map(|filesystem| filesystem.directory.as_path())
+    }
+
+    /// Writes back what is in the page cache, so that the next store to a mapped page is noted in the file's times.
+    pub fn write_back(&self) -> Result<()> {
+        for Filesystem { directory, .. } in self.0.values() {
+            let fd = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            fd.and_then(syncfs).map_err(|e| Error::io("cannot sync the filesystem of", directory, e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! Several rounds over a tree that is written to all the while, in every way that a filesystem allows, until it stands
+//! still: the joiner's tree equals it.
+
+use crate::support::tree;
+use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
+use highline::error::Result;
+use highline::install::OwnFile;
+use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
+use highline::link::{Deadlines, Dialer};
+use highline::position::GaleraGtid;
+use highline::progress::Recorder;
+use highline::stop::Stop;
+use highline::tls::{Identity, Policy, Trust, client_config};
+use highline::tree::{Roots, Rules};
+use rustix::fs::FallocateFlags;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+/// Numbers that are the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    }
+
+    fn below(&mut self, most: u64) -> u64 {
+        self.next() % most
+    }
+}
+
+/// Stores to mapped files, from a process of its own that keeps them mapped.
+struct Mapper {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+impl Mapper {
+    fn start() -> Mapper {
+        let program = "import mmap, sys\nmaps = {}\nfor line in sys.stdin:\n    try:\n        path, at, byte = line.split()\n        \
+                       if path not in maps:\n            f = open(path, 'r+b'); maps[path] = mmap.mmap(f.fileno(), 0)\n        \
+                       m = maps[path]; m[int(at) % len(m)] = int(byte)\n    except Exception: pass\n";
+        let mut child = Command::new("python3").args(["-c", program]).stdin(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        Mapper { child, stdin }
+    }
+
+    fn store(&mut self, path: &Path, at: u64, byte: u8) {
+        // A store beyond the end of a file that was cut ends the process (SIGBUS).
+        if writeln!(self.stdin, "{} {at} {byte}", path.display()).is_err() {
+            self.child.wait().unwrap();
+            *self = Mapper::start();
+        }
+    }
+
+    /// Returns when all stores are done.
+    fn end(self) {
+        let Mapper { mut child, stdin } = self;
+        drop(stdin);
+        child.wait().unwrap();
+    }
+}
+
+/// One change somewhere in the tree. What cannot be done there now is not done.
+fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
+    let name = |dice: &mut Dice| -> PathBuf {
+        let file = format!("t{}.ibd", dice.below(8));
+        match dice.below(4) {
+            0 => root.join(file),
+            n => root.join(format!("schema{n}")).join(file),
+        }
+    };
+    let path = name(dice);
+    let open = |path: &Path| {
+        // Never through a link that leads to another file of the tree: its metadata would change with it.
+        let plain = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_file());
+        plain.then(|| OpenOptions::new().write(true).open(path).ok()).flatten()
+    };
+    let bytes = tree::noise(dice.next(), 1 + dice.below(40_000) as usize);
+    let at = dice.below(3 * MIB);
+    let clear = |path: &Path| {
+        let _ = if fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir()) {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+    };
+    let _ = match dice.below(18) {
+        0..4 => open(&path).map(|file| file.write_all_at(&bytes, at)).transpose(),
+        4 => open(&path).map(|file| file.set_len(dice.below(4 * MIB))).transpose(),
+        5 | 6 => {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let len = 1 + dice.below(2 * MIB);
+            open(&path).map(|file| rustix::fs::fallocate(&file, hole, at, len).map_err(Into::into)).transpose()
+        }
+        7 => fs::rename(&path, name(dice)).map(Some),
+        8 => {
+            clear(&path);
+            fs::create_dir(&path).map(Some)
+        }
+        9 => {
+            clear(&path);
+            symlink("elsewhere", &path).map(Some)
+        }
+        10 => fs::hard_link(&path, name(dice)).map(Some),
+        11 => {
+            clear(&path);
+            Ok(None)
+        }
+        12 => fs::set_permissions(&path, PermissionsExt::from_mode(0o600 + dice.below(64) as u32)).map(Some),
+        13 => {
+            clear(&path);
+            fs::write(&path, &bytes).map(Some)
+        }
+        14 => {
+            let schema = root.join(format!("schema{}", 1 + dice.below(5)));
+            if dice.below(3) == 0 { fs::remove_dir_all(&schema) } else { fs::create_dir(&schema) }.map(Some)
+        }
+        15 => OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(&bytes)).map(Some),
+        _ => {
+            mapper.store(&path, at, dice.below(256) as u8);
+            Ok(None)
+        }
+    };
+}
+
+/// A server that changes its files until it is frozen.
+#[derive(Debug)]
+struct Restless {
+    stop: Arc<AtomicBool>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Restless {
+    fn start(root: &Path, seed: u64) -> Restless {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (root, ended) = (root.to_owned(), Arc::clone(&stop));
+        let writer = std::thread::spawn(move || {
+            let (mut dice, mut mapper) = (Dice(seed | 1), Mapper::start());
+            while !ended.load(Ordering::Relaxed) {
+                change(&root, &mut dice, &mut mapper);
+                std::thread::sleep(Duration::from_micros(dice.below(800)));
+            }
+            mapper.end();
+        });
+        Restless { stop, writer: Mutex::new(Some(writer)) }
+    }
+}
+
+impl Server for Restless {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.lock().unwrap().take().unwrap().join().unwrap();
+        Ok("5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().ok())
+    }
+
+    fn release(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn rules(&self) -> Result<Rules> {
+        Ok(Rules::default())
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Galera
+    }
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl Node for Nobody {
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+
+    fn own_files(&self, _: &highline::wire::Round) -> Result<Vec<OwnFile>> {
+        Ok(Vec::new())
+    }
+}
+
+async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: FreezeMode, passes: bool) -> donor::Report {
+    let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
+    let options = joiner::ReceiveOptions {
+        roots: roots(to),
+        keep: Vec::new(),
+        install: InstallMode::Auto,
+        listen: "127.0.0.1:0".parse().unwrap(),
+        advertise: "127.0.0.1".into(),
+        identity: Identity::ephemeral().unwrap(),
+        trust: Trust::Pin,
+        policy: Policy::default(),
+        deadlines: Deadlines::default(),
+        lanes: 8,
+        checksum: None,
+        node: Arc::new(Nobody),
+        software: "test".into(),
+    };
+    let reporter = Arc::new(Recorder::default());
+    let waiting = Waiting::bind(options, &*reporter).unwrap();
+    let ticket = waiting.ticket().clone();
+    let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+    let options = donor::SendOptions {
+        dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
+        roots: roots(from),
+        lanes: 4,
+        compression: Compression::Auto,
+        checksum: None,
+        rate: None,
+        freeze,
+        // No freeze is short enough: as many passes as there may be.
+        freeze_limit: passes.then_some(Duration::from_nanos(1)),
+        position: None,
+        server_version: None,
+        lower_case_table_names: None,
+        live: false,
+    };
+    let stop = Stop::never();
+    let sending = donor::send(options, server, Arc::<Recorder>::clone(&reporter), &stop);
+    let (sent, _) = tokio::try_join!(sending, waiting.receive(reporter, &stop)).unwrap();
+    sent
+}
+
+fn fill(root: &Path) {
+    tree::plain(root, 3);
+    for schema in 1..4 {
+        for table in 0..6u64 {
+            let size = [5_000, 70_000, MIB, 2 * MIB + 9][(table % 4) as usize] as usize;
+            tree::file(root, format!("schema{schema}/t{table}.ibd"), tree::noise(schema * 10 + table, size));
+        }
+    }
+}
+
+fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (from, to) = (home.path().join("donor"), home.path().join("joiner"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    fill(&from);
+    let server = Arc::new(Restless::start(&from, seed));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let report = runtime.block_on(transfer(&from, &to, server, freeze, true));
+    tree::assert_equal(&from, &to);
+    report
+}
+
+#[test]
+fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
+    // More seeds: HIGHLINE_SEEDS=1000
+    let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    for seed in 1..=seeds {
+        let report = rounds(seed * 7919, FreezeMode::Rounds);
+        assert!(report.rounds.len() >= 6, "seed {seed}: {:?}", report.rounds);
+        assert_eq!(report.rounds.iter().filter(|round| round.live).count(), 5, "seed {seed}");
+    }
+}
+
+#[test]
+fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
+    #[derive(Debug)]
+    struct Pages(PathBuf);
+    impl Server for Pages {
+        fn freeze(&self) -> Result<Option<GaleraGtid>> {
+            let file = OpenOptions::new().write(true).open(&self.0).unwrap();
+            for page in [3, 4, 70, 200] {
+                file.write_all_at(&tree::noise(page, 16_384), page * 16_384).unwrap();
+            }
+            Ok("5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().ok())
+        }
+
+        fn release(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn rules(&self) -> Result<Rules> {
+            Ok(Rules::default())
+        }
+
+        fn keeper(&self) -> Keeper {
+            Keeper::Galera
+        }
+    }
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (from, to) = (home.path().join("donor"), home.path().join("joiner"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    tree::plain(&from, 16);
+    // Older than any margin: their stamps tell that they stayed.
+    for name in ["ib_logfile0", "ibdata1"] {
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
+        File::options().write(true).open(from.join(name)).unwrap().set_modified(long_ago).unwrap();
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = Arc::new(Pages(from.join("ibdata1")));
+    let report = runtime.block_on(transfer(&from, &to, server, FreezeMode::Rounds, false));
+    tree::assert_equal(&from, &to);
+    let [live, frozen] = report.rounds.as_slice() else { panic!("{:?}", report.rounds) };
+    assert!(live.live && live.wire_bytes > 16 * MIB && !frozen.live, "{:?}", report.rounds);
+    // Four pages, their headers, and the small tables' metadata at most.
+    assert!(frozen.wire_bytes < 4 * 16_384 + 40_000, "{:?}", report.rounds);
+}
