@@ -113,7 +113,7 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
         }
         9 => {
             clear(&path);
-            symlink("elsewhere", &path).map(Some)
+            symlink(root.join("ibdata1"), &path).map(Some)
         }
         10 => fs::hard_link(&path, name(dice)).map(Some),
         11 => {

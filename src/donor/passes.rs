@@ -149,6 +149,9 @@ impl Passes {
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
             let (found, tops) = self.look(control).await?;
+            if looks == 0 {
+                complete(&self.roots, &found)?;
+            }
             let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
             if looks > 0 {
                 if plan.is_empty() {
@@ -191,7 +194,6 @@ impl Passes {
             Ok((roots, found, tops))
         });
         let (roots, found, tops) = guarded(control, looked).await?;
-        complete(&roots, &found)?;
         Ok((self.known(&roots, found)?, tops))
     }
 

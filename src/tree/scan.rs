@@ -120,7 +120,6 @@ pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Res
     }
     scan.links_lead_to_what_travels()?;
     let (mut found, mut stays) = (scan.found, scan.stays);
-    stays.append(&mut scan.odd);
     found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found.dedup_by(|a, b| a.entry.path == b.entry.path);
     stays.sort_unstable();
@@ -159,8 +158,8 @@ struct Scan<'a> {
     /// Links that stand for data files or schemas, with what they lead to.
     data_links: Vec<(PathBuf, PathBuf)>,
     stays: Vec<String>,
-    /// Sockets, pipes and devices, which say nothing of the directory that they lie in.
-    odd: Vec<String>,
+    /// How much of it is the node's own; sockets and pipes are nobody's.
+    owned: usize,
 }
 
 /// An object outside every root that travels.
@@ -183,7 +182,7 @@ impl<'a> Scan<'a> {
             seen: HashSet::new(),
             data_links: Vec::new(),
             stays: Vec::new(),
-            odd: Vec::new(),
+            owned: 0,
         }
     }
 
@@ -219,6 +218,7 @@ impl<'a> Scan<'a> {
         let (parent, name) = (place.parent().unwrap_or(place), place.file_name().unwrap_or_default());
         let within = place.strip_prefix(self.roots.datadir()).unwrap_or(place);
         let shown = Printable::path(within);
+        self.owned += 1;
         self.stays.push(match self.rules.option(parent, name) {
             Some(option) => format!("{shown} ({option})"),
             None => shown.to_string(),
@@ -262,7 +262,7 @@ impl<'a> Scan<'a> {
     /// One entry and, below a directory, all of its own. A directory that holds nothing but what is the node's own
     /// stays behind with it.
     fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
-        let (before, stayed) = (self.found.len(), self.stays.len());
+        let (before, owned) = (self.found.len(), self.owned);
         let directory = match self.single(root, beneath, place) {
             Err(error) if self.passes_over(&error) => return Ok(()),
             other => other?,
@@ -284,7 +284,7 @@ impl<'a> Scan<'a> {
                 let child = [beneath, b"/", name.as_bytes()].concat();
                 self.entry(root, &child, &path)?;
             }
-            if self.stays.len() > stayed && self.found.len() == before + 1 {
+            if self.owned > owned && self.found.len() == before + 1 {
                 self.found.truncate(before);
             }
         }
@@ -333,7 +333,7 @@ impl<'a> Scan<'a> {
             } else {
                 "a device"
             };
-            self.odd.push(format!("{} ({what})", Printable::path(place)));
+            self.stays.push(format!("{} ({what})", Printable::path(place)));
             return Ok(false);
         };
         if stat.nlink() > 1 && matches!(content, Content::File { .. }) {
