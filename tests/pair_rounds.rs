@@ -77,7 +77,7 @@ impl Mapper {
 /// One change somewhere in the tree. What cannot be done there now is not done.
 fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
     let name = |dice: &mut Dice| -> PathBuf {
-        let file = format!("t{}.ibd", dice.below(8));
+        let file = format!("t{}.tab", dice.below(8));
         match dice.below(4) {
             0 => root.join(file),
             n => root.join(format!("schema{n}")).join(file),
@@ -113,7 +113,7 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
         }
         9 => {
             clear(&path);
-            symlink("elsewhere", &path).map(Some)
+            symlink(root.join("ibdata1"), &path).map(Some)
         }
         10 => fs::hard_link(&path, name(dice)).map(Some),
         11 => {
@@ -241,7 +241,7 @@ fn fill(root: &Path) {
     for schema in 1..4 {
         for table in 0..6u64 {
             let size = [5_000, 70_000, MIB, 2 * MIB + 9][(table % 4) as usize] as usize;
-            tree::file(root, format!("schema{schema}/t{table}.ibd"), tree::noise(schema * 10 + table, size));
+            tree::file(root, format!("schema{schema}/t{table}.tab"), tree::noise(schema * 10 + table, size));
         }
     }
 }
