@@ -224,7 +224,7 @@ pub struct SendArgs {
 
     /// The server works on while its data is copied, and this freezes it for the last round: a command for the shell
     /// that prints a line as soon as nothing writes any more, and lets go when its standard input ends. Such as:
-    /// 'systemctl stop mariadb && echo stopped'
+    /// 'sudo -n systemctl stop mariadb && echo stopped'
     #[arg(long, value_name = "COMMAND")]
     pub freeze_command: Option<OsString>,
 
