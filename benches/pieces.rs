@@ -122,6 +122,7 @@ async fn transfer(from: &Path, to: &Path) {
         joiner::ReceiveOptions {
             roots: roots(to),
             keep: Vec::new(),
+            own: Default::default(),
             install: InstallMode::Auto,
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: "127.0.0.1".into(),
@@ -154,7 +155,8 @@ async fn transfer(from: &Path, to: &Path) {
         live: false,
     };
     let stop = Stop::never();
-    let sending = donor::send(order, Arc::new(Unattended(Keeper::Nobody)), Arc::new(Quiet), &stop);
+    let server = Unattended { keeper: Keeper::Nobody, rules: Rules::default() };
+    let sending = donor::send(order, Arc::new(server), Arc::new(Quiet), &stop);
     tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
 }
 
@@ -162,6 +164,10 @@ fn pair(c: &mut Criterion) {
     const SIZE: usize = 256 << 20;
     let source = tempfile::tempdir().unwrap();
     std::fs::write(source.path().join("large.ibd"), rows(SIZE)).unwrap();
+    std::fs::create_dir(source.path().join("mysql")).unwrap();
+    for part in ["ibdata1", "ib_logfile0", "aria_log_control"] {
+        std::fs::write(source.path().join(part), "x").unwrap();
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut group = c.benchmark_group("pair");
     group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));

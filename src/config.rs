@@ -9,19 +9,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
-use crate::donor::{self, FreezeMode};
+use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, OldData, OlderDonor, PageSize};
 use crate::link::{Deadlines, Dialer, Lanes};
 use crate::position::Position;
 use crate::progress::Style;
+use crate::sst::args::Defaults;
+use crate::sst::binlog::Binlog;
 use crate::sst::grastate::Grastate;
-use crate::sst::options::SslMode;
+use crate::sst::layout::Layout;
+use crate::sst::options::{self, Binlogs, OptionFiles, SslMode};
+use crate::sst::server_args::ServerArgs;
 use crate::sst::version::ServerVersion;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
-use crate::tree::{InnodbFiles, RootName, Roots};
+use crate::tree::{InnodbFiles, Own, Root, RootName, Roots, Rules, Scope};
 use crate::wire::Round;
 
 /// This program, as the peer's log names it.
@@ -47,19 +51,64 @@ impl From<ProgressStyle> for Style {
     }
 }
 
-/// The roots that the options name; the data directory must be one, the others too.
-pub fn roots(args: &TreeArgs) -> Result<Roots> {
+/// Where a server's files are, and what of them is this node's own, as options or an option file say.
+#[derive(Debug)]
+pub struct Placed {
+    pub roots: Roots,
+    pub own: Own,
+    /// The operator's names that stay: `keep` in the option file.
+    pub keep: Vec<String>,
+    /// Known only where there is an option file.
+    pub binlog: Option<Binlog>,
+}
+
+impl Placed {
+    /// What of this tree travels when its server stands still.
+    pub fn rules(&self) -> Result<Rules> {
+        let rules = Rules::new(self.keep.clone(), self.own.clone());
+        match &self.binlog {
+            Some(binlog) => Ok(rules.with_binlogs(binlog.newest(Binlogs::All)?)),
+            None => Ok(rules),
+        }
+    }
+}
+
+/// The directories that the options name; they must be there.
+pub fn placed(args: &TreeArgs) -> Result<Placed> {
     let mut paths = BTreeMap::new();
     for typed in &args.roots {
         let (name, path) = root(typed)?;
         // As typed, so relative to where it was typed; an option file's paths are relative to the datadir.
         let path = std::path::absolute(&path).map_err(|e| Error::io("cannot resolve", &path, e))?;
+        if args.defaults_file.is_some() && !name.as_str().starts_with("external-") {
+            return Err(Error::new(Kind::Usage, format!("--root {name} and --defaults-file both say where files are"))
+                .remedy("leave one of them away"));
+        }
         if paths.insert(name.clone(), path).is_some() {
             return Err(bad("root", name.as_str(), "named once only"));
         }
     }
-    let roots = Roots::new(&args.datadir, &paths)?;
-    for directory in roots.directories() {
+    let placed = match &args.defaults_file {
+        None => {
+            Placed { roots: Roots::new(&args.datadir, &paths)?, own: Own::default(), keep: Vec::new(), binlog: None }
+        }
+        Some(file) => {
+            let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
+            let defaults = Defaults { file, group_suffix, ..Defaults::default() };
+            let files = OptionFiles::read(&defaults, &ServerArgs::default())?;
+            let mut layout = Layout::of_files(&args.datadir, &files)?;
+            for (name, path) in paths {
+                layout.roots.push(Root { name, path, scope: Scope::Listed, stem: None });
+            }
+            Placed {
+                roots: layout.roots,
+                own: layout.own,
+                keep: options::keep(&files, &args.datadir)?,
+                binlog: layout.binlog,
+            }
+        }
+    };
+    for directory in placed.roots.directories() {
         let stat = std::fs::metadata(directory).map_err(|e| {
             Error::io("cannot read the directory", directory, e)
                 .remedy("name the server's data directory with --datadir")
@@ -71,7 +120,7 @@ pub fn roots(args: &TreeArgs) -> Result<Roots> {
             ));
         }
     }
-    Ok(roots)
+    Ok(placed)
 }
 
 fn root(typed: &OsString) -> Result<(RootName, PathBuf)> {
@@ -115,40 +164,45 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
 }
 
 /// The donor that `send` is asked to be; `ticket` has been read from wherever it came.
-pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<donor::SendOptions> {
+pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Unattended)> {
+    let placed = placed(&args.tree)?;
+    let keeper = if args.live { Keeper::Caller } else { Keeper::Nobody };
+    let server = Unattended { keeper, rules: placed.rules()? };
     let names = match args.identity.peer_name.as_slice() {
         [] => vec![ticket.address.host().to_owned()],
         named => named.to_vec(),
     };
     let trust = trust(&args.identity, &names)?;
     let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
-    Ok(donor::SendOptions {
+    let options = donor::SendOptions {
         dialer: Dialer { ticket, tls, trust, deadlines: deadlines(&args.deadlines), software: SOFTWARE.into() },
-        roots: roots(&args.tree)?,
+        roots: placed.roots,
         lanes: args.lanes.lanes.unwrap_or_default().get(),
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
         rate: args.lanes.rate_limit.unwrap_or_default().0,
-        freeze: FreezeMode::default(),
-        freeze_limit: None,
+        freeze: args.freeze,
+        freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
         server_version: None,
         lower_case_table_names: None,
-        live: args.live,
-    })
+        live: args.live || args.freeze_command.is_some(),
+    };
+    Ok((options, server))
 }
 
 /// The joiner that `receive` is asked to be.
 pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
+    let placed = placed(&args.tree)?;
     let listen = listen_address(&args.listen)?;
     let identity = match identity(&args.identity)? {
         Some(identity) => identity,
         None => Identity::ephemeral()?,
     };
     let arrival = args.initial_timeout.and_then(|time| time.0);
-    let roots = roots(&args.tree)?;
+    let roots = placed.roots;
     let older_donor = if args.force_older { OlderDonor::Told } else { OlderDonor::Refused };
-    let node = Arc::new(Seeded { roots: roots.clone(), older_donor });
+    let node = Arc::new(Seeded { roots: roots.clone(), older_donor, binlog: placed.binlog });
     Ok(joiner::ReceiveOptions {
         roots,
         install: args.install,
@@ -160,7 +214,8 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         deadlines: Deadlines { arrival, ..deadlines(&args.deadlines) },
         lanes: Lanes::MAX,
         checksum: args.checksum.0,
-        keep: Vec::new(),
+        keep: placed.keep,
+        own: placed.own,
         node,
         software: SOFTWARE.into(),
     })
@@ -171,6 +226,8 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
 struct Seeded {
     roots: Roots,
     older_donor: OlderDonor,
+    /// Where they are known.
+    binlog: Option<Binlog>,
 }
 
 impl joiner::Node for Seeded {
@@ -203,6 +260,10 @@ impl joiner::Node for Seeded {
             content: Grastate::for_joiner(position).to_string().into_bytes(),
             mode: 0o660,
         }])
+    }
+
+    fn installed(&self) -> Result<()> {
+        self.binlog.as_ref().map_or(Ok(()), Binlog::index_arrived)
     }
 
     fn spent(&self) -> &'static [&'static str] {
@@ -240,17 +301,20 @@ mod tests {
     #[test]
     fn roots_are_named_once_and_exist() {
         let dir = tempfile::tempdir().unwrap();
-        let args =
-            |roots: &[&str]| TreeArgs { datadir: dir.path().into(), roots: roots.iter().map(OsString::from).collect() };
-        assert!(roots(&args(&[])).is_ok());
+        let args = |roots: &[&str]| TreeArgs {
+            datadir: dir.path().into(),
+            roots: roots.iter().map(OsString::from).collect(),
+            ..TreeArgs::default()
+        };
+        assert!(placed(&args(&[])).is_ok());
         for (given, sentence) in [
             (&["undo"][..], "--root: `undo` is not NAME=PATH with a name such as innodb-undo"),
             (&["innodb-undo="], "--root: `innodb-undo=` is not NAME=PATH with a name such as innodb-undo"),
             (&["a=/", "a=/"], "--root: `a` is not named once only"),
         ] {
-            assert_eq!(roots(&args(given)).unwrap_err().sentence(), sentence);
+            assert_eq!(placed(&args(given)).unwrap_err().sentence(), sentence);
         }
-        let error = roots(&args(&["a=/nowhere"])).unwrap_err();
+        let error = placed(&args(&["a=/nowhere"])).unwrap_err();
         assert_eq!(error.sentence(), "cannot read the directory /nowhere: No such file or directory (os error 2)");
     }
 

@@ -108,12 +108,22 @@ fn what_cannot_be_trusted_is_refused_on_both_sides() {
     }
     strange.equip(&mut cluster, 1, &first, later);
     std::fs::write(cluster.folder(1).join("tls/ca.pem"), &ours.pem).unwrap();
+    // A donor that every joiner must refuse says so itself.
     let [donor, joiner] = refused(&mut cluster);
-    assert_said(&donor, "refused our certificate");
-    assert_said(&joiner, "issued by \"CN=Strange\", which is not among the authorities");
+    assert_said(&donor, "our own certificate in ");
+    assert_said(&donor, "issued by \"CN=Strange\", which is not among the authorities");
+    assert_said(&joiner, "see the donor's log");
 
+    // So does a joiner, before it has said ready.
     ours.equip(&mut cluster, 1, &first, later);
     ours.equip(&mut cluster, 2, "127.9.9.9", later);
+    let [donor, joiner] = refused(&mut cluster);
+    assert_eq!(donor, [] as [String; 0]);
+    assert_said(&joiner, &format!("is not for {second}, the address that other nodes dial; it has 127.9.9.9"));
+
+    // Where peer-name is set it cannot know what the donor asks for.
+    cluster.options(2).highline.push(format!("peer-name={first}"));
+    cluster.write_options(2);
     let [donor, joiner] = refused(&mut cluster);
     assert_said(&donor, "is for another host");
     assert_said(&joiner, "refused our certificate");

@@ -279,6 +279,7 @@ fn pair_a_bit_flips() {
 #[test]
 fn pair_a_slow_link_costs_no_round_trip_a_file() {
     let pair = Pair::default();
+    tree::complete(&pair.donor);
     for number in 0..2_000 {
         file(&pair.donor, format!("schema/t{number}.frm"), [b'x'; 900]);
     }
@@ -311,7 +312,7 @@ fn pair_no_room_is_said_before_anything_is_touched() {
     let both = ground.pair.transfer(&[], &[]);
     both.failed(28, &["joiner: ", " has 4.6 MB free, and the donor sends 7.6 MB"]);
     for end in [&both.donor, &both.joiner] {
-        assert!(end.stderr.contains("remedy: free space there, or say --install inplace"), "{}", end.stderr);
+        assert!(end.stderr.contains("remedy: free space there, or say install=inplace"), "{}", end.stderr);
         assert!(end.took < SECONDS);
     }
     ground.untouched();
@@ -358,6 +359,22 @@ fn pair_one_file_may_not_be_read() {
     let donor = ground.pair.send(&joiner.ticket, &[]);
     Both::of(donor, joiner, LIMIT).succeeded();
     tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+}
+
+/// Whatever lies in a schema: nobody waits for a pipe, and what does not travel is said once.
+#[test]
+fn pair_pipes_and_sockets_stay() {
+    let ground = Ground::new();
+    let _socket = std::os::unix::net::UnixListener::bind(ground.pair.donor.join("schema/agent")).unwrap();
+    for place in [ground.pair.donor.join("queue"), ground.pair.joiner.join("old_schema/queue")] {
+        assert!(Command::new("mkfifo").arg(place).status().unwrap().success());
+    }
+    let both = ground.pair.transfer(&[], &[]);
+    both.succeeded();
+    let words = format!("not sent: {0}/queue (a pipe), {0}/schema/agent (a socket)", ground.pair.donor.display());
+    assert_eq!(both.donor.stderr.matches(&words).count(), 1, "{}", both.donor.stderr);
+    assert!(!ground.pair.joiner.join("queue").exists() && !ground.pair.joiner.join("schema/agent").exists());
+    ground.pair.verify().succeeded();
 }
 
 /// A node whose own install was cut short has links where its tree should be.
@@ -468,7 +485,8 @@ fn pair_a_file_changes_while_it_is_sent() {
         }),
         ("becomes a link", "", |place| {
             fs::remove_file(place).unwrap();
-            symlink("/etc/passwd", place).unwrap();
+            let there = place.ancestors().map(|above| above.join("schema/t1.ibd")).find(|other| other.is_file());
+            symlink(there.unwrap(), place).unwrap();
         }),
     ];
     // One is under way at that moment, the other still waits for its turn.
@@ -524,6 +542,10 @@ fn pair_live_a_file_changes_while_it_is_sent() {
     ];
     for (name, act) in &acts {
         for victim in ["ibdata1", "schema/t9.ibd"] {
+            // A directory of that name is a schema, and the system tablespace would be gone.
+            if (*name, victim) == ("becomes a directory", "ibdata1") {
+                continue;
+            }
             let ground = Ground::new();
             let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--lanes", "2"]);
             file(&ground.pair.donor, "schema/#sql-7.ibd", "temporary");
@@ -619,7 +641,11 @@ fn pair_datadirs_that_are_none() {
     for (datadir, code, words) in [
         (Path::new("/nowhere"), 2, "cannot read the directory /nowhere: No such file or directory"),
         (&file, 22, "ibdata1 is not a directory"),
-        (&empty, 22, "donor: there is nothing to send in "),
+        (
+            &empty,
+            22,
+            "/empty is no server's whole data directory: it lacks the system tablespace (ibdata1), the redo log",
+        ),
     ] {
         let sent = ground.pair.run(&["send", "--datadir", datadir.to_str().unwrap(), &joiner.ticket]);
         sent.failed(code, &[words]);

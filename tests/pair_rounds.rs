@@ -1,6 +1,7 @@
 //! Several rounds over a tree that is written to all the while, in every way that a filesystem allows, until it stands
 //! still: the joiner's tree equals it.
 
+use crate::support::pair::Pair;
 use crate::support::tree;
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
@@ -76,7 +77,7 @@ impl Mapper {
 /// One change somewhere in the tree. What cannot be done there now is not done.
 fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
     let name = |dice: &mut Dice| -> PathBuf {
-        let file = format!("t{}.ibd", dice.below(8));
+        let file = format!("t{}.tab", dice.below(8));
         match dice.below(4) {
             0 => root.join(file),
             n => root.join(format!("schema{n}")).join(file),
@@ -112,7 +113,7 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
         }
         9 => {
             clear(&path);
-            symlink("elsewhere", &path).map(Some)
+            symlink(root.join("ibdata1"), &path).map(Some)
         }
         10 => fs::hard_link(&path, name(dice)).map(Some),
         11 => {
@@ -197,6 +198,7 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
     let options = joiner::ReceiveOptions {
         roots: roots(to),
         keep: Vec::new(),
+        own: Default::default(),
         install: InstallMode::Auto,
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: "127.0.0.1".into(),
@@ -219,10 +221,10 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
         lanes: 4,
         compression: Compression::Auto,
         checksum: None,
-        rate: None,
+        // So slow that a freeze would be long, and passes follow each other.
+        rate: passes.then_some(2 << 20),
         freeze,
-        // No freeze is short enough: as many passes as there may be.
-        freeze_limit: passes.then_some(Duration::from_nanos(1)),
+        freeze_limit: None,
         position: None,
         server_version: None,
         lower_case_table_names: None,
@@ -239,7 +241,7 @@ fn fill(root: &Path) {
     for schema in 1..4 {
         for table in 0..6u64 {
             let size = [5_000, 70_000, MIB, 2 * MIB + 9][(table % 4) as usize] as usize;
-            tree::file(root, format!("schema{schema}/t{table}.ibd"), tree::noise(schema * 10 + table, size));
+            tree::file(root, format!("schema{schema}/t{table}.tab"), tree::noise(schema * 10 + table, size));
         }
     }
 }
@@ -260,11 +262,11 @@ fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
 #[test]
 fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
     // More seeds: HIGHLINE_SEEDS=1000
-    let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
+    let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(3);
     for seed in 1..=seeds {
         let report = rounds(seed * 7919, FreezeMode::Rounds);
-        assert!(report.rounds.len() >= 6, "seed {seed}: {:?}", report.rounds);
-        assert_eq!(report.rounds.iter().filter(|round| round.live).count(), 5, "seed {seed}");
+        let live = report.rounds.iter().filter(|round| round.live).count();
+        assert!(live >= 2 && report.rounds.len() > live, "seed {seed}: {:?}", report.rounds);
     }
 }
 
@@ -311,4 +313,67 @@ fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
     assert!(live.live && live.wire_bytes > 16 * MIB && !frozen.live, "{:?}", report.rounds);
     // Four pages, their headers, and the small tables' metadata at most.
     assert!(frozen.wire_bytes < 4 * 16_384 + 40_000, "{:?}", report.rounds);
+}
+
+/// By hand: the server works on, and a command of the caller's freezes it for the last round.
+#[test]
+fn pair_rounds_by_hand_with_a_freeze_command() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 3);
+    let (page, held) = (pair.donor.join("ibdata1"), pair.home().join("held"));
+    // "Freezes" after one more change, holds until its input ends, and leaves a sign of that.
+    let command = format!(
+        "printf changed | dd of={0} bs=1 seek=500000 conv=notrunc 2>/dev/null; echo still; cat; echo let go > {1}",
+        page.display(),
+        held.display()
+    );
+    let both = pair.arrives(&[], &["--freeze-command", &command, "--freeze", "rounds", "--json"]);
+    assert_eq!(fs::read_to_string(held).unwrap(), "let go\n");
+    let report: serde_json::Value = serde_json::from_str(&both.donor.stdout).unwrap();
+    assert_eq!(report["rounds"][0]["live"], true, "{report}");
+    assert!(report["frozen"]["ours"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(both.donor.stderr.contains("the freeze command says: still"), "{}", both.donor.stderr);
+    pair.verify().succeeded();
+
+    for (command, words) in
+        [("true", "it ended and had printed nothing"), ("exit 3", "it ended and had printed nothing")]
+    {
+        let pair = Pair::default();
+        tree::plain(&pair.donor, 1);
+        let both = pair.transfer(&[], &["--freeze-command", command]);
+        both.failed(16, &["donor: ", "the freeze command did not freeze the server", words]);
+    }
+}
+
+/// A freeze that takes longer than it may ends: the server is released, another pass follows, and after three the
+/// transfer says so. Nothing is installed then.
+#[test]
+fn pair_rounds_a_freeze_limit_releases_the_server() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 8);
+    tree::old(&pair.joiner);
+    let before = tree::read(&pair.joiner);
+    let (page, count) = (pair.donor.join("ibdata1"), pair.home().join("count"));
+    // All of it changes each time, and the link is slow.
+    let command = format!(
+        "head -c 8000000 /dev/urandom | dd of={0} conv=notrunc 2>/dev/null; echo still; cat; echo >> {1}",
+        page.display(),
+        count.display()
+    );
+    let send = [
+        "--freeze-command",
+        &command,
+        "--freeze",
+        "rounds",
+        "--freeze-limit",
+        "20ms",
+        "--rate-limit",
+        "40M",
+        "--lanes",
+        "1",
+    ];
+    let both = pair.transfer(&[], &send);
+    both.failed(110, &["donor: ", "could not be sent within the freeze-limit of 0.02 s, 3 times"]);
+    assert_eq!(fs::read_to_string(count).unwrap(), "\n\n\n", "released three times");
+    tree::assert_same(&before, &tree::read(&pair.joiner));
 }

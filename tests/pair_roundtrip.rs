@@ -87,7 +87,8 @@ fn pair_each_codec_and_checksum() {
 #[test]
 fn pair_no_file_arrives_with_the_right_to_be_another_user() {
     let pair = Pair::default();
-    let file = file(&pair.donor, "ibdata1", "x");
+    tree::complete(&pair.donor);
+    let file = pair.donor.join("ibdata1");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
     pair.transfer(&[], &[]).succeeded();
     assert_eq!(fs::metadata(pair.joiner.join("ibdata1")).unwrap().mode() & 0o7777, 0o755);
@@ -119,7 +120,7 @@ proptest! {
         codec in prop::sample::select(vec!["none", "lz4", "zstd"]),
     ) {
         let pair = Pair::default();
-        file(&pair.donor, "ibdata1", "x");
+        tree::complete(&pair.donor);
         for (number, (name, size, mode)) in (0u64..).zip(&files) {
             let place = pair.donor.join(name);
             if place.ancestors().skip(1).all(|above| !above.is_file()) && !place.exists() {

@@ -10,9 +10,9 @@ use highline::manifest::{Checksum, Digest, Item, Manifest};
 use highline::tls::authority::{AuthorityDir, NewKey, NodeRequest};
 use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
-use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, RedoLog, RelPath, RootName};
+use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, Part, RedoLog, RelPath, RootName};
 use highline::wire::{
-    Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
+    Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Kept, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
     Speeds, WireBytes,
 };
 
@@ -72,6 +72,7 @@ fn messages() -> Vec<Message> {
             lower_case_table_names: Some(0),
             owner: (999, 999),
             roots: roots.to_vec(),
+            parts: Part::ALL.into(),
             speeds: Speeds { sha256: 400, blake3: 3000 },
             lanes: 4,
         })),
@@ -79,6 +80,7 @@ fn messages() -> Vec<Message> {
             checksum: Checksum::Blake3,
             lanes: 4,
             without: vec![RootName::datadir()],
+            kept: vec![Kept { path: WireBytes::from(b"datadir/tmp".as_slice()), why: "tmpdir".into() }],
             software: software(),
         }),
         Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),

@@ -84,6 +84,7 @@ def sysbench(place, size):
 def frame(place):
     """The files of the top that every method asks for by name."""
     (place / "shape").mkdir()
+    (place / "mysql").mkdir()
     noise = random.Random(1)
     for name, size in (("ibdata1", 12 << 20), ("ib_logfile0", 8 << 20), ("aria_log_control", 52), ("aria_log.00000001", PAGE)):
         (place / name).write_bytes(noise.randbytes(size))

@@ -14,7 +14,7 @@ use crate::check::{Channel, Level, Node, Report};
 use crate::error::{Printable, Side};
 use crate::sst::layout::Layout;
 use crate::sst::options::Settings;
-use crate::tree::{Roots, Rules, Scope};
+use crate::tree::{Roots, Rules, Scope, Shape};
 
 const HERE: Channel = Channel::Host;
 
@@ -131,12 +131,13 @@ struct Beneath<'a> {
 impl Beneath<'_> {
     fn roots(&mut self, layout: &Layout) {
         const DEPTH: u32 = 16;
-        let (roots, rules) = (&layout.roots, Rules::new(layout.keep.clone()));
+        let (roots, rules) = (&layout.roots, Rules::new(Vec::new(), layout.own.clone()));
         for directory in roots.directories() {
             for path in self.list(directory) {
                 let Some(name) = path.file_name() else { continue };
-                let owner = roots.owner(directory, name).filter(|root| root.scope != Scope::Listed);
-                if owner.is_some_and(|root| rules.travels(&root.name, name)) {
+                let shape = Shape::at(&path);
+                let owner = roots.owner(directory, name, shape).filter(|root| root.scope != Scope::Listed);
+                if owner.is_some_and(|root| rules.travels(&root.name, directory, name, shape)) {
                     self.entry(&path, roots, DEPTH);
                 }
             }

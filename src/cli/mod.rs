@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::donor::Compression;
+use crate::donor::{Compression, FreezeMode};
 use crate::joiner::InstallMode;
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
@@ -61,7 +61,7 @@ pub enum Command {
 }
 
 /// Where the server keeps its files.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct TreeArgs {
     /// The server's data directory
     #[arg(long, value_name = "DIR")]
@@ -72,6 +72,15 @@ pub struct TreeArgs {
     /// agrees that tablespaces outside the data directory replace what is in their way there
     #[arg(long = "root", value_name = "NAME=PATH")]
     pub roots: Vec<OsString>,
+
+    /// The server's option file, which says instead of --root where its other directories are, what it calls its binary
+    /// logs, and what in them is this node's own: logs, sockets, temporary directories, certificates and keys
+    #[arg(long, value_name = "FILE")]
+    pub defaults_file: Option<PathBuf>,
+
+    /// Of that file also the groups whose names end so
+    #[arg(long, value_name = "SUFFIX", requires = "defaults_file")]
+    pub defaults_group_suffix: Option<OsString>,
 }
 
 /// Who we are and whom we trust, beyond the ticket.
@@ -213,6 +222,21 @@ pub struct SendArgs {
     #[arg(long)]
     pub live: bool,
 
+    /// The server works on while its data is copied, and this freezes it for the last round: a command for the shell
+    /// that prints a line as soon as nothing writes any more, and lets go when its standard input ends. Such as:
+    /// 'systemctl stop mariadb && echo stopped'
+    #[arg(long, value_name = "COMMAND")]
+    pub freeze_command: Option<OsString>,
+
+    /// How the time under the lock is kept short, with --freeze-command: `rounds` reads what changed, `clone` clones it
+    /// where the filesystem can, `whole` copies all of it under the lock, `auto` takes what is shortest
+    #[arg(long, value_name = "HOW", default_value = "auto", requires = "freeze_command")]
+    pub freeze: FreezeMode,
+
+    /// With --freeze-command: release the server and make another pass rather than hold it for longer, such as 2s
+    #[arg(long, value_name = "TIME", requires = "freeze_command")]
+    pub freeze_limit: Option<Timeout>,
+
     #[command(flatten)]
     pub lanes: LaneArgs,
     #[command(flatten)]
@@ -241,11 +265,6 @@ pub struct DemoArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
-
-    /// For a tree that came under Galera: the server's option file, which says instead of --root where its other directories
-    /// are, and what it calls its binary logs
-    #[arg(long, value_name = "FILE", conflicts_with = "roots")]
-    pub defaults_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -10,7 +10,7 @@ use super::{block_on, print, verify};
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
-use crate::donor::{self, Keeper, Unattended};
+use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result};
 use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
@@ -40,15 +40,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         let joiner = config::joiner(&receive_args(&to))?;
         let waiting = Waiting::bind(joiner, &Quiet)?;
         let ticket = waiting.ticket().clone();
-        let donor = config::donor(&send_args(&from, args), ticket)?;
+        let (donor, server) = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
-        let sending = donor::send(donor, Arc::new(Unattended(Keeper::Nobody)), Style::Auto.reporter(), &stop);
+        let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(), &stop);
         tokio::try_join!(sending, joining)
     })?;
     let Outcome::Installed(received) = received else {
         return Err(Error::new(Kind::Protocol, "the demonstration ended without an installed tree"));
     };
-    let roots = config::roots(&tree(&to))?;
+    let roots = config::placed(&tree(&to))?.roots;
     let manifest = verify::installed(&roots)?;
     let faults = verify::faults(&manifest, &roots, &Rules::default())?;
     if let Some(first) = faults.first() {
@@ -87,7 +87,7 @@ fn room(parent: &Path, size: u64) -> Result<()> {
 }
 
 fn tree(dir: &Path) -> TreeArgs {
-    TreeArgs { datadir: dir.to_path_buf(), roots: Vec::new() }
+    TreeArgs { datadir: dir.to_path_buf(), ..TreeArgs::default() }
 }
 
 fn deadlines() -> DeadlineArgs {
@@ -118,6 +118,9 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         tree: tree(dir),
         ticket: "-".into(),
         live: false,
+        freeze_command: None,
+        freeze: FreezeMode::default(),
+        freeze_limit: None,
         lanes: args.lanes.clone(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),
@@ -125,7 +128,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
     }
 }
 
-/// Large files like tablespaces (pages of rows, pages of noise, holes), thousands of small ones, a
+/// What a data directory must have, large files like tablespaces (pages of rows, pages of noise, holes), thousands of small ones, a
 /// symlink, a hard link, odd names and an empty directory.
 fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
     const PAGE: usize = 16 * 1024;
@@ -159,6 +162,13 @@ fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
     }
     fs::create_dir(dir.join("#empty schema"))?;
     fs::write(dir.join("odd name @0024\n\u{e9}"), "x")?;
+    for (name, len) in
+        [("ibdata1", 8 * PAGE), ("ib_logfile0", 4 * PAGE), ("aria_log_control", 52), ("mysql/db.opt", 65)]
+    {
+        let place = dir.join(name);
+        fs::create_dir_all(place.parent().unwrap_or(dir))?;
+        fs::write(place, noise.page(len, true))?;
+    }
     symlink("shop/orders_0.ibd", dir.join("a link"))?;
     fs::hard_link(dir.join("shop/orders_3.ibd"), dir.join("shop/orders_3_again.ibd"))
 }

@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod check;
 mod demo;
+mod freeze_command;
 mod generate;
 mod privileges;
 mod receive;

@@ -85,7 +85,12 @@ mod tests {
     async fn bypass(datadir: &Path) -> Outcome {
         use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, TalkArgs, TreeArgs};
         let order = config::joiner(&ReceiveArgs {
-            tree: TreeArgs { datadir: datadir.to_owned(), roots: Vec::new() },
+            tree: TreeArgs {
+                datadir: datadir.to_owned(),
+                roots: Vec::new(),
+                defaults_file: None,
+                defaults_group_suffix: None,
+            },
             listen: "127.0.0.1:0".into(),
             advertise: None,
             install: Default::default(),

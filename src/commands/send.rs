@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
+use super::freeze_command::Commanded;
 use super::privileges::become_owner;
 use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
-use crate::donor::{self, Keeper, Unattended};
+use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
@@ -19,22 +20,27 @@ use crate::tls::Ticket;
 
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
-    let mut order = config::donor(args, ticket)?;
+    let (mut order, unattended) = config::donor(args, ticket)?;
     become_owner(order.roots.datadir()).map_err(|e| e.on(Side::Donor))?;
-    if !args.live
+    if !order.live
         && let Some(held) = server_holding(&order.roots)?
     {
         return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
             .on(Side::Donor)
-            .remedy("stop it first, or freeze it and say --live"));
+            .remedy("stop it first, or freeze it and say --live, or let --freeze-command freeze it at the end"));
     }
     let reporter = Style::from(args.talk.progress).reporter();
     let state = Grastate::read(order.roots.datadir())?;
     order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
-    if order.position.is_none() {
+    if order.position.is_none() && args.freeze_command.is_none() {
         reporter.warn(NO_POSITION);
     }
-    let server = Unattended(if args.live { Keeper::Caller } else { Keeper::Nobody });
+    let server: Arc<dyn Server> = match &args.freeze_command {
+        Some(command) => {
+            Arc::new(Commanded::new(command, order.roots.datadir(), unattended.rules, Arc::clone(&reporter)))
+        }
+        None => Arc::new(unattended),
+    };
     let version = ServerVersion::of_files(&order.roots);
     order.server_version = version.text().map(str::to_owned);
     if order.server_version.is_none() {
@@ -42,7 +48,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     let report = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        donor::send(order, Arc::new(server), Arc::clone(&reporter), &stop).await
+        donor::send(order, server, Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("done: {report}"));

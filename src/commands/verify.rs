@@ -9,24 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::print;
 use super::privileges::become_owner;
-use crate::cli::VerifyArgs;
-use crate::config;
+use crate::cli::{TreeArgs, VerifyArgs};
+use crate::config::{self, Placed};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::progress::bytes;
-use crate::sst::args::Defaults;
-use crate::sst::layout::Layout;
-use crate::sst::options::OptionFiles;
-use crate::sst::server_args::ServerArgs;
 use crate::threads::ended;
 use crate::tree::{Content, Roots, Rules, Tolerance, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let (roots, rules) = match &args.defaults_file {
-        Some(file) => configured(&args.tree.datadir, file)?,
-        None => (config::roots(&args.tree)?, Rules::default()),
-    };
+    let (roots, rules) = configured(&args.tree)?;
     become_owner(roots.datadir())?;
     let manifest = installed(&roots)?;
     let faults = faults(&manifest, &roots, &rules)?;
@@ -42,12 +35,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
 }
 
-/// The directories of the server with this option file, and what of them is the node's own: its index of binary logs too.
-fn configured(datadir: &Path, file: &Path) -> Result<(Roots, Rules)> {
-    let defaults = Defaults { file: Some(file.to_owned()), ..Defaults::default() };
-    let layout = Layout::of_files(datadir, &OptionFiles::read(&defaults, &ServerArgs::default())?)?;
-    let index = layout.binlog.and_then(|binlog| binlog.index.file_name()?.to_str().map(str::to_owned));
-    Ok((layout.roots, Rules::new(layout.keep.into_iter().chain(index).collect())))
+/// The directories of the server, and what of them is the node's own: its index of binary logs too.
+fn configured(args: &TreeArgs) -> Result<(Roots, Rules)> {
+    let Placed { roots, own, mut keep, binlog } = config::placed(args)?;
+    keep.extend(binlog.and_then(|binlog| binlog.index.file_name()?.to_str().map(str::to_owned)));
+    Ok((roots, Rules::new(keep, own)))
 }
 
 /// The manifest of the tree that is in place.

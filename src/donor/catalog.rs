@@ -58,12 +58,18 @@ impl Catalog {
                 format!("{} entries are more than one transfer can carry", entries.len()),
             ));
         }
+        let kept = entries.iter().filter_map(|planned| planned.had.as_ref()).map(|had| had.hints.len()).sum::<usize>();
+        // What changes needs them more.
+        let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
         let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         for Planned { found, task, had: before, .. } in entries {
             let before = before.map(|mut before| {
                 if matches!(task, Task::Send | Task::Compare) && before.clone.is_none() {
                     before.stamp_tells = tells(&found);
+                }
+                if spare && task == Task::Keep {
+                    before.hints.clear();
                 }
                 hints += before.hints.len() * PageHints::BYTES;
                 before
@@ -170,13 +176,15 @@ impl Catalog {
         self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
     }
 
-    /// What the joiner has when all of the round's work is acknowledged.
-    pub(super) fn into_basis(self) -> (Roots, Basis) {
+    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out.
+    pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if matches!(task, Task::Send | Task::Compare) {
-                    had.touched = false;
+                    // Whose metadata was sent, and what was read of it, is not known of the others.
+                    had.touched &= !whole;
+                    had.stamp_tells &= whole;
                     had.clone = None;
                 }
                 had

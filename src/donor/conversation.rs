@@ -9,12 +9,12 @@ use super::compression::Chooser;
 use super::offer::offer;
 use super::passes::{Passes, guarded};
 use super::transfer::{Rounds, Transfer};
-use super::{FrozenReport, Report, SendOptions, Server};
+use super::{FrozenReport, Report, SendOptions, Server, kept};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
-use crate::progress::{Meter, Reporter, bytes, follow};
+use crate::progress::{Meter, Reporter, bytes, follow, listed};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -45,6 +45,12 @@ pub(super) async fn converse(
         return Err(Error::new(Kind::Protocol, what));
     }
 
+    let (there, asked) = (roots.clone(), Arc::clone(&server));
+    let theirs = blocking(move || kept::respected(&there, &asked.rules()?, &accept.kept)).await?;
+    if !theirs.is_empty() {
+        let names: Vec<String> = theirs.iter().map(ToString::to_string).collect();
+        reporter.note(&format!("not sent, because the joiner has its own there: {}", listed(&names)));
+    }
     let meter = Arc::new(Meter::default());
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
     let checksum = accept.checksum;
@@ -67,22 +73,34 @@ pub(super) async fn converse(
         options.compression,
         bytes(total),
     ));
-    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, lanes)?;
-    let mut clone = false;
-    if server.serves() && !options.freeze.is_whole(total, options.rate) {
-        let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
-        clone = options.freeze.clones(&passed, outlook);
-        reporter.note(&options.freeze.expects(&passed, outlook));
-    }
-
-    let freezing = Instant::now();
-    let freeze = Arc::clone(&server);
-    let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
-    let reached = freezing.elapsed();
-    let position = frozen.clone().or(options.position);
-    passes.still(control, &position, clone).await?;
-    let ours = freezing.elapsed() - reached;
-    blocking(move || server.release()).await?;
+    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
+    let (mut clone, mut freezes) = (false, 0);
+    let (frozen, reached, ours, position) = loop {
+        if rounds {
+            let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
+            clone = options.freeze.clones(&passed, outlook);
+            if clone {
+                passes.examine_clones(control).await?;
+            }
+            reporter.note(&options.freeze.expects(&passed, outlook));
+        }
+        let freezing = Instant::now();
+        let freeze = Arc::clone(&server);
+        let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
+        let reached = freezing.elapsed();
+        let position = frozen.or_else(|| options.position.clone());
+        let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
+        let still = passes.still(control, &position, clone, until).await?;
+        let ours = freezing.elapsed() - reached;
+        let release = Arc::clone(&server);
+        blocking(move || release.release()).await?;
+        if still {
+            break (server.serves(), reached, ours, position);
+        }
+        freezes += 1;
+        over_limit(freezes, options.freeze_limit.unwrap_or_default(), reporter)?;
+    };
     passes.of_clones(control, &position).await?;
     drop(reports);
 
@@ -99,7 +117,7 @@ pub(super) async fn converse(
         wire_bytes: end.wire,
         entries,
         seconds: started.elapsed().as_secs_f64(),
-        frozen: frozen.map(|_| FrozenReport {
+        frozen: frozen.then_some(FrozenReport {
             reaching: reached.as_secs_f64(),
             ours: ours.as_secs_f64(),
             cloned: clone,
@@ -110,6 +128,18 @@ pub(super) async fn converse(
         compression: transfer.compression.summary(),
         session,
     })
+}
+
+/// The server was released because its freeze took longer than it may: fails when that was the last try.
+fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Result<()> {
+    const MOST: u32 = 3;
+    let what = format!("what had changed could not be sent within the freeze-limit of {} s", limit.as_secs_f32());
+    if freezes < MOST {
+        reporter.warn(&format!("{what}; the server is released, and another pass follows"));
+        return Ok(());
+    }
+    Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times"))
+        .remedy("raise freeze-limit, take a quieter hour, or a filesystem that clones (XFS, btrfs)"))
 }
 
 /// Remedies for a joiner that is slow to answer.

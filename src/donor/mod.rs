@@ -8,6 +8,7 @@ mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod kept;
 mod lane;
 mod offer;
 mod pack;
@@ -26,16 +27,16 @@ use std::time::Duration;
 pub use compression::Compression;
 pub use rounds::FreezeMode;
 
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Reporter, bytes};
+use crate::progress::{Reporter, bytes, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{InnodbFiles, Roots, Rules, readable};
+use crate::tree::{Found, InnodbFiles, Roots, Rules, Scanned, lacks, readable};
 use crate::wire::{Message, Offer, Purpose, Speeds};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
@@ -48,7 +49,7 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     ///
     /// Tells the position of what is then in it, when the server says so.
     fn freeze(&self) -> Result<Option<GaleraGtid>>;
-    /// Every chunk has arrived: writing may go on.
+    /// Writing may go on. Once more than it is needed does no harm.
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;
@@ -71,9 +72,12 @@ pub enum Keeper {
     Nobody,
 }
 
-/// A server that is stopped, or that the caller froze.
+/// A server that is stopped, or that the caller froze, and what of its tree travels.
 #[derive(Debug)]
-pub struct Unattended(pub Keeper);
+pub struct Unattended {
+    pub keeper: Keeper,
+    pub rules: Rules,
+}
 
 impl Server for Unattended {
     fn freeze(&self) -> Result<Option<GaleraGtid>> {
@@ -85,11 +89,11 @@ impl Server for Unattended {
     }
 
     fn rules(&self) -> Result<Rules> {
-        Ok(Rules::default())
+        Ok(self.rules.clone())
     }
 
     fn keeper(&self) -> Keeper {
-        self.0
+        self.keeper
     }
 }
 
@@ -156,6 +160,14 @@ pub struct RoundReport {
     pub seconds: f64,
 }
 
+impl fmt::Display for RoundReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = if self.live { "while the server works" } else { "under the lock" };
+        write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
+        write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
@@ -190,6 +202,7 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
         lower_case_table_names: None,
         owner: (0, 0),
         roots: Vec::new(),
+        parts: Default::default(),
         speeds: Speeds { sha256: 0, blake3: 0 },
         lanes: 0,
     };
@@ -197,6 +210,19 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     let idle = dialer.deadlines.idle;
     answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await
+}
+
+/// Refuses a tree that a server could not start on.
+fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
+    let lacks = lacks(roots, found);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
+    Err(Error::new(Kind::Usage, format!("{datadir} is no server's whole data directory: it lacks {lacks}")).remedy(
+        "look at --datadir; where these lie in other directories, name those with --root, or the server's option file with \
+         --defaults-file",
+    ))
 }
 
 /// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
@@ -210,19 +236,23 @@ pub async fn send(
     let before = async {
         let (there, asked) = (roots.clone(), Arc::clone(&server));
         blocking(move || refuse_half_switched(&there)).await?;
-        let (roots, found) = scanned(roots, asked).await?;
+        let (roots, scanned) = scanned(roots, asked).await?;
         // By name, and before anything stands still for it.
-        blocking(move || readable(&roots, &found).map(|()| (roots, found))).await
+        blocking(move || {
+            complete(&roots, &scanned.found)?;
+            readable(&roots, &scanned.found)?;
+            Ok((roots, scanned))
+        })
+        .await
     };
     let before = tokio::select! {
         before = before => before,
         asked = stop.requested() => Err(asked),
     };
-    let (roots, found) = before.map_err(|e| e.on(Side::Donor))?;
-    if found.is_empty() {
-        return Err(Error::new(Kind::Usage, format!("there is nothing to send in {}", roots.datadir().display()))
-            .on(Side::Donor)
-            .remedy("name the data directory with --datadir"));
+    let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
+    let Scanned { found, stays } = scanned;
+    if !stays.is_empty() {
+        reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
     let dialled = tokio::select! {
         dialled = options.dialer.dial(Purpose::Control) => dialled,

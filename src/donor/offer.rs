@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use super::SendOptions;
 use crate::error::{Error, Result};
 use crate::manifest::Checksum;
-use crate::tree::{Found, InnodbFiles, Root, Roots, Scope};
+use crate::tree::{Found, InnodbFiles, Root, Roots, Scope, parts};
 use crate::wire::{Offer, OfferedRoot, Speeds, WireBytes};
 
 pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Result<Offer> {
@@ -56,6 +56,7 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Re
         lower_case_table_names: options.lower_case_table_names,
         owner: (owner.uid(), owner.gid()),
         roots: roots.iter().map(of).filter(|root| root.entries > 0).collect(),
+        parts: parts(found.iter().map(|found| &found.entry)),
         speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },
         lanes: options.lanes,
     })

@@ -1,5 +1,6 @@
 //! The passes over the tree: while the server works, under its lock, and from clones after its release.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,14 +13,14 @@ use super::queue::Queue;
 use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
-use super::{Keeper, RoundReport, Server, lane};
+use super::{Keeper, RoundReport, Server, complete, lane};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::progress::bytes;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Source, Tolerance, scan};
+use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, locate, scan_fully};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
@@ -34,8 +35,12 @@ pub(super) struct Passes {
     roots: Roots,
     /// Roots that the joiner has no use for.
     without: Vec<RootName>,
+    /// Where the joiner has its own.
+    theirs: Vec<RelPath>,
     filesystems: Filesystems,
     basis: Basis,
+    /// Files that are read sooner than they are cloned.
+    costly: Arc<HashSet<RelPath>>,
     number: u16,
     pub(super) reports: Vec<RoundReport>,
 }
@@ -46,6 +51,7 @@ impl Passes {
         server: Arc<dyn Server>,
         roots: Roots,
         without: Vec<RootName>,
+        theirs: Vec<RelPath>,
         lanes: u16,
     ) -> Result<Passes> {
         let filesystems = Filesystems::of(&roots)?;
@@ -54,7 +60,19 @@ impl Passes {
             running.spawn(lane::run(Arc::clone(&transfer), number));
         }
         let (basis, reports) = (Vec::new(), Vec::new());
-        Ok(Passes { transfer, lanes: running, server, roots, without, filesystems, basis, number: 0, reports })
+        Ok(Passes {
+            transfer,
+            lanes: running,
+            server,
+            roots,
+            without,
+            theirs,
+            filesystems,
+            basis,
+            costly: Arc::default(),
+            number: 0,
+            reports,
+        })
     }
 
     /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
@@ -64,18 +82,19 @@ impl Passes {
         limit: Option<Duration>,
     ) -> Result<(Vec<Pass>, Outlook)> {
         let mut passes = Vec::new();
+        let mut now = SystemTime::now();
         let mut found = self.scan(control).await?;
         loop {
-            let now = SystemTime::now();
             let (started, wire) = (Instant::now(), self.transfer.meter.snapshot().wire);
             let filesystems = self.filesystems.clone();
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
             let read = plan.work().map(|planned| planned.found.size()).sum();
-            self.round(control, plan, Some(now - MARGIN), None).await?;
+            self.round(control, plan, Some(now - MARGIN), None, None).await?;
             let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
             passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
+            now = SystemTime::now();
             found = self.scan(control).await?;
             let outlook = self.outlook(&found);
             let estimate = seconds_to_read(&passes, outlook);
@@ -98,31 +117,58 @@ impl Passes {
         Outlook { changed: changed.map(Found::size).sum() }
     }
 
+    /// Finds out, before the freeze, which of the files that change are read sooner than they are cloned.
+    pub(super) async fn examine_clones(&mut self, control: &Control) -> Result<()> {
+        let changing = self
+            .basis
+            .iter()
+            .filter(|(found, had)| found.size() > SMALLEST && had.as_ref().is_some_and(|had| !had.stamp_tells));
+        let changing: Vec<Found> = changing.map(|(found, _)| found.clone()).collect();
+        let roots = self.roots.clone();
+        let look = move || {
+            let costly = |found: &Found| {
+                let place = locate(&roots, &found.entry.path)?;
+                let source = Source::open(&place, None, false).ok()?;
+                (!clones::is_cheap(source.as_file(), found.size())).then(|| found.entry.path.clone())
+            };
+            Ok(changing.iter().filter_map(costly).collect())
+        };
+        self.costly = Arc::new(guarded(control, blocking(look)).await?);
+        Ok(())
+    }
+
     /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
-    /// sent by [`Passes::of_clones`].
+    /// sent by [`Passes::of_clones`]. False when that takes longer than `until`: what was sent counts in a later pass.
     pub(super) async fn still(
         &mut self,
         control: &mut Control,
         position: &Option<GaleraGtid>,
         clone: bool,
-    ) -> Result<()> {
+        until: Option<Instant>,
+    ) -> Result<bool> {
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
             let (found, tops) = self.look(control).await?;
+            if looks == 0 {
+                complete(&self.roots, &found)?;
+            }
             let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
             if looks > 0 {
                 if plan.is_empty() {
                     self.basis = plan.into_basis();
-                    return Ok(());
+                    return Ok(true);
                 }
                 still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
                 self.transfer.reporter.note(&still::why(&plan, &self.roots));
             }
             if clone {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
-                plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems))).await?;
+                let costly = Arc::clone(&self.costly);
+                plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems, &costly))).await?;
             }
-            self.round(control, plan, None, position.clone()).await?;
+            if !self.round(control, plan, None, position.clone(), until).await? {
+                return Ok(false);
+            }
             let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
             let (basis, holds) = guarded(
                 control,
@@ -134,10 +180,10 @@ impl Passes {
             .await?;
             self.basis = basis;
             if holds {
-                return Ok(());
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
@@ -172,7 +218,7 @@ impl Passes {
             }
         };
         tokio::select! {
-            sent = self.round(control, plan, None, position.clone()) => sent,
+            sent = self.round(control, plan, None, position.clone(), None) => sent.map(|_| ()),
             full = watch => full,
         }
     }
@@ -191,8 +237,8 @@ impl Passes {
 
     /// The tree while the server works.
     async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
-        let (roots, found) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
-        self.known(&roots, found)
+        let (roots, scanned) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
+        self.known(&roots, scanned.found)
     }
 
     /// What the joiner has a use for, in the roots that it was asked about.
@@ -202,19 +248,24 @@ impl Passes {
             let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
             return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
         }
-        found.retain(|found| !self.without.iter().any(|root| root.as_str() == found.entry.path.root_str()));
+        found.retain(|found| {
+            let path = &found.entry.path;
+            !self.without.iter().any(|root| root.as_str() == path.root_str())
+                && !self.theirs.iter().any(|own| own.holds(path))
+        });
         Ok(found)
     }
 
     /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
-    /// known by their stamps.
+    /// known by their stamps. False when it was broken off because it took longer than `until`.
     async fn round(
         &mut self,
         control: &mut Control,
         plan: Plan,
         live: Option<SystemTime>,
         position: Option<GaleraGtid>,
-    ) -> Result<()> {
+        until: Option<Instant>,
+    ) -> Result<bool> {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
@@ -226,7 +277,7 @@ impl Passes {
         let (files, read) =
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
-        self.transfer.meter.begin_round(number, live.is_some(), read);
+        self.transfer.meter.begin_round(number, read);
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
@@ -243,27 +294,52 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round)).await;
-        if let Err(error) = sent {
-            self.transfer.rounds.close();
-            return Err(self.transfer.rounds.failure().unwrap_or(error));
-        }
+        let sent = guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, until)).await;
+        let whole = match sent {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.transfer.rounds.close();
+                return Err(self.transfer.rounds.failure().unwrap_or(error));
+            }
+        };
         self.transfer.rounds.end();
         control.send(Message::RoundOver { number }).await?;
         let idle = self.transfer.dialer.deadlines.idle;
         let round =
             alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
-        (self.roots, self.basis) = round.catalog.into_basis();
+        (self.roots, self.basis) = round.catalog.into_basis(whole);
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        self.reports.push(RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds });
-        Ok(())
+        let report = RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds };
+        if live || !self.reports.is_empty() {
+            self.transfer.reporter.note(&report.to_string());
+        }
+        self.reports.push(report);
+        Ok(whole)
     }
 }
 
-/// Returns when all of the round's work is acknowledged, or fails with the lanes.
-async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &Round) -> Result<()> {
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. False: at `until` the rest was left out.
+async fn finished(
+    lanes: &mut JoinSet<Result<()>>,
+    server: &Arc<dyn Server>,
+    transfer: &Transfer,
+    round: &Round,
+    until: Option<Instant>,
+) -> Result<bool> {
+    let over = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until.into()).await,
+            None => std::future::pending().await,
+        }
+        round.queue.abandon();
+        // What is under way was read already; nobody has to stand still for it.
+        let server = Arc::clone(server);
+        let released = blocking(move || server.release()).await;
+        round.queue.finished().await;
+        released.map(|()| false)
+    };
     let failed = async {
         while let Some(ended) = lanes.join_next().await {
             threads::ended("a lane", ended)?;
@@ -280,29 +356,31 @@ async fn finished(lanes: &mut JoinSet<Result<()>>, transfer: &Transfer, round: &
     };
     tokio::select! {
         biased;
-        () = round.queue.finished() => Ok(()),
+        () = round.queue.finished() => Ok(!round.queue.is_abandoned()),
+        over = over => over,
         failed = failed => failed,
         stuck = stuck => stuck,
     }
     .map_err(|error| transfer.rounds.failure().unwrap_or(error))
 }
 
+/// Smaller files are read, not cloned.
+const SMALLEST: u64 = 64 << 10;
+
 /// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
-fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Plan> {
-    /// Smaller ones are read.
-    const SMALLEST: u64 = 64 << 10;
+fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems, costly: &HashSet<RelPath>) -> Result<Plan> {
     let mut wanted: Vec<&mut Planned> = plan
         .entries
         .iter_mut()
         .filter(|planned| matches!(planned.task, Task::Send | Task::Compare) && planned.found.size() > SMALLEST)
+        .filter(|planned| !costly.contains(&planned.found.entry.path))
         .collect();
     wanted.sort_by_key(|planned| std::cmp::Reverse(planned.found.size()));
     wanted.truncate(clones::most());
     let mut held: std::collections::BTreeMap<u64, (u64, bool)> = std::collections::BTreeMap::new();
     for planned in wanted {
         let device = planned.found.stamp.device();
-        let (Some(directory), Some(place)) =
-            (filesystems.directory(device), crate::tree::locate(roots, &planned.found.entry.path))
+        let (Some(directory), Some(place)) = (filesystems.directory(device), locate(roots, &planned.found.entry.path))
         else {
             continue;
         };
@@ -312,9 +390,6 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<Pl
             continue;
         }
         let Ok(source) = Source::open(&place, Some(planned.found.stamp), false) else { continue };
-        if !clones::is_cheap(source.as_file(), size) {
-            continue;
-        }
         match clones::clone(source.as_file(), directory) {
             Ok(file) => {
                 let holed = planned.found.allocated < planned.found.size();
@@ -354,10 +429,10 @@ pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Res
 }
 
 /// A tree whose server may be at work.
-pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Vec<Found>)> {
+pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Scanned)> {
     blocking(move || {
-        let found = scan(&mut roots, &server.rules()?, Tolerance::Vanished)?;
-        Ok((roots, found))
+        let scanned = scan_fully(&mut roots, &server.rules()?, Tolerance::Vanished)?;
+        Ok((roots, scanned))
     })
     .await
 }

@@ -96,9 +96,9 @@ impl Plan {
         if !plan.is_empty() {
             for (place, found) in journals {
                 let planned = &mut plan.entries[place];
-                if let (Task::Keep, Some(had)) = (planned.task, planned.had.take()) {
+                if planned.task == Task::Keep {
                     planned.task = Task::Compare;
-                    planned.had = Some(had.renewed(found.size(), true));
+                    planned.had = planned.had.take().map(|had| had.renewed(found.size(), true));
                     planned.found = found;
                 }
             }
@@ -278,6 +278,23 @@ mod tests {
     }
 
     #[test]
+    fn no_file_loses_what_is_known_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["ib_logfile0", "ibdata1"] {
+            fs::write(dir.path().join(name), "1").unwrap();
+        }
+        let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+        for name in ["ib_logfile0", "ibdata1"] {
+            fs::write(dir.path().join(name), "22").unwrap();
+        }
+        for again in [false, true] {
+            let basis = basis.iter().map(|(found, _)| (found.clone(), Some(Had::nothing(1)))).collect();
+            let plan = Plan::new(basis, look(dir.path()), again);
+            assert!(plan.entries.iter().all(|planned| planned.had.is_some()), "{plan:?}");
+        }
+    }
+
+    #[test]
     fn a_redo_log_that_is_written_on_is_read_again_only_when_something_else_is_too() {
         let dir = tempfile::tempdir().unwrap();
         let basis = || {
@@ -291,6 +308,13 @@ mod tests {
         let before = basis();
         fs::write(dir.path().join("ibdata1"), "2").unwrap();
         assert_eq!(tasks(&Plan::new(before, look(dir.path()), true)), ["Compare ibdata1", "Compare ib_logfile0"]);
+        // Whatever is done with it, what the joiner has of it stays known.
+        for again in [true, false] {
+            let before = basis();
+            fs::write(dir.path().join("ibdata1"), "2").unwrap();
+            let plan = Plan::new(before, look(dir.path()), again);
+            assert!(plan.work().all(|planned| planned.had.is_some()), "{again}");
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ struct State {
     returned: Vec<Work>,
     /// Pieces of work handed out and not yet acknowledged.
     outstanding: usize,
+    /// What comes back is not handed out again.
+    abandoned: bool,
     closed: bool,
 }
 
@@ -88,7 +90,8 @@ impl Queue {
         small.retain(|batch| !batch.is_empty());
         small.reverse();
         large.sort_by_key(|large| large.count);
-        let state = State { large, turn: 0, small, returned: Vec::new(), outstanding: 0, closed: false };
+        let state =
+            State { large, turn: 0, small, returned: Vec::new(), outstanding: 0, abandoned: false, closed: false };
         Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
     }
 
@@ -140,8 +143,29 @@ impl Queue {
     pub fn give_back(&self, work: Work) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
-        state.returned.push(work);
+        if state.abandoned {
+            if state.outstanding == 0 {
+                self.finished.notify_waiters();
+            }
+        } else {
+            state.returned.push(work);
+        }
         self.changed.notify_all();
+    }
+
+    /// Nothing more is handed out; what has been is still waited for.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        (state.large, state.small, state.returned) = Default::default();
+        state.abandoned = true;
+        if state.outstanding == 0 {
+            self.finished.notify_waiters();
+        }
+        self.changed.notify_all();
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.state().abandoned
     }
 
     /// Wakes all who wait: nothing more is handed out.
@@ -235,6 +259,20 @@ mod tests {
         assert_eq!(queue.next(), Some(work));
         assert!(!queue.is_finished());
         queue.done();
+        assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn an_abandoned_queue_waits_for_what_is_out_and_hands_out_nothing_more() {
+        let queue = queue(&[10, 3 * CHUNK]);
+        let (one, two) = (queue.next().unwrap(), queue.next().unwrap());
+        queue.abandon();
+        assert!(!queue.is_finished());
+        queue.give_back(one);
+        assert!(!queue.is_finished());
+        drop(two);
+        queue.done();
+        assert!(queue.is_finished());
         assert_eq!(queue.next(), None);
     }
 

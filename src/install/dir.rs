@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::failpoint;
 use crate::error::{Error, Result};
+use crate::tree::Shape;
 
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -75,6 +76,15 @@ impl Dir {
         }
     }
 
+    /// What `name` is, through symlinks.
+    pub(super) fn shape(&self, name: impl AsRef<OsStr>) -> Shape {
+        let stat = fs::statat(&self.fd, name.as_ref(), AtFlags::empty());
+        match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Directory) => Shape::Directory,
+            _ => Shape::File,
+        }
+    }
+
     pub(super) fn child(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
         let fd = fs::openat(&self.fd, name.as_ref(), OPEN | OFlags::NOFOLLOW, Mode::empty())
             .map_err(self.failed("cannot open the directory", &name))?;
@@ -110,6 +120,22 @@ impl Dir {
             fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| Error::io("cannot give to its owner", path, e))?;
         }
         Ok(())
+    }
+
+    /// The directory `name` in `to`, made with this one's mode and owner when it is missing.
+    pub(super) fn made_in(&self, to: &Dir, name: &OsStr) -> Result<Dir> {
+        if let Some(there) = to.find(name)? {
+            return Ok(there);
+        }
+        let (made, stat) = (to.make(name)?, self.stat()?);
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
+            fs::fchown(&made.fd, Some(uid), Some(gid))
+                .map_err(|e| Error::io("cannot give to its owner", &made.path, e))?;
+        }
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        fs::fchmod(&made.fd, mode).map_err(|e| Error::io("cannot set the mode of", &made.path, e))?;
+        Ok(made)
     }
 
     /// The names in it, without `.` and `..`, sorted.

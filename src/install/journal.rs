@@ -16,7 +16,7 @@ use super::dir::Dir;
 use super::keep::{HOME, KeepRules};
 use super::resolved_roots::ResolvedRoots;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{RootName, Roots, Scope};
+use crate::tree::{OwnName, OwnPath, RootName, Roots, Scope};
 
 const NAME: &str = "journal";
 const VERSION: u32 = 1;
@@ -46,6 +46,58 @@ struct Record {
     keep: Vec<String>,
     /// Files of this node that are switched with the tree, by root.
     own: Vec<(RootName, Escaped)>,
+    /// First-level directories of this node that stay in place, by root.
+    #[serde(default)]
+    stays: Vec<(RootName, Escaped)>,
+    /// The paths that the configuration gives to this node.
+    #[serde(default)]
+    own_paths: Vec<OwnRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnRecord {
+    /// Absolute.
+    directory: Escaped,
+    name: OwnNameRecord,
+    option: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OwnNameRecord {
+    File(Escaped),
+    Directory(Escaped),
+    Files(String),
+}
+
+impl From<&OwnPath> for OwnRecord {
+    fn from(own: &OwnPath) -> OwnRecord {
+        let bytes = |name: &OsString| Escaped(name.as_bytes().to_vec());
+        OwnRecord {
+            directory: Escaped(own.directory.as_os_str().as_bytes().to_vec()),
+            name: match &own.name {
+                OwnName::File(name) => OwnNameRecord::File(bytes(name)),
+                OwnName::Directory(name) => OwnNameRecord::Directory(bytes(name)),
+                OwnName::Files(pattern) => OwnNameRecord::Files(pattern.clone()),
+            },
+            option: own.option.clone(),
+        }
+    }
+}
+
+impl From<OwnRecord> for OwnPath {
+    fn from(record: OwnRecord) -> OwnPath {
+        OwnPath {
+            directory: PathBuf::from(OsString::from_vec(record.directory.0)),
+            name: match record.name {
+                OwnNameRecord::File(name) => OwnName::File(OsString::from_vec(name.0)),
+                OwnNameRecord::Directory(name) => OwnName::Directory(OsString::from_vec(name.0)),
+                OwnNameRecord::Files(pattern) => OwnName::Files(pattern),
+            },
+            option: record.option,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,13 +162,17 @@ pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Resul
             Scope::Listed => ScopeRecord::Listed,
         },
     });
-    let own = resolved.own.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec())));
+    let names = |names: &[(RootName, OsString)]| {
+        names.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec()))).collect()
+    };
     let record = Record {
         version: VERSION,
         phase,
         roots: roots.collect(),
         keep: resolved.keep.extra().to_vec(),
-        own: own.collect(),
+        own: names(&resolved.own),
+        stays: names(&resolved.stays),
+        own_paths: resolved.keep.own().iter().map(OwnRecord::from).collect(),
     };
     let mut text = serde_json::to_string_pretty(&record)
         .map_err(|e| Error::new(Kind::Io, format!("cannot write {}", home.join(NAME).display())).because(e))?;
@@ -137,8 +193,10 @@ pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(ResolvedRoots, 
             "nothing was touched; see what is in that directory, and remove the journal when the tree is as you want it",
         )
     };
-    let (roots, keep, own, phase) = parse(&bytes, datadir).map_err(unusable)?;
-    Ok(Some((ResolvedRoots::new(&roots, keep, own)?, phase)))
+    let parsed = parse(&bytes, datadir).map_err(unusable)?;
+    let mut resolved = ResolvedRoots::new(&parsed.roots, parsed.keep, parsed.own)?;
+    resolved.stays = parsed.stays;
+    Ok(Some((resolved, parsed.phase)))
 }
 
 pub(super) fn exists(home: &Dir) -> Result<bool> {
@@ -155,7 +213,15 @@ pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(crate) type Parsed = (Roots, KeepRules, Vec<(RootName, OsString)>, Phase);
+/// What a journal holds.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    roots: Roots,
+    keep: KeepRules,
+    own: Vec<(RootName, OsString)>,
+    stays: Vec<(RootName, OsString)>,
+    phase: Phase,
+}
 
 pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std::error::Error + Send + Sync>> {
     let text = std::str::from_utf8(bytes)?;
@@ -180,14 +246,15 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
         };
         roots.get_mut(root.name.as_str()).ok_or("a root is lost")?.scope = scope;
     }
-    let mut own = Vec::new();
-    for (root, name) in record.own {
-        if matches!(name.0.as_slice(), b"" | b"." | b"..") || name.0.contains(&b'/') || name.0.contains(&0) {
+    let names = |names: Vec<(RootName, Escaped)>| -> Result<Vec<_>, Box<dyn std::error::Error + Send + Sync>> {
+        let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
+        if !names.iter().all(|(_, name)| plain(&name.0)) {
             return Err("a file of its own has no plain name".into());
         }
-        own.push((root, OsString::from_vec(name.0)));
-    }
-    Ok((roots, KeepRules::new(record.keep), own, record.phase))
+        Ok(names.into_iter().map(|(root, name)| (root, OsString::from_vec(name.0))).collect())
+    };
+    let keep = KeepRules::new(record.keep, record.own_paths.into_iter().map(OwnPath::from).collect());
+    Ok(Parsed { roots, keep, own: names(record.own)?, stays: names(record.stays)?, phase: record.phase })
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -203,7 +270,12 @@ mod tests {
         let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("undo"))]);
         let roots = Roots::new(datadir, &paths).unwrap();
         let own = vec![(RootName::datadir(), OsString::from_vec(b"a%\n\xff".to_vec()))];
-        ResolvedRoots::new(&roots, KeepRules::new(["x*".to_owned()]), own).unwrap()
+        let path = |name| OwnPath { directory: datadir.join("a%\n"), name, option: "log-error".to_owned() };
+        let paths = [OwnName::File("e".into()), OwnName::Directory("t".into()), OwnName::Files("g.*".into())];
+        let keep = KeepRules::new(["x*".to_owned()], paths.map(path).into_iter().collect());
+        let mut resolved = ResolvedRoots::new(&roots, keep, own).unwrap();
+        resolved.stays.push((RootName::datadir(), "logs".into()));
+        resolved
     }
 
     #[test]

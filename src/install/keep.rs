@@ -1,11 +1,11 @@
 //! What stays where it is when a joiner's tree is replaced: names that belong to this node, not to the data.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::FileType;
 
-use crate::tree::{REPLICA, matches};
+use crate::tree::{Own, Shape, names, row};
 
 /// Our own directory in each root, there while a transfer or a switch is unfinished.
 ///
@@ -19,55 +19,32 @@ pub const MANIFEST: &str = ".highline.manifest";
 /// The manifest of the staged tree, beneath [`HOME`] in the data directory.
 pub(super) const NEW_MANIFEST: &str = "manifest.new";
 
-/// First-level names that belong to the node. Owned by, in this order: the Galera provider, the
-/// operator, the server process, the filesystem, this program, the server's scripts.
-pub const NODE: &[&str] = &[
-    "grastate.dat",
-    "gvwstate.dat",
-    "galera.cache",
-    "gcache.page.*",
-    "*.pem",
-    "*.err",
-    "*.log",
-    "*.pid",
-    "*.sock",
-    "lost+found",
-    ".snapshot",
-    ".zfs",
-    HOME,
-    LOCK,
-    MANIFEST,
-    "sst_in_progress",
-    "wsrep_sst.pid",
-    "tables_flushed",
-    "sst_error",
-];
-
-/// Logs that the server would replay on whatever tree it finds: stale ones go with the old tree.
-pub const REPLAYED: &[&str] = &["ddl_recovery*.log", "tc.log"];
-
-/// The rules of one node: [`NODE`], [`REPLICA`], and what its configuration adds.
+/// What of this node stays: the table of [`crate::tree::TABLE`], the operator's names, and its own paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepRules {
     extra: Vec<String>,
+    own: Own,
 }
 
 impl KeepRules {
-    /// `extra` are names or patterns as in [`crate::tree::matches`], from the server's configuration:
-    /// its log files, certificates, socket.
-    pub fn new(extra: impl IntoIterator<Item = String>) -> KeepRules {
-        KeepRules { extra: extra.into_iter().collect() }
+    /// `extra` are the operator's names or patterns ([`crate::tree::names`]), `own` what the configuration names.
+    pub fn new(extra: impl IntoIterator<Item = String>, own: Own) -> KeepRules {
+        KeepRules { extra: extra.into_iter().collect(), own }
     }
 
     pub fn extra(&self) -> &[String] {
         &self.extra
     }
 
-    /// Whether the first-level `name` stays in place.
-    pub fn keeps(&self, name: &OsStr) -> bool {
-        let any = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, name.as_bytes()));
-        ((any(NODE) || any(REPLICA)) && !any(REPLAYED))
-            || self.extra.iter().any(|pattern| matches(pattern, name.as_bytes()))
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// Whether the first-level `name` of a root's `directory` stays in place.
+    pub fn keeps(&self, directory: &Path, name: &OsStr, shape: Shape) -> bool {
+        row(name, shape).is_some_and(|row| row.kept)
+            || names(&self.extra, name, shape)
+            || self.own.claims(directory, name, shape).is_some()
     }
 
     /// Whether something of this type is never data, whatever its name.
@@ -79,27 +56,30 @@ impl KeepRules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{OwnName, OwnPath};
 
     #[test]
-    fn the_nodes_own_names_stay() {
-        let rules = KeepRules::new(["slow-*".to_owned()]);
-        for (name, kept) in [
-            ("grastate.dat", true),
-            ("gcache.page.000001", true),
-            ("server-key.pem", true),
-            ("db1.err", true),
-            ("general.log", true),
-            ("slow-queries", true),
-            (".highline", true),
-            ("ddl_recovery.log", false),
-            ("ddl_recovery-backup.log", false),
-            ("tc.log", false),
-            ("ibdata1", false),
-            ("mysql", false),
-            ("aria_log_control", false),
-            ("mysql-bin.000001", false),
+    fn the_nodes_own_stay_and_what_a_server_would_replay_goes() {
+        let log = OwnPath { directory: "/d".into(), name: OwnName::File("mysql".into()), option: "log-error".into() };
+        let rules = KeepRules::new(["slow-*".to_owned(), "import".to_owned()], Own::from_iter([log]));
+        for (name, file, directory) in [
+            ("grastate.dat", true, false),
+            ("gcache.page.000001", true, false),
+            ("db1.err", true, false),
+            ("db1.err.2", true, false),
+            ("slow-queries", true, false),
+            ("import", true, true),
+            ("mysql", true, false),
+            (".highline", true, true),
+            ("lost+found", false, true),
+            ("ddl_recovery.log", false, false),
+            ("tc.log", false, false),
+            ("ibdata1", false, false),
+            ("aria_log_control", false, false),
+            ("mysql-bin.000001", false, false),
         ] {
-            assert_eq!(rules.keeps(OsStr::new(name)), kept, "{name}");
+            let keeps = |shape| rules.keeps(Path::new("/d"), OsStr::new(name), shape);
+            assert_eq!((keeps(Shape::File), keeps(Shape::Directory)), (file, directory), "{name}");
         }
     }
 }

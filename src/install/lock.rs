@@ -13,7 +13,7 @@ use rustix::process::{Flock, FlockType};
 use super::dir::Dir;
 use super::keep::LOCK;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{Roots, Scope, matches};
+use crate::tree::{Roots, Scope, Shape, matches};
 
 /// Exclusive use of a data directory among processes of this program: `flock` on `.highline.lock`,
 /// given back when the value is dropped or the process ends in any way.
@@ -80,7 +80,8 @@ pub fn server_holding(roots: &Roots) -> Result<Option<PathBuf>> {
         }
         let dir = Dir::open(path)?;
         for name in dir.names()? {
-            let system = roots.owner(path, &name).is_some_and(|root| matches!(root.scope, Scope::Names(_)));
+            let system =
+                roots.owner(path, &name, Shape::File).is_some_and(|root| matches!(root.scope, Scope::Names(_)));
             if !system && !LOCKED.iter().any(|pattern| matches(pattern, name.as_bytes())) {
                 continue;
             }

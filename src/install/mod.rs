@@ -8,6 +8,7 @@
 //! where there is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries
 //! come, and [`Staging::install`].
 
+mod carry;
 mod dir;
 mod durable;
 mod failpoint;
@@ -27,7 +28,7 @@ mod tests;
 mod unfinished;
 
 pub use dir::removed;
-pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NODE, REPLAYED};
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST};
 pub use lock::{DirLock, server_holding};
 pub use new_roots::make_missing;
 pub use staging::{

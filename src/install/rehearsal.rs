@@ -64,7 +64,7 @@ pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, r
         let Some(first) = point.strip_prefix(&root.path).ok().and_then(|beneath| beneath.iter().next()) else {
             continue;
         };
-        if first == HOME || resolved.switches(root, first) {
+        if first == HOME || resolved.switches_here(root, &dir, first)? {
             return Err(mounted(point));
         }
     }
@@ -72,7 +72,7 @@ pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, r
     let probe = home.make(PROBE)?;
     probe.make(FULL)?.make("x")?;
     let tried = dir.entries()?.into_iter().try_for_each(|(name, kind)| {
-        if !resolved.switches(root, &name) || KeepRules::keeps_type(kind) {
+        if !resolved.switches_here(root, &dir, &name)? || KeepRules::keeps_type(kind) {
             return Ok(());
         }
         can_move(&dir, &name, kind, &probe)?;

@@ -1,11 +1,16 @@
 //! Where a switch happens: the real directories behind the roots, and which names in them are switched.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
+use super::dir::{Dir, ends_with};
 use super::keep::{HOME, KeepRules};
+use super::switch::LIVE;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{Root, RootName, Roots, Scope};
+use crate::tree::{Root, RootName, Roots, Scope, Shape, names, row};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvedRoots {
@@ -14,6 +19,8 @@ pub(super) struct ResolvedRoots {
     pub(super) keep: KeepRules,
     /// Files of this node that are switched with the tree although their names are kept.
     pub(super) own: Vec<(RootName, OsString)>,
+    /// First-level directories that stay in place, because what is in them is this node's own.
+    pub(super) stays: Vec<(RootName, OsString)>,
     /// First-level names that hold another root, with the directory they are in.
     holders: Vec<(PathBuf, OsString)>,
 }
@@ -59,24 +66,67 @@ impl ResolvedRoots {
                 return Err(Error::new(Kind::Usage, why).remedy("give each of them a directory of its own with --root"));
             }
         }
-        Ok(ResolvedRoots { roots: real, keep, own, holders })
+        Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), holders })
     }
 
-    /// Whether the first-level `name` in the root's directory is the root's to switch.
-    pub(super) fn switches(&self, root: &Root, name: &OsStr) -> bool {
-        if self.own.iter().any(|(at, own)| *at == root.name && own == name) {
+    /// Whether a first-level `name` of this shape is the root's to switch.
+    pub(super) fn switches(&self, root: &Root, name: &OsStr, shape: Shape) -> bool {
+        let listed = |names: &[(RootName, OsString)]| names.iter().any(|(at, own)| *at == root.name && own == name);
+        if listed(&self.own) {
             return true;
         }
-        if name == HOME || self.holds_root(&root.path, name) {
+        if name == HOME || listed(&self.stays) || self.holds_root(&root.path, name) {
             return false;
         }
         if root.scope == Scope::Listed {
-            return true;
+            return self.keep.own().claims(&root.path, name, shape).is_none();
         }
-        !self.keep.keeps(name) && self.roots.owner(&root.path, name).is_some_and(|owner| owner.name == root.name)
+        !self.keep.keeps(&root.path, name, shape)
+            && self.roots.owner(&root.path, name, shape).is_some_and(|owner| owner.name == root.name)
     }
 
-    fn holds_root(&self, directory: &Path, name: &OsStr) -> bool {
+    /// Whether a symlink that has arrived may take the first-level `name`. What it leads to may not be there yet, so it is
+    /// taken for a schema's where that is no name of the node's, or where it leads outside as the donor said.
+    pub(super) fn switches_link(&self, root: &Root, name: &OsStr, target: &[u8]) -> bool {
+        let outside = || {
+            let target = Path::new(OsStr::from_bytes(target));
+            self.roots.iter().any(|root| root.scope == Scope::Listed && target.starts_with(&root.path))
+        };
+        let node = || row(name, Shape::File).is_some() || self.keep.keeps(&root.path, name, Shape::File);
+        self.switches(root, name, Shape::File)
+            || (self.switches(root, name, Shape::Directory) && (!node() || outside()))
+    }
+
+    /// Whether what lies at `name` in the root's directory is the root's to switch. A symlink of the switch itself
+    /// belongs to the root that it leads through, whatever is behind it.
+    pub(super) fn switches_here(&self, root: &Root, dir: &Dir, name: &OsStr) -> Result<bool> {
+        let Some(stat) = dir.stat_of(name)? else { return Ok(false) };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let target = dir.read_link(name)?;
+            let through = |root: &Root| Path::new(HOME).join(LIVE).join(root.name.as_str()).join(name);
+            if let Some(owner) = self.roots.iter().find(|root| ends_with(&target, &through(root))) {
+                return Ok(owner.name == root.name);
+            }
+        }
+        Ok(self.switches(root, name, dir.shape(name)))
+    }
+
+    /// Why a first-level name stays that a donor might send; `None` where no donor does.
+    pub(super) fn why_kept(&self, root: &Root, name: &OsStr, shape: Shape) -> Option<String> {
+        if self.holds_root(&root.path, name) {
+            return Some("it holds another directory of the server's".to_owned());
+        }
+        if let Some(own) = self.keep.own().claims(&root.path, name, shape) {
+            return Some(own.option.clone());
+        }
+        if names(self.keep.extra(), name, shape) {
+            return Some("keep".to_owned());
+        }
+        // A name with a dot in it is no schema's: the server would encode it.
+        row(name, shape).filter(|_| !name.as_bytes().contains(&b'.')).map(|row| row.why.to_owned())
+    }
+
+    pub(super) fn holds_root(&self, directory: &Path, name: &OsStr) -> bool {
         self.holders.iter().any(|(dir, holder)| dir == directory && holder == name)
     }
 }
@@ -100,9 +150,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let made = resolved(temp.path(), &[("innodb-undo", "undo")]).unwrap();
         let datadir = made.roots.get("datadir").unwrap();
-        assert!(!made.switches(datadir, "undo".as_ref()));
-        assert!(made.switches(datadir, "other".as_ref()));
-        assert!(made.switches(made.roots.get("innodb-undo").unwrap(), "undo001".as_ref()));
+        assert!(!made.switches(datadir, "undo".as_ref(), Shape::Directory));
+        assert!(made.switches(datadir, "other".as_ref(), Shape::Directory));
+        let undo = made.roots.get("innodb-undo").unwrap();
+        assert!(made.switches(undo, "undo001".as_ref(), Shape::File));
+        assert!(!made.switches(undo, "undo7".as_ref(), Shape::Directory));
         let error = resolved(temp.path(), &[("innodb-undo", "a/undo")]).unwrap_err();
         assert!(error.to_string().contains("a/undo, lies more than one level beneath"), "{error}");
     }

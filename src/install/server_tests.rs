@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::failpoint::{Plan, arm, is_crash, steps};
 use super::*;
 use crate::manifest::Verified;
-use crate::tree::{RootName, Roots, Rules};
+use crate::tree::{RootName, Roots, Rules, Shape};
 
 fn server() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -101,10 +101,11 @@ fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         // As a donor does, which sends nothing that a joiner keeps.
-        if !Rules::default().travels(&RootName::datadir(), &name) {
+        let shape = Shape::at(&new.join(&name));
+        if !Rules::default().travels(&RootName::datadir(), new, &name, shape) {
             continue;
         }
-        let root = roots.owner(lock.datadir(), &name).unwrap().name.as_str();
+        let root = roots.owner(lock.datadir(), &name, shape).unwrap().name.as_str();
         copy(&new.join(&name), &lock.datadir().join(HOME).join("incoming").join(root));
     }
     staging

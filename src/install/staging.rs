@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::carry;
 use super::dir::Dir;
 use super::durable::make_durable;
 use super::failpoint;
@@ -20,7 +21,7 @@ use super::server_locks::ServerLocks;
 use super::switch::{self, INCOMING, LIVE, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
-use crate::tree::{RelPath, RootName, Roots, matches};
+use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape, matches};
 
 /// A file that this node writes itself and that becomes visible with the new tree, in the same
 /// moment: `grastate.dat` with the position. One by that name goes with the old tree.
@@ -84,9 +85,13 @@ impl Staging {
         }
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
-            let incoming = Dir::open(&root.path)?.make(HOME)?.make(INCOMING)?;
+            let dir = Dir::open(&root.path)?;
+            let incoming = dir.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
+            if let Some((_, place)) = places.last() {
+                carry::rehearse(&resolved, root, &dir, place)?;
+            }
         }
         Ok(Staging { _lock: lock, home, resolved, places })
     }
@@ -110,12 +115,49 @@ impl Staging {
 
     /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
     /// install refuses the tree otherwise, so ask before it is sent.
-    pub fn accepts(&self, path: &RelPath) -> bool {
-        self.resolved
-            .roots
-            .get(path.root_str())
-            .is_some_and(|root| self.resolved.switches(root, &root.local_name(path.first())))
+    pub fn accepts(&self, path: &RelPath, content: &Content) -> bool {
+        let Some(root) = self.resolved.roots.get(path.root_str()) else { return false };
+        let first = root.local_name(path.first());
+        let fits = match (path.parent(), content) {
+            (Some(_), _) | (None, Content::Directory) => self.resolved.switches(root, &first, Shape::Directory),
+            (None, Content::Symlink { target }) => self.resolved.switches_link(root, &first, target),
+            (None, Content::File { .. } | Content::HardLink { .. }) => {
+                self.resolved.switches(root, &first, Shape::File)
+            }
+        };
+        let own = self.resolved.keep.own();
+        let mut place = root.path.join(&*first);
+        let free = !own.is_above(&place) || {
+            place.extend(path.beneath().components().skip(1));
+            let shape = if *content == Content::Directory { Shape::Directory } else { Shape::File };
+            own.covers(&place, shape).is_none()
+        };
+        fits && free
     }
+
+    /// What lies here and stays, with the option that names it or another reason: nothing may arrive there. At most
+    /// [`Staging::MOST_KEPT`], the deeper ones first: a donor leaves out by itself most of what stays in the first
+    /// level.
+    pub fn kept(&self) -> Result<Vec<(RelPath, String)>> {
+        let mut kept = carry::own_paths(&self.resolved)?;
+        for root in self.resolved.roots.iter().filter(|root| root.scope == Scope::Whole) {
+            let dir = Dir::open(&root.path)?;
+            for name in dir.names()? {
+                if name != HOME
+                    && !self.resolved.switches_here(root, &dir, &name)?
+                    && let Some(why) = self.resolved.why_kept(root, &name, dir.shape(&name))
+                    && let Ok(path) = RelPath::new(&root.name, name.as_bytes())
+                {
+                    kept.push((path, why));
+                }
+            }
+        }
+        kept.truncate(Self::MOST_KEPT);
+        Ok(kept)
+    }
+
+    /// The most kept paths that a donor is told.
+    const MOST_KEPT: usize = 1000;
 
     /// Makes all that is staged durable.
     ///
@@ -142,12 +184,15 @@ impl Staging {
     /// finishes the removal. What alone cannot be removed is returned, and stays.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<Option<Error>> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
+        self.resolved.stays = carry::holders(&self.resolved)?;
         let locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Spending)?;
         let left = spend(&self.resolved, &self.home, &switch)?;
         locks.release(Side::Old);
+        // What they hold now, a new tree may join.
+        self.resolved.stays.clear();
         Ok(left)
     }
 
@@ -171,6 +216,7 @@ impl Staging {
             }
             self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
+        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root))?;
         self.sync()?;
         let mut locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
@@ -211,6 +257,7 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
             return Err(if back { undo(resolved, home, switch, error) } else { error });
         }
     };
+    carry::prune(resolved)?;
     let cleaned = clean_or_set_aside(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())?;
     Ok(left.or(cleaned))
@@ -317,6 +364,9 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
             journal::write(home, &resolved, Phase::Undone)?;
         }
         _ => {}
+    }
+    if recovered == Recovered::Spent {
+        carry::prune(&resolved)?;
     }
     // What is staged would be a schema to the server, and the next transfer begins anew.
     clean_or_set_aside(&resolved, home, true)?;

@@ -132,7 +132,7 @@ impl<'a> Switch<'a> {
                 );
             }
             for name in place.incoming.names()? {
-                let known = self.resolved.switches(&place.root, &name);
+                let known = self.may_arrive(place, &name)?;
                 if !known || !matches!(place.occupant(&place.incoming, &name)?, Real(_)) {
                     let what = format!("{}/{} must not be replaced", place.root.name, Printable(name.as_bytes()));
                     return Err(Error::new(Kind::Incompatible, what)
@@ -154,6 +154,33 @@ impl<'a> Switch<'a> {
         }
         self.flip(Side::Old)?;
         self.sync()
+    }
+
+    /// The first-level names in place that are the root's to switch.
+    fn switched(&self, place: &Place) -> Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for name in place.dir.names()? {
+            if self.resolved.switches_here(&place.root, &place.dir, &name)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether a staged entry is the root's, and nothing that stays lies in its place.
+    fn may_arrive(&self, place: &Place, name: &OsStr) -> Result<bool> {
+        let known = match place.occupant(&place.incoming, name)? {
+            Real(FileType::Symlink) => self.resolved.switches_link(&place.root, name, &place.incoming.read_link(name)?),
+            _ => self.resolved.switches(&place.root, name, place.incoming.shape(name)),
+        };
+        let in_the_way = match place.dir.stat_of(name)? {
+            Some(stat) if place.root.scope != Scope::Listed => {
+                KeepRules::keeps_type(FileType::from_raw_mode(stat.st_mode))
+                    || !self.resolved.switches_here(&place.root, &place.dir, name)?
+            }
+            _ => false,
+        };
+        Ok(known && !in_the_way)
     }
 
     /// To the new tree, from wherever it stands.
@@ -221,7 +248,7 @@ impl<'a> Switch<'a> {
         let coming = other.names()?;
         match place.root.scope {
             Scope::Listed => names.extend(coming.iter().cloned()),
-            _ => names.extend(place.dir.names()?.into_iter().filter(|name| self.resolved.switches(&place.root, name))),
+            _ => names.extend(self.switched(place)?),
         }
         for name in &names {
             place.park(side, name)?;
@@ -281,10 +308,10 @@ impl<'a> Switch<'a> {
         }
         let mut left = None;
         for place in &self.places {
-            let mut names = place.dir.names()?;
+            let mut names = self.switched(place)?;
             // Aria makes a new control file beside old logs, and stops at old control beside no logs.
             names.sort_by_key(|name| name != "aria_log_control");
-            for name in names.iter().filter(|name| self.resolved.switches(&place.root, name)) {
+            for name in &names {
                 let Real(kind) = place.occupant(&place.dir, name)? else { continue };
                 if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
                     match place.take_away(name) {

@@ -10,7 +10,7 @@ use super::failpoint::{Plan, arm, is_crash, set_without_exchange, steps};
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Verified;
-use crate::tree::{RootName, Roots};
+use crate::tree::{Content, Own, OwnName, OwnPath, RelPath, RootName, Roots};
 
 /// Every path beneath a directory with its content; what the program keeps for itself is left out.
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
@@ -104,6 +104,9 @@ const STAYS: &[(&str, &str)] = &[
     ("data/db1.err", "log"),
     ("data/server-key.pem", "key"),
     ("data/slow", "kept by rule"),
+    ("data/logs/e.log", "only the node's own"),
+    ("data/app/slow.log", "the node's own in a schema that comes again"),
+    ("data/gone/tmp/x", "the node's own in a schema that goes"),
     ("redo/letter.txt", "not ours"),
     ("data/undo/letter.txt", "not ours"),
     ("outside/letter.txt", "not ours"),
@@ -128,6 +131,24 @@ const NEW: &[(&str, &str)] = &[
     ("external-1/t1.ibd", "new outside"),
     ("external-1/t2.ibd", "new outside 2"),
 ];
+
+fn keep(roots: &Roots) -> KeepRules {
+    let data = roots.datadir();
+    let own = |directory: &str, name, option: &str| OwnPath {
+        directory: data.join(directory),
+        name,
+        option: option.to_owned(),
+    };
+    KeepRules::new(
+        ["slow".to_owned()],
+        Own::from_iter([
+            own("logs", OwnName::File("e.log".into()), "log-error"),
+            own("app", OwnName::File("slow.log".into()), "slow-query-log-file"),
+            own("gone", OwnName::Directory("tmp".into()), "tmpdir"),
+            own("nowhere", OwnName::Directory("tmp".into()), "tmpdir"),
+        ]),
+    )
+}
 
 fn directory_of(root: &str) -> &str {
     match root {
@@ -198,9 +219,7 @@ impl Joiner {
 
     fn stage(&self, lock: &Arc<DirLock>) -> Staging {
         arm(Plan::Nothing);
-        let staging =
-            Staging::prepare(Arc::clone(lock), &self.roots, KeepRules::new(["slow".to_owned()]), OldTree::Stays)
-                .unwrap();
+        let staging = Staging::prepare(Arc::clone(lock), &self.roots, keep(&self.roots), OldTree::Stays).unwrap();
         for root in self.roots.iter() {
             let files: Vec<(&str, &str)> = NEW
                 .iter()
@@ -279,10 +298,15 @@ fn a_switch_is_whole_and_clean() {
     let lock = joiner.lock();
     assert_eq!(read(joiner.temp.path()), old_tree());
     let inode = fs::metadata(joiner.roots.datadir()).unwrap().ino();
+    // A server has them open.
+    let own = ["logs", "logs/e.log", "app/slow.log", "gone/tmp/x"].map(|name| joiner.roots.datadir().join(name));
+    let inodes = || own.each_ref().map(|place| fs::metadata(place).unwrap().ino());
+    let before = inodes();
     let done = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap();
     assert!(done.leftover.is_none());
     assert_eq!(read(joiner.temp.path()), new_tree());
     assert_eq!(fs::metadata(joiner.roots.datadir()).unwrap().ino(), inode);
+    assert_eq!(inodes(), before);
     assert_eq!(fs::read(joiner.roots.datadir().join(".highline.manifest")).unwrap(), b"manifest");
     joiner.assert_clean("after a switch");
     assert_eq!(recover(&lock).unwrap(), Recovered::Nothing);
@@ -422,8 +446,7 @@ fn an_old_tree_in_a_lower_layer_is_replaced_or_kept_whole() {
 #[test]
 fn what_cannot_move_is_refused_before_anything_is_staged() {
     let refused = |joiner: &Joiner, old: OldTree| {
-        let error =
-            Staging::prepare(joiner.lock(), &joiner.roots, KeepRules::new(["slow".to_owned()]), old).unwrap_err();
+        let error = Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old).unwrap_err();
         assert!(error.remedy_text().is_some());
         assert_eq!(read(joiner.temp.path()), old_tree(), "nothing has moved");
         error.sentence()
@@ -468,7 +491,7 @@ fn an_immutable_entry_is_refused_by_its_attribute_and_what_is_deep_hinders_no_la
         eprintln!("skipped: this needs chattr, and the right to use it");
         return;
     }
-    let prepare = |old| Staging::prepare(joiner.lock(), &joiner.roots, KeepRules::new(["slow".to_owned()]), old);
+    let prepare = |old| Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old);
     let error = prepare(OldTree::Stays).unwrap_err();
     let place = joiner.temp.path().join("data/app");
     assert_eq!(
@@ -535,7 +558,12 @@ fn a_failure_at_every_step_is_undone_or_recovered() {
 fn refused(joiner: &Joiner, stray: &str) -> Error {
     let lock = joiner.lock();
     let staging = joiner.stage(&lock);
-    write(joiner.temp.path(), &[(stray, "-> .highline/live/datadir/x")]);
+    let content = if stray.ends_with("/letter.txt") || stray.ends_with("/ibdata7") {
+        "a letter"
+    } else {
+        "-> .highline/live/datadir/x"
+    };
+    write(joiner.temp.path(), &[(stray, content)]);
     joiner.install(staging, Plan::Nothing).unwrap_err()
 }
 
@@ -543,6 +571,7 @@ fn refused(joiner: &Joiner, stray: &str) -> Error {
 fn what_is_not_the_roots_to_switch_is_refused_before_anything_moves() {
     for (stray, named) in [
         ("data/.highline/incoming/datadir/galera.cache", "datadir/galera.cache"),
+        ("data/.highline/incoming/datadir/gvwstate.dat", "datadir/gvwstate.dat"),
         ("data/.highline/incoming/datadir/ibdata7", "datadir/ibdata7"),
         ("data/.highline/incoming/datadir/undo", "datadir/undo"),
         ("data/.highline/incoming/datadir/x", "datadir/x"),
@@ -552,6 +581,66 @@ fn what_is_not_the_roots_to_switch_is_refused_before_anything_moves() {
         let error = refused(&joiner, stray);
         assert_eq!(error.to_string(), format!("{named} must not be replaced"));
         assert_eq!(read(joiner.temp.path()), old_tree());
+    }
+}
+
+#[test]
+fn what_is_the_nodes_own_is_told_and_accepted_from_nobody() {
+    let joiner = Joiner::new(&all_old());
+    let lock = joiner.lock();
+    let staging = joiner.stage(&lock);
+    let kept: Vec<String> = staging.kept().unwrap().iter().map(|(path, why)| format!("{path} ({why})")).collect();
+    for told in [
+        "datadir/app/slow.log (slow-query-log-file)",
+        "datadir/gone/tmp (tmpdir)",
+        "datadir/logs/e.log (log-error)",
+        "datadir/nowhere/tmp (tmpdir)",
+        "datadir/slow (keep)",
+        "datadir/undo (it holds another directory of the server's)",
+    ] {
+        assert!(kept.iter().any(|kept| kept == told), "{told} in {kept:?}");
+    }
+    let file = || Content::File { size: 1 };
+    for (path, content, accepted) in [
+        ("datadir/app/slow.log", file(), false),
+        ("datadir/app/slow.log.1", file(), false),
+        ("datadir/app/t.ibd", file(), true),
+        ("datadir/app", Content::Directory, true),
+        ("datadir/gone/tmp", Content::Directory, false),
+        ("datadir/gone/tmp/deep/x", file(), false),
+        ("datadir/grastate.dat", file(), false),
+        ("datadir/grastate.dat", Content::Symlink { target: b"/x".into() }, false),
+        ("datadir/ibdata1", file(), false),
+        ("innodb-data/ibdata1", file(), true),
+        ("datadir/ibdata1", Content::Directory, true),
+        ("datadir/undo7", Content::Symlink { target: b"/x".into() }, true),
+        ("innodb-undo/undo007", file(), true),
+        ("innodb-undo/undo7", Content::Directory, false),
+        ("datadir/ibtmp_archive", Content::Directory, true),
+        ("datadir/ibtmp_archive", Content::Symlink { target: b"/x".into() }, false),
+    ] {
+        let given = RelPath::parse(path.as_bytes()).unwrap();
+        assert_eq!(staging.accepts(&given, &content), accepted, "{path} {content:?}");
+    }
+}
+
+#[test]
+fn a_schema_in_the_place_of_something_that_stays_is_refused() {
+    for (stays, came) in
+        [("data/core", "datadir/core"), ("data/app.sock", "datadir/app.sock"), ("data/slow_x", "datadir/slow_x")]
+    {
+        let joiner = Joiner::new(&all_old());
+        let place = joiner.temp.path().join(stays);
+        let _socket;
+        match came {
+            "datadir/core" => fs::write(&place, "memory").unwrap(),
+            _ => _socket = std::os::unix::net::UnixListener::bind(&place).unwrap(),
+        }
+        let lock = joiner.lock();
+        let staging = joiner.stage(&lock);
+        write(&joiner.roots.datadir().join(".highline/incoming"), &[(&format!("{came}/db.opt"), "x")]);
+        let error = joiner.install(staging, Plan::Nothing).unwrap_err();
+        assert_eq!(error.to_string(), format!("{came} must not be replaced"));
     }
 }
 
@@ -589,8 +678,7 @@ fn spending_the_old_tree_leaves_what_is_kept() {
         let lock = joiner.lock();
         arm(Plan::Nothing);
         let mut staging =
-            Staging::prepare(Arc::clone(&lock), &joiner.roots, KeepRules::new(["slow".to_owned()]), OldTree::Stays)
-                .unwrap();
+            Staging::prepare(Arc::clone(&lock), &joiner.roots, keep(&joiner.roots), OldTree::Stays).unwrap();
         arm(plan);
         let result = staging.spend_old_tree(&["grastate.dat"]);
         (joiner, lock, result)

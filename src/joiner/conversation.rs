@@ -19,12 +19,12 @@ use crate::install::{
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Reporter, bytes, follow};
+use crate::progress::{Meter, Reporter, bytes, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::tree::{PathError, RelPath};
-use crate::wire::{Accept, Message, Offer, OfferParts, Purpose, Round, Speeds};
+use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Speeds, WireBytes};
 
 /// What the parts of one reception share.
 pub(super) struct Conversation {
@@ -197,10 +197,13 @@ impl Conversation {
         told_of(control, recovery).await?;
         make_missing(&self.lock, &options.roots)?;
         let without = preflight::examine(&mut options.roots, &offer)?;
-        let keep = KeepRules::new(options.keep.clone());
+        let keep = KeepRules::new(options.keep.clone(), options.own.clone());
         let warnings = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
-            blocking(move || room::room(&roots, &offer, mode, &|_, name| keep.keeps(name))).await?
+            blocking(move || {
+                room::room(&roots, &offer, mode, &|directory, name, shape| keep.keeps(directory, name, shape))
+            })
+            .await?
         };
         warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
@@ -218,10 +221,19 @@ impl Conversation {
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
-            Ok(staging)
+            let kept = staging.kept()?;
+            Ok((staging, kept))
         });
-        let staging = Arc::new(told_of(control, staging).await?);
-        let accept = Accept { checksum, lanes, without, software: options.software.clone() };
+        let (staging, kept) = told_of(control, staging).await?;
+        let staging = Arc::new(staging);
+        // Those that an option names; what each node has is known.
+        let named = kept.iter().filter(|(_, why)| !why.contains(' '));
+        let named: Vec<String> = named.map(|(path, option)| format!("{path} ({option})")).collect();
+        if !named.is_empty() {
+            self.reporter.note(&format!("kept, because it is this node's own: {}", listed(&named)));
+        }
+        let kept = kept.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
+        let accept = Accept { checksum, lanes, without, kept, software: options.software.clone() };
         control.send(Message::Accept(accept)).await?;
         let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
 
@@ -315,10 +327,10 @@ impl Conversation {
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
-                                .remedy("see whether this node's disk stands still; --idle-timeout sets the limit"));
+                                .remedy("see whether this node's disk stands still; idle-timeout sets the limit"));
                         }
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
-                            .remedy("see whether its disk or the link stands still; --idle-timeout sets the limit"));
+                            .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
                     }
                 }
             }
@@ -419,6 +431,6 @@ fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
         .filter(|(speed, _)| *speed > 0);
     best.map(|(_, checksum)| checksum).ok_or_else(|| {
         Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
-            .remedy("give --checksum the same value on both sides, or take it away")
+            .remedy("give checksum the same value on both sides, or take it away")
     })
 }

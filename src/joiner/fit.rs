@@ -254,6 +254,7 @@ mod tests {
             lower_case_table_names: Some(0),
             owner: (0, 0),
             roots: Vec::new(),
+            parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
         }

@@ -265,7 +265,7 @@ impl Ledger {
                 _ => return Err(twice(&path)),
             }
         } else {
-            self.tree.examine(&path)?;
+            self.tree.examine(&path, &content)?;
             if records.len() as u64 >= round.entries {
                 return Err(Error::new(
                     Kind::Protocol,

@@ -33,7 +33,7 @@ use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
-use crate::tree::Roots;
+use crate::tree::{Own, Roots};
 use crate::wire::Round;
 
 /// The node that receives. Its calls may block.
@@ -60,8 +60,10 @@ pub trait Node: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct ReceiveOptions {
     pub roots: Roots,
-    /// First-level names that stay besides the usual ones: patterns as in [`crate::tree::Scope::Names`].
+    /// First-level names that stay besides the usual ones: the operator's, as [`crate::tree::names`] reads them.
     pub keep: Vec<String>,
+    /// The paths that the configuration gives to this node.
+    pub own: Own,
     pub install: InstallMode,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.

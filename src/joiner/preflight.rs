@@ -1,5 +1,6 @@
 //! The examination before anything is touched: are all roots known here.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 
 use super::staged_tree::Owners;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{Root, RootName, Roots, Scope, leads_outside};
+use crate::tree::{Part, Root, RootName, Roots, Scope, leads_outside};
 use crate::wire::{Offer, OfferedRoot};
 
 /// What becomes of the old tree while the new one arrives: `--install`.
@@ -50,6 +51,7 @@ impl fmt::Display for InstallMode {
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
 /// returns those that this node has no use for.
 pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>> {
+    complete(&offer.parts)?;
     let datadir = stat(roots.datadir())?;
     let mut without = Vec::new();
     let mut led = None;
@@ -101,6 +103,18 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
 fn leads_there(paths: &[PathBuf], place: &Path) -> bool {
     let first = paths.partition_point(|path| path.as_path() < place);
     paths.get(first).is_some_and(|path| path.starts_with(place))
+}
+
+/// Refuses a donor whose tree is no server's data directory.
+fn complete(parts: &BTreeSet<Part>) -> Result<()> {
+    let lacks: Vec<String> = Part::ALL.iter().filter(|part| !parts.contains(part)).map(ToString::to_string).collect();
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let what = format!("what the donor sends is no server's whole data directory: it lacks {}", lacks.join(", "));
+    Err(Error::new(Kind::Incompatible, what).remedy(
+        "the data here is untouched; look at --datadir on the donor, and name its other directories with --root",
+    ))
 }
 
 /// Whether the donor's binary logs have another name than this node's. A log names itself inside, and the server, which
@@ -181,9 +195,25 @@ mod tests {
                 allocated,
                 entries: 1,
             }],
+            parts: Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
         }
+    }
+
+    #[test]
+    fn what_a_donors_tree_lacks_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let mut offer = offer(RootName::DATADIR, dir.path(), 1);
+        offer.parts.remove(&Part::MysqlSchema);
+        offer.parts.remove(&Part::RedoLog);
+        let error = examine(&mut roots, &offer).unwrap_err();
+        assert_eq!(
+            error.sentence(),
+            "what the donor sends is no server's whole data directory: it lacks the redo log (ib_logfile0), the schema mysql"
+        );
+        assert!(error.remedy_text().unwrap().starts_with("the data here is untouched; look at --datadir"));
     }
 
     #[test]

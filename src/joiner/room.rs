@@ -11,7 +11,7 @@ use super::InstallMode;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::HOME;
 use crate::progress::bytes;
-use crate::tree::{Roots, Scope};
+use crate::tree::{Roots, Scope, Shape};
 use crate::wire::Offer;
 
 /// What one filesystem must hold.
@@ -28,7 +28,7 @@ pub(super) fn room(
     roots: &Roots,
     offer: &Offer,
     mode: InstallMode,
-    kept: &dyn Fn(&Path, &OsStr) -> bool,
+    kept: &dyn Fn(&Path, &OsStr, Shape) -> bool,
 ) -> Result<Vec<String>> {
     let mut needs: BTreeMap<u64, Need<'_>> = BTreeMap::new();
     for offered in &offer.roots {
@@ -57,7 +57,7 @@ pub(super) fn room(
             }
             let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(need.with_names));
             return Err(Error::new(Kind::NoSpace, what)
-                .remedy("free space there, or say --install inplace: it removes the old data before the new arrives"));
+                .remedy("free space there, or say install=inplace: it removes the old data before the new arrives"));
         }
         if need.allocated <= free {
             continue;
@@ -93,13 +93,14 @@ pub(super) fn room(
 }
 
 /// Bytes by filesystem that go when the old tree goes, and what an earlier run left staged.
-fn old_tree(roots: &Roots, kept: &dyn Fn(&Path, &OsStr) -> bool) -> io::Result<BTreeMap<u64, u64>> {
+fn old_tree(roots: &Roots, kept: &dyn Fn(&Path, &OsStr, Shape) -> bool) -> io::Result<BTreeMap<u64, u64>> {
     let mut taken = Taken::default();
     for directory in roots.directories() {
         for item in fs::read_dir(directory)? {
             let name = item?.file_name();
-            let ours = roots.owner(directory, &name).is_some_and(|root| root.scope != Scope::Listed);
-            if name == HOME || ours && !kept(directory, &name) {
+            let shape = Shape::at(&directory.join(&name));
+            let ours = roots.owner(directory, &name, shape).is_some_and(|root| root.scope != Scope::Listed);
+            if name == HOME || ours && !kept(directory, &name, shape) {
                 taken.add(&directory.join(name))?;
             }
         }
@@ -160,12 +161,13 @@ mod tests {
                 allocated,
                 entries: 1,
             }],
+            parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
         }
     }
 
-    fn nothing(_: &Path, _: &OsStr) -> bool {
+    fn nothing(_: &Path, _: &OsStr, _: Shape) -> bool {
         false
     }
 
@@ -198,8 +200,8 @@ mod tests {
         fs::write(dir.path().join("db/t.ibd"), vec![1; 3 << 20]).unwrap();
         fs::hard_link(dir.path().join("db/t.ibd"), dir.path().join("db/again.ibd")).unwrap();
         fs::write(dir.path().join("kept.cache"), vec![1; 5 << 20]).unwrap();
-        let old = |kept: &dyn Fn(&Path, &OsStr) -> bool| old_tree(&roots, kept).unwrap().values().sum::<u64>();
-        let kept = |_: &Path, name: &OsStr| name == "kept.cache";
+        let old = |kept: &dyn Fn(&Path, &OsStr, Shape) -> bool| old_tree(&roots, kept).unwrap().values().sum::<u64>();
+        let kept = |_: &Path, name: &OsStr, _: Shape| name == "kept.cache";
         assert!((3 << 20..4 << 20).contains(&old(&kept)), "{}", old(&kept));
         assert!((8 << 20..9 << 20).contains(&old(&nothing)));
         if compresses(dir.path()) {

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind, Result};
 use crate::install::Staging;
 use crate::threads::lock;
-use crate::tree::{Metadata, RelPath};
+use crate::tree::{Content, Metadata, RelPath};
 
 /// Whose the files become: the owner of the data directory's, because numbers differ between hosts, and what the donor's
 /// server could read, this one must. A server that is root's can read all, so there the donor's numbers stay.
@@ -82,8 +82,8 @@ impl StagedTree {
     }
 
     /// Refuses what the install would refuse later.
-    pub fn examine(&self, path: &RelPath) -> Result<()> {
-        if self.staging.accepts(path) {
+    pub fn examine(&self, path: &RelPath, content: &Content) -> Result<()> {
+        if self.staging.accepts(path, content) {
             return Ok(());
         }
         Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))

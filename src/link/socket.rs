@@ -32,7 +32,7 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
         let error = Error::net(format!("cannot listen on {address}"), e);
         if busy {
             error.remedy(format!(
-                "see who holds the port with `ss -ltnp 'sport = :{}'`, or choose another with --listen",
+                "see who holds the port with `ss -ltnp 'sport = :{}'`, or choose another with listen",
                 address.port()
             ))
         } else {

@@ -35,6 +35,7 @@ fn object(now: &Snapshot) -> serde_json::Value {
         "total_bytes": now.total,
         "wire_bytes": now.wire,
         "entries": now.entries,
+        "round": now.round,
         "seconds": now.elapsed.as_secs_f64(),
         "bytes_per_second": now.rate,
         "eta_seconds": now.eta().map(|eta| eta.as_secs_f64()),
@@ -50,6 +51,6 @@ mod tests {
         let object = object(&Snapshot { total: 10, done: 5, rate: 1.0, ..Snapshot::default() });
         assert_eq!(object["eta_seconds"], 5.0);
         assert_eq!(object["bytes"], 5);
-        assert_eq!(object.as_object().unwrap().len(), 8);
+        assert_eq!(object.as_object().unwrap().len(), 9);
     }
 }

@@ -19,7 +19,14 @@ impl Lines {
 /// `45 %, 1.2 GB of 2.6 GB, 310 MB/s, 4.5 s left`.
 pub(super) fn sentence(now: &Snapshot) -> String {
     let left = now.eta().map_or_else(|| "stalled".to_owned(), |eta| format!("{} left", seconds(eta)));
-    format!("{} %, {} of {}, {}/s, {left}", now.percent(), bytes(now.done), bytes(now.total), bytes(now.rate as u64))
+    let round = now.round_words();
+    format!(
+        "{round}{} %, {} of {}, {}/s, {left}",
+        now.percent(),
+        bytes(now.done),
+        bytes(now.total),
+        bytes(now.rate as u64)
+    )
 }
 
 impl Reporter for Lines {

@@ -14,6 +14,7 @@ pub struct Meter {
     done: AtomicU64,
     wire: AtomicU64,
     entries: AtomicU64,
+    round: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     /// Bytes sent or received on all lanes.
     pub wire: u64,
     pub entries: u64,
+    /// The pass over the tree that bytes and total are of, counted from 0.
+    pub round: u64,
     pub elapsed: Duration,
     /// Bytes per second since the last snapshot.
     pub rate: f64,
@@ -39,6 +42,7 @@ impl Default for Meter {
             done: AtomicU64::new(0),
             wire: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            round: AtomicU64::new(0),
         }
     }
 }
@@ -48,8 +52,9 @@ impl Meter {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
-    /// A pass begins, which has so many bytes to read.
-    pub fn begin_round(&self, _number: u16, _live: bool, bytes: u64) {
+    /// Round `number` begins, counted from 0, which has so many bytes to read.
+    pub fn begin_round(&self, number: u16, bytes: u64) {
+        self.round.store(number.into(), Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
     }
@@ -72,6 +77,7 @@ impl Meter {
             done: self.done.load(Ordering::Relaxed),
             wire: self.wire.load(Ordering::Relaxed),
             entries: self.entries.load(Ordering::Relaxed),
+            round: self.round.load(Ordering::Relaxed),
             elapsed: self.start.elapsed(),
             rate: 0.0,
         }
@@ -82,6 +88,11 @@ impl Snapshot {
     /// Per cent of the total, 100 when there is nothing to do. What is sent again is in no total.
     pub fn percent(&self) -> u64 {
         (self.done * 100).checked_div(self.total).unwrap_or(100).min(100)
+    }
+
+    /// `round 2: ` in later rounds, for what is told of them.
+    pub fn round_words(&self) -> String {
+        if self.round == 0 { String::new() } else { format!("round {}: ", self.round) }
     }
 
     /// How long the rest takes at the present rate; `None` when nothing moves.

@@ -62,3 +62,34 @@ impl Style {
         }
     }
 }
+
+/// At most this many bytes of names go into one line of the log.
+const LINE: usize = 1200;
+
+/// Names for one line of the log: as many as fit, and how many more there are.
+pub fn listed(names: &[String]) -> String {
+    let mut text = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if text.len() + name.len() > LINE {
+            return format!("{text} and {} more", names.len() - at);
+        }
+        if at > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(name);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_an_end() {
+        assert_eq!(listed(&["a".into(), "b".into()]), "a, b");
+        let many: Vec<String> = (0..1000).map(|number| format!("name-{number:04}")).collect();
+        let text = listed(&many);
+        assert!(text.len() < 1300 && text.ends_with(" more") && text.starts_with("name-0000, name-0001"), "{text}");
+    }
+}

@@ -47,7 +47,8 @@ impl Reporter for Terminal {
         self.bar.set_position(now.done);
         let average = now.done as f64 / now.elapsed.as_secs_f64().max(0.1);
         let eta = Snapshot { rate: average, ..*now }.eta().map(seconds).unwrap_or_default();
-        self.bar.set_message(format!("{}/s  {eta} left", bytes(now.rate as u64)));
+        let round = now.round_words();
+        self.bar.set_message(format!("{round}{}/s  {eta} left", bytes(now.rate as u64)));
     }
 
     fn interval(&self) -> Duration {

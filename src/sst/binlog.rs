@@ -1,12 +1,13 @@
 //! Binary logs: which of them travel, and the index that lists them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::options::Binlogs;
 use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::matches;
 
 /// The binary log of one node: files `base.000001` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,36 @@ impl Binlog {
             })
         };
         text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(name).collect()
+    }
+
+    /// Lists the logs that arrived in this node's own index, durably; without any there is none.
+    pub fn index_arrived(&self) -> Result<()> {
+        let failed = |e| Error::io("cannot write the index of the binary logs", &self.index, e);
+        let names = self.arrived().map_err(failed)?;
+        let parent = self.index.parent().unwrap_or(Path::new("."));
+        if names.is_empty() {
+            match std::fs::remove_file(&self.index) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        } else {
+            let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
+            file.write_all(&self.index_of(&names)).map_err(failed)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+            file.as_file().set_permissions(mode).map_err(failed)?;
+            file.as_file().sync_all().map_err(failed)?;
+            file.persist(&self.index).map_err(|e| failed(e.error))?;
+        }
+        std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+    }
+
+    fn arrived(&self) -> std::io::Result<Vec<String>> {
+        let mut names: Vec<String> = std::fs::read_dir(&self.directory)?
+            .filter_map(|item| item.ok()?.file_name().into_string().ok())
+            .filter(|name| matches(&format!("{}.#", self.base), name.as_bytes()) && self.directory.join(name).is_file())
+            .collect();
+        names.sort();
+        Ok(names)
     }
 
     /// The content of an index that lists these names, in this node's own directory.

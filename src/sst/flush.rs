@@ -6,9 +6,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::dialogue::{Dialogue, Line};
 use crate::error::{Error, Kind, Printable, Result, Side};
@@ -17,7 +21,7 @@ use crate::position::{GaleraGtid, Position};
 const FLUSHED: &str = "tables_flushed";
 const FAILED: &str = "sst_error";
 
-/// How often the data directory is looked at.
+/// How often the data directory is looked at, whatever appears in it.
 const EVERY: Duration = Duration::from_millis(20);
 
 /// How long the second of the two writes is waited for. It follows the first within microseconds.
@@ -61,6 +65,30 @@ impl Waiting {
     }
 }
 
+/// Names that appear in a directory (inotify(7)), so that an answer is heard at once.
+struct Arrivals(Option<OwnedFd>);
+
+impl Arrivals {
+    /// Where the kernel has no more watches to give, waiting is all that is done.
+    fn of(directory: &Path) -> Arrivals {
+        let watched = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).and_then(|fd| {
+            inotify::add_watch(&fd, directory, WatchFlags::MOVED_TO | WatchFlags::CREATE)?;
+            Ok(fd)
+        });
+        Arrivals(watched.ok())
+    }
+
+    /// Returns when a name has appeared, and after `most`.
+    fn wait(&self, most: Duration) {
+        let Some(fd) = &self.0 else { return thread::sleep(most) };
+        let time = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
+        if poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&time)).is_ok_and(|ready| ready > 0) {
+            let mut told = [0u8; 4096];
+            while rustix::io::read(fd, &mut told).is_ok_and(|count| count > 0) {}
+        }
+    }
+}
+
 /// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
 #[derive(Debug)]
 pub struct Freeze {
@@ -70,7 +98,7 @@ pub struct Freeze {
 impl Freeze {
     /// Asks the server to freeze and waits until it did.
     ///
-    /// Stale answers are removed first. `check` is called every 20 ms and ends the wait by its error:
+    /// Stale answers are removed first. `check` is called every 20 ms at least and ends the wait by its error:
     /// a signal, a dead server, a gone peer. `deadline` bounds the whole wait; the server itself has
     /// only `lock_wait_timeout`, a day by default. After an error the freeze may still come: the
     /// server undoes it when the pipe ends, so exit soon.
@@ -82,6 +110,7 @@ impl Freeze {
     ) -> Result<(Freeze, GaleraGtid)> {
         let freeze = Freeze { datadir: datadir.to_owned() };
         freeze.clear()?;
+        let arrivals = Arrivals::of(&freeze.datadir);
         dialogue.say(&Line::FlushTables)?;
         let started = Instant::now();
         let mut first: Option<(Instant, GaleraGtid)> = None;
@@ -107,7 +136,7 @@ impl Freeze {
                      writes wait behind it. Raise lock-timeout to wait longer",
                 ));
             }
-            thread::sleep(EVERY);
+            arrivals.wait(EVERY);
         }
     }
 
@@ -135,6 +164,15 @@ impl Freeze {
             for name in [name.to_owned(), format!("{name}.tmp")] {
                 let path = self.datadir.join(name);
                 match fs::remove_file(&path) {
+                    Err(_) if path.is_dir() => {
+                        let what = format!(
+                            "{} is a schema, and when the server is frozen it must put a file of its own there",
+                            Printable::path(&path)
+                        );
+                        return Err(Error::new(Kind::Usage, what)
+                            .on(Side::Donor)
+                            .remedy("move its tables to a schema of another name, and drop it"));
+                    }
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::io("cannot remove the stale", &path, error).on(Side::Donor));
                     }
@@ -186,6 +224,16 @@ mod tests {
     fn begin(dir: &Path, deadline: u64, check: impl FnMut() -> Result<()>) -> Result<(Freeze, GaleraGtid)> {
         let mut dialogue = Dialogue::new(Vec::new(), Side::Donor, false);
         Freeze::begin(&mut dialogue, dir, Duration::from_millis(deadline), check)
+    }
+
+    #[test]
+    fn a_schema_called_like_the_servers_answer_is_named() {
+        for name in [FLUSHED, FAILED] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join(name)).unwrap();
+            let error = begin(dir.path(), 5000, || Ok(())).unwrap_err();
+            assert!(error.sentence().contains(&format!("{name} is a schema, and when the server is frozen")));
+        }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use super::args::{Role, SstArgs};
 use super::binlog::Binlog;
 use super::options::{Item, OptionFiles, Tier};
+use super::own_paths::Search;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::{Root, RootName, Roots, Scope};
+use crate::tree::{Own, OwnName, OwnPath, Root, RootName, Roots, Scope};
 
 /// The directories and names of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +23,8 @@ pub struct Layout {
     pub innodb_data_files: Vec<String>,
     /// `None` where this node writes no binary log.
     pub binlog: Option<Binlog>,
-    /// First-level names of the data directory that belong to this node alone: patterns of
-    /// [`Roots`]. Never sent by a donor, never removed by a joiner.
-    pub keep: Vec<String>,
+    /// What the configuration gives to this node alone. Never sent by a donor, never removed by a joiner.
+    pub own: Own,
 }
 
 /// The variable by which InnoDB's data directory is handed to scripts.
@@ -34,8 +34,14 @@ pub const DATA_HOME_VARIABLE: &str = "INNODB_DATA_HOME_DIR";
 const DATA_FILES: &str = "ibdata1:12M:autoextend";
 
 impl Layout {
-    /// The layout of the server that started us. `data_home` is the value of [`DATA_HOME_VARIABLE`].
-    pub fn of_server(args: &SstArgs, files: &OptionFiles, data_home: Option<&OsStr>) -> Result<Layout> {
+    /// The layout of the server that started us, which gave us its environment: `data_home` is the value of
+    /// [`DATA_HOME_VARIABLE`], `tmpdir` that of `TMPDIR`.
+    pub fn of_server(
+        args: &SstArgs,
+        files: &OptionFiles,
+        data_home: Option<&OsStr>,
+        tmpdir: Option<&OsStr>,
+    ) -> Result<Layout> {
         let socket = match &args.role {
             Role::Donor(donor) => donor.socket.as_deref().map(Path::as_os_str),
             Role::Joiner(_) => None,
@@ -49,6 +55,7 @@ impl Layout {
             "innodb-undo-directory" => args.innodb_undo_directory.as_deref().map(Path::as_os_str),
             "aria-log-dir-path" => args.aria_log_dir_path.as_deref().map(Path::as_os_str),
             "socket" => socket,
+            "tmpdir" => tmpdir,
             _ => None,
         };
         Given { files, flag: &flag }.layout(&args.datadir).map_err(|error| error.on(args.side()))
@@ -118,9 +125,23 @@ impl Given<'_> {
             }
             root.scope = Scope::Names(names);
         }
-        let keep = self.keep(&datadir, binlog.as_ref())?;
+        let search = Search {
+            files: self.files,
+            roots: &roots,
+            socket: (self.flag)("socket"),
+            tmpdir: (self.flag)("tmpdir"),
+            data_home: self.value("innodb-data-home-dir"),
+        };
+        let mut own = search.own()?;
+        if let Some(binlog) = &binlog
+            && binlog.index.parent() != Some(&binlog.directory)
+            && let (Some(directory), Some(name)) = (binlog.index.parent(), binlog.index.file_name())
+        {
+            let (directory, name) = (directory.to_owned(), OwnName::File(name.to_owned()));
+            own.add(OwnPath { directory, name, option: "log-bin-index".to_owned() });
+        }
         let innodb_data_files = data.into_iter().flat_map(|(_, names)| names).collect();
-        Ok(Layout { roots, innodb_data_files, binlog, keep })
+        Ok(Layout { roots, innodb_data_files, binlog, own })
     }
 
     /// The system tablespace's files, grouped by directory, in their order.
@@ -207,58 +228,10 @@ impl Given<'_> {
         }
         on.then(|| base.unwrap_or_else(|| with_bin(&hostname())))
     }
-
-    fn keep(&self, datadir: &Path, binlog: Option<&Binlog>) -> Result<Vec<String>> {
-        let mut keep = Vec::new();
-        let here = |value: &OsStr, option: &str| -> Result<Option<String>> {
-            let path = datadir.join(value);
-            match (path.parent(), path.file_name()) {
-                (Some(parent), Some(name)) if real(parent)? == datadir => literal(name, option).map(Some),
-                _ => Ok(None),
-            }
-        };
-        for option in [
-            "pid-file",
-            "log-error",
-            "socket",
-            "general-log-file",
-            "slow-query-log-file",
-            "relay-log-index",
-            "relay-log-info-file",
-            "master-info-file",
-            "wsrep-status-file",
-            "innodb-buffer-pool-filename",
-        ] {
-            if let Some(name) = self.value(option).map(|value| here(value, option)).transpose()?.flatten() {
-                // The server adds an extension where there is none.
-                if option == "log-error" && !name.contains('.') {
-                    keep.push(format!("{name}.err"));
-                }
-                keep.push(name);
-            }
-        }
-        if let Some(base) = self.value("relay-log").map(|value| here(value, "relay-log")).transpose()?.flatten() {
-            let stem = base.split('.').next().unwrap_or_default();
-            keep.extend([format!("{stem}.#"), format!("{stem}.index")]);
-        }
-        if let Some(temporary) = self.value("innodb-temp-data-file-path") {
-            for file in file_names(temporary, "innodb-temp-data-file-path")? {
-                keep.extend(here(&file, "innodb-temp-data-file-path")?);
-            }
-        }
-        if let Some(binlog) = binlog
-            && binlog.directory != datadir
-        {
-            keep.extend(here(binlog.index.as_os_str(), "log-bin-index")?);
-        }
-        keep.sort_unstable();
-        keep.dedup();
-        Ok(keep)
-    }
 }
 
 /// Reads `name:size;name:size:autoextend[:max:size]` (`SysTablespace::parse_params`, InnoDB).
-fn file_names(text: &OsStr, option: &str) -> Result<Vec<OsString>> {
+pub(super) fn file_names(text: &OsStr, option: &str) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for file in text.as_bytes().split(|&b| b == b';').map(<[u8]>::trim_ascii).filter(|file| !file.is_empty()) {
         let mut parts = file.split(|&b| b == b':');
@@ -298,7 +271,7 @@ fn hostname() -> OsString {
 
 /// The absolute path of a directory with symbolic links resolved, so that one directory has one name.
 /// What does not exist yet is resolved as far as it does.
-fn real(path: &Path) -> Result<PathBuf> {
+pub(super) fn real(path: &Path) -> Result<PathBuf> {
     match std::fs::canonicalize(path) {
         Ok(path) => Ok(path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match (path.parent(), path.file_name()) {
@@ -340,7 +313,7 @@ mod tests {
             let files = read_with(&self.here(cnf), &argv.iter().map(String::as_str).collect::<Vec<_>>());
             let fixed = ["--role=joiner", "--address=", "--datadir=$/data/"].map(|flag| self.here(flag));
             let args = SstArgs::parse(fixed.into_iter().chain(flags).map(OsString::from)).unwrap();
-            Layout::of_server(&args, &files, None)
+            Layout::of_server(&args, &files, None, None)
         }
 
         /// `root=path names` of the roots that differ from the datadir or have names.
@@ -458,18 +431,94 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_its_own_names() {
+    fn a_node_has_its_own_paths_at_any_depth() {
         let host = Host::new();
-        let layout = host
-            .layout(
-                "[mysqld]\npid_file=$/data/n.p\nlog_error=errors\nsocket=$/run/s\ngeneral_log_file=./g\nrelay_log=r\n\
-                 innodb_temp_data_file_path=tmp1:12M:autoextend\nlog_bin=$/b/x\nlog_bin_index=i",
-                &[],
-                &[],
-            )
-            .unwrap();
-        let own: Vec<&str> = layout.keep.iter().map(String::as_str).collect();
-        assert_eq!(own, ["errors", "errors.err", "g", "i.index", "n.p", "r.#", "r.index", "tmp1"]);
+        let data = host.dir.path().join("data");
+        for name in ["tmp", "db", "tls", "gc", "logs", "audit", "real"] {
+            std::fs::create_dir(data.join(name)).unwrap();
+        }
+        std::fs::write(data.join("db/t.frm"), "").unwrap();
+        std::os::unix::fs::symlink("real", data.join("link")).unwrap();
+        for (cnf, expected) in [
+            ("tmpdir=$/data/tmp", "tmp/ (tmpdir)"),
+            ("tmpdir=/tmp:$/data/tmp/:tmp", "tmp/ (tmpdir)"),
+            ("tmpdir=$/data", ""),
+            ("tmpdir=$", ""),
+            ("tmpdir=link", "link/ (tmpdir), real/ (tmpdir)"),
+            ("slave_load_tmpdir=tmp", "tmp/ (slave-load-tmpdir)"),
+            ("innodb_tmpdir=./tmp", "tmp/ (innodb-tmpdir)"),
+            ("ignore_db_dirs=a\nignore-db-dirs=b", "a/ (ignore-db-dirs), b/ (ignore-db-dirs)"),
+            ("log_error=errors", "errors (log-error), errors.err (log-error)"),
+            ("log_error=$/data/logs/e.log", "logs/e.log (log-error)"),
+            ("general_log_file=db/x", "db/x (general-log-file)"),
+            ("slow_query_log_file=logs/s", "logs/s (slow-query-log-file)"),
+            ("log_slow_query_file=logs/s", "logs/s (log-slow-query-file)"),
+            ("pid_file=$/data/n.p", "n.p (pid-file)"),
+            ("socket=$/data/run.s", "run.s (socket)"),
+            ("socket=$/run/s", ""),
+            ("relay_log=logs/r.x", "logs/r*.index (relay-log), logs/r-*.# (relay-log), logs/r.# (relay-log)"),
+            ("relay_log_info_file=logs/i", "logs/i (relay-log-info-file)"),
+            ("innodb_temp_data_file_path=tmp1:12M:autoextend", "tmp1 (innodb-temp-data-file-path)"),
+            ("log_bin=$/b/x\nlog_bin_index=i", "i.index (log-bin-index)"),
+            (
+                "wsrep_data_home_dir=$/data/gc",
+                "gc/galera.cache (wsrep-data-home-dir), gc/gcache.page.* (wsrep-data-home-dir), gc/grastate.dat (wsrep-data-home-dir), gc/gvwstate.dat (wsrep-data-home-dir)",
+            ),
+            (
+                "wsrep_provider_options=\"gcache.size=1M; gcache.dir=gc\"",
+                "gc/galera.cache (gcache.dir), gc/gcache.page.* (gcache.dir)",
+            ),
+            ("wsrep_provider_options=gcache.name=$/data/gc/c", "gc/c (gcache.name)"),
+            ("wsrep_provider_options=gcache.name=ring", "ring (gcache.name)"),
+            (
+                "wsrep_provider_options=\"socket.ssl_key=$/data/tls/k;socket.ssl_cert=tls/c\"",
+                "tls/c (socket.ssl_cert), tls/k (socket.ssl_key)",
+            ),
+            ("ssl_key=tls/any", "tls/any (ssl-key)"),
+            ("ssl_capath=tls", "tls/ (ssl-capath)"),
+            ("file_key_management_filename=tls/keys.enc", "tls/keys.enc (file-key-management-filename)"),
+            ("file_key_management_filekey=FILE:$/data/tls/pass", "tls/pass (file-key-management-filekey)"),
+            ("loose_keyring_file_data=tls/ring", "tls/ring (keyring-file-data)"),
+            ("some_plugin_thing=$/data/tls/thing", "tls/thing (some-plugin-thing)"),
+            ("some_plugin_thing=tls/thing", ""),
+            (
+                "server_audit_file_path=audit",
+                "audit/ (server-audit-file-path), audit/server_audit.log (server-audit-file-path)",
+            ),
+            ("server_audit_file_path=logs/a.txt", "logs/a.txt (server-audit-file-path)"),
+            ("secure_file_priv=$/data/tmp", "tmp/ (secure-file-priv)"),
+            ("secure_file_priv=$/data/db", ""),
+            ("rocksdb_datadir=$/data/tmp", ""),
+            ("[highline]\nprogress=$/data/logs/p", "logs/p (progress)"),
+            ("[highline]\nprogress=logs/p", "logs/p (progress)"),
+            ("[sst]\ntca=$/data/tls/ca", "tls/ca (tca)"),
+            ("[sst]\nprogress=1", ""),
+            ("[sst]\nencrypt-key=s3cret", ""),
+            ("loose_plugin_master_key=s3cret", ""),
+            ("tmpdir=nowhere/deep", "nowhere/deep/ (tmpdir)"),
+        ] {
+            let cnf = if cnf.starts_with('[') { cnf.to_owned() } else { format!("[mysqld]\n{cnf}") };
+            let layout = host.layout(&cnf, &[], &[]).unwrap_or_else(|e| panic!("{cnf}: {}", e.report()));
+            let show = |own: &OwnPath| {
+                let path = own.path();
+                let within = path.strip_prefix(host.here("$/data")).unwrap_or(&path).display().to_string();
+                let slash = if matches!(own.name, OwnName::Directory(_)) { "/" } else { "" };
+                format!("{within}{slash} ({})", own.option)
+            };
+            let mut own: Vec<String> = layout.own.iter().map(show).collect();
+            own.sort();
+            assert_eq!(own.join(", "), expected, "{cnf}");
+        }
+        for (cnf, says) in [
+            ("tmpdir=$/data/db", "joiner: tmpdir is $/data/db, and it holds tables: what is this node's own cannot"),
+            (
+                "general_log_file=db/t.MYD",
+                "joiner: general-log-file is $/data/db/t.MYD, and it is called like part of a table",
+            ),
+        ] {
+            let error = host.layout(&format!("[mysqld]\n{cnf}"), &[], &[]).unwrap_err();
+            assert!(error.report().starts_with(&host.here(says)), "{cnf}: {}", error.report());
+        }
     }
 
     #[test]

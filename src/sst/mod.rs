@@ -20,6 +20,7 @@ pub mod grastate;
 pub mod layout;
 pub mod marker;
 pub mod options;
+mod own_paths;
 pub mod server_args;
 pub mod version;
 pub mod watch;

@@ -2,9 +2,13 @@
 //!
 //! Knows files and names. Knows no network, no digests and no protocol.
 
+mod complete;
+mod data_files;
 mod entry;
 mod filesystem;
 mod innodb;
+mod node_owned;
+mod own;
 mod path;
 mod roots;
 mod rules;
@@ -12,12 +16,16 @@ mod scan;
 mod source;
 mod stillness;
 
+pub use complete::{Part, lacks, parts};
+pub use data_files::{holds_tables, is_data_file};
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use filesystem::Filesystems;
 pub use innodb::{InnodbFiles, Recovery, RedoLog};
+pub use node_owned::{Row, TABLE, is_key_file, row};
+pub use own::{Own, OwnName, OwnPath};
 pub use path::{PathError, RelPath, RootName};
-pub use roots::{Root, Roots, Scope, matches};
-pub use rules::{REPLICA, Rules};
-pub use scan::{Found, Stamp, Tolerance, leads_outside, locate, scan};
+pub use roots::{Root, Roots, Scope, Shape, matches};
+pub use rules::{Rules, names};
+pub use scan::{Found, Scanned, Stamp, Tolerance, leads_outside, locate, scan, scan_fully};
 pub use source::{Source, changed, readable, vanished};
 pub use stillness::{Stillness, likely_writer, may_vanish};

@@ -155,6 +155,11 @@ impl RelPath {
         OsStr::from_bytes(rest.split(|&b| b == b'/').next().unwrap_or_default())
     }
 
+    /// Whether `other` is this path or lies beneath it.
+    pub fn holds(&self, other: &RelPath) -> bool {
+        other.bytes.strip_prefix(&*self.bytes).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
+    }
+
     /// The directory that holds it, or `None` when that is the root.
     pub fn parent(&self) -> Option<RelPath> {
         let last = self.bytes.iter().rposition(|&b| b == b'/')?;
@@ -187,6 +192,9 @@ mod tests {
         assert_eq!(path.parent().unwrap().as_bytes(), b"datadir/a b");
         assert_eq!(path.parent().unwrap().parent(), None);
         assert_eq!(path.to_string(), "datadir/a b/\\xff.ibd");
+        let above = path.parent().unwrap();
+        assert!(above.holds(&path) && path.holds(&path) && !path.holds(&above));
+        assert!(!above.holds(&RelPath::parse(b"datadir/a bc").unwrap()));
     }
 
     #[test]

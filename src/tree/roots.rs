@@ -14,11 +14,27 @@ use crate::error::{Error, Kind, Printable, Result};
 pub enum Scope {
     /// Everything that no other root claims.
     Whole,
-    /// The first-level names that match one of these patterns: a literal, where `*` stands for any
-    /// run of characters and `#` for one or more digits.
+    /// The first-level files that match one of these patterns: a literal, where `*` stands for any
+    /// run of characters and `#` for one or more digits. No directory.
     Names(Vec<String>),
     /// Only what a transfer itself brings; whatever else lies there is not ours.
     Listed,
+}
+
+/// What a first-level name is. A directory, or a symlink to one, is a schema; a schema is no file of a root's, whatever
+/// it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Directory,
+    /// Anything else: a file, a socket, a symlink to one or to nothing.
+    File,
+}
+
+impl Shape {
+    /// Of what lies at `place`, through symlinks.
+    pub fn at(place: &Path) -> Shape {
+        if place.is_dir() { Shape::Directory } else { Shape::File }
+    }
 }
 
 /// One root on this side.
@@ -125,11 +141,12 @@ impl Roots {
     }
 
     /// The root that a first-level `name` in `directory` belongs to.
-    pub fn owner(&self, directory: &Path, name: &OsStr) -> Option<&Root> {
+    pub fn owner(&self, directory: &Path, name: &OsStr, shape: Shape) -> Option<&Root> {
         let here = || self.0.iter().filter(|root| root.path == directory);
-        here()
-            .find(|root| matches!(&root.scope, Scope::Names(patterns) if patterns.iter().any(|p| matches(p, name.as_bytes()))))
-            .or_else(|| here().find(|root| root.scope == Scope::Whole))
+        let named = |patterns: &[String]| patterns.iter().any(|p| matches(p, name.as_bytes()));
+        let files = || here().find(|root| matches!(&root.scope, Scope::Names(patterns) if named(patterns)));
+        let of_root = if shape == Shape::File { files() } else { None };
+        of_root.or_else(|| here().find(|root| root.scope == Scope::Whole))
     }
 }
 
@@ -204,12 +221,19 @@ mod tests {
     fn names_find_their_root() {
         let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), PathBuf::from("/undo"))]);
         let roots = Roots::new(Path::new("/data"), &paths).unwrap();
-        let owner = |dir: &str, name: &str| roots.owner(Path::new(dir), name.as_ref()).map(|r| r.name.to_string());
+        let of = |dir: &str, name: &str, shape| {
+            roots.owner(Path::new(dir), name.as_ref(), shape).map(|r| r.name.to_string())
+        };
+        let owner = |dir: &str, name: &str| of(dir, name, Shape::File);
         assert_eq!(owner("/data", "ibdata1").as_deref(), Some("innodb-data"));
         assert_eq!(owner("/data", "undo001").as_deref(), Some("datadir"));
         assert_eq!(owner("/undo", "undo001").as_deref(), Some("innodb-undo"));
         assert_eq!(owner("/undo", "letter.txt"), None);
         assert_eq!(owner("/data", "sbtest").as_deref(), Some("datadir"));
+        for schema in ["ibdata9", "ib_logfile7", "aria_log.1", "aria_log_control"] {
+            assert_eq!(of("/data", schema, Shape::Directory).as_deref(), Some("datadir"), "{schema}");
+        }
+        assert_eq!(of("/undo", "undo7", Shape::Directory), None);
         assert_eq!(roots.directories(), [Path::new("/data"), Path::new("/undo")]);
     }
 }

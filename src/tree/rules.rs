@@ -1,68 +1,26 @@
-//! Which names never travel: what belongs to one node alone.
+//! What stays on the donor: what the table of node-owned names says, what the configuration gives to the node, and
+//! what the operator keeps.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use super::node_owned::{is_key, row};
+use super::own::Own;
 use super::path::RootName;
-use super::roots::matches;
+use super::roots::{Shape, matches};
 
-/// Names directly beneath a root that belong to a node and not to its data: the provider's state and
-/// cache, certificates, logs, sockets, and the marker files of this and other SST methods.
-const PRIVATE: &[&str] = &[
-    ".highline*",
-    ".snapshot",
-    ".sst",
-    ".zfs",
-    "*.err",
-    "*.log",
-    "*.pem",
-    "*.pid",
-    "*.sock",
-    "auto.cnf",
-    "backup_sst_complete",
-    "donor_galera_info",
-    "galera.cache",
-    "gcache.page.*",
-    "grastate.dat",
-    "gvwstate.dat",
-    "ib_buffer_pool",
-    "ib_lru_dump",
-    "ibtmp*",
-    "lost+found",
-    "mariadb_backup_galera_info",
-    "rsync_sst_complete",
-    "sst_error*",
-    "sst_in_progress",
-    "tables_flushed*",
-    "tc.log",
-    "wsrep_sst.pid",
-    "wsrep_sst_binlog.tar",
-    "xtrabackup_galera_info",
-    "xtrabackup_ist",
-];
-
-/// What a replica keeps about its source, which another node does not replicate from.
-pub const REPLICA: &[&str] = &[
-    "*-relay-bin*.#",
-    "*-relay-bin*.index",
-    "master-*.info",
-    "master.info",
-    "multi-master.info",
-    "relay-log-*.info",
-    "relay-log.info",
-];
-
-/// What stays on the donor.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     more: Vec<String>,
+    own: Own,
     binlogs: Option<Vec<String>>,
 }
 
 impl Rules {
-    /// The standing rules, and `more` patterns of the operator's (see [`super::Scope::Names`]).
-    pub fn new(more: Vec<String>) -> Rules {
-        Rules { more, binlogs: None }
+    /// The standing rules, the operator's names or patterns (`keep`), and the node's own paths.
+    pub fn new(more: Vec<String>, own: Own) -> Rules {
+        Rules { more, own, binlogs: None }
     }
 
     /// Of the root `binlog` only these names travel.
@@ -71,15 +29,36 @@ impl Rules {
         Rules { binlogs: Some(names), ..self }
     }
 
-    /// Whether an entry called `name` directly beneath `root` travels.
-    pub fn travels(&self, root: &RootName, name: &OsStr) -> bool {
+    /// Whether an entry called `name` travels that lies directly beneath `root`, in `directory`.
+    pub fn travels(&self, root: &RootName, directory: &Path, name: &OsStr, shape: Shape) -> bool {
         if let (RootName::BINLOG, Some(only)) = (root.as_str(), &self.binlogs) {
             return only.iter().any(|known| name == known.as_str());
         }
-        let name = name.as_bytes();
-        let private = PRIVATE.iter().chain(REPLICA).any(|pattern| matches(pattern, name));
-        !private && !self.more.iter().any(|pattern| matches(pattern, name))
+        row(name, shape).is_none_or(|row| row.sent)
+            && !names(&self.more, name, shape)
+            && !self.owns(directory, name, || shape)
     }
+
+    /// Whether the configuration gives `name` in `directory`, at any depth, to the node, or it is called like a key.
+    pub fn owns(&self, directory: &Path, name: &OsStr, shape: impl Fn() -> Shape) -> bool {
+        (is_key(name) && shape() == Shape::File)
+            || (self.own.is_above(directory) && self.own.claims(directory, name, shape()).is_some())
+    }
+
+    /// The option that gives `name` in `directory` to the node.
+    pub fn option(&self, directory: &Path, name: &OsStr) -> Option<&str> {
+        let claimed = |shape| self.own.claims(directory, name, shape);
+        claimed(Shape::File).or_else(|| claimed(Shape::Directory)).map(|own| own.option.as_str())
+    }
+}
+
+/// Whether one of an operator's `keep` names is this one. With a `*` in it a pattern is for files only, so that
+/// no schema stays behind by accident; a directory is kept by its name.
+pub fn names(patterns: &[String], name: &OsStr, shape: Shape) -> bool {
+    patterns.iter().any(|pattern| match shape {
+        Shape::Directory => name == OsStr::new(pattern),
+        Shape::File => matches(pattern, name.as_bytes()),
+    })
 }
 
 #[cfg(test)]
@@ -88,17 +67,23 @@ mod tests {
 
     #[test]
     fn data_travels_and_the_node_stays() {
-        let rules = Rules::new(vec!["mine.*".into()]);
-        for name in ["ibdata1", "ib_logfile0", "undo001", "aria_log.00000001", "mysql", "binlog.000001", "#rocksdb"] {
-            assert!(rules.travels(&RootName::datadir(), name.as_ref()), "{name}");
+        let rules = Rules::new(vec!["mine.*".into(), "import".into()], Own::default());
+        let travels = |name: &str, shape| rules.travels(&RootName::datadir(), Path::new("/d"), name.as_ref(), shape);
+        for name in ["ibdata1", "ib_logfile0", "undo001", "aria_log.00000001", "binlog.000001", "mysql_upgrade_info"] {
+            assert!(travels(name, Shape::File), "{name}");
         }
         for name in ["grastate.dat", "galera.cache", "server-key.pem", "host.err", "ddl_recovery.log", "mine.x"] {
-            assert!(!rules.travels(&RootName::datadir(), name.as_ref()), "{name}");
+            assert!(!travels(name, Shape::File), "{name}");
         }
-        let binlog = "binlog".parse().unwrap();
+        for name in ["mysql", "#rocksdb", "mine.x", "host.err", "undo7"] {
+            assert!(travels(name, Shape::Directory), "{name}");
+        }
+        for name in ["lost+found", "import", ".ssh"] {
+            assert!(!travels(name, Shape::Directory), "{name}");
+        }
+        let binlog: RootName = "binlog".parse().unwrap();
         let rules = rules.with_binlogs(vec!["b.000002".into()]);
-        assert!(rules.travels(&binlog, "b.000002".as_ref()));
-        assert!(!rules.travels(&binlog, "b.000001".as_ref()));
-        assert!(!rules.travels(&binlog, "b.index".as_ref()));
+        let travels = |name: &str| rules.travels(&binlog, Path::new("/d"), name.as_ref(), Shape::File);
+        assert!(travels("b.000002") && !travels("b.000001") && !travels("b.index"));
     }
 }

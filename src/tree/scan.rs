@@ -9,9 +9,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::data_files::is_data_file;
 use super::entry::{Content, Entry, Metadata, Mtime};
+use super::node_owned::is_key_file;
 use super::path::{RelPath, RootName};
-use super::roots::{Root, Roots, Scope};
+use super::roots::{Root, Roots, Scope, Shape};
 use super::rules::Rules;
 use crate::error::{Error, Kind, Printable, Result};
 
@@ -94,15 +96,35 @@ pub enum Tolerance {
 /// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
 /// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
 pub fn scan(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Vec<Found>> {
+    scan_fully(roots, rules, tolerance).map(|scanned| scanned.found)
+}
+
+/// What a scan came to.
+#[derive(Debug)]
+pub struct Scanned {
+    /// What travels, ordered by path.
+    pub found: Vec<Found>,
+    /// What stays behind: first-level names, and deeper paths of the node's own; those that an option names with it.
+    pub stays: Vec<String>,
+}
+
+/// As [`scan`], and tells what stays behind.
+///
+/// # Errors
+/// Besides what cannot be read: a link that stands for a server's data file and does not lead to one that travels.
+pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Scanned> {
     let mut scan = Scan::new(roots, rules, tolerance);
     scan.all_roots()?;
     while let Some(outside) = scan.outside.pop() {
         scan.external(&outside)?;
     }
-    let mut found = scan.found;
+    scan.links_lead_to_what_travels()?;
+    let (mut found, mut stays) = (scan.found, scan.stays);
     found.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
     found.dedup_by(|a, b| a.entry.path == b.entry.path);
-    Ok(found)
+    stays.sort_unstable();
+    stays.dedup();
+    Ok(Scanned { found, stays })
 }
 
 /// What an old tree leads to outside its roots: schemas and tables behind symlinks, tablespaces of `.isl` files. They are
@@ -111,7 +133,7 @@ pub fn leads_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
     let (mut roots, rules) = (roots.clone(), Rules::default());
     let mut scan = Scan::new(&mut roots, &rules, Tolerance::Unreadable);
     scan.all_roots()?;
-    Ok(scan.outside)
+    Ok(scan.outside.into_iter().map(|outside| outside.object).collect())
 }
 
 /// Where an entry of the donor's tree lies. `None` when its root is not one of `roots`.
@@ -130,9 +152,22 @@ struct Scan<'a> {
     found: Vec<Found>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
-    outside: Vec<PathBuf>,
+    outside: Vec<Outside>,
     /// What is in `outside`, for a tree with thousands of it.
     seen: HashSet<PathBuf>,
+    /// Links that stand for data files or schemas, with what they lead to.
+    data_links: Vec<(PathBuf, PathBuf)>,
+    stays: Vec<String>,
+    /// How much of it is the node's own; sockets and pipes are nobody's.
+    owned: usize,
+}
+
+/// An object outside every root that travels.
+#[derive(Debug, PartialEq, Eq)]
+struct Outside {
+    object: PathBuf,
+    /// An `.isl` file names it, so that it lies in a directory called like its schema.
+    by_isl: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -145,6 +180,9 @@ impl<'a> Scan<'a> {
             links: HashMap::new(),
             outside: Vec::new(),
             seen: HashSet::new(),
+            data_links: Vec::new(),
+            stays: Vec::new(),
+            owned: 0,
         }
     }
 
@@ -155,23 +193,45 @@ impl<'a> Scan<'a> {
 
     fn root(&mut self, directory: &Path) -> Result<()> {
         for name in list(directory)? {
-            let nested = self.roots.iter().any(|root| root.path == directory.join(&name));
-            let Some(owner) = self.roots.owner(directory, &name) else { continue };
-            if nested || !self.rules.travels(&owner.name, &name) {
+            let place = directory.join(&name);
+            let shape = Shape::at(&place);
+            let Some(owner) = self.roots.owner(directory, &name, shape) else { continue };
+            if self.is_root(&place) {
+                continue;
+            }
+            if !self.rules.travels(&owner.name, directory, &name, shape) {
+                self.stay(&place);
                 continue;
             }
             let (owner, called) = (owner.name.clone(), owner.wire_name(&name).into_owned());
-            self.entry(&owner, called.as_bytes(), &directory.join(&name))?;
+            self.entry(&owner, called.as_bytes(), &place)?;
         }
         Ok(())
     }
 
+    fn is_root(&self, place: &Path) -> bool {
+        self.roots.iter().any(|root| root.path == place)
+    }
+
+    /// Notes that something does not travel.
+    fn stay(&mut self, place: &Path) {
+        let (parent, name) = (place.parent().unwrap_or(place), place.file_name().unwrap_or_default());
+        let within = place.strip_prefix(self.roots.datadir()).unwrap_or(place);
+        let shown = Printable::path(within);
+        self.owned += 1;
+        self.stays.push(match self.rules.option(parent, name) {
+            Some(option) => format!("{shown} ({option})"),
+            None => shown.to_string(),
+        });
+    }
+
     /// An object outside every root: its directory becomes a root, and only the object travels.
-    fn external(&mut self, object: &Path) -> Result<()> {
+    fn external(&mut self, outside: &Outside) -> Result<()> {
+        let object = outside.object.as_path();
         let (Some(parent), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
-        // An InnoDB file lies in a directory named after its schema, which the server makes itself:
-        // what both nodes must have is the directory above.
-        let isl = object.extension() == Some(OsStr::new("ibd")) && object.is_file();
+        // An InnoDB file of `DATA DIRECTORY` lies in a directory named after its schema, which the server makes
+        // itself: what both nodes must have is the directory above.
+        let isl = outside.by_isl;
         let (directory, beneath) = match (isl, parent.parent(), parent.file_name()) {
             (true, Some(above), Some(schema)) => (above, Path::new(schema).join(name)),
             _ => (parent, PathBuf::from(name)),
@@ -199,8 +259,10 @@ impl<'a> Scan<'a> {
         self.entry(&root, beneath.as_os_str().as_bytes(), object)
     }
 
-    /// One entry and, below a directory, all of its own.
+    /// One entry and, below a directory, all of its own. A directory that holds nothing but what is the node's own
+    /// stays behind with it.
     fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
+        let (before, owned) = (self.found.len(), self.owned);
         let directory = match self.single(root, beneath, place) {
             Err(error) if self.passes_over(&error) => return Ok(()),
             other => other?,
@@ -211,8 +273,19 @@ impl<'a> Scan<'a> {
                 other => other?,
             };
             for name in names {
+                let path = place.join(&name);
+                if self.is_root(&path) {
+                    continue;
+                }
+                if self.rules.owns(place, &name, || Shape::at(&path)) {
+                    self.stay(&path);
+                    continue;
+                }
                 let child = [beneath, b"/", name.as_bytes()].concat();
-                self.entry(root, &child, &place.join(&name))?;
+                self.entry(root, &child, &path)?;
+            }
+            if self.owned > owned && self.found.len() == before + 1 {
+                self.found.truncate(before);
             }
         }
         Ok(())
@@ -236,21 +309,31 @@ impl<'a> Scan<'a> {
             Content::Directory
         } else if kind.is_symlink() {
             let target = fs::read_link(place).map_err(|e| Error::io("cannot read the link", place, e))?;
-            if leads_to_tables(beneath, place) {
-                self.follow(place);
+            if stands_for_data(root, beneath, place) {
+                self.follow(place)?;
             }
             Content::Symlink { target: target.into_os_string().into_vec() }
         } else if kind.is_file() {
             if place.extension() == Some(OsStr::new("isl")) {
                 self.follow_isl(place)?;
+            } else if self.holds_a_key(root, place) {
+                self.stay(place);
+                return Ok(false);
             }
             match self.links.get(&(root.clone(), stat.dev(), stat.ino())) {
                 Some(first) if stat.nlink() > 1 => Content::HardLink { to: first.clone() },
                 _ => Content::File { size: stat.size() },
             }
         } else {
-            // A socket or a pipe is a running server's; a device is nobody's data.
-            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+            // A socket or a pipe is a running program's; a device is nobody's data.
+            let what = if kind.is_socket() {
+                "a socket"
+            } else if kind.is_fifo() {
+                "a pipe"
+            } else {
+                "a device"
+            };
+            self.stays.push(format!("{} ({what})", Printable::path(place)));
             return Ok(false);
         };
         if stat.nlink() > 1 && matches!(content, Content::File { .. }) {
@@ -270,45 +353,82 @@ impl<'a> Scan<'a> {
         Ok(directory)
     }
 
-    /// A schema or table whose symlink leads outside every root to something that exists brings that along.
-    fn follow(&mut self, link: &Path) {
-        if let Ok(target) = fs::canonicalize(link) {
-            self.bring(target);
-        }
+    /// A link that stands for a schema or a data file brings along what it leads to, if that lies outside every root.
+    fn follow(&mut self, link: &Path) -> Result<()> {
+        let object = match fs::canonicalize(link) {
+            Ok(object) => object,
+            Err(_) if self.tolerance == Tolerance::Unreadable => return Ok(()),
+            // Dropped meanwhile.
+            Err(_) if link.symlink_metadata().is_err() => return Ok(()),
+            Err(error) => return Err(stray(link, "leads to nothing").because(error)),
+        };
+        self.data_links.push((link.to_path_buf(), object.clone()));
+        self.bring(Outside { object, by_isl: false });
+        Ok(())
     }
 
     /// An `.isl` file holds the path of a tablespace (`DATA DIRECTORY`; `RemoteDatafile`, `fsp0file.cc`).
     fn follow_isl(&mut self, isl: &Path) -> Result<()> {
         let text = fs::read(isl).map_err(|e| Error::io("cannot read", isl, e))?;
         let target = Path::new(OsStr::from_bytes(text.trim_ascii_end()));
-        let real = fs::canonicalize(target).map_err(|e| {
+        let object = fs::canonicalize(target).map_err(|e| {
             Error::io("cannot find the tablespace", target, e)
                 .remedy(format!("{} points there; restore the file or drop the table", Printable::path(isl)))
         })?;
-        self.bring(real);
+        let by_isl = object.extension() == Some(OsStr::new("ibd")) && object.is_file();
+        self.bring(Outside { object, by_isl });
         Ok(())
     }
 
-    fn bring(&mut self, target: PathBuf) {
+    fn bring(&mut self, outside: Outside) {
         let inside = |root: &Root| {
             root.scope != Scope::Listed
-                && target.starts_with(fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()))
+                && outside.object.starts_with(fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()))
         };
-        if !self.roots.iter().any(inside) && self.seen.insert(target.clone()) {
-            self.outside.push(target);
+        if !self.roots.iter().any(inside) && self.seen.insert(outside.object.clone()) {
+            self.outside.push(outside);
         }
+    }
+
+    /// A link that stands for data and leads into a root, to something that stays behind, would arrive as a bare link.
+    fn links_lead_to_what_travels(&self) -> Result<()> {
+        if self.data_links.is_empty() || self.tolerance == Tolerance::Unreadable {
+            return Ok(());
+        }
+        let travels: HashSet<_> = self.found.iter().map(|found| (found.stamp.device, found.stamp.inode)).collect();
+        for (link, object) in &self.data_links {
+            match fs::metadata(object) {
+                Ok(stat) if travels.contains(&(stat.dev(), stat.ino())) => {}
+                // Dropped meanwhile; or the node's own directory, which is no schema.
+                Err(_) if self.tolerance == Tolerance::Vanished => {}
+                _ => {
+                    let what = format!("leads to {}, which does not travel", Printable::path(object));
+                    return Err(stray(link, &what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file that no root names is a private key, whatever it is called.
+    fn holds_a_key(&self, root: &RootName, place: &Path) -> bool {
+        let named = self.roots.get(root.as_str()).is_some_and(|root| matches!(root.scope, Scope::Names(_)));
+        !named && self.tolerance != Tolerance::Unreadable && is_key_file(place)
     }
 }
 
-/// Whether a symlink is one of the server's own: a schema (a link in the first level that leads to a
-/// directory) or a table of MyISAM or Aria (`DATA DIRECTORY`, `INDEX DIRECTORY`). Any other link
-/// travels as it stands.
-fn leads_to_tables(beneath: &[u8], link: &Path) -> bool {
-    if beneath.contains(&b'/') {
-        let tables = ["MYD", "MYI", "MAD", "MAI"];
-        return link.extension().is_some_and(|end| tables.iter().any(|table| end == *table));
-    }
-    link.is_dir()
+fn stray(link: &Path, why: &str) -> Error {
+    let what = format!("{} is a link that stands for a data file, and {why}", Printable::path(link));
+    Error::new(Kind::Usage, what).remedy("put the file itself there, or let the link lead to where it is")
+}
+
+/// Whether a symlink is one of the server's own: a schema (a link in the first level that leads to a directory), a
+/// system file by its root's name, or a table's file. Any other link travels as it stands.
+fn stands_for_data(root: &RootName, beneath: &[u8], link: &Path) -> bool {
+    let name = link.file_name().unwrap_or_default();
+    let first = !beneath.contains(&b'/');
+    let system = first && root.as_str() != RootName::DATADIR && !root.as_str().starts_with("external-");
+    system || is_data_file(name) || (first && link.is_dir())
 }
 
 fn list(directory: &Path) -> Result<Vec<OsString>> {
@@ -445,10 +565,27 @@ mod tests {
         fs::write(base.join("key"), "secret").unwrap();
         symlink(base.join("key"), base.join("data/key")).unwrap();
         symlink(base.join("key"), base.join("data/sb/t.ibd.bak")).unwrap();
+        symlink("/nowhere", base.join("data/sb/dangling")).unwrap();
         let mut roots = Roots::new(&base.join("data"), &BTreeMap::new()).unwrap();
         let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
-        assert_eq!(names(&found), ["datadir/key", "datadir/sb", "datadir/sb/t.ibd.bak"]);
+        assert_eq!(names(&found), ["datadir/key", "datadir/sb", "datadir/sb/dangling", "datadir/sb/t.ibd.bak"]);
         assert!(roots.get("external-1").is_none());
+    }
+
+    #[test]
+    fn sockets_and_pipes_stay_and_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sb")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("sb/a")).unwrap();
+        let (mode, pipe) = (rustix::fs::Mode::RUSR, rustix::fs::FileType::Fifo);
+        for name in ["b", "t.isl"] {
+            rustix::fs::mknodat(rustix::fs::CWD, dir.path().join(name), pipe, mode, 0).unwrap();
+        }
+        let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        let Scanned { found, stays } = scan_fully(&mut roots, &Rules::default(), Tolerance::None).unwrap();
+        assert_eq!(names(&found), ["datadir/sb"]);
+        let name = |name: &str, what: &str| format!("{} ({what})", dir.path().join(name).display());
+        assert_eq!(stays, [name("b", "a pipe"), name("sb/a", "a socket"), name("t.isl", "a pipe")]);
     }
 
     #[test]
@@ -469,5 +606,112 @@ mod tests {
         let error = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap_err();
         assert!(error.sentence().starts_with("cannot find the tablespace /nowhere/sb/t.ibd: No such file"));
         assert!(error.remedy_text().unwrap().contains("t.isl points there"));
+    }
+
+    #[test]
+    fn a_link_that_stands_for_a_data_file_brings_it_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let (data, far) = (base.join("data"), base.join("far"));
+        fs::create_dir_all(data.join("sb")).unwrap();
+        fs::create_dir_all(&far).unwrap();
+        for name in ["ibdata1", "undo001", "aria_log_control", "t.ibd", "t.frm", "u.MYD", "v.MAI", "p#P#p0.ibd"] {
+            fs::write(far.join(name), name).unwrap();
+            let place = if name.contains('.') { data.join("sb") } else { data.clone() };
+            symlink(far.join(name), place.join(name)).unwrap();
+            let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
+            let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
+            let place = far.join(name);
+            let there = found.iter().any(|f| locate(&roots, &f.entry.path).unwrap() == place);
+            assert!(there && roots.get("external-1").unwrap().path == far, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_data_file_that_would_arrive_as_a_bare_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let (data, undo) = (base.join("data"), base.join("undo"));
+        fs::create_dir_all(data.join("sb")).unwrap();
+        fs::create_dir_all(&undo).unwrap();
+        fs::write(undo.join("t.ibd"), "t").unwrap();
+        fs::write(data.join("s.err"), "t").unwrap();
+        for (link, target, why) in [
+            ("ibdata1", Path::new("/nowhere"), "leads to nothing"),
+            ("sb/t.ibd", Path::new("gone.ibd"), "leads to nothing"),
+            ("sb/t.ibd", &undo.join("t.ibd"), "which does not travel"),
+            ("ib_logfile0", Path::new("s.err"), "which does not travel"),
+        ] {
+            symlink(target, data.join(link)).unwrap();
+            for tolerance in [Tolerance::None, Tolerance::Vanished] {
+                let paths = BTreeMap::from([("innodb-undo".parse().unwrap(), undo.clone())]);
+                let error = scan(&mut Roots::new(&data, &paths).unwrap(), &Rules::default(), tolerance).unwrap_err();
+                let said = error.sentence();
+                assert!(said.contains(why) && said.contains(link), "{link}: {said}");
+            }
+            fs::remove_file(data.join(link)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_the_nodes_own_stays_at_any_depth_and_is_named() {
+        use super::super::own::{Own, OwnName, OwnPath};
+        let dir = tempfile::tempdir().unwrap();
+        let data = fs::canonicalize(dir.path()).unwrap();
+        for name in ["logs", "db", "tmp/deep", "tls", "ibtmp_archive", "undo7", "lost+found", ".ssh", "empty"] {
+            fs::create_dir_all(data.join(name)).unwrap();
+        }
+        for name in [
+            "ibdata1",
+            "galera.cache",
+            "logs/e",
+            "logs/e.1",
+            "db/x",
+            "db/x.ibd",
+            "db/t.ibd",
+            "tmp/deep/#sql_1.MAD",
+            "tls/a.pem",
+            "undo7/db.opt",
+            ".ssh/id",
+        ] {
+            fs::write(data.join(name), name).unwrap();
+        }
+        fs::write(data.join("db/odd"), "x\n-----BEGIN EC PRIVATE KEY-----\n").unwrap();
+        let path = |directory: PathBuf, name: OwnName, option: &str| OwnPath { directory, name, option: option.into() };
+        let own = Own::from_iter([
+            path(data.join("logs"), OwnName::File("e".into()), "log-error"),
+            path(data.join("db"), OwnName::File("x".into()), "general-log-file"),
+            path(data.clone(), OwnName::Directory("tmp".into()), "tmpdir"),
+        ]);
+        let rules = Rules::new(Vec::new(), own);
+        let mut roots = Roots::new(&data, &BTreeMap::new()).unwrap();
+        let scanned = scan_fully(&mut roots, &rules, Tolerance::None).unwrap();
+        assert_eq!(
+            names(&scanned.found),
+            [
+                "datadir/db",
+                "datadir/db/t.ibd",
+                "datadir/db/x.ibd",
+                "datadir/empty",
+                "datadir/ibtmp_archive",
+                "datadir/undo7",
+                "datadir/undo7/db.opt",
+                "innodb-data/ibdata1",
+            ]
+        );
+        assert_eq!(
+            scanned.stays,
+            [
+                ".ssh",
+                "db/odd",
+                "db/x (general-log-file)",
+                "galera.cache",
+                "logs/e (log-error)",
+                "logs/e.1 (log-error)",
+                "lost+found",
+                "tls/a.pem",
+                "tmp (tmpdir)",
+            ]
+        );
     }
 }

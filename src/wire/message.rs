@@ -60,6 +60,15 @@ impl From<WireBytes> for String {
     }
 }
 
+/// A path of the joiner's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// `root/part/part`.
+    pub path: WireBytes,
+    /// The option that names it, or another reason.
+    pub why: String,
+}
+
 /// The joiner's consent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accept {
@@ -67,6 +76,9 @@ pub struct Accept {
     pub lanes: u16,
     /// Roots that this node has no use for: they stay with the donor.
     pub without: Vec<RootName>,
+    /// What lies here and stays, so that nothing may arrive there.
+    #[serde(default)]
+    pub kept: Vec<Kept>,
     /// The peer's software, for the log.
     pub software: String,
 }
@@ -220,6 +232,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
 
     fn samples() -> Vec<Message> {
@@ -247,6 +260,7 @@ mod tests {
                     allocated: 8,
                     entries: 7,
                 }],
+                parts: [Part::RedoLog, Part::AriaControl].into(),
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
             })),
@@ -255,6 +269,7 @@ mod tests {
                 checksum: Checksum::Blake3,
                 lanes: 4,
                 without: vec![],
+                kept: vec![Kept { path: WireBytes::from(b"datadir/logs/e".as_slice()), why: "log-error".into() }],
                 software: "highline 0.1.0".into(),
             }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),

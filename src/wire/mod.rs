@@ -15,7 +15,7 @@ mod offer;
 mod preamble;
 
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Message, Purpose, Round, Speeds, WireBytes};
+pub use message::{Accept, Failure, Kept, Message, Purpose, Round, Speeds, WireBytes};
 pub use offer::{Offer, OfferParts, OfferedRoot};
 pub use preamble::{Preamble, VERSION};
 

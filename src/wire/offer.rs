@@ -1,5 +1,7 @@
 //! The offer: what the donor has, in as many messages as it takes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::message::{Message, Speeds, WireBytes};
@@ -39,6 +41,9 @@ pub struct Offer {
     /// User and group of the donor's data directory.
     pub owner: (u32, u32),
     pub roots: Vec<OfferedRoot>,
+    /// Which parts of a data directory are there; a tree that lacks one is none.
+    #[serde(default)]
+    pub parts: BTreeSet<crate::tree::Part>,
     pub speeds: Speeds,
     pub lanes: u16,
 }
@@ -197,6 +202,7 @@ mod tests {
             lower_case_table_names: None,
             owner: (999, 999),
             roots,
+            parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
         }

@@ -131,8 +131,23 @@ pub fn file(root: &Path, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> P
     place
 }
 
+/// What every data directory has, where it is missing: a donor offers no less.
+pub fn complete(root: &Path) {
+    for (name, content) in [
+        ("ibdata1", "x"),
+        ("ib_logfile0", "x"),
+        ("aria_log_control", "x"),
+        ("mysql/db.opt", "default-character-set=utf8mb4"),
+    ] {
+        if root.join(name).symlink_metadata().is_err() {
+            file(root, name, content);
+        }
+    }
+}
+
 /// A tree that looks like an old data directory.
 pub fn old(root: &Path) {
+    complete(root);
     file(root, "ibdata1", noise(1, 300_000));
     file(root, "ib_logfile0", noise(2, 200_000));
     file(root, "old_schema/t1.ibd", noise(3, 100_000));
@@ -142,6 +157,7 @@ pub fn old(root: &Path) {
 
 /// A tree of `mib` MiB in one large file and some small ones.
 pub fn plain(root: &Path, mib: u64) {
+    complete(root);
     file(root, "ibdata1", noise(7, (mib * MIB) as usize));
     file(root, "ib_logfile0", noise(8, 70_000));
     for number in 0..50u64 {
@@ -151,6 +167,7 @@ pub fn plain(root: &Path, mib: u64) {
 
 /// One of everything that a filesystem can hold and a transfer carries.
 pub fn everything(root: &Path) {
+    complete(root);
     file(root, "ibdata1", noise(1, (3 * MIB + 17) as usize));
     file(root, "ib_logfile0", vec![0; 2 * MIB as usize]);
     file(root, "large", noise(2, (2 * MIB) as usize));

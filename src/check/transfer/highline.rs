@@ -6,7 +6,8 @@ use super::{HERE, check_script};
 use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::own::{Own, listen_at};
 use crate::check::{Level, Node, Report};
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::sst::layout::Layout;
 use crate::sst::options::{ProviderOptions, Settings, SslMode, TlsSettings};
 use crate::tls::config::provider;
 
@@ -16,6 +17,7 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
         let remedy = "install it where the server finds it: /usr/bin";
         report.error(HERE, "the program highline is not in PATH: every transfer fails", remedy);
     }
+    check_own_paths(node, report);
     let mut notes = Vec::new();
     let mut failures: Vec<String> = Vec::new();
     for side in [Side::Joiner, Side::Donor] {
@@ -54,6 +56,30 @@ fn judge(node: &Node, side: Side, settings: &Settings) -> Result<Own> {
         listen_at(settings.listen.as_ref(), host.as_deref().unwrap_or_default(), None)?;
     }
     Own::of(&settings.tls, side, host.as_deref(), node.now)
+}
+
+/// Whatever the server has of its own among its data: a transfer has to tell the two apart.
+fn check_own_paths(node: &Node, report: &mut Report) {
+    let datadir = node.datadir();
+    if !datadir.is_dir() {
+        return;
+    }
+    match Layout::of_files(&datadir, &node.options.files) {
+        Err(e) => report.failure(HERE, Level::Error, &e),
+        Ok(layout) => {
+            for own in layout.own.iter() {
+                let (option, path) = (Printable(own.option.as_bytes()), own.path());
+                report.warning(
+                    HERE,
+                    format!(
+                        "{option}: {} lies among the data; it is this node's own, so no transfer sends or replaces it",
+                        Printable::path(&path)
+                    ),
+                    format!("set {option} to a path out of the data directory"),
+                );
+            }
+        }
+    }
 }
 
 /// The remarks of the option reader; those that it calls warnings are.

@@ -622,3 +622,28 @@ fn the_two_stock_configurations_do_not_pass() {
     let backup = check(&host.node("wsrep_sst_method=mariabackup\n", &[]));
     assert_eq!(backup.exit_code(), 1, "{backup}");
 }
+
+#[test]
+fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
+    let host = Host::new();
+    std::fs::create_dir(host.dir.path().join("data/tmp")).unwrap();
+    for (text, says) in [
+        ("tmpdir=tmp\n", "tmpdir: DIR/data/tmp lies among the data"),
+        ("general_log_file=DIR/data/shop/g\n", "general-log-file: DIR/data/shop/g lies among the data"),
+        ("wsrep_provider_options=\"gcache.dir=DIR/data/gc\"\n", "gcache.dir: DIR/data/gc/galera.cache lies among"),
+        ("[highline]\nprogress=DIR/data/progress\n", "progress: DIR/data/progress lies among the data"),
+        ("[client]\nssl-key=DIR/data/c-key\n", "ssl-key: DIR/data/c-key lies among the data"),
+    ] {
+        let report = host.transfer(&format!("wsrep_sst_method=highline\n{text}"), &[]);
+        let says = says.replace("DIR", host.dir.path().to_str().unwrap());
+        let found = report.findings.iter().find(|finding| finding.text.starts_with(&says));
+        let found = found.unwrap_or_else(|| panic!("{text}: {report}"));
+        assert_eq!(found.level, Level::Warning);
+        assert!(found.remedy.as_ref().unwrap().ends_with("to a path out of the data directory"));
+    }
+    std::fs::write(host.dir.path().join("data/tmp/t.ibd"), "").unwrap();
+    let report = host.transfer("wsrep_sst_method=highline\ntmpdir=tmp\n", &[]);
+    assert!(report.to_string().contains("and it holds tables"), "{report}");
+    let plain = host.transfer("wsrep_sst_method=highline\ntmpdir=DIR\n", &[]);
+    assert!(!plain.to_string().contains("lies among the data"), "{plain}");
+}

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -80,10 +81,12 @@ impl Run {
             deadline: settings.timeouts.lock.limit(),
             watch: Arc::clone(&self.watch),
             log: Arc::clone(&self.log),
-            keep: self.keep(),
+            keep: self.settings.keep.clone(),
+            own: self.layout.own.clone(),
             binlog: self.layout.binlog.clone(),
             binlogs: settings.max_binlogs,
             frozen: Mutex::new(None),
+            held: AtomicBool::new(false),
         });
         let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
         let report = block_on(async {
@@ -105,9 +108,12 @@ struct Galera {
     watch: Arc<ServerWatch>,
     log: Arc<Log>,
     keep: Vec<String>,
+    own: crate::tree::Own,
     binlog: Option<Binlog>,
     binlogs: Binlogs,
     frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
+    /// It stands still now.
+    held: AtomicBool,
 }
 
 impl Server for Galera {
@@ -121,6 +127,7 @@ impl Server for Galera {
             watch.check()
         };
         let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, check)?;
+        self.held.store(true, Ordering::Relaxed);
         self.log.note(&format!("frozen at {}", frozen.1.position));
         let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);
@@ -128,13 +135,16 @@ impl Server for Galera {
     }
 
     fn release(&self) -> Result<()> {
+        if !self.held.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
         lock(&self.dialogue).say(&Line::Continue)?;
-        self.log.note("released: every chunk has arrived");
+        self.log.note("released: its writes go on");
         Ok(())
     }
 
     fn rules(&self) -> Result<Rules> {
-        let rules = Rules::new(self.keep.clone());
+        let rules = Rules::new(self.keep.clone(), self.own.clone());
         match &self.binlog {
             Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
             None => Ok(rules),

@@ -1,8 +1,6 @@
 //! The joiner's role: announce, receive, install, tell the position.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Run;
@@ -37,7 +35,8 @@ impl Run {
         let identity = identity.map_or_else(Identity::ephemeral, Ok)?;
         let order = joiner::ReceiveOptions {
             roots: self.layout.roots.clone(),
-            keep: self.keep(),
+            keep: self.settings.keep.clone(),
+            own: self.layout.own.clone(),
             install: self.settings.install,
             listen,
             advertise,
@@ -95,15 +94,6 @@ impl Run {
     }
 }
 
-fn arrived(binlog: &Binlog) -> std::io::Result<Vec<String>> {
-    let mut names: Vec<String> = std::fs::read_dir(&binlog.directory)?
-        .filter_map(|item| item.ok()?.file_name().into_string().ok())
-        .filter(|name| crate::tree::matches(&format!("{}.#", binlog.base), name.as_bytes()))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
 /// A node under a running server: Galera keeps its state itself.
 #[derive(Debug)]
 struct Joined {
@@ -129,27 +119,6 @@ impl Node for Joined {
     }
 
     fn installed(&self) -> Result<()> {
-        self.run.layout.binlog.as_ref().map_or(Ok(()), index_binlogs)
+        self.run.layout.binlog.as_ref().map_or(Ok(()), Binlog::index_arrived)
     }
-}
-
-/// Lists the binary logs that arrived, in this node's own index.
-fn index_binlogs(binlog: &Binlog) -> Result<()> {
-    let failed = |e| Error::io("cannot write the index of the binary logs", &binlog.index, e);
-    let names = arrived(binlog).map_err(failed)?;
-    let parent = binlog.index.parent().unwrap_or(Path::new("."));
-    if names.is_empty() {
-        match std::fs::remove_file(&binlog.index) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    } else {
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
-        file.write_all(&binlog.index_of(&names)).map_err(failed)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
-        file.as_file().set_permissions(mode).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&binlog.index).map_err(|e| failed(e.error))?;
-    }
-    std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }

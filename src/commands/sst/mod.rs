@@ -51,7 +51,12 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     let settings = Settings::resolve(&files, side, &args.datadir)?;
     let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
     let run = Arc::new(Run {
-        layout: Layout::of_server(&args, &files, std::env::var_os(DATA_HOME_VARIABLE).as_deref())?,
+        layout: Layout::of_server(
+            &args,
+            &files,
+            std::env::var_os(DATA_HOME_VARIABLE).as_deref(),
+            std::env::var_os("TMPDIR").as_deref(),
+        )?,
         watch: Arc::new(ServerWatch::of_role(&args.role)?),
         log: Arc::new(log),
         dialogue,
@@ -126,10 +131,6 @@ impl Run {
     fn version(&self) -> ServerVersion {
         let basedir = self.files.last(Tier::Server, "basedir").and_then(|item| item.value.as_deref());
         ServerVersion::of_running(self.args.server_version.as_deref(), self.watch.pid(), basedir, &self.layout.roots)
-    }
-
-    fn keep(&self) -> Vec<String> {
-        self.layout.keep.iter().chain(&self.settings.keep).cloned().collect()
     }
 }
 

@@ -55,7 +55,21 @@ pub struct OptionFiles {
     sst: Vec<Item>,
     backup: Vec<Item>,
     server: Vec<Item>,
+    elsewhere: Vec<Item>,
 }
+
+/// Groups of other programs that work with a node's files: paths in them are the node's own too.
+const ELSEWHERE: [&str; 9] = [
+    "mysqld_safe",
+    "mariadbd-safe",
+    "mariadb_safe",
+    "client",
+    "client-server",
+    "client-mariadb",
+    "mysql",
+    "mariadb-client",
+    "mariadb-backup",
+];
 
 /// The server's groups that have a plain name; those with a version in it are found by `--mysqld`.
 const SERVER_GROUPS: [&str; 5] = ["mysqld", "server", "mariadb", "mariadbd", "galera"];
@@ -63,7 +77,8 @@ const SERVER_GROUPS: [&str; 5] = ["mysqld", "server", "mariadb", "mariadbd", "ga
 impl OptionFiles {
     /// Runs `my_print_defaults`, found through `PATH`, on the files that the server was told to read.
     pub fn read(defaults: &Defaults, server_args: &ServerArgs) -> Result<OptionFiles> {
-        let start = |group: &str| start(defaults, group);
+        let elsewhere = start(defaults, &ELSEWHERE)?;
+        let start = |group: &str| start(defaults, &[group]);
         let (highline, sst, server) = (start("highline")?, start("sst")?, start("--mysqld")?);
         // Of these two the first beats the second, as in the script that reads them.
         let backup = ["mariabackup", "xtrabackup"].map(|group| (group, start(group)));
@@ -84,6 +99,7 @@ impl OptionFiles {
             value: value.map(trimmed),
             origin: "the server's command line".to_owned(),
         }));
+        files.elsewhere = items(&finish(elsewhere)?, "a group of another program");
         Ok(files)
     }
 
@@ -94,12 +110,13 @@ impl OptionFiles {
             sst: items(sst, "[sst]"),
             backup: Vec::new(),
             server: items(server, "[mysqld] or another group of the server"),
+            elsewhere: Vec::new(),
         }
     }
 
     /// What stands in these groups, which are no one's of the above.
     pub fn group(defaults: &Defaults, groups: &[&str]) -> Result<Vec<Item>> {
-        let started: Vec<_> = groups.iter().map(|group| (group, start(defaults, group))).collect();
+        let started: Vec<_> = groups.iter().map(|group| (group, start(defaults, &[group]))).collect();
         let mut found = Vec::new();
         for (group, child) in started {
             found.extend(items(&finish(child?)?, &format!("[{group}]")));
@@ -110,6 +127,11 @@ impl OptionFiles {
     /// The last mention of an option.
     pub fn last(&self, tier: Tier, key: &str) -> Option<&Item> {
         self.tier(tier).iter().rev().find(|item| item.key == key)
+    }
+
+    /// What the groups of other programs say, such as the client's.
+    pub fn elsewhere(&self) -> &[Item] {
+        &self.elsewhere
     }
 
     pub fn tier(&self, tier: Tier) -> &[Item] {
@@ -124,7 +146,7 @@ impl OptionFiles {
 
 const PROGRAM: &str = "my_print_defaults";
 
-fn start(defaults: &Defaults, group: &str) -> Result<Child> {
+fn start(defaults: &Defaults, groups: &[&str]) -> Result<Child> {
     let mut command = Command::new(PROGRAM);
     let joined = |flag: &str, value: &OsStr| {
         let mut arg = OsString::from(flag);
@@ -142,7 +164,7 @@ fn start(defaults: &Defaults, group: &str) -> Result<Child> {
         command.arg(joined("--defaults-group-suffix=", suffix));
     }
     command
-        .arg(group)
+        .args(groups)
         .env_remove(credentials::VARIABLE)
         .env_remove("WSREP_SST_OPT_AUTH")
         .stdin(Stdio::null())

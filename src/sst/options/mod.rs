@@ -233,6 +233,11 @@ fn max_binlogs(look: &mut Lookup<'_>) -> Result<Binlogs> {
     Ok(count.unwrap_or_default())
 }
 
+/// The names that the operator keeps, alone.
+pub fn keep(files: &OptionFiles, datadir: &Path) -> Result<Vec<String>> {
+    kept(&mut Lookup::new(files, Side::Here, datadir))
+}
+
 fn kept(look: &mut Lookup<'_>) -> Result<Vec<String>> {
     let mut kept = look.parsed(&[(Highline, "keep")], keep::list)?.unwrap_or_default();
     kept.extend(look.parsed(&[(Sst, "cpat")], keep::of_cpat)?.unwrap_or_default());

@@ -75,6 +75,10 @@ impl<'a> ProviderOptions<'a> {
         (!value.is_empty()).then_some(*value)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.pairs.iter().copied()
+    }
+
     /// Where they stand; `None` where there are none.
     pub fn item(&self) -> Option<&'a Item> {
         self.item

@@ -1,0 +1,104 @@
+//! A server that a command of the caller's freezes: `send --freeze-command`.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::donor::{Keeper, Server};
+use crate::error::{Error, Kind, Result};
+use crate::position::{GaleraGtid, Position};
+use crate::progress::Reporter;
+use crate::sst::grastate::Grastate;
+use crate::threads::lock;
+use crate::tree::Rules;
+
+/// The command is run by `sh -c`. Its first line says that the server stands still; the end of its input asks it to let
+/// go.
+#[derive(Debug)]
+pub(super) struct Commanded {
+    command: OsString,
+    datadir: PathBuf,
+    rules: Rules,
+    reporter: Arc<dyn Reporter>,
+    running: Mutex<Option<Child>>,
+}
+
+impl Commanded {
+    pub(super) fn new(command: &OsStr, datadir: &Path, rules: Rules, reporter: Arc<dyn Reporter>) -> Commanded {
+        let (command, datadir) = (command.to_owned(), datadir.to_owned());
+        Commanded { command, datadir, rules, reporter, running: Mutex::new(None) }
+    }
+
+    fn failed(&self, why: impl std::fmt::Display) -> Error {
+        Error::new(Kind::Busy, format!("the freeze command did not freeze the server: {why}"))
+            .remedy("it must print a line when nothing writes any more, and go on until its standard input ends")
+    }
+}
+
+impl Server for Commanded {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&self.command).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().map_err(|e| self.failed(e))?;
+        let mut line = String::new();
+        let read = child.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        *lock(&self.running) = Some(child);
+        match read {
+            Some(Ok(count)) if count > 0 => {}
+            Some(Err(error)) => return Err(self.failed(error)),
+            _ => return Err(self.failed("it ended and had printed nothing")),
+        }
+        self.reporter.note(&format!("the freeze command says: {}", crate::error::Printable(line.trim().as_bytes())));
+        // A server that was stopped has written its position by now.
+        let position = Grastate::read(&self.datadir)?.map(|state| state.position).filter(Position::is_known);
+        if position.is_none() {
+            self.reporter.warn(super::send::NO_POSITION);
+        }
+        Ok(position.map(GaleraGtid::from))
+    }
+
+    fn release(&self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let Some(mut child) = lock(&self.running).take() else { return Ok(()) };
+        drop(child.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for the freeze command").because(e))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    self.reporter.warn(&format!("the freeze command ended with {status}"));
+                    return Ok(());
+                }
+                None if Instant::now() > deadline => {
+                    self.reporter.warn("the freeze command goes on although its input has ended; it is left alone");
+                    return Ok(());
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn rules(&self) -> Result<Rules> {
+        Ok(self.rules.clone())
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::Caller
+    }
+
+    fn serves(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Commanded {
+    /// A transfer that failed under the lock lets go too.
+    fn drop(&mut self) {
+        if let Some(child) = lock(&self.running).as_mut() {
+            drop(child.stdin.take());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a server's directories must have between them: without one of these parts a copy is none.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Content, Entry};
+use super::path::RootName;
+use super::roots::{Roots, Scope, matches};
+use super::scan::{Found, locate};
+use crate::error::Printable;
+
+/// A part that a data directory of MariaDB always has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    SystemTablespace,
+    RedoLog,
+    MysqlSchema,
+    AriaControl,
+}
+
+impl Part {
+    pub const ALL: [Part; 4] = [Part::SystemTablespace, Part::RedoLog, Part::MysqlSchema, Part::AriaControl];
+
+    /// The part that an entry is.
+    pub fn of(entry: &Entry) -> Option<Part> {
+        let file = entry.content != Content::Directory;
+        if entry.path.parent().is_some() {
+            return None;
+        }
+        match (entry.path.root_str(), entry.path.first().to_str()?) {
+            (root, _) if file && (root == RootName::INNODB_DATA || root.starts_with("innodb-data-")) => {
+                Some(Part::SystemTablespace)
+            }
+            (RootName::INNODB_LOG, _) if file => Some(Part::RedoLog),
+            (RootName::ARIA_LOG, "aria_log_control") if file => Some(Part::AriaControl),
+            // A symlink may stand for the directory.
+            (RootName::DATADIR, "mysql") if !matches!(entry.content, Content::File { .. }) => Some(Part::MysqlSchema),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::SystemTablespace => "the system tablespace (ibdata1)",
+            Part::RedoLog => "the redo log (ib_logfile0)",
+            Part::MysqlSchema => "the schema mysql",
+            Part::AriaControl => "Aria's control file (aria_log_control)",
+        })
+    }
+}
+
+/// The parts that are among these entries.
+pub fn parts<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeSet<Part> {
+    entries.into_iter().filter_map(Part::of).collect()
+}
+
+/// Everything that a donor's tree lacks, in words; empty when it is complete.
+///
+/// Beside the parts: each file of the system tablespace that the configuration names, and the undo tablespaces that
+/// the system tablespace says there are.
+pub fn lacks(roots: &Roots, found: &[Found]) -> Vec<String> {
+    let present = parts(found.iter().map(|found| &found.entry));
+    let mut lacks: Vec<String> =
+        Part::ALL.iter().filter(|part| !present.contains(part)).map(ToString::to_string).collect();
+    let here = |root: &str, pattern: &str| {
+        let named = |found: &&Found| found.entry.path.root_str() == root && found.entry.path.parent().is_none();
+        found.iter().filter(named).filter(|found| matches(pattern, found.entry.path.first().as_encoded_bytes())).count()
+    };
+    if present.contains(&Part::SystemTablespace) {
+        for root in roots.iter() {
+            let Scope::Names(patterns) = &root.scope else { continue };
+            let system = root.name.as_str().starts_with(RootName::INNODB_DATA);
+            let literal = |pattern: &&String| system && !pattern.contains(['*', '#']);
+            for name in patterns.iter().filter(literal).filter(|name| here(root.name.as_str(), name) == 0) {
+                lacks.push(format!("{} of the system tablespace", Printable::path(&root.path.join(name))));
+            }
+        }
+    }
+    let first = found.iter().find(|found| Part::of(&found.entry) == Some(Part::SystemTablespace));
+    let wanted = first.and_then(|found| undo_tablespaces(&locate(roots, &found.entry.path)?));
+    if let Some(wanted) = wanted {
+        let there = here(RootName::INNODB_UNDO, "undo#");
+        if there < wanted {
+            lacks.push(format!("{} of {wanted} undo tablespaces (undo001, …)", wanted - there));
+        }
+    }
+    lacks
+}
+
+/// How many undo tablespaces have rollback segments, as the page `TRX_SYS` of the system tablespace says
+/// (`trx0sys.h`: 128 slots of space and page from byte 56 on). That page is never encrypted.
+///
+/// `None` where the file is none of InnoDB's, or cannot be read.
+fn undo_tablespaces(system: &Path) -> Option<usize> {
+    const TRX_SYS: (u64, u16) = (5, 7);
+    const SLOTS: (usize, usize) = (56, 128);
+    let file = File::open(system).ok()?;
+    let mut flags = [0; 4];
+    file.read_exact_at(&mut flags, 54).ok()?;
+    let flags = u32::from_be_bytes(flags);
+    let shift = if flags & 0x10 != 0 { flags & 0xf } else { flags >> 6 & 0xf };
+    let page = if shift == 0 { 16384 } else { 512_u64 << shift };
+    let mut bytes = [0; SLOTS.0 + SLOTS.1 * 8];
+    file.read_exact_at(&mut bytes, TRX_SYS.0 * page).ok()?;
+    if u16::from_be_bytes([bytes[24], bytes[25]]) != TRX_SYS.1 {
+        return None;
+    }
+    let spaces = bytes[SLOTS.0..].chunks_exact(8).map(|slot| {
+        let number = |at: usize| u32::from_be_bytes([slot[at], slot[at + 1], slot[at + 2], slot[at + 3]]);
+        (number(0), number(4))
+    });
+    let used: BTreeSet<u32> =
+        spaces.filter(|(space, page)| *space != 0 && *page != u32::MAX).map(|(space, _)| space).collect();
+    Some(used.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::Rules;
+    use super::super::scan::{Tolerance, scan};
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    fn lacking(data: &Path) -> Vec<String> {
+        let mut roots = Roots::new(data, &BTreeMap::new()).unwrap();
+        let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
+        lacks(&roots, &found)
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        fs::write(data.join("my.cnf"), "").unwrap();
+        assert_eq!(lacking(data).len(), 4);
+        fs::create_dir(data.join("mysql")).unwrap();
+        fs::create_dir(data.join("ib_logfile0")).unwrap();
+        for name in ["ibdata1", "aria_log_control"] {
+            fs::write(data.join(name), name).unwrap();
+        }
+        assert_eq!(lacking(data), ["the redo log (ib_logfile0)"]);
+        fs::remove_dir(data.join("ib_logfile0")).unwrap();
+        fs::write(data.join("ib_logfile0"), "").unwrap();
+        assert!(lacking(data).is_empty());
+    }
+
+    #[test]
+    fn undo_tablespaces_that_the_system_tablespace_counts_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path();
+        fs::create_dir(data.join("mysql")).unwrap();
+        for name in ["ib_logfile0", "aria_log_control", "undo001"] {
+            fs::write(data.join(name), name).unwrap();
+        }
+        let mut system = vec![0; 6 * 16384];
+        system[5 * 16384 + 25] = 7;
+        let slots = &mut system[5 * 16384 + 56..][..1024];
+        slots.fill(0xff);
+        for (slot, space) in [0_u32, 1, 2, 3, 1, 2].into_iter().enumerate() {
+            slots[slot * 8..][..4].copy_from_slice(&space.to_be_bytes());
+            slots[slot * 8 + 4..][..4].copy_from_slice(&3_u32.to_be_bytes());
+        }
+        fs::write(data.join("ibdata1"), &system).unwrap();
+        assert_eq!(lacking(data), ["2 of 3 undo tablespaces (undo001, …)"]);
+        for name in ["undo002", "undo003"] {
+            fs::write(data.join(name), name).unwrap();
+        }
+        assert!(lacking(data).is_empty());
+    }
+}
