@@ -85,7 +85,8 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
                 .remedy("leave one of them away"));
         }
         if paths.insert(name.clone(), path).is_some() {
-            return Err(bad("root", name.as_str(), "named once only"));
+            let what = format!("--root: `{name}` is given twice");
+            return Err(Error::new(Kind::Usage, what).remedy("leave one of them out"));
         }
     }
     let placed = match &args.defaults_file {
@@ -310,7 +311,7 @@ mod tests {
         for (given, sentence) in [
             (&["undo"][..], "--root: `undo` is not NAME=PATH with a name such as innodb-undo"),
             (&["innodb-undo="], "--root: `innodb-undo=` is not NAME=PATH with a name such as innodb-undo"),
-            (&["a=/", "a=/"], "--root: `a` is not named once only"),
+            (&["a=/", "a=/"], "--root: `a` is given twice"),
         ] {
             assert_eq!(placed(&args(given)).unwrap_err().sentence(), sentence);
         }

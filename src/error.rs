@@ -2,7 +2,7 @@
 //!
 //! One error type crosses every room. It carries a kind (which is also the exit code), the side at
 //! fault, a sentence that names its subject, and a remedy. The narrow layers (`wire`, `tls`, `tree`)
-//! have small enums of their own and are converted here.
+//! have small enums of their own, and convert them beside their definitions.
 
 use std::fmt;
 use std::io;

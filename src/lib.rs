@@ -4,7 +4,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`commands`] | a file a verb |
+//! | [`commands`] | a file a verb; `sst` is a folder, a file a role |
 //! | [`config`] | what was typed means this: one checked value a role |
 //! | [`cli`] | what was typed |
 //! | [`check`] | is every channel of this node secured; would a transfer of ours work, which `sst` asks too |
@@ -17,7 +17,7 @@
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
-//! | [`tree`] | what travels: roots, relative paths, rules, the scan |
+//! | [`tree`] | what travels: roots, relative paths, node-owned names and paths, the scan |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |

@@ -15,7 +15,7 @@ pub struct Position {
     seqno: i64,
 }
 
-/// Why a text is no position.
+/// Why a text is not a position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
     #[error("a position has the form UUID:SEQNO")]

@@ -1,4 +1,4 @@
-//! The wish to end: a signal, or a database server that is gone.
+//! A request to stop: a signal, or a database server that is gone.
 
 use std::sync::Arc;
 
@@ -27,14 +27,15 @@ impl Reason {
     }
 }
 
-/// Asked for an end by whoever holds the other half. Cheap to clone.
+/// Hears of a request to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stop {
     reason: watch::Receiver<Option<Reason>>,
-    _sender: Option<Arc<watch::Sender<Option<Reason>>>>,
+    /// Held so that waiting for a request never ends without one.
+    _sender: Arc<watch::Sender<Option<Reason>>>,
 }
 
-/// The half that asks.
+/// Requests the stop.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<watch::Sender<Option<Reason>>>);
 
@@ -55,15 +56,15 @@ impl Stop {
     pub fn pair() -> (Stopper, Stop) {
         let (sender, reason) = watch::channel(None);
         let sender = Arc::new(sender);
-        (Stopper(Arc::clone(&sender)), Stop { reason, _sender: Some(sender) })
+        (Stopper(Arc::clone(&sender)), Stop { reason, _sender: sender })
     }
 
-    /// Never asks.
+    /// Never requested.
     pub fn never() -> Stop {
         Stop::pair().1
     }
 
-    /// Resolves when an end is wished. Cancel-safe.
+    /// Resolves when a stop is requested. Cancel-safe.
     pub async fn requested(&self) -> Error {
         let mut reason = self.reason.clone();
         let asked = reason.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());

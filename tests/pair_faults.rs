@@ -644,7 +644,7 @@ fn pair_datadirs_that_are_none() {
         (
             &empty,
             22,
-            "/empty is no server's whole data directory: it lacks the system tablespace (ibdata1), the redo log",
+            "/empty is not a server's whole data directory: it lacks the system tablespace (ibdata1), the redo log",
         ),
     ] {
         let sent = ground.pair.run(&["send", "--datadir", datadir.to_str().unwrap(), &joiner.ticket]);

@@ -127,7 +127,7 @@ fn pair_hostile_links() {
 fn pair_hostile_chunks() {
     let big = [entry("datadir/AA/f", Content::File { size: CHUNK + 5 })];
     let outside = "the chunk lies outside its file";
-    let twice = "datadir/AA/f: the donor sent it twice, and not the same";
+    let twice = "datadir/AA/f: the donor sent it twice, and not the same both times";
     let offset = |to: &'static [u8]| move |s: &mut Script| s.frames[1].replace(b"HIGHLINE.offset=1048576", to);
     let size = |s: &mut Script| s.frames[1].replace(b"HIGHLINE.size=1048581", b"HIGHLINE.size=1048582");
     let mode = |s: &mut Script| {
@@ -601,7 +601,7 @@ fn pair_hostile_joiners() {
         acknowledge(host, Ack { round: 0, members: 0 }).await;
     });
     // It lives and never accepts.
-    host(&["donor: the joiner at ", "gives signs of life and no answer for 5 s"], 110, async |mut host| {
+    host(&["donor: the joiner at ", "is still connected but has not answered for 5 s"], 110, async |mut host| {
         let mut control = host.control().await;
         while control.next().await.is_ok() {}
     });

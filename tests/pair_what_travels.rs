@@ -15,8 +15,8 @@ fn pair_a_directory_that_is_no_servers_is_not_sent() {
     let refused = |lacks: &str| {
         let joiner = pair.receive(&["--install", "inplace"]);
         let donor = pair.send(&joiner.ticket, &[]).end(crate::support::pair::SECONDS);
-        donor.failed(22, &["donor: ", "is no server's whole data directory: it lacks ", lacks]);
-        assert!(donor.stderr.contains("look at --datadir"), "{}", donor.stderr);
+        donor.failed(22, &["donor: ", "is not a server's whole data directory: it lacks ", lacks]);
+        assert!(donor.stderr.contains("look at the data directory's path"), "{}", donor.stderr);
         drop(joiner);
         tree::assert_same(&before, &tree::read(&pair.joiner));
     };

@@ -121,11 +121,12 @@ def bare_loop(setting):
     if not built or setting.address != "127.0.0.1":
         return None
     program = max(built, key=lambda p: p.stat().st_mtime)
-    return Ends("echo none; exec sleep 3600", f"exec {program} {setting.source} {setting.target} 4", ends_alone=False, gives_ticket=True)
+    lanes = min(max(len(os.sched_getaffinity(0)), 8), 16)  # as many as Highline takes
+    return Ends("echo none; exec sleep 3600", f"exec {program} {setting.source} {setting.target} {lanes}", ends_alone=False, gives_ticket=True)
 
 
 def has_verbs(program):
-    """Whether the program can send and receive yet."""
+    """Whether the program can send and receive."""
     try:
         asked = [subprocess.run([program, verb, "--help"], capture_output=True, text=True) for verb in ("send", "receive")]
     except OSError:

@@ -66,6 +66,9 @@ def measure(options, shape, source, link, pairs, certificates, socket, work, rec
     setting = contestants.Setting(source, work / "target" / "data", work, certificates, link.address, link.port, link.bind_port, socket,
                                   options.program, options.highline_receive, options.highline_send)
     names = [name for name in options.contestants if contestants.CONTESTANTS[name](setting)]
+    for name in options.contestants:
+        if name not in names:
+            print(f"{shape}, {link.name}: {name} does not take part")
     shapes.warm(source)
     for pair in range(-1, pairs):
         for name in rotated(names, pair):

@@ -26,7 +26,7 @@ pub enum Codec {
 pub enum CodecError {
     #[error("codec {0} is unknown")]
     Unknown(u8),
-    #[error("`{0}` is no codec: none, lz4, zstd or zstd:LEVEL with a level from 1 to 19")]
+    #[error("`{0}` is not a codec: none, lz4, zstd or zstd:LEVEL with a level from 1 to 19")]
     Name(String),
     #[error("the payload does not decompress: {0}")]
     Corrupt(std::io::Error),

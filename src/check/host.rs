@@ -30,7 +30,7 @@ pub fn check(node: &Node, report: &mut Report) {
         true => report.warning(
             HERE,
             format!("a program listens on port {port}, which state transfer needs when this node joins"),
-            format!("find it with `ss -ltnp sport = :{port}`; a transfer that is running now is no fault"),
+            format!("find it with `ss -ltnp sport = :{port}`; a transfer that is running now is not a fault"),
         ),
         false => report.ok(HERE, format!("port {port} is free for state transfer")),
     }

@@ -146,7 +146,7 @@ fn named(name: &str, error: &Error) -> Error {
 /// Where a joiner listens that announces `host`, at `port` where the server said one.
 ///
 /// # Errors
-/// `listen` names what is no address of this host.
+/// `listen` names what is not an address of this host.
 pub fn listen_at(listen: Option<&ListenOn>, host: &str, port: Option<u16>) -> Result<SocketAddr> {
     let port = listen.and_then(|listen| listen.port).or(port).unwrap_or(PORT);
     let is_here = |ip: std::net::IpAddr| UdpSocket::bind((ip, 0)).is_ok();
@@ -160,7 +160,7 @@ pub fn listen_at(listen: Option<&ListenOn>, host: &str, port: Option<u16>) -> Re
         return found
             .into_iter()
             .find(|address| is_here(address.ip()))
-            .ok_or_else(|| wrong("is no address of this host"));
+            .ok_or_else(|| wrong("is not an address of this host"));
     }
     // The announced address where it is one of this host's; any, where it is a name or lies behind NAT.
     let local = host.parse().ok().filter(|ip| is_here(*ip)).map(|ip| SocketAddr::new(ip, port));

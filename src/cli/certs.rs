@@ -9,7 +9,7 @@ use crate::tls::authority::{NewKey, NodeName};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-A cluster with TLS on all three kinds of traffic, on a host that is no node:
+A cluster with TLS on all three kinds of traffic, on a host that is not a node:
 
   highline certs ca --name 'Our Galera CA'
   highline certs node node1 --ip 192.0.2.1

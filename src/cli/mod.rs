@@ -165,7 +165,7 @@ pub struct LaneArgs {
     #[arg(long, value_name = "NAME", default_value_t)]
     pub checksum: ChecksumChoice,
 
-    /// The most bytes a second on the wire, such as 200M or 1.5G; units K, M, G and T are powers of 1024, and 0 is no limit
+    /// The most bytes a second on the wire, such as 200M or 1.5G; units K, M, G and T are powers of 1024, and 0 means no limit
     #[arg(long, value_name = "RATE")]
     pub rate_limit: Option<RateLimit>,
 }

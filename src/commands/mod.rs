@@ -65,7 +65,7 @@ fn asks_for_findings(typed: &[OsString]) -> bool {
     typed.get(1).is_some_and(|verb| verb == "check") && typed.iter().any(|word| word == "--json")
 }
 
-/// Prints for people or programs. A reader that has seen enough, such as `head`, is no failure.
+/// Prints for people or programs. A reader that has seen enough, such as `head`, is not a failure.
 fn print(out: &mut dyn Write, text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

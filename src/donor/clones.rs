@@ -68,7 +68,7 @@ pub(super) fn watch(directory: &Path) -> Result<()> {
     }
     let what = format!("only {} are free on the filesystem of {}", bytes(free), Printable::path(directory));
     Err(Error::new(Kind::NoSpace, format!("{what}, and clones of the server's files were held there"))
-        .remedy("free space there, or set freeze=rounds in [highline], which needs none"))
+        .remedy("free space there, or set freeze=rounds, which needs none"))
 }
 
 fn free(directory: &Path) -> Result<u64> {

@@ -107,7 +107,7 @@ pub(super) async fn converse(
     let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
-    reporter.note("verified by the joiner, which now brings it to disk and installs it");
+    reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     control.send(Message::Bye).await?;
 
@@ -146,7 +146,7 @@ fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Re
 const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
 pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
 
-/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for before it has verified it
+/// What the joiner answers. Heartbeats alone do not extend the wait: it has five times `idle`, for before it has verified it
 /// may have the last chunks to write; and again from each time that it has removed more of its old tree.
 pub(super) async fn answer<T>(
     control: &mut Control,
@@ -167,7 +167,7 @@ pub(super) async fn answer<T>(
             answer => return pick(answer).map_err(|other| control.unexpected(&other)),
         }
     }
-    let what = format!("{} gives signs of life and no answer for {} s", control.peer(), limit.as_secs());
+    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs());
     Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 

@@ -153,6 +153,8 @@ pub struct RoundReport {
     pub number: u16,
     /// The server went on writing.
     pub live: bool,
+    /// Read from clones that were made under the lock, after the server was released.
+    pub cloned: bool,
     /// Entries that were sent or compared, and their bytes by length.
     pub files: u64,
     pub bytes: u64,
@@ -162,7 +164,11 @@ pub struct RoundReport {
 
 impl fmt::Display for RoundReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let when = if self.live { "while the server works" } else { "under the lock" };
+        let when = match (self.live, self.cloned) {
+            (true, _) => "while the server works",
+            (false, true) => "from clones, with the server released",
+            (false, false) => "under the lock",
+        };
         write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
         write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
     }
@@ -219,9 +225,9 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
         return Ok(());
     }
     let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
-    Err(Error::new(Kind::Usage, format!("{datadir} is no server's whole data directory: it lacks {lacks}")).remedy(
-        "look at --datadir; where these lie in other directories, name those with --root, or the server's option file with \
-         --defaults-file",
+    Err(Error::new(Kind::Usage, format!("{datadir} is not a server's whole data directory: it lacks {lacks}")).remedy(
+        "look at the data directory's path; where these lie in other directories, name those in the server's option file (by \
+         hand: --defaults-file or --root)",
     ))
 }
 

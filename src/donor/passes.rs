@@ -278,6 +278,7 @@ impl Passes {
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
         self.transfer.meter.begin_round(number, read);
+        let cloned = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
@@ -311,7 +312,7 @@ impl Passes {
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        let report = RoundReport { number, live, files, bytes: read, wire_bytes: wire, seconds };
+        let report = RoundReport { number, live, cloned, files, bytes: read, wire_bytes: wire, seconds };
         if live || !self.reports.is_empty() {
             self.transfer.reporter.note(&report.to_string());
         }
@@ -440,11 +441,11 @@ pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result
 impl FreezeMode {
     /// One line for the log: what the freeze is expected to cost.
     pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
-        let manner = if self.clones(passes, outlook) { "cloned where the filesystem can, else read" } else { "read" };
-        let seconds = seconds_to_read(passes, outlook);
+        let clones = if self.clones(passes, outlook) { "; they will be cloned where the filesystem can" } else { "" };
         format!(
-            "{} changed since they were read and will be {manner} under the lock, {seconds:.1} s if read",
-            bytes(outlook.changed)
+            "{} of files changed since they were read; reading them under the lock would take about {:.1} s{clones}",
+            bytes(outlook.changed),
+            seconds_to_read(passes, outlook)
         )
     }
 }

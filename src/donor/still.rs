@@ -105,7 +105,7 @@ fn first(plan: &Plan) -> Option<&RelPath> {
 fn remedied(error: Error, path: &RelPath, keeper: Keeper) -> Error {
     match keeper {
         Keeper::Galera => {
-            let keep = "; what is no data of the server's stays out with keep in [highline]";
+            let keep = "; what is not the server's data stays out with keep in [highline]";
             error.remedy(format!("{}{keep}", likely_writer(path)))
         }
         Keeper::Caller => error.remedy("stop the server, or freeze it until this command has ended"),

@@ -90,7 +90,7 @@ pub(super) struct Round {
     pub(super) number: u16,
     /// The server goes on writing.
     pub(super) live: bool,
-    /// A change is no reason to read again: nobody may write to the tree.
+    /// A change is not a reason to read again: nobody may write to the tree.
     pub(super) strict: bool,
     /// The rate limit holds: nobody waits for the end of the round.
     pub(super) paced: bool,

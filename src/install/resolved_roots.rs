@@ -63,7 +63,8 @@ impl ResolvedRoots {
             if let Some(other) = shared.filter(|other| [&other.scope, &root.scope].contains(&&Scope::Listed)) {
                 let why =
                     format!("{} and {} have one directory, {}", root.name, other.name, Printable::path(&root.path));
-                return Err(Error::new(Kind::Usage, why).remedy("give each of them a directory of its own with --root"));
+                return Err(Error::new(Kind::Usage, why)
+                    .remedy("give each of them a directory of its own, in the option file or with --root"));
             }
         }
         Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), holders })
@@ -86,7 +87,7 @@ impl ResolvedRoots {
     }
 
     /// Whether a symlink that has arrived may take the first-level `name`. What it leads to may not be there yet, so it is
-    /// taken for a schema's where that is no name of the node's, or where it leads outside as the donor said.
+    /// taken for a schema's where that is not a name of the node's, or where it leads outside as the donor said.
     pub(super) fn switches_link(&self, root: &Root, name: &OsStr, target: &[u8]) -> bool {
         let outside = || {
             let target = Path::new(OsStr::from_bytes(target));
@@ -122,7 +123,7 @@ impl ResolvedRoots {
         if names(self.keep.extra(), name, shape) {
             return Some("keep".to_owned());
         }
-        // A name with a dot in it is no schema's: the server would encode it.
+        // A name with a dot in it is not a schema's: the server would encode it.
         row(name, shape).filter(|_| !name.as_bytes().contains(&b'.')).map(|row| row.why.to_owned())
     }
 

@@ -210,7 +210,7 @@ impl Staging {
             match (place, file.name.to_str()) {
                 (Some(dir), Some(name)) if plain(&file.name) => dir.write(name, &file.content, file.mode)?,
                 _ => {
-                    let what = format!("{}/{} is no name in a root", file.root, Printable(file.name.as_bytes()));
+                    let what = format!("{}/{} is not a name in a root", file.root, Printable(file.name.as_bytes()));
                     return Err(Error::new(Kind::Usage, what));
                 }
             }

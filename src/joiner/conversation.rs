@@ -119,7 +119,7 @@ impl Conversation {
             Taken::Tree(taken) => taken,
             Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
-        self.reporter.note("verified: every byte is what the donor sealed; it goes to disk and is installed now");
+        self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
         let Tree { staging, verified, round, lanes } = *taken;
@@ -207,7 +207,8 @@ impl Conversation {
         };
         warnings.iter().for_each(|warning| self.reporter.warn(warning));
         if !without.is_empty() {
-            self.reporter.note("the donor's binary logs do not travel: this node writes none, or calls them otherwise");
+            self.reporter
+                .note("the donor's binary logs do not travel: this node writes none, or uses another name for them");
         }
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);

@@ -62,7 +62,7 @@ pub(super) async fn turn_away(mut stream: Stream) {
     let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
 }
 
-/// Runs a lane to its end. A connection that breaks is no failure: the donor dials again and sends
+/// Runs a lane to its end. A connection that breaks is not a failure: the donor dials again and sends
 /// once more what was not acknowledged.
 ///
 /// It also ends when the other half of `replaced` is dropped, because the donor has dialled it again.

@@ -172,7 +172,7 @@ impl Ledger {
         }
         let record = self.record(round, chunk.entry)?;
         let (Some(file), Content::File { size }) = (&record.file, &record.content) else {
-            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is no file")));
+            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is not a file")));
         };
         let (target, punch) = {
             let mut file = lock(file);
@@ -204,7 +204,7 @@ impl Ledger {
         }
         let mut rest = chunk.data;
         for run in chunk.extents.iter() {
-            let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| twice(&path))?;
+            let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| short(&path))?;
             target.write(now, offset + u64::from(run.start)).map_err(failed)?;
             rest = later;
         }
@@ -410,7 +410,11 @@ fn read_back(tree: &StagedTree, checksum: Checksum, records: &BTreeMap<RelPath, 
 }
 
 fn twice(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, and not the same"))
+    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, and not the same both times"))
+}
+
+fn short(path: &RelPath) -> Error {
+    Error::new(Kind::Protocol, format!("{path}: a chunk has less data than its extents say"))
 }
 
 fn announced(path: &RelPath, round: &Round) -> Error {
@@ -494,7 +498,7 @@ mod tests {
         let ledger = ledger(dir.path(), 9, 99);
         take(&ledger, &batch(&file, 0, 1)).unwrap();
         let longer = entry("datadir/f", Content::File { size: 6 });
-        wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, and not the same");
+        wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, and not the same both times");
         let below = entry("datadir/f/g", Content::File { size: 1 });
         assert!(take(&ledger, &batch(&below, 0, 1)).is_err());
         assert!(ledger.finish().unwrap_err().sentence().ends_with("of 9 entries have arrived"));
@@ -625,7 +629,10 @@ mod tests {
         let file = entry("datadir/f", Content::File { size: 5 });
         take(&torn, &batch(&file, 0, 1)).unwrap();
         take(&torn, &batch(&file, 0, 2)).unwrap();
-        assert_eq!(torn.finish().unwrap_err().sentence(), "datadir/f: the donor sent it twice, and not the same");
+        assert_eq!(
+            torn.finish().unwrap_err().sentence(),
+            "datadir/f: the donor sent it twice, and not the same both times"
+        );
 
         let dir = tempfile::tempdir().unwrap();
         let grows = ledger(dir.path(), 1, 5);

@@ -135,8 +135,10 @@ impl Waiting {
             reporter.warn(&told);
         }
         let listener = Listener::bind(options.listen)?;
-        let address = Address::new(&options.advertise, listener.address().port())
-            .map_err(|e| Error::from(e).remedy("name this host as the donor reaches it with --advertise"))?;
+        let address = Address::new(&options.advertise, listener.address().port()).map_err(|e| {
+            Error::from(e)
+                .remedy("name this host as the donor reaches it: wsrep_sst_receive_address, or --advertise by hand")
+        })?;
         let ticket = Ticket { pin: options.identity.pin(), secret: Secret::generate()?, address };
         Ok(Waiting { lock, options, listener, ticket })
     }

@@ -57,7 +57,7 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
     let mut led = None;
     for offered in &offer.roots {
         if let Some(root) = roots.get(offered.name.as_str()).filter(|root| root.scope != Scope::Listed) {
-            // A node that writes no binary log, or calls it otherwise.
+            // A node that writes no binary log, or uses another name for it.
             if root.scope == Scope::Names(Vec::new()) || called_otherwise(root, offered) {
                 without.push(offered.name.clone());
             }
@@ -105,15 +105,16 @@ fn leads_there(paths: &[PathBuf], place: &Path) -> bool {
     paths.get(first).is_some_and(|path| path.starts_with(place))
 }
 
-/// Refuses a donor whose tree is no server's data directory.
+/// Refuses a donor whose tree is not a server's data directory.
 fn complete(parts: &BTreeSet<Part>) -> Result<()> {
     let lacks: Vec<String> = Part::ALL.iter().filter(|part| !parts.contains(part)).map(ToString::to_string).collect();
     if lacks.is_empty() {
         return Ok(());
     }
-    let what = format!("what the donor sends is no server's whole data directory: it lacks {}", lacks.join(", "));
+    let what = format!("what the donor sends is not a server's whole data directory: it lacks {}", lacks.join(", "));
     Err(Error::new(Kind::Incompatible, what).remedy(
-        "the data here is untouched; look at --datadir on the donor, and name its other directories with --root",
+        "the data here is untouched; on the donor, look at the data directory's path, and name its other directories in the option \
+         file (by hand: --defaults-file or --root)",
     ))
 }
 
@@ -143,7 +144,7 @@ fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<Pa
     }
     let here = std::fs::symlink_metadata(&path).map_err(|_| refuse("there is no such directory here"))?;
     if !here.is_dir() || (named.is_none() && here.uid() != owner) {
-        return Err(refuse("here it is no directory of the server's user"));
+        return Err(refuse("here it is not a directory of the server's user"));
     }
     Ok(path)
 }
@@ -211,9 +212,14 @@ mod tests {
         let error = examine(&mut roots, &offer).unwrap_err();
         assert_eq!(
             error.sentence(),
-            "what the donor sends is no server's whole data directory: it lacks the redo log (ib_logfile0), the schema mysql"
+            "what the donor sends is not a server's whole data directory: it lacks the redo log (ib_logfile0), the schema mysql"
         );
-        assert!(error.remedy_text().unwrap().starts_with("the data here is untouched; look at --datadir"));
+        assert!(
+            error
+                .remedy_text()
+                .unwrap()
+                .starts_with("the data here is untouched; on the donor, look at the data directory")
+        );
     }
 
     #[test]

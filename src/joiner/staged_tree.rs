@@ -87,7 +87,7 @@ impl StagedTree {
             return Ok(());
         }
         Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))
-            .remedy("both nodes must name the same directories and files: --root, innodb_data_file_path and the like"))
+            .remedy("both nodes must name the same directories and files: innodb_data_file_path and the like, or --root by hand"))
     }
 
     /// The directory at `path`, made with its parents when it is missing.

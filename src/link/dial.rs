@@ -61,7 +61,7 @@ impl Dialer {
     async fn greet(&self, tcp: tokio::net::TcpStream, purpose: Purpose, peer: &str) -> Result<(Stream, Session)> {
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
         let name = ServerName::try_from(self.ticket.address.host().to_owned())
-            .map_err(|e| Error::new(Kind::Usage, format!("{} is no host name", self.ticket.address)).because(e))?;
+            .map_err(|e| Error::new(Kind::Usage, format!("{} is not a host name", self.ticket.address)).because(e))?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let stream = connector.connect(name, BufReader::new(tcp)).await.map_err(|e| explain_io(e, peer))?;
         let session = Session::of(stream.get_ref().1, &self.trust, true, peer)?;

@@ -71,7 +71,7 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
                 format!("cannot reach the joiner at {host}:{port} within {} s", limit.as_secs()),
             )
             .because(error)
-            .remedy("look whether `receive` still waits there, and whether a firewall lets the port through"));
+            .remedy("see whether the joiner still waits there, and whether a firewall lets the port through"));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));

@@ -82,7 +82,7 @@ impl FromStr for SstAddress {
         };
         let port = match port.ok_or_else(|| refuse(text, "a port must follow the bracket"))? {
             "" => None,
-            digits => Some(digits.parse().map_err(|_| refuse(text, "its port is no number from 0 to 65535"))?),
+            digits => Some(digits.parse().map_err(|_| refuse(text, "its port is not a number from 0 to 65535"))?),
         };
         if host.contains(['[', ']']) {
             return Err(refuse(text, "a bracket stands where none may be"));
@@ -154,7 +154,7 @@ mod tests {
             ("a\n", ""),
             ("a b", "  may not stand in it"),
             ("fe80::1%eth0", "% may not stand in it"),
-            ("h:99999", "no number from 0 to 65535"),
+            ("h:99999", "not a number from 0 to 65535"),
             ("[::1", "not closed"),
             ("[::1]x", "must follow the bracket"),
             ("a]b", "where none may be"),

@@ -240,7 +240,7 @@ impl Given {
         }
         text.parse()
             .map(Some)
-            .map_err(|_| refuse(name, format!("{} is no number that fits", Printable(text.as_bytes()))))
+            .map_err(|_| refuse(name, format!("{} is not a number that fits", Printable(text.as_bytes()))))
     }
 }
 
@@ -322,7 +322,7 @@ mod tests {
             ("--role joiner --datadir /d", "joiner: --address is missing"),
             ("--role joiner --address h", "joiner: --datadir is missing"),
             ("--role joiner --address h --datadir --mysqld-args", "--datadir: it has no value"),
-            ("--role joiner --address h --datadir /d --parent x", "joiner: --parent: x is no number that fits"),
+            ("--role joiner --address h --datadir /d --parent x", "joiner: --parent: x is not a number that fits"),
             ("--role joiner --address $(x) --datadir /d", "joiner: --address: no usable address: the address $(x)"),
             ("--role donor --address :1 --datadir /d", "donor: --address: it names no host"),
             ("--role donor --address h --datadir /d", "donor: --gtid is missing"),

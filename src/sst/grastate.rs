@@ -56,7 +56,7 @@ impl Grastate {
             }
         }
         let uuid = uuid.ok_or("it has no uuid")?;
-        let seqno = seqno.map_or(Ok(-1), str::parse).map_err(|_| "its seqno is no number")?;
+        let seqno = seqno.map_or(Ok(-1), str::parse).map_err(|_| "its seqno is not a number")?;
         let position = Position::new(uuid, seqno).map_err(|error| error.to_string())?;
         Ok(Grastate { position, safe_to_bootstrap: safe })
     }
@@ -109,9 +109,11 @@ mod tests {
             let state = Grastate::parse(&text).unwrap();
             assert_eq!((state.position.seqno(), state.safe_to_bootstrap), (seqno, safe), "{text}");
         }
-        for (text, why) in
-            [("seqno: 1", "no uuid"), ("uuid: x", "36 characters"), (&format!("uuid: {UUID}\nseqno: x"), "no number")]
-        {
+        for (text, why) in [
+            ("seqno: 1", "no uuid"),
+            ("uuid: x", "36 characters"),
+            (&format!("uuid: {UUID}\nseqno: x"), "not a number"),
+        ] {
             assert!(Grastate::parse(text).unwrap_err().contains(why), "{text}");
         }
     }

@@ -56,7 +56,7 @@ impl ServerArgs {
     }
 }
 
-/// Name and attached value of one option, `None` for what is no option.
+/// Name and attached value of one option, `None` for what is not an option.
 fn option(arg: &[u8]) -> Option<(String, Option<OsString>)> {
     if let Some(long) = arg.strip_prefix(b"--") {
         let mut halves = long.splitn(2, |&b| b == b'=');

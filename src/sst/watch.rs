@@ -54,7 +54,7 @@ impl ServerWatch {
         if watch.alive() { Ok(watch) } else { Err(gone(pid)) }
     }
 
-    /// Watches the nearest ancestor that is no shell: the chain is `mariadbd`, `sh -c`, `highline`,
+    /// Watches the nearest ancestor that is not a shell: the chain is `mariadbd`, `sh -c`, `highline`,
     /// and shells that replace themselves by their last command are missing from it.
     pub fn of_ancestor() -> Result<ServerWatch> {
         let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());

@@ -408,7 +408,7 @@ fn key_pair(key: &PrivateKeyDer<'_>) -> Result<KeyPair, rcgen::Error> {
 fn first_certificate(path: &Path) -> Result<Certificate> {
     let pem = Pem::read(path, "certificate")?;
     pem.certificates.first().and_then(|der| Certificate::parse(der).ok()).ok_or_else(|| {
-        Error::new(Kind::Usage, format!("{} is there, but is no certificate", Printable::path(path)))
+        Error::new(Kind::Usage, format!("{} is there, but is not a certificate", Printable::path(path)))
             .remedy("move that file away")
     })
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; 32]);
 
-/// Why a text is no pin.
+/// Why a text is not a pin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a pin has 43 characters of base64url: letters, digits, '-' and '_'")]
 pub struct PinError;

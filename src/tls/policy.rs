@@ -50,7 +50,7 @@ impl Policy {
     /// `name` is the option that `list` comes from, for sentences.
     ///
     /// # Errors
-    /// TLSv1.3 is not in the list, or what is no version is.
+    /// TLSv1.3 is not in the list, or what is not a version is.
     pub fn read_versions(&mut self, name: &str, list: &str) -> Result<()> {
         let mut has_13 = false;
         for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {

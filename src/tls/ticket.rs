@@ -58,7 +58,7 @@ pub struct Address {
     port: u16,
 }
 
-/// Why a text is no ticket. The text itself is a secret and never part of it.
+/// Why a text is not a ticket. The text itself is a secret and never part of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     #[error("a ticket has the form PIN:SECRET@HOST:PORT/highline/1")]

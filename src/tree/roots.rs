@@ -21,7 +21,7 @@ pub enum Scope {
     Listed,
 }
 
-/// What a first-level name is. A directory, or a symlink to one, is a schema; a schema is no file of a root's, whatever
+/// What a first-level name is. A directory, or a symlink to one, is a schema; a schema is not a file of a root's, whatever
 /// it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {

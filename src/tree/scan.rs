@@ -399,7 +399,7 @@ impl<'a> Scan<'a> {
         for (link, object) in &self.data_links {
             match fs::metadata(object) {
                 Ok(stat) if travels.contains(&(stat.dev(), stat.ino())) => {}
-                // Dropped meanwhile; or the node's own directory, which is no schema.
+                // Dropped meanwhile; or the node's own directory, which is not a schema.
                 Err(_) if self.tolerance == Tolerance::Vanished => {}
                 _ => {
                     let what = format!("leads to {}, which does not travel", Printable::path(object));

@@ -291,7 +291,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\n[highline]\nlisten=192.0.2.99\n",
             &[],
             Level::Error,
-            "listen in [highline]: 192.0.2.99 is no address of this host",
+            "listen in [highline]: 192.0.2.99 is not an address of this host",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nlisten=a:b:c\n",

@@ -3,7 +3,7 @@
 /// `keep`: names and patterns, separated by commas; `*` is any run of characters.
 pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     let pattern = |name: &str| match name {
-        "." | ".." => Err("`.` and `..` are no names".to_owned()),
+        "." | ".." => Err("`.` and `..` are not names".to_owned()),
         _ if name.contains('/') => Err(format!("`{name}` holds a slash; names of the data directory itself are meant")),
         _ if name.contains('#') => Err(format!("`{name}` holds a #, which stands for digits here; use * in its place")),
         _ => Ok(name.to_owned()),

@@ -45,7 +45,7 @@ impl<'a> ProviderOptions<'a> {
             fault(why.to_owned());
         } else if let Some(stray) = stray {
             fault(format!(
-                "{} stands on a line of its own, where it is no part of it: an option ends with its line",
+                "{} stands on a line of its own, where it is not part of it: an option ends with its line",
                 stray.key.replacen('-', "_", 1)
             ));
         }

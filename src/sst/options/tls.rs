@@ -26,7 +26,7 @@ pub enum SslMode {
     VerifyIdentity,
 }
 
-/// A word that is no mode.
+/// A word that is not a mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SslModeError {
     #[error("{0} would let a copy of the whole database cross the network in the clear")]
