@@ -228,6 +228,36 @@ fn pair_hostile_symlinks_lead_nowhere() {
     assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
 }
 
+/// The donor hears how the removal of an old tree goes on, so that it does not give the joiner up.
+#[test]
+fn pair_hostile_a_long_removal_is_told() {
+    let mut pair = Pair::default();
+    let disk = pair.small_disk(2048);
+    if disk.is_some() {
+        pair.joiner = pair.home().join("disk/joiner");
+        fs::create_dir(&pair.joiner).unwrap();
+    }
+    tree::old(&pair.joiner);
+    for number in 0..150_000 {
+        file(&pair.joiner, format!("schema{}/t{number}.ibd", number / 5000), "");
+    }
+    let joiner = pair.receive(&["--install", "inplace"]);
+    let told = converse(async {
+        let mut control = start(&dialer(&joiner.ticket)).await.unwrap();
+        control.send(Message::Offer(Box::new(offer(1, 1000)))).await.unwrap();
+        let mut told = Vec::new();
+        loop {
+            match control.next().await.unwrap() {
+                Message::Removing { entries } => told.push(entries),
+                Message::Accept(_) => return told,
+                other => panic!("{}", other.name()),
+            }
+        }
+    });
+    assert!(!told.is_empty() && told.is_sorted(), "{told:?}");
+    joiner.running.end(SECONDS).failed(32, &["closed the connection"]);
+}
+
 /// Attributes are kept until the end: they have a bound of their own.
 #[test]
 fn pair_hostile_attributes() {

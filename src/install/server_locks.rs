@@ -110,9 +110,12 @@ impl ServerLocks {
     /// Lets servers in again, on the other side's tree alone.
     ///
     /// One that waits has opened its file before it asks for the lock (`os_file_create_func`, `os0file.cc`, waits 100 s;
-    /// `lock_control_file`, `ma_control_file.c`, 30 s). When that was `gone`'s it must find it empty, and end.
+    /// `lock_control_file`, `ma_control_file.c`, 30 s). When that was `gone`'s it must find it empty, and end. Of the old tree
+    /// that is what has no name any more: another file by its name may be one that a server has made since.
     pub(super) fn release(self, gone: Side) {
-        for held in self.held.iter().filter(|held| held.side == gone && held.of_the_tree_alone) {
+        let nameless = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0);
+        let ended = |held: &&Held| held.side == gone && held.of_the_tree_alone;
+        for held in self.held.iter().filter(ended).filter(|held| gone == Side::New || nameless(&held.file)) {
             // Nothing depends on it but a server that has started at the wrong moment.
             let _ = held.file.set_len(0);
         }

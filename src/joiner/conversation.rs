@@ -341,7 +341,7 @@ impl Conversation {
 
 /// Does `work`, and tells the donor how far the removal of an old tree has come with it.
 async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
-    const EVERY: Duration = Duration::from_secs(1);
+    const EVERY: Duration = Duration::from_millis(500);
     let mut work = std::pin::pin!(work);
     let (before, mut last) = (removed(), 0);
     loop {
