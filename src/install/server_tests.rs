@@ -43,6 +43,8 @@ fn user() -> Vec<&'static str> {
 
 fn make_tree(datadir: &Path, undo: u32) {
     let made = Command::new("mariadb-install-db")
+        // A server that starts removes the temporary tables of all others in its folder.
+        .env("TMPDIR", datadir.parent().unwrap())
         .arg("--no-defaults")
         .args(user())
         .arg(format!("--datadir={}", datadir.display()))
@@ -55,6 +57,7 @@ fn make_tree(datadir: &Path, undo: u32) {
 
 fn start(datadir: &Path, more: &[&str]) -> Child {
     Command::new(server().unwrap())
+        .env("TMPDIR", datadir.parent().unwrap())
         .arg("--no-defaults")
         .args(user())
         .arg(format!("--datadir={}", datadir.display()))
