@@ -60,6 +60,7 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
             transfer.clock.acknowledged(Instant::now());
             transfer.meter.add_done(bytes_of(&round, &work));
             lock(spare).push(batch.into_buffer());
+            round.catalog.acknowledged(&work);
             round.queue.done();
             continue;
         }
