@@ -44,6 +44,8 @@ const HINTS: usize = 64 << 20;
 pub(super) struct Known {
     pub(super) digest: Option<Digest>,
     pub(super) hints: Option<PageHints>,
+    /// It was read in this round before, and its lane broke: nobody knows which of the two the joiner has.
+    pub(super) again: bool,
     /// The joiner must be told of the file's metadata and length.
     pub(super) touched: bool,
 }
@@ -127,10 +129,13 @@ impl Catalog {
     pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
         match &state.had[number as usize] {
-            None => Known { digest: None, hints: None, touched: false },
-            Some(had) => {
-                Known { digest: had.digests.get(chunk), hints: had.hints.get(&chunk).cloned(), touched: had.touched }
-            }
+            None => Known { digest: None, hints: None, again: false, touched: false },
+            Some(had) => Known {
+                digest: had.digests.get(chunk),
+                hints: had.hints.get(&chunk).cloned(),
+                again: had.digests.is_fresh(chunk),
+                touched: had.touched,
+            },
         }
     }
 
