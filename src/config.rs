@@ -191,8 +191,8 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
     Ok((options, server))
 }
 
-/// The joiner that `receive` is asked to be, and its binary logs where they are known.
-pub fn joiner(args: &ReceiveArgs) -> Result<(joiner::ReceiveOptions, Option<Binlog>)> {
+/// The joiner that `receive` is asked to be.
+pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     let placed = placed(&args.tree)?;
     let listen = listen_address(&args.listen)?;
     let identity = match identity(&args.identity)? {
@@ -202,8 +202,8 @@ pub fn joiner(args: &ReceiveArgs) -> Result<(joiner::ReceiveOptions, Option<Binl
     let arrival = args.initial_timeout.and_then(|time| time.0);
     let roots = placed.roots;
     let older_donor = if args.force_older { OlderDonor::Told } else { OlderDonor::Refused };
-    let node = Arc::new(Seeded { roots: roots.clone(), older_donor });
-    let options = joiner::ReceiveOptions {
+    let node = Arc::new(Seeded { roots: roots.clone(), older_donor, binlog: placed.binlog });
+    Ok(joiner::ReceiveOptions {
         roots,
         install: args.install,
         listen,
@@ -218,8 +218,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<(joiner::ReceiveOptions, Option<Binl
         own: placed.own,
         node,
         software: SOFTWARE.into(),
-    };
-    Ok((options, placed.binlog))
+    })
 }
 
 /// A node that is seeded by hand: it starts from the donor's position, by IST.
@@ -227,6 +226,8 @@ pub fn joiner(args: &ReceiveArgs) -> Result<(joiner::ReceiveOptions, Option<Binl
 struct Seeded {
     roots: Roots,
     older_donor: OlderDonor,
+    /// Where they are known.
+    binlog: Option<Binlog>,
 }
 
 impl joiner::Node for Seeded {
@@ -259,6 +260,10 @@ impl joiner::Node for Seeded {
             content: Grastate::for_joiner(position).to_string().into_bytes(),
             mode: 0o660,
         }])
+    }
+
+    fn installed(&self) -> Result<()> {
+        self.binlog.as_ref().map_or(Ok(()), Binlog::index_arrived)
     }
 
     fn spent(&self) -> &'static [&'static str] {

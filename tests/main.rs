@@ -23,6 +23,8 @@ mod cluster_under_the_freeze;
 mod cluster_what_travels;
 mod option_files;
 mod package;
+mod pair_by_root;
+mod pair_durable;
 mod pair_faults;
 mod pair_hostile;
 mod pair_limits;

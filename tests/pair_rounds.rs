@@ -77,15 +77,13 @@ impl Mapper {
 /// One change somewhere in the tree. What cannot be done there now is not done.
 fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
     let name = |dice: &mut Dice| -> PathBuf {
-        // What a table lies in may be no link that leads nowhere.
-        let file = format!("t{}.{}", dice.below(8), if dice.below(5) == 0 { "note" } else { "ibd" });
+        let file = format!("t{}.tab", dice.below(8));
         match dice.below(4) {
             0 => root.join(file),
             n => root.join(format!("schema{n}")).join(file),
         }
     };
     let path = name(dice);
-    let other = |dice: &mut Dice| name(dice).with_extension(path.extension().unwrap_or_default());
     let open = |path: &Path| {
         // Never through a link that leads to another file of the tree: its metadata would change with it.
         let plain = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_file());
@@ -108,16 +106,16 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
             let len = 1 + dice.below(2 * MIB);
             open(&path).map(|file| rustix::fs::fallocate(&file, hole, at, len).map_err(Into::into)).transpose()
         }
-        7 => fs::rename(&path, other(dice)).map(Some),
+        7 => fs::rename(&path, name(dice)).map(Some),
         8 => {
             clear(&path);
             fs::create_dir(&path).map(Some)
         }
-        9 if path.extension().is_some_and(|kind| kind == "note") => {
+        9 => {
             clear(&path);
-            symlink("elsewhere", &path).map(Some)
+            symlink(root.join("ibdata1"), &path).map(Some)
         }
-        10 => fs::hard_link(&path, other(dice)).map(Some),
+        10 => fs::hard_link(&path, name(dice)).map(Some),
         11 => {
             clear(&path);
             Ok(None)
@@ -243,7 +241,7 @@ fn fill(root: &Path) {
     for schema in 1..4 {
         for table in 0..6u64 {
             let size = [5_000, 70_000, MIB, 2 * MIB + 9][(table % 4) as usize] as usize;
-            tree::file(root, format!("schema{schema}/t{table}.ibd"), tree::noise(schema * 10 + table, size));
+            tree::file(root, format!("schema{schema}/t{table}.tab"), tree::noise(schema * 10 + table, size));
         }
     }
 }

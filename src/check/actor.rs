@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use crate::error::Printable;
 
 /// `linux/capability.h`.
-pub const CAPABILITIES: [(&str, u32); 5] = [
+pub const CAPABILITIES: [(&str, u32); 7] = [
     ("CAP_CHOWN", 0),
     ("CAP_DAC_OVERRIDE", 1),
     ("CAP_DAC_READ_SEARCH", 2),
     ("CAP_FOWNER", 3),
+    ("CAP_SETGID", 6),
+    ("CAP_SETUID", 7),
     ("CAP_NET_BIND_SERVICE", 10),
 ];
 
@@ -165,7 +167,7 @@ mod tests {
         let actor = Actor::of_status(STATUS, "CapEff", Some(1024)).unwrap();
         assert_eq!((actor.uid, &*actor.groups, actor.files), (102, &[105, 4, 7][..], Some(1024)));
         let all = CAPABILITIES.map(|(name, _)| actor.has(name));
-        assert_eq!(all, [false, true, false, true, false]);
+        assert_eq!(all, [false, true, false, true, false, false, false]);
         assert!(Actor::of_status(STATUS, "CapAmb", None).unwrap().has("CAP_NET_BIND_SERVICE"));
         for cut in ["", "Uid:\t1\n", "Uid:\t1\t2\nGid:\t1\t1\nGroups:\t\nCapEff:\tx\n"] {
             assert_eq!(Actor::of_status(cut, "CapEff", None), None, "{cut}");

@@ -204,13 +204,13 @@ fn check_by_hand(myself: &Actor, server: &Actor, datadir: &Metadata, report: &mu
         let what = format!("this check runs as {me}: highline receive and send by hand need root or {user}");
         return report.note(HERE, what);
     }
-    // Root makes every file as its own and gives it to the server's user afterwards.
-    let needed = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"];
+    // Root becomes the owner of the data directory before it opens anything in it.
+    let needed = ["CAP_SETUID", "CAP_SETGID"];
     let missing: Vec<&str> = needed.into_iter().filter(|name| !myself.has(name)).collect();
     if datadir.uid() != 0 && !missing.is_empty() {
         report.warning(
             HERE,
-            format!("root has no {} here: highline receive by hand cannot give files to {user}", missing.join(", ")),
+            format!("root has no {} here: highline receive by hand cannot become {user}", missing.join(", ")),
             format!(
                 "run it as the server's user: setpriv --reuid={} --regid={} --init-groups highline receive",
                 word(server.uid),
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(said(&stranger(0), &owned_by_root).0, Level::Note);
         let Some(foreign) = foreign else { return };
         assert_eq!(said(&root(10), &foreign).0, Level::Ok);
-        for (bit, name) in [(0, "CAP_CHOWN"), (1, "CAP_DAC_OVERRIDE"), (3, "CAP_FOWNER")] {
+        for (bit, name) in [(6, "CAP_SETGID"), (7, "CAP_SETUID")] {
             let (worst, text) = said(&root(bit), &foreign);
             assert!(worst == Level::Warning && text.contains(&format!("root has no {name} here")), "{text}");
         }

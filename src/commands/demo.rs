@@ -37,7 +37,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
 
     let (sent, received) = block_on(async {
         let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
-        let (joiner, _) = config::joiner(&receive_args(&to))?;
+        let joiner = config::joiner(&receive_args(&to))?;
         let waiting = Waiting::bind(joiner, &Quiet)?;
         let ticket = waiting.ticket().clone();
         let (donor, server) = config::donor(&send_args(&from, args), ticket)?;

@@ -5,6 +5,7 @@ pub mod check;
 mod demo;
 mod freeze_command;
 mod generate;
+mod privileges;
 mod receive;
 mod recover;
 mod send;

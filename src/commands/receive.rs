@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::privileges::become_owner;
 use super::{block_on, json};
 use crate::cli::ReceiveArgs;
 use crate::config;
@@ -14,7 +15,8 @@ use crate::progress::Style;
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
-    let (order, binlog) = config::joiner(args)?;
+    let order = config::joiner(args)?;
+    become_owner(order.roots.datadir())?;
     looks_like_a_datadir(order.roots.datadir())?;
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {
@@ -33,9 +35,6 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     match outcome {
         Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was touched"),
         Outcome::Installed(report) => {
-            if let Some(binlog) = binlog {
-                binlog.index_arrived().map_err(|e| e.on(Side::Joiner))?;
-            }
             reporter.note(&format!("installed: {report}"));
             match &report.position {
                 Some(gtid) => {
@@ -72,6 +71,72 @@ fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every path beneath a directory.
+    fn names(dir: &Path) -> Vec<std::path::PathBuf> {
+        let mut all: Vec<_> = std::fs::read_dir(dir).unwrap().map(|item| item.unwrap().path()).collect();
+        let below: Vec<_> = all.iter().filter(|path| path.is_dir() && !path.is_symlink()).cloned().collect();
+        all.extend(below.iter().flat_map(|dir| names(dir)));
+        all.sort();
+        all
+    }
+
+    /// Tells a joiner on `datadir` that it needs nothing.
+    async fn bypass(datadir: &Path) -> Outcome {
+        use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, TalkArgs, TreeArgs};
+        let order = config::joiner(&ReceiveArgs {
+            tree: TreeArgs {
+                datadir: datadir.to_owned(),
+                roots: Vec::new(),
+                defaults_file: None,
+                defaults_group_suffix: None,
+            },
+            listen: "127.0.0.1:0".into(),
+            advertise: None,
+            install: Default::default(),
+            force_older: false,
+            checksum: Default::default(),
+            initial_timeout: Some(crate::link::Timeout::seconds(10)),
+            identity: IdentityArgs::default(),
+            deadlines: DeadlineArgs {
+                connect_timeout: crate::link::Timeout::seconds(5),
+                idle_timeout: crate::link::Timeout::IDLE,
+            },
+            talk: TalkArgs { progress: ProgressStyle::None, json: false },
+        })
+        .unwrap();
+        let reporter = Style::from(ProgressStyle::None).reporter();
+        let (_, stop) = Stop::on_signals().unwrap();
+        let waiting = Waiting::bind(order, &*reporter).unwrap();
+        let ticket = waiting.ticket().reveal().parse::<crate::tls::Ticket>().unwrap();
+        let trust = crate::tls::Trust::Pin;
+        let tls = crate::tls::client_config(None, ticket.pin, trust.clone(), &crate::tls::Policy::default()).unwrap();
+        let deadlines = crate::link::Deadlines::default();
+        let dialer = crate::link::Dialer { ticket, tls, trust, deadlines, software: "test".into() };
+        let position = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().unwrap();
+        let (joined, told) = tokio::join!(waiting.receive(reporter, &stop), crate::donor::bypass(&dialer, position));
+        told.unwrap();
+        joined.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bypass_recovers_nothing() {
+        let mut live = std::collections::BTreeSet::new();
+        for steps in (30..60).step_by(3) {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("ibdata1"), "old").unwrap();
+            crate::install::cut_short_for_test(dir.path(), steps);
+            let before = (names(dir.path()), std::fs::read_to_string(dir.path().join("ibdata1")).unwrap());
+            if !dir.path().join(".highline/journal").exists() {
+                continue;
+            }
+            assert!(matches!(bypass(dir.path()).await, Outcome::Bypass { .. }));
+            let after = (names(dir.path()), std::fs::read_to_string(dir.path().join("ibdata1")).unwrap());
+            assert_eq!(before, after, "{steps}");
+            live.insert(after.1);
+        }
+        assert_eq!(live.len(), 2, "the old tree was live, and the new one");
+    }
 
     #[test]
     fn a_mistyped_directory_is_not_taken_for_a_servers() {

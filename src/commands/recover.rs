@@ -1,17 +1,34 @@
-//! `highline recover`: finishes or undoes an install that was cut short.
+//! `highline recover`: ends an install that was cut short, and says what is there.
 
 use super::print;
+use super::privileges::become_owner;
 use crate::cli::RecoverArgs;
-use crate::error::Result;
-use crate::install::{DirLock, Recovered, recover};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::install::{DirLock, Recovered, holds_database, recover, recover_staged};
 
 pub(super) fn run(args: &RecoverArgs) -> Result<()> {
-    let lock = DirLock::take(&args.datadir)?;
-    let text = match recover(&lock)? {
+    let datadir = args.datadir.canonicalize();
+    let datadir = datadir.map_err(|e| Error::io("cannot open the data directory", &args.datadir, e))?;
+    become_owner(&datadir)?;
+    let lock = DirLock::take(&datadir)?;
+    let recovered = recover(&lock)?;
+    let staged = recover_staged(&lock)?;
+    let text = match recovered {
+        Recovered::Nothing if staged => "no install was cut short; what a transfer had staged is removed",
         Recovered::Nothing => "nothing to recover: no install was cut short",
         Recovered::Finished => "finished: the new tree is in place",
         Recovered::Spent => "the old tree was being removed to make room; what was left of it is gone",
         Recovered::Undone => "undone: the old tree is in place",
     };
-    print(&mut std::io::stdout(), &format!("{text}\n"))
+    print(&mut std::io::stdout(), &format!("{text}\n"))?;
+    if holds_database(&datadir) {
+        return Ok(());
+    }
+    let what = format!("{} holds no database now", Printable::path(&datadir));
+    Err(Error::new(Kind::NotFound, what).because(NO_DATABASE.to_owned()).remedy(
+        "start the server as a joiner of its cluster, which brings a full transfer, or run `highline receive` here",
+    ))
 }
+
+/// Why a data directory may hold none.
+const NO_DATABASE: &str = "there is no system tablespace in it; a transfer with install=inplace removes the old tree before the new one comes";

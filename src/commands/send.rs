@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use super::freeze_command::Commanded;
+use super::privileges::become_owner;
 use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
@@ -20,6 +21,7 @@ use crate::tls::Ticket;
 pub(super) fn run(args: &SendArgs) -> Result<()> {
     let ticket = ticket(&args.ticket)?;
     let (mut order, unattended) = config::donor(args, ticket)?;
+    become_owner(order.roots.datadir()).map_err(|e| e.on(Side::Donor))?;
     if !order.live
         && let Some(held) = server_holding(&order.roots)?
     {

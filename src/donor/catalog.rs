@@ -64,6 +64,9 @@ impl Catalog {
                 format!("{} entries are more than one transfer can carry", entries.len()),
             ));
         }
+        let kept = entries.iter().filter_map(|planned| planned.had.as_ref()).map(|had| had.hints.len()).sum::<usize>();
+        // What changes needs them more.
+        let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
         let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
         let mut clones = HashMap::new();
@@ -74,6 +77,9 @@ impl Catalog {
                         Some(clone) => _ = clones.insert(number, (clone, chunks(found.size()))),
                         None => before.stamp_tells = tells(&found),
                     }
+                }
+                if spare && task == Task::Keep {
+                    before.hints.clear();
                 }
                 hints += before.hints.len() * PageHints::BYTES;
                 before

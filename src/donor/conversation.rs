@@ -80,6 +80,9 @@ pub(super) async fn converse(
         if rounds {
             let (passed, outlook) = passes.live(control, options.freeze_limit).await?;
             clone = options.freeze.clones(&passed, outlook);
+            if clone {
+                passes.examine_clones(control).await?;
+            }
             reporter.note(&options.freeze.expects(&passed, outlook));
         }
         let freezing = Instant::now();
@@ -148,8 +151,8 @@ fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Re
 const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
 pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
 
-/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for before it accepts it may
-/// have a large old tree to remove, and before it has verified the last chunks to write.
+/// What the joiner answers. Signs of life alone do not do for ever: it has five times `idle`, for before it has verified it
+/// may have the last chunks to write; and again from each time that it has removed more of its old tree.
 pub(super) async fn answer<T>(
     control: &mut Control,
     idle: Duration,
@@ -157,8 +160,17 @@ pub(super) async fn answer<T>(
     pick: impl FnOnce(Message) -> std::result::Result<T, Message>,
 ) -> Result<T> {
     let limit = idle.saturating_mul(5);
-    if let Ok(answer) = tokio::time::timeout(limit, control.expect(pick)).await {
-        return answer;
+    let mut removed = 0;
+    let mut deadline = tokio::time::Instant::now() + limit;
+    while let Ok(message) = tokio::time::timeout_at(deadline, control.next()).await {
+        match message? {
+            Message::Removing { entries } if entries > removed => {
+                removed = entries;
+                deadline = tokio::time::Instant::now() + limit;
+            }
+            Message::Removing { .. } => {}
+            answer => return pick(answer).map_err(|other| control.unexpected(&other)),
+        }
     }
     let what = format!("{} gives signs of life and no answer for {} s", control.peer(), limit.as_secs());
     Err(Error::new(Kind::Timeout, what).remedy(remedy))

@@ -49,7 +49,7 @@ pub trait Server: Send + Sync + std::fmt::Debug {
     ///
     /// Tells the position of what is then in it, when the server says so.
     fn freeze(&self) -> Result<Option<GaleraGtid>>;
-    /// Every chunk has arrived: writing may go on.
+    /// Writing may go on. Once more than it is needed does no harm.
     fn release(&self) -> Result<()>;
     /// What travels, asked before each scan.
     fn rules(&self) -> Result<Rules>;

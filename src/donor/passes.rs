@@ -1,5 +1,6 @@
 //! The passes over the tree: while the server works, under its lock, and from clones after its release.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +21,7 @@ use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::progress::bytes;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, scan_fully};
+use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, locate, scan_fully};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
@@ -39,6 +40,8 @@ pub(super) struct Passes {
     theirs: Vec<RelPath>,
     filesystems: Filesystems,
     basis: Basis,
+    /// Files that are read sooner than they are cloned.
+    costly: Arc<HashSet<RelPath>>,
     number: u16,
     pub(super) reports: Vec<RoundReport>,
     /// Files that were cloned under this lock, and their bytes on disk.
@@ -76,6 +79,7 @@ impl Passes {
             theirs,
             filesystems,
             basis,
+            costly: Arc::default(),
             number: 0,
             reports,
             cloned: (0, 0),
@@ -89,9 +93,9 @@ impl Passes {
         limit: Option<Duration>,
     ) -> Result<(Vec<Pass>, Outlook)> {
         let mut passes = Vec::new();
+        let mut now = SystemTime::now();
         let mut found = self.scan(control).await?;
         loop {
-            let now = SystemTime::now();
             let (started, wire) = (Instant::now(), self.transfer.meter.snapshot().wire);
             let filesystems = self.filesystems.clone();
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
@@ -101,6 +105,7 @@ impl Passes {
             self.round(control, plan, Some(now - MARGIN), None, None).await?;
             let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
             passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
+            now = SystemTime::now();
             found = self.scan(control).await?;
             let outlook = self.outlook(&found);
             let estimate = seconds_to_read(&passes, outlook);
@@ -123,6 +128,26 @@ impl Passes {
         Outlook { changed: changed.map(Found::size).sum() }
     }
 
+    /// Finds out, before the freeze, which of the files that change are read sooner than they are cloned.
+    pub(super) async fn examine_clones(&mut self, control: &Control) -> Result<()> {
+        let changing = self
+            .basis
+            .iter()
+            .filter(|(found, had)| found.size() > SMALLEST && had.as_ref().is_some_and(|had| !had.stamp_tells));
+        let changing: Vec<Found> = changing.map(|(found, _)| found.clone()).collect();
+        let roots = self.roots.clone();
+        let look = move || {
+            let costly = |found: &Found| {
+                let place = locate(&roots, &found.entry.path)?;
+                let source = Source::open(&place, None, false).ok()?;
+                (!clones::is_cheap(source.as_file(), found.size())).then(|| found.entry.path.clone())
+            };
+            Ok(changing.iter().filter_map(costly).collect())
+        };
+        self.costly = Arc::new(guarded(control, blocking(look)).await?);
+        Ok(())
+    }
+
     /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
     /// sent by [`Passes::of_clones`]. False when that takes longer than `until`: what was sent counts in a later pass.
     pub(super) async fn still(
@@ -136,6 +161,9 @@ impl Passes {
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
             let (found, tops) = self.look(control).await?;
+            if looks == 0 {
+                complete(&self.roots, &found)?;
+            }
             let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
             if looks > 0 {
                 if plan.is_empty() {
@@ -147,8 +175,10 @@ impl Passes {
             }
             if clone {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
+                let costly = Arc::clone(&self.costly);
+                let work = blocking(move || cloned(plan, &roots, &filesystems, &costly));
                 let made;
-                (plan, made) = guarded(control, blocking(move || cloned(plan, &roots, &filesystems))).await?;
+                (plan, made) = guarded(control, work).await?;
                 self.transfer.reporter.note(&made.to_string());
                 self.cloned = (self.cloned.0 + made.files, self.cloned.1 + made.bytes);
             }
@@ -180,7 +210,6 @@ impl Passes {
             Ok((roots, found, tops))
         });
         let (roots, found, tops) = guarded(control, looked).await?;
-        complete(&roots, &found)?;
         Ok((self.known(&roots, found)?, tops))
     }
 
@@ -282,7 +311,7 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let sent = guarded(control, finished(&mut self.lanes, &self.transfer, &round, until)).await;
+        let sent = guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, until)).await;
         let whole = match sent {
             Ok(whole) => whole,
             Err(error) => {
@@ -311,6 +340,7 @@ impl Passes {
 /// Returns when all of the round's work is acknowledged, or fails with the lanes. False: at `until` the rest was left out.
 async fn finished(
     lanes: &mut JoinSet<Result<()>>,
+    server: &Arc<dyn Server>,
     transfer: &Transfer,
     round: &Round,
     until: Option<Instant>,
@@ -321,7 +351,11 @@ async fn finished(
             None => std::future::pending().await,
         }
         round.queue.abandon();
+        // What is under way was read already; nobody has to stand still for it.
+        let server = Arc::clone(server);
+        let released = blocking(move || server.release()).await;
         round.queue.finished().await;
+        released.map(|()| false)
     };
     let failed = async {
         while let Some(ended) = lanes.join_next().await {
@@ -343,12 +377,15 @@ async fn finished(
     tokio::select! {
         biased;
         () = round.queue.finished() => Ok(!round.queue.is_abandoned()),
-        () = over => Ok(false),
+        over = over => over,
         failed = failed => failed,
         stuck = stuck => stuck,
     }
     .map_err(|error| transfer.rounds.failure().unwrap_or(error))
 }
+
+/// Smaller files are read, not cloned.
+const SMALLEST: u64 = 64 << 10;
 
 /// What became of the files that were to be cloned.
 #[derive(Debug, Default)]
@@ -378,9 +415,12 @@ impl std::fmt::Display for Cloned {
 }
 
 /// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
-fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<(Plan, Cloned)> {
-    /// Smaller ones are read.
-    const SMALLEST: u64 = 64 << 10;
+fn cloned(
+    mut plan: Plan,
+    roots: &Roots,
+    filesystems: &Filesystems,
+    costly: &HashSet<RelPath>,
+) -> Result<(Plan, Cloned)> {
     let mut wanted: Vec<&mut Planned> = plan
         .entries
         .iter_mut()
@@ -392,11 +432,14 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<(P
     let mut held: std::collections::BTreeMap<u64, (u64, bool)> = std::collections::BTreeMap::new();
     for planned in wanted {
         let device = planned.found.stamp.device();
-        let (Some(directory), Some(place)) =
-            (filesystems.directory(device), crate::tree::locate(roots, &planned.found.entry.path))
+        let (Some(directory), Some(place)) = (filesystems.directory(device), locate(roots, &planned.found.entry.path))
         else {
             continue;
         };
+        if costly.contains(&planned.found.entry.path) {
+            made.not(&place, "it lies in so many extents that reading is cheaper");
+            continue;
+        }
         let (bytes, possible) = held.entry(device).or_insert((0, true));
         let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
         if !*possible || made.files >= most as u64 {
@@ -414,10 +457,6 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems) -> Result<(P
                 continue;
             }
         };
-        if !clones::is_cheap(source.as_file(), size) {
-            made.not(&place, "it lies in so many extents that reading is cheaper");
-            continue;
-        }
         match clones::clone(source.as_file(), directory) {
             Ok(file) => {
                 let holed = planned.found.allocated < planned.found.size();

@@ -98,7 +98,7 @@ pub(super) fn into_staged<'a>(resolved: &ResolvedRoots, staged: impl Fn(&str) ->
                 stays.push((root.name.clone(), name));
                 continue;
             }
-            let there = child.again(staged, &name)?;
+            let there = child.made_in(staged, &name)?;
             walk.carry(&child, &there)?;
             there.sync()?;
         }
@@ -170,7 +170,7 @@ impl Walk<'_> {
                 Met::OwnDirectory => self.all(from, to, &name)?,
                 Met::Above => {
                     let child = from.child(&name)?;
-                    let there = if self.rehearsal { None } else { Some(child.again(to, &name)?) };
+                    let there = if self.rehearsal { None } else { Some(child.made_in(to, &name)?) };
                     self.carry(&child, there.as_ref().unwrap_or(to))?;
                 }
                 Met::Foreign => {}
@@ -189,7 +189,7 @@ impl Walk<'_> {
             );
             return Err(Error::new(Kind::Usage, what).remedy(REMEDY));
         }
-        let there = if self.rehearsal { None } else { Some(child.again(to, name)?) };
+        let there = if self.rehearsal { None } else { Some(child.made_in(to, name)?) };
         for name in child.names()? {
             match is_directory(&child, &name)? {
                 true => self.all(&child, there.as_ref().unwrap_or(to), &name)?,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -23,6 +24,13 @@ pub(super) struct Dir {
     path: PathBuf,
 }
 
+static REMOVED: AtomicU64 = AtomicU64::new(0);
+
+/// How many entries this process has removed so far: a large old tree takes its time, and this tells that it goes on.
+pub fn removed() -> u64 {
+    REMOVED.load(Ordering::Relaxed)
+}
+
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Dir {
@@ -34,6 +42,12 @@ impl Dir {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Another descriptor of the same open directory.
+    pub(super) fn again(&self) -> Result<Dir> {
+        let fd = self.fd.try_clone().map_err(|e| Error::io("cannot open the directory", &self.path, e))?;
+        Ok(Dir { fd, path: self.path.clone() })
     }
 
     pub(super) fn join(&self, name: impl AsRef<OsStr>) -> PathBuf {
@@ -88,7 +102,8 @@ impl Dir {
         if self.stat_of(name)?.is_none() {
             self.step("mkdir", name)?;
             match fs::mkdirat(&self.fd, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => self.sync()?,
+                Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.failed("cannot make the directory", name)(errno)),
             }
         }
@@ -108,7 +123,7 @@ impl Dir {
     }
 
     /// The directory `name` in `to`, made with this one's mode and owner when it is missing.
-    pub(super) fn again(&self, to: &Dir, name: &OsStr) -> Result<Dir> {
+    pub(super) fn made_in(&self, to: &Dir, name: &OsStr) -> Result<Dir> {
         if let Some(there) = to.find(name)? {
             return Ok(there);
         }
@@ -125,16 +140,53 @@ impl Dir {
 
     /// The names in it, without `.` and `..`, sorted.
     pub(super) fn names(&self) -> Result<Vec<OsString>> {
+        Ok(self.entries()?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The names with their types, sorted by name.
+    pub(super) fn entries(&self) -> Result<Vec<(OsString, FileType)>> {
         let failed = |e| Error::io("cannot list", &self.path, e);
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_bytes().to_owned();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes().to_owned();
+            if name == b"." || name == b".." {
+                continue;
             }
+            let name = OsString::from_vec(name);
+            let kind = match entry.file_type() {
+                // A filesystem that does not say.
+                FileType::Unknown => match self.stat_of(&name)? {
+                    Some(stat) => FileType::from_raw_mode(stat.st_mode),
+                    None => continue,
+                },
+                known => known,
+            };
+            entries.push((name, kind));
         }
-        names.sort();
-        Ok(names)
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    }
+
+    /// Opens the file `name` in whatever way its mode lets its owner; one that lets him in no way is opened up for a moment.
+    pub(super) fn open_any(&self, name: &OsStr) -> Result<OwnedFd> {
+        let open = |access: OFlags| {
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            fs::openat(&self.fd, name, flags, Mode::empty())
+        };
+        let opened = match open(OFlags::RDONLY) {
+            Err(Errno::ACCESS) => match open(OFlags::WRONLY) {
+                Err(Errno::ACCESS) => self.stat_of(name)?.ok_or(Errno::NOENT).and_then(|stat| {
+                    fs::chmodat(&self.fd, name, Mode::from_raw_mode(stat.st_mode) | Mode::RUSR, AtFlags::empty())?;
+                    let opened = open(OFlags::RDONLY);
+                    fs::chmodat(&self.fd, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+                    opened
+                }),
+                other => other,
+            },
+            other => other,
+        };
+        opened.map_err(self.failed("cannot open", name))
     }
 
     pub(super) fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
@@ -167,11 +219,96 @@ impl Dir {
     }
 
     pub(super) fn rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<()> {
-        self.step("rename", from.as_ref())?;
-        let times = self.times_of_directory(from.as_ref())?;
-        fs::renameat(&self.fd, from.as_ref(), &dir.fd, to.as_ref()).map_err(self.failed("cannot move", from))?;
-        dir.keep_times(to.as_ref(), times);
-        Ok(())
+        if self.try_rename(&from, dir, to)? { Ok(()) } else { Err(self.failed("cannot move", from)(Errno::XDEV)) }
+    }
+
+    /// The same; `false` for a directory that cannot be renamed although it stays on its filesystem: one in a lower layer of
+    /// overlayfs (`ovl_can_move`, `fs/overlayfs/dir.c`).
+    pub(super) fn try_rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<bool> {
+        let from = from.as_ref();
+        self.step("rename", from)?;
+        let times = self.times_of_directory(from)?;
+        let closed = self.open_up(from, Mode::WUSR)?;
+        match fs::renameat(&self.fd, from, &dir.fd, to.as_ref()) {
+            Ok(()) => {
+                dir.close_again(to.as_ref(), closed);
+                dir.keep_times(to.as_ref(), times);
+                Ok(true)
+            }
+            Err(errno) => {
+                self.close_again(from, closed);
+                let lower = errno == Errno::XDEV && times.is_some();
+                if lower { Ok(false) } else { Err(self.failed("cannot move", from)(errno)) }
+            }
+        }
+    }
+
+    /// Moves the directory `name` into `to` entry by entry, where it cannot be renamed. Broken off, it lies in both places.
+    pub(super) fn carry(&self, name: &OsStr, to: &Dir) -> Result<()> {
+        self.open_up(name, Mode::RWXU)?;
+        let (from, target) = (self.child(name)?, to.make(name)?);
+        for (inner, kind) in from.entries()? {
+            if kind == FileType::Directory {
+                from.carry(&inner, &target)?;
+            } else {
+                from.rename(&inner, &target, &inner)?;
+            }
+        }
+        self.carried(name, &from, &target)
+    }
+
+    /// Takes back what [`Dir::carry`] left in two places; what lies here is newer.
+    pub(super) fn carry_back(&self, name: &OsStr, from: &Dir) -> Result<()> {
+        if self.stat_of(name)?.is_none() {
+            return from.rename(name, self, name);
+        }
+        let (there, here) = (from.child(name)?, self.child(name)?);
+        for (inner, kind) in there.entries()? {
+            if kind == FileType::Directory {
+                here.carry_back(&inner, &there)?;
+            } else if here.stat_of(&inner)?.is_none() {
+                there.rename(&inner, &here, &inner)?;
+            }
+        }
+        here.sync()?;
+        from.remove(name)
+    }
+
+    /// The last step of [`Dir::carry`]: `target` becomes what `from` was, which is empty now.
+    fn carried(&self, name: &OsStr, from: &Dir, target: &Dir) -> Result<()> {
+        let stat = from.stat()?;
+        let failed = |e| Error::io("cannot set the metadata of", &target.path, e);
+        let times = self.times_of_directory(name)?;
+        let (user, group) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
+        let owner = target.stat()?;
+        if (owner.st_uid, owner.st_gid) != (stat.st_uid, stat.st_gid) {
+            fs::fchown(&target.fd, Some(user), Some(group)).map_err(failed)?;
+        }
+        fs::fchmod(&target.fd, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+        if let Some(times) = times {
+            fs::futimens(&target.fd, &times).map_err(failed)?;
+        }
+        target.sync()?;
+        self.remove(name)
+    }
+
+    /// A directory's move and removal write to the directory itself: one whose mode closes it to its owner is given `bits`
+    /// for that time. Returns the mode that it had.
+    fn open_up(&self, name: &OsStr, bits: Mode) -> Result<Option<Mode>> {
+        let Some(stat) = self.stat_of(name)? else { return Ok(None) };
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || mode.contains(bits) {
+            return Ok(None);
+        }
+        // Another's directory stays as it is, and the change itself says what is wrong.
+        let opened = fs::chmodat(&self.fd, name, mode | bits, AtFlags::empty());
+        Ok(opened.is_ok().then_some(mode))
+    }
+
+    fn close_again(&self, name: &OsStr, mode: Option<Mode>) {
+        if let Some(mode) = mode {
+            let _ = fs::chmodat(&self.fd, name, mode, AtFlags::empty());
+        }
     }
 
     /// Some filesystems (XFS) count a directory's move as a change of the directory.
@@ -199,50 +336,83 @@ impl Dir {
             return Ok(false);
         }
         let (ours, theirs) = (self.times_of_directory(name)?, there.times_of_directory(name)?);
+        let closed = [self.open_up(name, Mode::WUSR)?, there.open_up(name, Mode::WUSR)?];
         match fs::renameat_with(&self.fd, name, &there.fd, name, RenameFlags::EXCHANGE) {
             Ok(()) => {
+                there.close_again(name, closed[0]);
+                self.close_again(name, closed[1]);
                 there.keep_times(name, ours);
                 self.keep_times(name, theirs);
                 Ok(true)
             }
-            // A seccomp filter that does not know the call answers EPERM. Where it is meant, the way without an exchange
-            // meets it again.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
-            Err(errno) => Err(self.failed("cannot move", name)(errno)),
+            Err(errno) => {
+                self.close_again(name, closed[0]);
+                there.close_again(name, closed[1]);
+                match errno {
+                    // A seccomp filter that does not know the call answers EPERM. Where it is meant, the way without an exchange
+                    // meets it again.
+                    Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM => Ok(false),
+                    Errno::XDEV if ours.is_some() || theirs.is_some() => Ok(false),
+                    _ => Err(self.failed("cannot move", name)(errno)),
+                }
+            }
         }
     }
 
     /// Removes `name` and what is beneath it. Nothing by that name is fine.
+    ///
+    /// # Errors
+    /// The first entry that could not be removed; what could is gone.
     pub(super) fn remove(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let Some(stat) = self.stat_of(name)? else { return Ok(()) };
         let mut flags = AtFlags::empty();
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.open_up(name, Mode::RWXU)?;
             let child = self.child(name)?;
+            let mut first = Ok(());
             for inner in child.names()? {
-                child.remove(inner)?;
+                match child.remove(inner) {
+                    Err(error) if failpoint::is_crash(&error) => return Err(error),
+                    removed => first = first.and(removed),
+                }
             }
+            first?;
             flags = AtFlags::REMOVEDIR;
         }
         self.step("remove", name)?;
         match fs::unlinkat(&self.fd, name, flags) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Ok(()) => {
+                REMOVED.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.failed("cannot remove", name)(errno)),
         }
     }
 
     /// Writes a whole file so that a reader, or a crash, sees it as it was or as it will be.
     pub(super) fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
+        self.write_with(name, mode, |file| file.write_all(content))
+    }
+
+    /// The same, for content that is made as it is written.
+    pub(super) fn write_with(
+        &self,
+        name: &str,
+        mode: u32,
+        content: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<()> {
         let temporary = format!("{name}.tmp");
         let path = self.join(&temporary);
         self.remove(&temporary)?;
         self.step("write", name.as_ref())?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(self.failed("cannot create", &temporary))?;
         let mut file = File::from(fd);
         let failed = |e| Error::io("cannot write", &path, e);
-        file.write_all(content).map_err(failed)?;
+        content(&mut file).map_err(failed)?;
         fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| Error::io("cannot set the mode of", &path, e))?;
         self.give(&file, &path)?;
         file.sync_all().map_err(failed)?;

@@ -29,13 +29,15 @@ mod armed {
     const CRASH: &str = "simulated crash";
 
     /// What happens at the n-th step, counted from 0, on this thread.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug)]
     pub(crate) enum Plan {
         Nothing,
         /// The process is gone: this step and all later ones do not happen, nothing is undone.
         Crash(usize),
         /// This one step fails as a system call may.
         Fail(usize),
+        /// Something happens just before this step.
+        Visit(usize, fn()),
     }
 
     thread_local! {
@@ -68,6 +70,10 @@ mod armed {
         DONE.set(n + 1);
         match PLAN.get() {
             Plan::Crash(at) if n >= at => Err(Error::new(Kind::Interrupted, CRASH).because(what.to_owned())),
+            Plan::Visit(at, visit) if n == at => {
+                visit();
+                Ok(())
+            }
             Plan::Fail(at) if n == at => Err(Error::new(Kind::Permission, format!("injected failure: {what}"))),
             _ => Ok(()),
         }

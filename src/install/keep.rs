@@ -17,7 +17,7 @@ pub const LOCK: &str = ".highline.lock";
 /// The manifest of the tree that is in place, in the data directory.
 pub const MANIFEST: &str = ".highline.manifest";
 /// The manifest of the staged tree, beneath [`HOME`] in the data directory.
-pub const NEW_MANIFEST: &str = "manifest.new";
+pub(super) const NEW_MANIFEST: &str = "manifest.new";
 
 /// What of this node stays: the table of [`crate::tree::TABLE`], the operator's names, and its own paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Who may write into a tree: one process of ours at a time, and never while a server holds it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -66,7 +67,7 @@ impl DirLock {
 
 /// Files that a running server keeps locked: InnoDB's system tablespace and log (`os_file_lock`,
 /// `os0file.cc`) and Aria's control file (`ma_control_file.c`).
-const LOCKED: &[&str] = &["ibdata#", "ib_logfile#", "undo#", "aria_log_control"];
+pub(super) const LOCKED: &[&str] = &["ibdata#", "ib_logfile#", "undo#", "aria_log_control"];
 
 /// The file by which a running server holds one of these roots, or `None`. Asks the kernel about
 /// record locks (`F_GETLK`), opens for reading only, and takes no lock itself.
@@ -84,23 +85,32 @@ pub fn server_holding(roots: &Roots) -> Result<Option<PathBuf>> {
             if !system && !LOCKED.iter().any(|pattern| matches(pattern, name.as_bytes())) {
                 continue;
             }
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let fd = match rustix::fs::openat(&dir, &name, flags, Mode::empty()) {
-                Err(Errno::NOENT) => continue,
-                other => other.map_err(|e| Error::io("cannot open", &dir.join(&name), e))?,
-            };
-            let failed = |e| Error::io("cannot ask for locks on", &dir.join(&name), e);
-            let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                continue;
-            }
-            let wanted = Flock::from(FlockType::WriteLock);
-            if rustix::process::fcntl_getlk(&fd, &wanted).map_err(failed)?.is_some() {
+            if held_by_server(&dir, &name)? {
                 return Ok(Some(dir.join(&name)));
             }
         }
     }
     Ok(None)
+}
+
+pub(super) fn held_by_server(dir: &Dir, name: &OsStr) -> Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other.map_err(|e| Error::io("cannot open", &dir.join(name), e))?,
+    };
+    let failed = |e| Error::io("cannot ask for locks on", &dir.join(name), e);
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(false);
+    }
+    let wanted = Flock::from(FlockType::WriteLock);
+    Ok(rustix::process::fcntl_getlk(&fd, &wanted).map_err(failed)?.is_some())
+}
+
+pub(super) fn running(file: &Path) -> Error {
+    let what = format!("a running server holds {}", Printable::path(file));
+    Error::new(Kind::Busy, what).remedy("stop the server first")
 }
 
 #[cfg(test)]

@@ -10,11 +10,15 @@
 
 mod carry;
 mod dir;
+mod durable;
 mod failpoint;
 pub(crate) mod journal;
 mod keep;
 mod lock;
+mod new_roots;
+mod rehearsal;
 mod resolved_roots;
+mod server_locks;
 #[cfg(test)]
 mod server_tests;
 mod staging;
@@ -23,7 +27,25 @@ mod switch;
 mod tests;
 mod unfinished;
 
-pub use keep::{HOME, KeepRules, LOCK, MANIFEST, NEW_MANIFEST};
+pub use dir::removed;
+pub use keep::{HOME, KeepRules, LOCK, MANIFEST};
 pub use lock::{DirLock, server_holding};
-pub use staging::{Installed, OwnFile, Recovered, Staging, discard, recover};
+pub use new_roots::make_missing;
+pub use staging::{
+    Installed, OldTree, OwnFile, Recovered, Staging, discard, holds_database, leftover, recover, recover_staged,
+    unfinished,
+};
 pub use unfinished::refuse_half_switched;
+
+/// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
+#[cfg(test)]
+pub(crate) fn cut_short_for_test(datadir: &std::path::Path, steps: usize) {
+    use failpoint::{Plan, arm};
+    let roots = crate::tree::Roots::new(datadir, &std::collections::BTreeMap::new()).unwrap();
+    let lock = std::sync::Arc::new(DirLock::take(datadir).unwrap());
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    std::fs::write(datadir.join(HOME).join("incoming/innodb-data/ibdata1"), "new").unwrap();
+    arm(Plan::Crash(steps));
+    staging.install(crate::manifest::Verified::for_test(), &[]).unwrap_err();
+    arm(Plan::Nothing);
+}

@@ -129,26 +129,6 @@ impl ResolvedRoots {
     pub(super) fn holds_root(&self, directory: &Path, name: &OsStr) -> bool {
         self.holders.iter().any(|(dir, holder)| dir == directory && holder == name)
     }
-
-    /// Refuses a directory with a filesystem mounted on one of the names that would be moved.
-    pub(super) fn refuse_mounts(&self, root: &Root, dir: &Dir) -> Result<()> {
-        let device = dir.stat()?.st_dev;
-        for name in dir.names()? {
-            let Some(stat) = dir.stat_of(&name)? else { continue };
-            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if directory
-                && stat.st_dev != device
-                && root.scope == Scope::Whole
-                && self.switches(root, &name, Shape::Directory)
-            {
-                let why =
-                    format!("{} is a filesystem of its own and cannot be moved", Printable::path(&dir.join(&name)));
-                return Err(Error::new(Kind::Usage, why)
-                    .remedy("name it as a root with --root, or unmount it when the new tree should not have it"));
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ fn mark(datadir: &Path, which: &str) {
 fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
     arm(Plan::Nothing);
-    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default()).unwrap();
+    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         // As a donor does, which sends nothing that a joiner keeps.
@@ -146,7 +146,11 @@ fn crash_and_start(stride: usize, old_undo: u32, new_undo: u32) {
         *(if is_new { &mut starts_new } else { &mut starts_old }) += 1;
         wsrep_recover(&data, if is_new { new_undo } else { old_undo }, &why);
         let recovered = recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
-        let which = if recovered == Recovered::Nothing && !is_new { "old" } else { "new" };
+        let which = if is_new { "new" } else { "old" };
+        assert!(
+            recovered == Recovered::Nothing
+                || recovered == if is_new { Recovered::Finished } else { Recovered::Undone }
+        );
         assert_eq!(fs::read_to_string(data.join("mysql/which")).unwrap(), which, "{why}");
         assert_eq!(data.join("only_old").exists(), which == "old", "{why}");
         assert_eq!(data.join("only_new").exists(), which == "new", "{why}");
@@ -190,11 +194,11 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
         let lock = Arc::new(DirLock::take(&data).unwrap());
         let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
         arm(Plan::Nothing);
-        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default()).unwrap();
+        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
         arm(Plan::Crash(at));
         let result = staging.spend_old_tree(&["grastate.dat"]);
         arm(Plan::Nothing);
-        let why = result.as_ref().map_or_else(|e| format!("crash at {at}, {}", e.sentence()), |()| "spent".into());
+        let why = result.as_ref().map_or_else(|e| format!("crash at {at}, {}", e.sentence()), |_| "spent".into());
         wsrep_recover(&data, 0, &why);
         recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
         wsrep_recover(&data, 0, &format!("{why}, recovered"));
@@ -222,6 +226,82 @@ fn with_server<T>(datadir: &Path, during: impl FnOnce() -> T) -> T {
     let ended = child.wait().unwrap();
     assert!(ended.success(), "{ended}\n{}", fs::read_to_string(&log).unwrap());
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+thread_local! {
+    static DATA: std::cell::RefCell<PathBuf> = const { std::cell::RefCell::new(PathBuf::new()) };
+    static WAITING: std::cell::RefCell<Option<Child>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Starts a server that must stop at a lock, and lets it wait there.
+fn start_and_wait() {
+    let data = DATA.with_borrow(PathBuf::clone);
+    let log = data.join("server.err");
+    let _ = fs::remove_file(&log);
+    let mut child = start(&data, &[]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let locked = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("lock aria control file") || log.contains("Unable to lock")
+    };
+    while !locked() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {}", fs::read_to_string(&log).unwrap_or_default());
+        assert!(Instant::now() < deadline, "no lock stopped it: {}", fs::read_to_string(&log).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    WAITING.set(Some(child));
+}
+
+fn start_and_kill() {
+    start_and_wait();
+    let mut child = WAITING.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// While the switch goes on, a server gets neither tree, and the switch does not notice it.
+#[test]
+fn a_server_that_starts_during_the_switch_stops_at_a_lock() {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let (old, new, data) = (temp.path().join("old"), temp.path().join("new"), temp.path().join("data"));
+    make_tree(&old, 0);
+    mark(&old, "old");
+    make_tree(&new, 0);
+    mark(&new, "new");
+    DATA.set(data.clone());
+    let install = |plan: Plan| {
+        let _ = fs::remove_dir_all(&data);
+        copy(&old, &data);
+        let lock = Arc::new(DirLock::take(&data).unwrap());
+        let staging = stage(&lock, &new);
+        arm(plan);
+        let done = staging.install(Verified::for_test(), &[]).unwrap();
+        let total = steps();
+        arm(Plan::Nothing);
+        assert!(done.unguarded.is_none());
+        total
+    };
+    let total = install(Plan::Nothing);
+    // Of the first steps some come before the locks; from the journal to the end every sixth is tried.
+    let mut visits = 0;
+    for at in (40..total.min(130)).step_by(6) {
+        install(Plan::Visit(at, start_and_kill));
+        assert_eq!(fs::read_to_string(data.join("mysql/which")).unwrap(), "new", "{at}");
+        visits += 1;
+    }
+    assert!(visits > 8, "{visits} of {total}");
+    wsrep_recover(&data, 0, "after a server came by");
+
+    // One that has opened the old tree's file and waits for its lock must not go on with it beside the new tree.
+    install(Plan::Visit(46, start_and_wait));
+    let mut child = WAITING.take().unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success(), "a server went on with files of both trees");
+    let _ = fs::remove_file(data.join("server.err"));
+    with_server(&data, || assert!(data.join("only_new").exists()));
 }
 
 #[test]
@@ -263,6 +343,8 @@ fn a_running_server_is_seen_and_not_disturbed() {
     assert_eq!(owner(&data.join(LOCK)), owner(&data));
     let error = with_server(&data, || recover(&lock).unwrap_err());
     assert_eq!(error.to_string(), format!("a running server holds {}", data.join("aria_log_control").display()));
-    assert_eq!(recover(&lock).unwrap(), Recovered::Finished);
+    // The old tree or the new one, whichever that server has changed.
+    let is_new = unfinished(&lock).unwrap() == Recovered::Finished;
+    assert_eq!(recover(&lock).unwrap(), if is_new { Recovered::Finished } else { Recovered::Undone });
     with_server(&data, || assert!(!data.join("ibdata1").is_symlink()));
 }

@@ -2,21 +2,26 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::carry;
 use super::dir::Dir;
+use super::durable::make_durable;
 use super::failpoint;
 use super::journal::{self, Phase};
-use super::keep::{HOME, KeepRules};
-use super::lock::{DirLock, server_holding};
+use super::keep::{HOME, KeepRules, NEW_MANIFEST};
+use super::lock::DirLock;
+use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
-use super::switch::{INCOMING, LIVE, Switch};
+use super::server_locks::ServerLocks;
+use super::switch::{self, INCOMING, LIVE, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
-use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
+use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape, matches};
 
 /// A file that this node writes itself and that becomes visible with the new tree, in the same
 /// moment: `grastate.dat` with the position. One by that name goes with the old tree.
@@ -42,31 +47,45 @@ pub struct Staging {
     places: Vec<(RootName, Dir)>,
 }
 
+/// What is going to become of the old tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldTree {
+    /// It stays until the new one is in place.
+    Stays,
+    /// It is removed before the new one comes: [`Staging::spend_old_tree`].
+    GoesFirst,
+}
+
 /// The new tree is in place and durable.
 #[derive(Debug)]
 #[must_use]
 pub struct Installed {
     /// Why the old tree could not be removed, when it could not; `recover` tries again.
     pub leftover: Option<Error>,
+    /// A file of the server's on a filesystem that keeps no locks: nothing kept a server from starting meanwhile.
+    pub unguarded: Option<PathBuf>,
 }
 
 impl Staging {
     /// Makes the staging directories (0700, the roots' owners), empty.
     ///
     /// # Errors
-    /// An unfinished switch, roots that cannot be switched (nested too deep, shared, with a
-    /// filesystem mounted inside), or a directory that cannot be written.
-    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules) -> Result<Staging> {
+    /// An unfinished switch, roots that cannot be switched (nested too deep, shared), an entry that the switch could not
+    /// move, or a directory that cannot be written.
+    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
         let resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
         if resolved.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
+        let mounts = Mounts::read();
+        for root in resolved.roots.iter() {
+            rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
+        }
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
-            resolved.refuse_mounts(root, &dir)?;
             let incoming = dir.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
             places.push((root.name.clone(), incoming.make(root.name.as_str())?));
@@ -140,17 +159,18 @@ impl Staging {
     /// The most kept paths that a donor is told.
     const MOST_KEPT: usize = 1000;
 
-    /// Makes all that is staged durable: `syncfs`, once for each filesystem.
+    /// Makes all that is staged durable.
+    ///
+    /// # Errors
+    /// What could not be brought to disk: nothing was switched.
     pub fn sync(&self) -> Result<()> {
-        let mut devices = Vec::new();
-        for (_, dir) in &self.places {
-            let device = dir.stat()?.st_dev;
-            if !devices.contains(&device) {
-                dir.sync_filesystem()?;
-                devices.push(device);
-            }
-        }
-        Ok(())
+        failpoint::step("sync")?;
+        make_durable(&self.places.iter().map(|(_, dir)| dir).collect::<Vec<_>>())
+    }
+
+    /// Writes the manifest that is going to describe the tree in place, durably.
+    pub fn write_manifest(&self, content: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+        self.home.write_with(NEW_MANIFEST, 0o600, content)
     }
 
     /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
@@ -161,26 +181,27 @@ impl Staging {
     ///
     /// # Errors
     /// On a failure before the point of no return the old tree is back in place; after it, `recover`
-    /// finishes the removal.
-    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<()> {
+    /// finishes the removal. What alone cannot be removed is returned, and stays.
+    pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<Option<Error>> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
         self.resolved.stays = carry::holders(&self.resolved)?;
-        refuse_server(&self.resolved)?;
+        let locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Spending)?;
-        spend(&self.resolved, &self.home, &switch)?;
+        let left = spend(&self.resolved, &self.home, &switch)?;
+        locks.release(Side::Old);
         // What they hold now, a new tree may join.
         self.resolved.stays.clear();
-        Ok(())
+        Ok(left)
     }
 
     /// Replaces the old tree by the staged one, and removes the old one when that is durable.
     ///
-    /// A [`super::NEW_MANIFEST`] in the data directory's `.highline` becomes its [`super::MANIFEST`].
+    /// What [`Staging::write_manifest`] wrote becomes the data directory's [`super::MANIFEST`].
     ///
     /// # Errors
-    /// On a failure the old tree is back in place, and what was staged is still staged. When the way
+    /// On a failure the old tree is back in place, and what was staged is of no more use. When the way
     /// back fails too, both errors are told and the journal remains for `recover`.
     pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
         let _evidence = verified;
@@ -197,20 +218,30 @@ impl Staging {
         }
         self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root))?;
         self.sync()?;
-        refuse_server(&self.resolved)?;
+        let mut locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
         switch.prepare()?;
         journal::write(&self.home, &self.resolved, Phase::Switching)?;
         match switch.forward() {
             Ok(()) => {}
             Err(error) if failpoint::is_crash(&error) => return Err(error),
-            Err(error) => return Err(undo(&self.resolved, &self.home, &switch, error)),
+            Err(error) => {
+                let error = undo(&self.resolved, &self.home, &switch, error);
+                // Where the way back failed the new tree may be what is live.
+                if !journal::exists(&self.home)? {
+                    locks.release(Side::New);
+                }
+                return Err(error);
+            }
         }
         journal::write(&self.home, &self.resolved, Phase::Finished)?;
-        match finish(&self.resolved, &self.home) {
-            Err(error) if failpoint::is_crash(&error) => Err(error),
-            done => Ok(Installed { leftover: done.err() }),
-        }
+        let leftover = match finish(&self.resolved, &self.home) {
+            Err(error) if failpoint::is_crash(&error) => return Err(error),
+            done => done.err(),
+        };
+        let unguarded = locks.unguarded.take();
+        locks.release(Side::Old);
+        Ok(Installed { leftover, unguarded })
     }
 }
 
@@ -218,14 +249,27 @@ fn plain(name: &OsStr) -> bool {
     !matches!(name.as_bytes(), b"" | b"." | b"..") && !name.as_bytes().contains(&b'/')
 }
 
-fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<()> {
-    if let Err(error) = switch.spend() {
-        let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
-        return Err(if back { undo(resolved, home, switch, error) } else { error });
-    }
+fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Option<Error>> {
+    let left = match switch.spend() {
+        Ok(left) => left,
+        Err(error) => {
+            let back = !failpoint::is_crash(&error) && switch.old_is_live()?;
+            return Err(if back { undo(resolved, home, switch, error) } else { error });
+        }
+    };
     carry::prune(resolved)?;
-    Switch::clean(resolved, home, false)?;
-    journal::remove(home, resolved.roots.datadir())
+    let cleaned = clean_or_set_aside(resolved, home, false)?;
+    journal::remove(home, resolved.roots.datadir())?;
+    Ok(left.or(cleaned))
+}
+
+/// What cannot be removed keeps nobody from the next transfer; it is returned.
+fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
+    match Switch::clean(resolved, home, incoming) {
+        Err(error) if failpoint::is_crash(&error) => Err(error),
+        Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
+        Ok(()) => Ok(None),
+    }
 }
 
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
@@ -248,12 +292,6 @@ fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error)
 fn finish(resolved: &ResolvedRoots, home: &Dir) -> Result<()> {
     Switch::clean(resolved, home, true)?;
     journal::remove(home, resolved.roots.datadir())
-}
-
-fn refuse_server(resolved: &ResolvedRoots) -> Result<()> {
-    let Some(file) = server_holding(&resolved.roots)? else { return Ok(()) };
-    let what = format!("a running server holds {}", Printable::path(&file));
-    Err(Error::new(Kind::Busy, what).remedy("stop the server first"))
 }
 
 /// What [`recover`] found and did.
@@ -291,11 +329,12 @@ fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Finishes a switch that a crash broke off, or undoes it when it cannot be finished.
+/// Ends a switch that a crash broke off: back to the old tree where that is live, on to the new one where that is. So
+/// a server that has run in between goes on with the tree that it knows.
 ///
 /// # Errors
-/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or a
-/// failure in both directions.
+/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or an entry that could
+/// not be moved: the tree is still seen whole, and a later recovery goes on.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
@@ -304,40 +343,93 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         return Ok(Recovered::Nothing);
     };
-    refuse_server(&resolved)?;
-    match phase {
-        Phase::Finished => {
-            finish(&resolved, home)?;
-            Ok(Recovered::Finished)
-        }
-        Phase::Undone => {
-            Switch::clean(&resolved, home, false)?;
-            journal::remove(home, lock.datadir())?;
-            Ok(Recovered::Undone)
-        }
-        Phase::Spending => {
-            // The selector goes first when what is left is removed.
-            if home.stat_of(LIVE)?.is_some() {
-                spend(&resolved, home, &Switch::new(&resolved, home)?)?;
-            } else {
-                carry::prune(&resolved)?;
-                Switch::clean(&resolved, home, false)?;
-                journal::remove(home, lock.datadir())?;
-            }
-            Ok(Recovered::Spent)
-        }
-        Phase::Switching => {
-            let switch = Switch::new(&resolved, home)?;
-            if let Err(error) = switch.forward() {
-                if failpoint::is_crash(&error) {
-                    return Err(error);
-                }
-                let cause = undo(&resolved, home, &switch, error);
-                return if journal::exists(home)? { Err(cause) } else { Ok(Recovered::Undone) };
-            }
+    let recovered = ahead(home, phase)?;
+    let (live, gone) = match recovered {
+        Recovered::Finished => (Side::New, Side::Old),
+        Recovered::Spent => (Side::Old, Side::Old),
+        _ => (Side::Old, Side::New),
+    };
+    let locks = ServerLocks::take(&resolved, live)?;
+    match recovered {
+        Recovered::Finished if phase == Phase::Switching => {
+            Switch::new(&resolved, home)?.forward()?;
             journal::write(home, &resolved, Phase::Finished)?;
-            finish(&resolved, home)?;
-            Ok(Recovered::Finished)
+        }
+        // The selector goes first when what is left is removed.
+        Recovered::Spent if home.stat_of(LIVE)?.is_some() => {
+            Switch::new(&resolved, home)?.spend()?;
+        }
+        Recovered::Undone if phase != Phase::Undone => {
+            Switch::new(&resolved, home)?.back()?;
+            journal::write(home, &resolved, Phase::Undone)?;
+        }
+        _ => {}
+    }
+    if recovered == Recovered::Spent {
+        carry::prune(&resolved)?;
+    }
+    // What is staged would be a schema to the server, and the next transfer begins anew.
+    clean_or_set_aside(&resolved, home, true)?;
+    journal::remove(home, lock.datadir())?;
+    locks.release(gone);
+    Ok(recovered)
+}
+
+/// Whether the data directory has what a server's data begins with: the system tablespace, or, where that lies elsewhere, the
+/// schema `mysql`.
+pub fn holds_database(datadir: &Path) -> bool {
+    let names = std::fs::read_dir(datadir).into_iter().flatten().filter_map(|item| Some(item.ok()?.file_name()));
+    names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
+}
+
+/// Removes what a transfer staged that was killed, in all directories of which this one tells, where no install is
+/// unfinished. Says whether there was something.
+pub fn recover_staged(lock: &DirLock) -> Result<bool> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
+    refuse_unfinished(lock, &home)?;
+    let staged = home.stat_of(INCOMING)?.is_some();
+    if staged {
+        for name in [INCOMING, NEW_MANIFEST, "manifest.new.tmp"] {
+            home.remove(name)?;
         }
     }
+    if home.names()?.is_empty() {
+        lock.datadir.remove(HOME)?;
+    }
+    Ok(staged)
+}
+
+/// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.
+pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
+    let left = |path: &Path| -> Result<()> {
+        let dir = Dir::open(path)?;
+        let Some(home) = dir.find(HOME)? else { return Ok(()) };
+        home.remove(switch::LEFTOVER)?;
+        if home.names()?.is_empty() { dir.remove(HOME) } else { Ok(()) }
+    };
+    let failed = roots.directories().into_iter().chain([lock.datadir()]).find_map(|path| left(path).err());
+    failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))
+}
+
+/// What [`recover`] would make of this data directory; nothing is touched.
+///
+/// # Errors
+/// As [`recover`] where the journal cannot be trusted.
+pub fn unfinished(lock: &DirLock) -> Result<Recovered> {
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    match journal::read(home, lock.datadir())? {
+        Some((_, phase)) => ahead(home, phase),
+        None => Ok(Recovered::Nothing),
+    }
+}
+
+/// Where a recovery leads: to the tree that a server sees now.
+fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
+    Ok(match phase {
+        Phase::Finished => Recovered::Finished,
+        Phase::Undone => Recovered::Undone,
+        Phase::Spending if home.stat_of(LIVE)?.is_none() || !switch::old_is_live(home)? => Recovered::Spent,
+        Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
+        Phase::Spending | Phase::Switching => Recovered::Undone,
+    })
 }

@@ -33,6 +33,9 @@ use crate::tree::{Root, RootName, Scope, matches};
 pub(super) const INCOMING: &str = "incoming";
 pub(super) const PREVIOUS: &str = "previous";
 const ASIDE: &str = "aside";
+const CARRY: &str = "carry";
+/// What could not be removed after a switch, out of the way of the next one.
+pub(super) const LEFTOVER: &str = "leftover";
 pub(super) const LIVE: &str = "live";
 
 /// Files that a server may remove at a start: when one is gone, it was a server's doing.
@@ -43,7 +46,7 @@ fn server_removes(name: &OsStr) -> bool {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Old,
     New,
 }
@@ -78,6 +81,8 @@ struct Place {
     incoming: Dir,
     /// Holds second names, to rename them over others where the filesystem cannot exchange.
     aside: Dir,
+    /// Holds a directory of the old tree that has to move entry by entry, until all of it is there.
+    carry: Dir,
     /// What the path of one of our symlinks ends in, but for the name.
     through: PathBuf,
     /// The same, as a path that leads there.
@@ -104,10 +109,11 @@ impl<'a> Switch<'a> {
             let incoming = home.child(INCOMING)?.child(name)?;
             let previous = home.make(PREVIOUS)?.make(name)?;
             let aside = home.make(ASIDE)?.make(name)?;
+            let carry = home.make(CARRY)?.make(name)?;
             let through = Path::new(HOME).join(LIVE).join(name);
             let local = root.path == resolved.roots.datadir();
             let target = if local { through.clone() } else { resolved.roots.datadir().join(&through) };
-            places.push(Place { root: root.clone(), dir, home, previous, incoming, aside, through, target });
+            places.push(Place { root: root.clone(), dir, home, previous, incoming, aside, carry, through, target });
         }
         Ok(Switch { resolved, home, places })
     }
@@ -227,7 +233,7 @@ impl<'a> Switch<'a> {
 
     fn sync(&self) -> Result<()> {
         for place in &self.places {
-            for dir in [&place.dir, &place.home, &place.previous, &place.incoming, &place.aside] {
+            for dir in [&place.dir, &place.home, &place.previous, &place.incoming, &place.aside, &place.carry] {
                 dir.sync()?;
             }
         }
@@ -257,7 +263,7 @@ impl<'a> Switch<'a> {
 
     /// Whether the old tree can still be seen whole.
     pub(super) fn old_is_live(&self) -> Result<bool> {
-        Ok(self.home.read_link(LIVE)? == Side::Old.selector().as_bytes())
+        old_is_live(self.home)
     }
 
     /// Takes the old tree away with nothing in its place, for [`Switch::clean`] to remove.
@@ -268,7 +274,9 @@ impl<'a> Switch<'a> {
     /// for an absent file in all places but one: it cannot create a file there. So, until the dangling
     /// symlinks are removed too, a start fails where undo tablespaces are configured, or more than one
     /// data file, or where `innodb_data_home_dir` is another filesystem than the data directory.
-    pub(super) fn spend(&self) -> Result<()> {
+    ///
+    /// Returns what could not be moved away, which stays.
+    pub(super) fn spend(&self) -> Result<Option<Error>> {
         let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO];
         let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
         if self.old_is_live()? {
@@ -298,6 +306,7 @@ impl<'a> Switch<'a> {
             place.remove_links()?;
             place.dir.sync()?;
         }
+        let mut left = None;
         for place in &self.places {
             let mut names = self.switched(place)?;
             // Aria makes a new control file beside old logs, and stops at old control beside no logs.
@@ -305,26 +314,42 @@ impl<'a> Switch<'a> {
             for name in &names {
                 let Real(kind) = place.occupant(&place.dir, name)? else { continue };
                 if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
-                    place.previous.remove(name)?;
-                    place.dir.rename(name, &place.previous, name)?;
+                    match place.take_away(name) {
+                        Err(error) if failpoint::is_crash(&error) => return Err(error),
+                        Err(error) => left = left.or(Some(error)),
+                        Ok(()) => {}
+                    }
                 }
             }
         }
-        self.sync()
+        self.sync()?;
+        Ok(left)
     }
 
     /// Removes what a finished or undone switch leaves behind. With `incoming`, the staged tree too.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; what could is gone.
     pub(super) fn clean(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<()> {
         home.remove(LIVE)?;
         for side in [Side::Old, Side::New] {
             home.remove(side.selector())?;
         }
+        if incoming {
+            for name in [NEW_MANIFEST, "live.tmp", "manifest.new.tmp"] {
+                home.remove(name)?;
+            }
+        }
+        let mut first = Ok(());
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
             let Some(home) = dir.find(HOME)? else { continue };
-            for kind in [PREVIOUS, ASIDE].into_iter().chain(incoming.then_some(INCOMING)) {
+            for kind in working(incoming) {
                 if let Some(dir) = home.find(kind)? {
-                    dir.remove(root.name.as_str())?;
+                    match dir.remove(root.name.as_str()) {
+                        Err(error) if failpoint::is_crash(&error) => return Err(error),
+                        removed => first = first.and(removed),
+                    }
                     if dir.names()?.is_empty() {
                         home.remove(kind)?;
                     }
@@ -336,8 +361,40 @@ impl<'a> Switch<'a> {
                 dir.sync()?;
             }
         }
+        first
+    }
+
+    /// Puts what [`Switch::clean`] could not remove where no later switch meets it.
+    pub(super) fn set_aside(resolved: &ResolvedRoots, incoming: bool) -> Result<()> {
+        for root in resolved.roots.iter() {
+            let Some(home) = Dir::open(&root.path)?.find(HOME)? else { continue };
+            for kind in working(incoming) {
+                let Some(dir) = home.find(kind)?.filter(|dir| matches!(dir.stat_of(root.name.as_str()), Ok(Some(_))))
+                else {
+                    continue;
+                };
+                let leftover = home.make(LEFTOVER)?;
+                let taken = leftover.names()?;
+                let name = format!("{}-{}", root.name, taken.len());
+                dir.rename(root.name.as_str(), &leftover, name)?;
+                if dir.names()?.is_empty() {
+                    home.remove(kind)?;
+                }
+            }
+            home.sync()?;
+        }
         Ok(())
     }
+}
+
+/// The directories of a switch in a root's `.highline`.
+fn working(incoming: bool) -> impl Iterator<Item = &'static str> {
+    [PREVIOUS, ASIDE, CARRY].into_iter().chain(incoming.then_some(INCOMING))
+}
+
+/// Whether the selector in this `.highline` leads to the old tree.
+pub(super) fn old_is_live(home: &Dir) -> Result<bool> {
+    Ok(home.read_link(LIVE)? == Side::Old.selector().as_bytes())
 }
 
 impl Place {
@@ -377,18 +434,30 @@ impl Place {
         }
     }
 
+    /// Puts an old entry where it can be removed at leisure, or removes it.
+    fn take_away(&self, name: &OsStr) -> Result<()> {
+        self.previous.remove(name)?;
+        if self.dir.try_rename(name, &self.previous, name)? { Ok(()) } else { self.dir.remove(name) }
+    }
+
     /// Step 3: the entries of `side` come out from behind their symlinks.
     fn put(&self, side: Side) -> Result<()> {
         let entries = self.entries(side);
+        // One that stays behind its link is seen all the same, and keeps no other from its place.
+        let mut first = Ok(());
         for name in entries.names()? {
-            match (self.occupant(&self.dir, &name)?, self.occupant(entries, &name)?) {
-                (Link, Real(_)) => self.exchange(side, &name)?,
-                (Missing, Real(FileType::RegularFile))
-                    if SERVER_REMOVES.iter().any(|p| matches(p, name.as_bytes())) => {}
-                (Missing, Real(_)) => entries.rename(&name, &self.dir, &name)?,
-                _ => {}
+            let done = match (self.occupant(&self.dir, &name)?, self.occupant(entries, &name)?) {
+                (Link, Real(_)) => self.exchange(side, &name),
+                (Missing, Real(FileType::RegularFile)) if server_removes(&name) => Ok(()),
+                (Missing, Real(_)) => entries.rename(&name, &self.dir, &name),
+                _ => Ok(()),
+            };
+            match done {
+                Err(error) if failpoint::is_crash(&error) => return Err(error),
+                done => first = first.and(done),
             }
         }
+        first?;
         self.remove_links()
     }
 
@@ -441,7 +510,8 @@ impl Place {
     /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
     ///
     /// Where the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at each
-    /// moment; a directory, or a file that cannot have a second name, is away between two steps.
+    /// moment; a directory, or a file that cannot have a second name, is away between two steps. One in a lower layer of
+    /// overlayfs moves entry by entry, and is whole for nobody meanwhile.
     fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
         if self.dir.exchange(name, entries)? {
@@ -460,7 +530,10 @@ impl Place {
                 self.aside.rename(name, &self.dir, name)
             }
             (true, false) => {
-                self.dir.rename(name, entries, name)?;
+                if !self.dir.try_rename(name, entries, name)? {
+                    self.dir.carry(name, &self.carry)?;
+                    self.carry.rename(name, entries, name)?;
+                }
                 self.dir.symlink(name, &self.target.join(name))
             }
             (false, true) => self.aside.rename(name, &self.dir, name),
@@ -472,10 +545,18 @@ impl Place {
         }
     }
 
-    /// Removes the second names that a broken exchange left.
+    /// Removes the second names that a broken exchange left, and takes back what a broken `void` had begun.
     fn settle(&self) -> Result<()> {
+        if let (Some((name, _)), true) = (self.first()?, self.is_exposed()?) {
+            self.aside.remove(&name)?;
+            self.aside.symlink(&name, &self.target.join(&name))?;
+            self.aside.rename(&name, &self.dir, &name)?;
+        }
         for name in self.aside.names()? {
             self.aside.remove(name)?;
+        }
+        for name in self.carry.names()? {
+            self.dir.carry_back(&name, &self.carry)?;
         }
         Ok(())
     }

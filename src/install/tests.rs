@@ -52,8 +52,32 @@ fn write(base: &Path, files: &[(&str, &str)]) {
 
 /// A joiner with an old tree in five directories.
 struct Joiner {
+    /// With the layers of it, which go later.
+    _mount: Option<(Mounted, tempfile::TempDir)>,
     temp: tempfile::TempDir,
     roots: Roots,
+}
+
+/// Something mounted by `mount(8)`, until this is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` without the right to mount.
+    fn new(words: &[&str], at: &Path) -> Option<Mounted> {
+        let done = std::process::Command::new("mount").args(words).arg(at).output();
+        done.is_ok_and(|done| done.status.success()).then(|| Mounted(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+thread_local! {
+    /// Joiners of this thread have their old tree in the lower layer of an overlay, as in a container's image.
+    static IN_IMAGE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 const OLD: &[(&str, &str)] = &[
@@ -167,15 +191,26 @@ impl Joiner {
         // Thousands of switches, each with dozens of syncs: in memory where that is possible.
         let memory = Path::new("/dev/shm");
         let temp = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let layers = IN_IMAGE.get().then(|| tempfile::tempdir_in(temp.path().parent().unwrap()).unwrap());
+        let base = layers.as_ref().map_or(temp.path().to_owned(), |layers| layers.path().join("image"));
         for dir in ["data/undo", "redo", "outside"] {
-            fs::create_dir_all(temp.path().join(dir)).unwrap();
+            fs::create_dir_all(base.join(dir)).unwrap();
         }
-        write(temp.path(), old);
-        write(temp.path(), STAYS);
+        write(&base, old);
+        write(&base, STAYS);
+        let mount = layers.map(|layers| {
+            for name in ["upper", "work"] {
+                fs::create_dir(layers.path().join(name)).unwrap();
+            }
+            let dirs = layers.path().to_str().unwrap();
+            let options = format!("lowerdir={dirs}/image,upperdir={dirs}/upper,workdir={dirs}/work,redirect_dir=off");
+            let mounted = Mounted::new(&["-t", "overlay", "overlay", "-o", &options], temp.path());
+            (mounted.expect("the right to mount was looked for"), layers)
+        });
         let paths = ["innodb-log", "innodb-undo", "external-1"]
             .map(|root| (root.parse::<RootName>().unwrap(), temp.path().join(directory_of(root))));
         let roots = Roots::new(&temp.path().join("data"), &BTreeMap::from(paths)).unwrap();
-        Joiner { temp, roots }
+        Joiner { _mount: mount, temp, roots }
     }
 
     fn lock(&self) -> Arc<DirLock> {
@@ -184,7 +219,7 @@ impl Joiner {
 
     fn stage(&self, lock: &Arc<DirLock>) -> Staging {
         arm(Plan::Nothing);
-        let staging = Staging::prepare(Arc::clone(lock), &self.roots, keep(&self.roots)).unwrap();
+        let staging = Staging::prepare(Arc::clone(lock), &self.roots, keep(&self.roots), OldTree::Stays).unwrap();
         for root in self.roots.iter() {
             let files: Vec<(&str, &str)> = NEW
                 .iter()
@@ -231,6 +266,10 @@ impl Joiner {
             }
         }
         tree
+    }
+
+    fn sees_new(&self) -> bool {
+        self.seen().get(Path::new("data/ibdata1")).map(Vec::as_slice) == Some(b"new system")
     }
 
     fn assert_clean(&self, what: &str) {
@@ -294,8 +333,7 @@ fn crash_everywhere(exchange: bool) {
         let error = joiner.install(joiner.stage(&lock), Plan::Crash(at)).unwrap_err();
         assert!(is_crash(&error), "{at}: {}", error.sentence());
         let why = format!("crash at {at} of {total}, {}", error.sentence());
-        let seen = joiner.seen();
-        let live_new = seen.get(Path::new("data/ibdata1")).map(Vec::as_slice) == Some(b"new system");
+        let (seen, live_new) = (joiner.seen(), joiner.sees_new());
         *(if live_new { &mut seen_new } else { &mut seen_old }) += 1;
         let expected = if live_new { &new } else { &old };
         let difference = difference(&seen, expected);
@@ -305,11 +343,13 @@ fn crash_everywhere(exchange: bool) {
         arm(Plan::Nothing);
         let recovered = recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
         match recovered {
-            Recovered::Nothing if !live_new => assert_eq!(read(joiner.temp.path()), old, "{why}"),
-            Recovered::Nothing | Recovered::Finished => assert_eq!(read(joiner.temp.path()), new, "{why}"),
+            Recovered::Nothing | Recovered::Undone if !live_new => assert_eq!(read(joiner.temp.path()), old, "{why}"),
+            Recovered::Nothing | Recovered::Finished if live_new => {
+                assert_eq!(read(joiner.temp.path()), new, "{why}");
+            }
             other => panic!("{why}: {other:?}"),
         }
-        if recovered == Recovered::Finished {
+        if recovered != Recovered::Nothing {
             joiner.assert_clean(&why);
         }
     }
@@ -338,7 +378,7 @@ fn a_crash_at_every_step_recovers_where_names_cannot_be_exchanged() {
 
 #[test]
 fn recovery_may_be_broken_off_at_every_step() {
-    let new = new_tree();
+    let (old, new) = (old_tree(), new_tree());
     let total = count();
     for at in (0..total).step_by(5) {
         for again in (0..total).step_by(3) {
@@ -352,11 +392,129 @@ fn recovery_may_be_broken_off_at_every_step() {
                 Ok(_) => break,
                 Err(error) => assert!(is_crash(&error), "{at} {again}: {}", error.sentence()),
             }
+            let live_new = joiner.sees_new();
             recover(&lock).unwrap_or_else(|e| panic!("{at} {again}: {}", e.sentence()));
-            assert_eq!(read(joiner.temp.path()), new, "{at} {again}");
+            assert_eq!(read(joiner.temp.path()), if live_new { new.clone() } else { old.clone() }, "{at} {again}");
             joiner.assert_clean(&format!("{at} {again}"));
         }
     }
+}
+
+/// Whether this process may mount.
+fn mounts() -> bool {
+    let temp = tempfile::tempdir().unwrap();
+    let may = Mounted::new(&["-t", "tmpfs", "t"], temp.path()).is_some();
+    if !may {
+        eprintln!("skipped: this needs the right to mount");
+    }
+    may
+}
+
+/// Directories of a lower layer cannot be renamed: they move entry by entry, which a crash may break off.
+#[test]
+fn an_old_tree_in_a_lower_layer_is_replaced_or_kept_whole() {
+    if !mounts() {
+        return;
+    }
+    IN_IMAGE.set(true);
+    let (old, new) = (old_tree(), new_tree());
+    let total = count();
+    let (mut partly, mut undone) = (0, 0);
+    for plan in (0..total).flat_map(|at| [Plan::Crash(at), Plan::Fail(at)]) {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        let result = joiner.install(joiner.stage(&lock), plan);
+        arm(Plan::Nothing);
+        let Err(error) = result else { continue };
+        let why = format!("{plan:?} of {total}, {}", error.sentence());
+        let live_new = joiner.sees_new();
+        let lost = difference(&joiner.seen(), if live_new { &new } else { &old });
+        // Only a crash, and then only one directory.
+        assert!(lost.is_empty() || (lost.len() == 1 && is_crash(&error)), "{why}: {lost:?}");
+        partly += lost.len();
+        recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence()));
+        undone += usize::from(!live_new);
+        assert_eq!(read(joiner.temp.path()), if live_new { new.clone() } else { old.clone() }, "{why}");
+        let done =
+            joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap_or_else(|e| panic!("{why}: {}", e.sentence()));
+        assert!(done.leftover.is_none(), "{why}");
+        assert_eq!(read(joiner.temp.path()), new, "{why}");
+    }
+    assert!(partly > 0 && undone > 20, "{partly} {undone}");
+}
+
+#[test]
+fn what_cannot_move_is_refused_before_anything_is_staged() {
+    let refused = |joiner: &Joiner, old: OldTree| {
+        let error = Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old).unwrap_err();
+        assert!(error.remedy_text().is_some());
+        assert_eq!(read(joiner.temp.path()), old_tree(), "nothing has moved");
+        error.sentence()
+    };
+    if !mounts() {
+        return;
+    }
+    // A bind mount of the same filesystem, on a directory, within one, and on a file.
+    for (place, file) in [("data/app", false), ("data/becomes_file", false), ("data/ibdata1", true)] {
+        let joiner = Joiner::new(&all_old());
+        let at = joiner.temp.path().join(place);
+        let _mount = Mounted::new(&["--bind", at.to_str().unwrap()], &at).unwrap();
+        assert_eq!(file, at.is_file());
+        for old in [OldTree::Stays, OldTree::GoesFirst] {
+            let told = refused(&joiner, old);
+            let expected = format!("something is mounted on {}, so it can be neither moved nor removed", at.display());
+            assert_eq!(told, expected);
+        }
+    }
+    let joiner = Joiner::new(&all_old());
+    fs::create_dir(joiner.temp.path().join("data/app/deep")).unwrap();
+    let at = joiner.temp.path().join("data/app/deep");
+    let mount = Mounted::new(&["-t", "tmpfs", "t"], &at).unwrap();
+    let error = Staging::prepare(joiner.lock(), &joiner.roots, KeepRules::default(), OldTree::Stays).unwrap_err();
+    assert!(error.sentence().contains("/data/app/deep"), "{}", error.sentence());
+    drop(mount);
+    // What is kept may be a mount.
+    let joiner = Joiner::new(&all_old());
+    let at = joiner.temp.path().join("data/slow");
+    let _mount = Mounted::new(&["--bind", at.to_str().unwrap()], &at).unwrap();
+    let _ = joiner.install(joiner.stage(&joiner.lock()), Plan::Nothing).unwrap();
+}
+
+#[test]
+fn an_immutable_entry_is_refused_by_its_attribute_and_what_is_deep_hinders_no_later_run() {
+    let joiner = Joiner::new(&all_old());
+    let chattr = |sign: &str, name: &str| {
+        let file = joiner.temp.path().join(name);
+        std::process::Command::new("chattr").arg(sign).arg(file).output().is_ok_and(|done| done.status.success())
+    };
+    if !chattr("+i", "data/app") {
+        eprintln!("skipped: this needs chattr, and the right to use it");
+        return;
+    }
+    let prepare = |old| Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old);
+    let error = prepare(OldTree::Stays).unwrap_err();
+    let place = joiner.temp.path().join("data/app");
+    assert_eq!(
+        error.sentence(),
+        format!("{} has an attribute that forbids to move or remove it (lsattr shows it)", place.display())
+    );
+    assert_eq!(error.remedy_text(), Some(format!("chattr -i -a {}", place.display()).as_str()));
+    assert!(chattr("-i", "data/app") && chattr("+i", "data/app/t.ibd"));
+    let error = prepare(OldTree::GoesFirst).unwrap_err();
+    assert!(error.sentence().starts_with(&format!("{}/t.ibd has an attribute", place.display())));
+
+    // The switch moves its directory; what is left of the old tree is told of, and in nobody's way.
+    let lock = joiner.lock();
+    let done = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap();
+    assert!(done.leftover.is_some_and(|left| left.sentence().contains("t.ibd")));
+    assert_eq!(recover(&lock).unwrap(), Recovered::Finished);
+    let left = leftover(&lock, &joiner.roots).unwrap();
+    assert!(left.sentence().contains("/.highline/leftover/"), "{}", left.sentence());
+    let _ = joiner.install(joiner.stage(&lock), Plan::Nothing).unwrap();
+    assert_eq!(read(joiner.temp.path()), new_tree());
+    assert!(chattr("-i", "data/.highline/leftover/datadir-0/app/t.ibd"));
+    assert!(leftover(&lock, &joiner.roots).is_none());
+    joiner.assert_clean("nothing is left");
 }
 
 fn fail_everywhere(exchange: bool) {
@@ -519,7 +677,8 @@ fn spending_the_old_tree_leaves_what_is_kept() {
         let joiner = Joiner::new(&all_old());
         let lock = joiner.lock();
         arm(Plan::Nothing);
-        let mut staging = Staging::prepare(Arc::clone(&lock), &joiner.roots, keep(&joiner.roots)).unwrap();
+        let mut staging =
+            Staging::prepare(Arc::clone(&lock), &joiner.roots, keep(&joiner.roots), OldTree::Stays).unwrap();
         arm(plan);
         let result = staging.spend_old_tree(&["grastate.dat"]);
         (joiner, lock, result)

@@ -1,7 +1,6 @@
 //! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,9 +11,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
-use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, fit, lane, preflight, room};
-use crate::error::{Error, Kind, Result, Side};
-use crate::install::{DirLock, HOME, KeepRules, NEW_MANIFEST, Staging, discard};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
+use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::install::{
+    DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover, removed,
+};
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
@@ -124,18 +125,25 @@ impl Conversation {
         let Tree { staging, verified, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
-        let (node, manifest) = (Arc::clone(&self.options.node), self.lock.datadir().join(HOME).join(NEW_MANIFEST));
+        let node = Arc::clone(&self.options.node);
         let (bytes, entries) = (round.bytes, round.entries);
         let position = round.position.clone();
         let installed = blocking(move || {
-            let written = File::create(&manifest).and_then(|file| verified.manifest().write(BufWriter::new(file)));
-            written.map_err(|e| Error::io("cannot write", &manifest, e))?;
+            staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
             let own = node.own_files(&round)?;
-            staging.install(verified, &own)
+            let installed = staging.install(verified, &own)?;
+            node.installed()?;
+            Ok(installed)
         })
         .await?;
         if let Some(leftover) = installed.leftover {
             self.reporter.warn(&format!("the old tree could not be removed: {}", leftover.sentence()));
+        }
+        if let Some(file) = installed.unguarded {
+            self.reporter.warn(&format!(
+                "{} lies on a filesystem without locks: nothing would have kept a server from starting during the switch",
+                Printable::path(&file)
+            ));
         }
         let install_seconds = installing.elapsed().as_secs_f64();
         if control.send(Message::Durable).await.is_ok() {
@@ -162,8 +170,10 @@ impl Conversation {
             control.send(Message::Durable).await?;
             control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
             let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
+            if let Some(told) = cut_short(&lock) {
+                self.reporter.warn(&told);
             // What a killed run left staged would show up in the server as a schema.
-            if let Err(left) = blocking(move || discard(&lock, &roots)).await {
+            } else if let Err(left) = blocking(move || discard(&lock, &roots)).await {
                 self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
             }
             return Ok(Taken::Nothing(offer.position));
@@ -175,6 +185,17 @@ impl Conversation {
         }
         fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
+        let (lock, reporter) = (Arc::clone(&self.lock), Arc::clone(&self.reporter));
+        let recovery = blocking(move || {
+            match recover(&lock)? {
+                Recovered::Nothing | Recovered::Spent => {}
+                Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
+                Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
+            }
+            Ok(())
+        });
+        told_of(control, recovery).await?;
+        make_missing(&self.lock, &options.roots)?;
         let without = preflight::examine(&mut options.roots, &offer)?;
         let keep = KeepRules::new(options.keep.clone(), options.own.clone());
         let warnings = {
@@ -192,16 +213,18 @@ impl Conversation {
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
         let spend = options.install == InstallMode::InPlace;
-        let node = Arc::clone(&options.node);
+        let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let staging = blocking(move || {
-            let mut staging = Staging::prepare(lock, &roots, keep)?;
-            if spend {
-                staging.spend_old_tree(node.spent())?;
+            let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
+            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
+            let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
+            if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
+                reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
             let kept = staging.kept()?;
             Ok((staging, kept))
         });
-        let (staging, kept) = staging.await?;
+        let (staging, kept) = told_of(control, staging).await?;
         let staging = Arc::new(staging);
         // Those that an option names; what each node has is known.
         let named = kept.iter().filter(|(_, why)| !why.contains(' '));
@@ -309,6 +332,25 @@ impl Conversation {
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
                             .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Does `work`, and tells the donor how far the removal of an old tree has come with it.
+async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
+    const EVERY: Duration = Duration::from_secs(1);
+    let mut work = std::pin::pin!(work);
+    let (before, mut last) = (removed(), 0);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(EVERY) => {
+                let entries = removed().saturating_sub(before);
+                if entries > last {
+                    last = entries;
+                    control.send(Message::Removing { entries }).await?;
                 }
             }
         }

@@ -324,6 +324,14 @@ impl Ledger {
         }
         read_back(&self.tree, self.checksum, &records)?;
         for (path, record) in &records {
+            let held =
+                |parent| records.get(&parent).is_some_and(|record: &Arc<Record>| record.content == Content::Directory);
+            if !path.parent().is_none_or(held) {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!("{path} has arrived, and the directory it lies in has not"),
+                ));
+            }
             match &record.content {
                 Content::Symlink { target } => self.tree.make_symlink(path, target, &record.meta)?,
                 Content::HardLink { to } => {
@@ -490,6 +498,16 @@ mod tests {
         let below = entry("datadir/f/g", Content::File { size: 1 });
         assert!(take(&ledger, &batch(&below, 0, 1)).is_err());
         assert!(ledger.finish().unwrap_err().sentence().ends_with("of 9 entries have arrived"));
+    }
+
+    #[test]
+    fn a_directory_that_only_a_path_implies_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), 2, 5);
+        ledger.take(0, Member::Entry(entry("datadir/a", Content::Directory))).unwrap();
+        take(&ledger, &batch(&entry("datadir/a/b/f", Content::File { size: 5 }), 0, 1)).unwrap();
+        let error = ledger.finish().unwrap_err();
+        assert_eq!(error.sentence(), "datadir/a/b/f has arrived, and the directory it lies in has not");
     }
 
     #[test]

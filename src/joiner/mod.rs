@@ -24,9 +24,9 @@ pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, OwnFile, Recovered, recover, server_holding};
+use crate::install::{DirLock, HOME, OwnFile, Recovered, holds_database, server_holding, unfinished};
 #[cfg(test)]
-use crate::install::{KeepRules, Staging};
+use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Control, Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
@@ -43,6 +43,11 @@ pub trait Node: Send + Sync + std::fmt::Debug {
 
     /// What it adds of its own to the tree that arrived, between the comparison and the switch.
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
+
+    /// What it adds once the new tree is in place, synced when this returns: only then is the node *durable*.
+    fn installed(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Kept names of the data directory that must not outlive an old tree which goes first
     /// (`--install inplace`): a position without its data.
@@ -117,19 +122,17 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Takes the data directory for this process alone, finishes an install that was cut short, binds the
-    /// port and makes the ticket. Needs a runtime.
+    /// Takes the data directory for this process alone, binds the port and makes the ticket. Needs a runtime.
+    ///
+    /// An install that was cut short is only told of: what is to come may be a bypass, which touches nothing.
     pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
         if let Some(held) = server_holding(&options.roots)? {
             return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
                 .remedy("stop the server of this node first"));
         }
         let lock = Arc::new(DirLock::take(options.roots.datadir())?);
-        match recover(&lock)? {
-            Recovered::Nothing => {}
-            Recovered::Finished => reporter.warn("an install that had been cut short was finished"),
-            Recovered::Spent => reporter.warn("the old tree had been given up for an install in place"),
-            Recovered::Undone => reporter.warn("an install that had been cut short was undone"),
+        if let Some(told) = cut_short(&lock).or_else(|| emptied(&lock)) {
+            reporter.warn(&told);
         }
         let listener = Listener::bind(options.listen)?;
         let address = Address::new(&options.advertise, listener.address().port())
@@ -173,6 +176,35 @@ impl Waiting {
     }
 }
 
+/// What an install that was cut short means for this node's data, if there was one.
+fn cut_short(lock: &DirLock) -> Option<String> {
+    const THEN: &str = "a full transfer, or `highline recover` while the server is stopped, removes what is left of it";
+    let told = match unfinished(lock) {
+        Ok(Recovered::Nothing) => return None,
+        Ok(Recovered::Undone) => format!("before its switch: the server has the old tree, whole; {THEN}"),
+        Ok(Recovered::Finished) => format!("after its switch: the server has the new tree, whole; {THEN}"),
+        Ok(Recovered::Spent) => {
+            "after it had begun to remove the old tree, as install=inplace asks: this node has no data \
+            until a full transfer brings it"
+                .into()
+        }
+        Err(error) => error.sentence(),
+    };
+    Some(format!("an install was cut short here, {told}"))
+}
+
+/// What a transfer that was killed has left, where it had removed the old tree first.
+fn emptied(lock: &DirLock) -> Option<String> {
+    let datadir = lock.datadir();
+    (datadir.join(HOME).exists() && !holds_database(datadir)).then(|| {
+        format!(
+            "{} holds what an earlier transfer had staged and no database: install=inplace removed the old tree before. \
+             Only a full transfer brings this node data",
+            Printable::path(datadir)
+        )
+    })
+}
+
 /// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
 fn without_donor(asked: Error) -> Error {
     match asked.kind() {
@@ -187,6 +219,6 @@ fn without_donor(asked: Error) -> Error {
 pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default()).unwrap();
-    StagedTree::new(Arc::new(staging), Owners::Ours)
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    StagedTree::new(Arc::new(staging), Owners { there: (0, 0), here: None })
 }

@@ -19,22 +19,34 @@ use crate::install::Staging;
 use crate::threads::lock;
 use crate::tree::{Content, Metadata, RelPath};
 
-/// How the owners of the donor's tree become owners here. Numbers differ between hosts, so what
-/// belongs to the data directory's user there belongs to the data directory's user here.
+/// Whose the files become: the owner of the data directory's, because numbers differ between hosts, and what the donor's
+/// server could read, this one must. A server that is root's can read all, so there the donor's numbers stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owners {
-    /// This process may not give files away: all is its own.
-    Ours,
-    /// User and group of the data directory on both sides.
-    Map { there: (u32, u32), here: (u32, u32) },
+pub struct Owners {
+    /// User and group of the donor's data directory.
+    pub there: (u32, u32),
+    /// Of this one, where this process is root's and has to give them away.
+    pub here: Option<(u32, u32)>,
 }
 
 impl Owners {
     fn here(self, meta: &Metadata) -> Option<(u32, u32)> {
-        let Owners::Map { there, here } = self else { return None };
-        let user = if meta.uid == there.0 { here.0 } else { meta.uid };
-        let group = if meta.gid == there.1 { here.1 } else { meta.gid };
+        let here = self.here?;
+        if here.0 != 0 {
+            return Some(here);
+        }
+        let user = if meta.uid == self.there.0 { here.0 } else { meta.uid };
+        let group = if meta.gid == self.there.1 { here.1 } else { meta.gid };
         Some((user, group))
+    }
+
+    /// What the donor's server might do by the file's group or as anybody, this node's may as its owner.
+    fn mode(self, meta: &Metadata) -> u32 {
+        if meta.uid == self.there.0 || self.here.is_some_and(|here| here.0 == 0) {
+            return meta.mode;
+        }
+        let rights = if meta.gid == self.there.1 { meta.mode >> 3 } else { meta.mode };
+        meta.mode | (rights & 0o7) << 6
     }
 }
 
@@ -202,7 +214,7 @@ impl StagedTree {
         if let Some((user, group)) = self.owners.here(meta) {
             rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed)?;
         }
-        rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode)).map_err(failed)?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(self.owners.mode(meta))).map_err(failed)?;
         for (name, value) in &meta.xattrs {
             rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()).map_err(failed)?;
         }
@@ -289,6 +301,17 @@ mod tests {
         assert_eq!((stat.mtime(), stat.mtime_nsec()), (1_700_000_000, 123_456_789));
         let parent = std::fs::metadata(staged(dir.path()).join("a")).unwrap();
         assert_eq!(parent.permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_the_donors_server_could_read_this_one_can() {
+        let owners = Owners { there: (999, 998), here: None };
+        for (uid, gid, mode, expected) in
+            [(999, 998, 0o640, 0o640), (0, 998, 0o040, 0o440), (0, 0, 0o604, 0o604), (0, 0, 0o1067, 0o1767)]
+        {
+            let meta = Metadata { mode, uid, gid, mtime: Mtime { secs: 0, nanos: 0 }, xattrs: vec![] };
+            assert_eq!(owners.mode(&meta), expected, "{mode:o}");
+        }
     }
 
     #[test]

@@ -72,7 +72,12 @@ impl Control {
     /// The next message, if `pick` takes it; anything else is an error.
     pub async fn expect<T>(&mut self, pick: impl FnOnce(Message) -> std::result::Result<T, Message>) -> Result<T> {
         let message = self.next().await?;
-        pick(message).map_err(|other| unexpected(&self.peer, &other))
+        pick(message).map_err(|other| self.unexpected(&other))
+    }
+
+    /// `message` was not one that may come now.
+    pub fn unexpected(&self, message: &Message) -> Error {
+        unexpected(&self.peer, message)
     }
 
     /// Resolves when the peer has failed or fallen silent, and says why. Cancel-safe.

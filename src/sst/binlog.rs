@@ -53,24 +53,25 @@ impl Binlog {
         text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(name).collect()
     }
 
-    /// Lists the logs that arrived in this node's own index; without any there is none.
+    /// Lists the logs that arrived in this node's own index, durably; without any there is none.
     pub fn index_arrived(&self) -> Result<()> {
         let failed = |e| Error::io("cannot write the index of the binary logs", &self.index, e);
         let names = self.arrived().map_err(failed)?;
-        if names.is_empty() {
-            return match std::fs::remove_file(&self.index) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
-        }
         let parent = self.index.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
-        file.write_all(&self.index_of(&names)).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
-        file.as_file().set_permissions(mode).map_err(failed)?;
-        file.persist(&self.index).map_err(|e| failed(e.error))?;
-        Ok(())
+        if names.is_empty() {
+            match std::fs::remove_file(&self.index) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        } else {
+            let mut file = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
+            file.write_all(&self.index_of(&names)).map_err(failed)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+            file.as_file().set_permissions(mode).map_err(failed)?;
+            file.as_file().sync_all().map_err(failed)?;
+            file.persist(&self.index).map_err(|e| failed(e.error))?;
+        }
+        std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 
     fn arrived(&self) -> std::io::Result<Vec<String>> {

@@ -158,6 +158,8 @@ struct Scan<'a> {
     /// Links that stand for data files or schemas, with what they lead to.
     data_links: Vec<(PathBuf, PathBuf)>,
     stays: Vec<String>,
+    /// How much of it is the node's own; sockets and pipes are nobody's.
+    owned: usize,
 }
 
 /// An object outside every root that travels.
@@ -180,6 +182,7 @@ impl<'a> Scan<'a> {
             seen: HashSet::new(),
             data_links: Vec::new(),
             stays: Vec::new(),
+            owned: 0,
         }
     }
 
@@ -215,6 +218,7 @@ impl<'a> Scan<'a> {
         let (parent, name) = (place.parent().unwrap_or(place), place.file_name().unwrap_or_default());
         let within = place.strip_prefix(self.roots.datadir()).unwrap_or(place);
         let shown = Printable::path(within);
+        self.owned += 1;
         self.stays.push(match self.rules.option(parent, name) {
             Some(option) => format!("{shown} ({option})"),
             None => shown.to_string(),
@@ -258,7 +262,7 @@ impl<'a> Scan<'a> {
     /// One entry and, below a directory, all of its own. A directory that holds nothing but what is the node's own
     /// stays behind with it.
     fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
-        let (before, stayed) = (self.found.len(), self.stays.len());
+        let (before, owned) = (self.found.len(), self.owned);
         let directory = match self.single(root, beneath, place) {
             Err(error) if self.passes_over(&error) => return Ok(()),
             other => other?,
@@ -280,7 +284,7 @@ impl<'a> Scan<'a> {
                 let child = [beneath, b"/", name.as_bytes()].concat();
                 self.entry(root, &child, &path)?;
             }
-            if self.stays.len() > stayed && self.found.len() == before + 1 {
+            if self.owned > owned && self.found.len() == before + 1 {
                 self.found.truncate(before);
             }
         }

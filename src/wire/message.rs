@@ -126,6 +126,10 @@ pub enum Message {
     OfferPart {
         roots: Vec<OfferedRoot>,
     },
+    /// Joiner, before `Accept`: the entries of its old tree that it has removed so far. It is at work.
+    Removing {
+        entries: u64,
+    },
     Round(Round),
     /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
     RoundOver {
@@ -186,6 +190,7 @@ impl Message {
             Message::Heartbeat => "heartbeat",
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
+            Message::Removing { .. } => "removing",
             Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
@@ -271,6 +276,7 @@ mod tests {
             Message::RoundOver { number: 0 },
             Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
+            Message::Removing { entries: 7 },
             Message::Verified,
             Message::Durable,
             Message::Bye,

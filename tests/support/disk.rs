@@ -50,6 +50,63 @@ impl SmallDisk {
     }
 }
 
+/// An overlay on a filesystem on an image on a filesystem, so that what the lowest refuses is not told above: `syncfs` on an
+/// overlay is silent about writes that failed beneath it.
+#[derive(Debug)]
+pub struct Stacked {
+    // In the order in which they are unmounted.
+    _overlay: SmallDisk,
+    middle: SmallDisk,
+    bottom: SmallDisk,
+}
+
+impl Stacked {
+    /// Makes them beneath the empty directory `home`; `None` without the right to mount. The overlay is `home/top`.
+    pub fn mount(home: &Path) -> Option<Self> {
+        let [bottom, middle, top] = ["bottom", "middle", "top"].map(|name| home.join(name));
+        for place in [&bottom, &middle, &top] {
+            std::fs::create_dir(place).unwrap();
+        }
+        let bottom = SmallDisk::format(&bottom, "ext4", 700)?;
+        let image = bottom.0.join("image");
+        std::fs::File::create(&image).unwrap().set_len(600 << 20).unwrap();
+        succeed(bounded(LIMIT, "mkfs.xfs").arg("-q").arg(&image));
+        succeed(bounded(LIMIT, "mount").args(["-o", "loop"]).arg(&image).arg(&middle));
+        let middle = SmallDisk(middle);
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir(middle.0.join(name)).unwrap();
+        }
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| middle.0.join(name));
+        let layers = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        succeed(bounded(LIMIT, "mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&top));
+        Some(Self { _overlay: SmallDisk(top), middle, bottom })
+    }
+
+    /// Takes all room from the lowest filesystem.
+    pub fn fill(&self) {
+        succeed(bounded(LIMIT, "sync").arg("-f").arg(&self.bottom.0));
+        let filler = std::fs::File::create(self.bottom.0.join("filler")).unwrap();
+        let (mut size, mut step) = (0, 64 << 20);
+        while step >= 4096 {
+            match rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), size, step) {
+                Ok(()) => size += step,
+                Err(_) => step /= 2,
+            }
+        }
+        assert!(rustix::fs::fstatvfs(&filler).unwrap().f_bavail < 16, "the disk is not full");
+    }
+
+    /// Begins to write back what the overlay's own filesystem has in memory.
+    pub fn write_back(&self) -> std::process::Child {
+        bounded(LIMIT, "sync").arg("-f").arg(&self.middle.0).spawn().unwrap()
+    }
+
+    /// Gives the room back.
+    pub fn relieve(&self) {
+        std::fs::remove_file(self.bottom.0.join("filler")).unwrap();
+    }
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily: a server of a failing test may still have its working directory there.

@@ -65,10 +65,17 @@ pub struct Script {
 }
 
 impl Script {
-    /// An honest donor of these entries; every byte of a file is `byte`.
+    /// An honest donor of these entries, and last of the directories above them; every byte of a file is `byte`.
     pub fn honest(entries: &[Entry], byte: u8) -> Script {
+        let mut entries = entries.to_vec();
+        let mut at = 0;
+        while let Some(parent) = entries.get(at).map(|entry| entry.path.parent()) {
+            let missing = parent.filter(|parent| entries.iter().all(|entry| entry.path != *parent));
+            entries.extend(missing.map(|path| Entry { path, ..entry("datadir/x", Content::Directory) }));
+            at += 1;
+        }
         let (mut frames, mut items, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for entry in entries {
+        for entry in &entries {
             let mut digests: Vec<Digest> = Vec::new();
             match entry.content {
                 Content::File { size } => {

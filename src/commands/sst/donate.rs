@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,7 @@ impl Run {
             binlog: self.layout.binlog.clone(),
             binlogs: settings.max_binlogs,
             frozen: Mutex::new(None),
+            held: AtomicBool::new(false),
         });
         let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
         let report = block_on(async {
@@ -110,6 +112,8 @@ struct Galera {
     binlog: Option<Binlog>,
     binlogs: Binlogs,
     frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
+    /// It stands still now.
+    held: AtomicBool,
 }
 
 impl Server for Galera {
@@ -123,6 +127,7 @@ impl Server for Galera {
             watch.check()
         };
         let frozen = Freeze::begin(&mut *lock(&self.dialogue), &self.datadir, self.deadline, check)?;
+        self.held.store(true, Ordering::Relaxed);
         self.log.note(&format!("frozen at {}", frozen.1.position));
         let told = frozen.1.clone();
         *lock(&self.frozen) = Some(frozen);
@@ -130,6 +135,9 @@ impl Server for Galera {
     }
 
     fn release(&self) -> Result<()> {
+        if !self.held.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
         lock(&self.dialogue).say(&Line::Continue)?;
         self.log.note("released: its writes go on");
         Ok(())

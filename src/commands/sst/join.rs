@@ -16,6 +16,7 @@ use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
+use crate::sst::binlog::Binlog;
 use crate::sst::dialogue::{Line, Ready};
 use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
@@ -64,9 +65,6 @@ impl Run {
                 position
             }
             Outcome::Installed(report) => {
-                if let Some(binlog) = &self.layout.binlog {
-                    binlog.index_arrived()?;
-                }
                 self.log.note(&format!("installed: {report}"));
                 report.position
             }
@@ -118,5 +116,9 @@ impl Node for Joined {
 
     fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
+    }
+
+    fn installed(&self) -> Result<()> {
+        self.run.layout.binlog.as_ref().map_or(Ok(()), Binlog::index_arrived)
     }
 }

@@ -1,0 +1,127 @@
+//! Keeps servers out of both trees for the whole switch, by the locks that a server takes itself: one that starts in between
+//! refuses, instead of opening the old tablespace and then the new log.
+//!
+//! They are locks of the open file (`F_OFD_SETLK`, `fcntl_locking(2)`). Those of the process would be lost when any other
+//! descriptor of such a file is closed; the server's, which are of that kind, and ours exclude each other all the same.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dir::Dir;
+use super::keep::HOME;
+use super::lock::{LOCKED, held_by_server, running};
+use super::resolved_roots::ResolvedRoots;
+use super::switch::{INCOMING, PREVIOUS, Side};
+use crate::error::{Error, Result};
+use crate::tree::{Root, RootName, Scope, matches};
+
+#[derive(Debug)]
+pub(super) struct ServerLocks {
+    held: Vec<Held>,
+    /// A file on a filesystem that keeps no such locks.
+    pub(super) unguarded: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    side: Side,
+    inode: (u64, u64),
+    /// It has no other name, and was not reached through a link that the server's operator made.
+    of_the_tree_alone: bool,
+}
+
+impl ServerLocks {
+    /// Takes them on all that either tree has in these roots; `live` is the side that is in place. Does not wait.
+    ///
+    /// # Errors
+    /// A server that holds one.
+    pub(super) fn take(resolved: &ResolvedRoots, live: Side) -> Result<ServerLocks> {
+        let mut locks = ServerLocks { held: Vec::new(), unguarded: None };
+        for root in resolved.roots.iter().filter(|root| root.scope != Scope::Listed) {
+            let dir = Dir::open(&root.path)?;
+            locks.take_in(&dir, root, live)?;
+            let Some(home) = dir.find(HOME)? else { continue };
+            for (kind, side) in [(PREVIOUS, Side::Old), (INCOMING, Side::New)] {
+                if let Some(entries) = home.find(kind)?.map(|dir| dir.find(root.name.as_str())).transpose()?.flatten() {
+                    locks.take_in(&entries, root, side)?;
+                }
+            }
+        }
+        Ok(locks)
+    }
+
+    fn take_in(&mut self, dir: &Dir, root: &Root, side: Side) -> Result<()> {
+        for name in dir.names()? {
+            if !locked_by_servers(root, name.as_encoded_bytes()) {
+                continue;
+            }
+            let path = dir.join(&name);
+            let open = |flags: OFlags| {
+                rustix::fs::openat(dir, &name, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            };
+            let (opened, linked) = match open(OFlags::RDWR | OFlags::NOFOLLOW) {
+                // One of ours leads to what is locked in its own place; one of the operator's is followed, as the server does.
+                Err(Errno::LOOP) => (open(OFlags::RDWR), true),
+                opened => (opened, false),
+            };
+            let fd = match opened {
+                Ok(fd) => fd,
+                Err(Errno::NOENT | Errno::ISDIR | Errno::LOOP) => continue,
+                // A server of this user cannot write to it either.
+                Err(_) if held_by_server(dir, &name)? => return Err(running(&path)),
+                Err(_) => continue,
+            };
+            let stat = rustix::fs::fstat(&fd).map_err(|e| Error::io("cannot examine", &path, e))?;
+            let inode = (stat.st_dev, stat.st_ino);
+            let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if regular && self.held.iter().all(|held| held.inode != inode) {
+                let file = File::from(fd);
+                self.lock(&file, &path)?;
+                self.held.push(Held { file, side, inode, of_the_tree_alone: !linked && stat.st_nlink == 1 });
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&mut self, file: &File, path: &Path) -> Result<()> {
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+            Ok(_) => Ok(()),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Err(running(path)),
+            Err(_) => {
+                self.unguarded.get_or_insert_with(|| path.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets servers in again, on the other side's tree alone.
+    ///
+    /// One that waits has opened its file before it asks for the lock (`os_file_create_func`, `os0file.cc`, waits 100 s;
+    /// `lock_control_file`, `ma_control_file.c`, 30 s). When that was `gone`'s it must find it empty, and end.
+    pub(super) fn release(self, gone: Side) {
+        for held in self.held.iter().filter(|held| held.side == gone && held.of_the_tree_alone) {
+            // Nothing depends on it but a server that has started at the wrong moment.
+            let _ = held.file.set_len(0);
+        }
+    }
+}
+
+fn locked_by_servers(root: &Root, name: &[u8]) -> bool {
+    let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO].contains(&root.name.as_str());
+    let theirs = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+    LOCKED.iter().any(|pattern| matches(pattern, name))
+        || (innodb && matches!(&root.scope, Scope::Names(patterns) if theirs(patterns)))
+}
