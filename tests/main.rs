@@ -11,6 +11,7 @@ mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;
 mod cluster_faults;
+mod cluster_freeze;
 mod cluster_layouts;
 mod cluster_life;
 mod cluster_link;

@@ -15,7 +15,7 @@ CLAUSE = r"[^,;:.\d]*?"
 POSITION = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}:\d+")
 STOOD_STILL = (SECONDS + CLAUSE + r"(?:until the server|stood still|stands still|dirty pages|to reach)",
                r"(?:stood still|stands still|frozen|reached|dirty pages)" + CLAUSE + r"\b(?:after|within|in) " + SECONDS)
-OURS = (SECONDS + CLAUSE + r"\bours?\b", r"\b(?:ours?|released|held)\b" + CLAUSE + r"\b(?:after|for|in|were) " + SECONDS)
+OURS = (SECONDS + CLAUSE + r"\b(?:ours?|for what had changed)\b", r"\b(?:ours?|released|held)\b" + CLAUSE + r"\b(?:after|for|in|were) " + SECONDS)
 UNDER_LOCK = (SECONDS + " under the lock",)
 ON_WIRE = (BYTES + CLAUSE + r"\b(?:on the wire|sent)", r"\bsent " + BYTES)
 READ = (BYTES + CLAUSE + r"\bread\b", r"\bread " + BYTES)

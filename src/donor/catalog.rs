@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::page_hints::PageHints;
 use super::plan::{Basis, Had, Planned, Task};
+use super::queue::Work;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest, Seal, Sealer, chunks};
 use crate::threads::lock;
@@ -30,6 +31,9 @@ struct State {
     had: Vec<Option<Had>>,
     /// Large files that several lanes read, with the number of chunks that are still to come.
     open: HashMap<u32, (Arc<Source>, u64)>,
+    /// Clones, with the number of chunks that are not acknowledged. Each goes as soon as it can: while it is held the
+    /// server's writes need room.
+    clones: HashMap<u32, (Arc<Source>, u64)>,
 }
 
 /// The most bytes of page hints that are kept: those of 128 GiB of tables.
@@ -40,6 +44,8 @@ const HINTS: usize = 64 << 20;
 pub(super) struct Known {
     pub(super) digest: Option<Digest>,
     pub(super) hints: Option<PageHints>,
+    /// It was read in this round before, and its lane broke: nobody knows which of the two the joiner has.
+    pub(super) again: bool,
     /// The joiner must be told of the file's metadata and length.
     pub(super) touched: bool,
 }
@@ -63,10 +69,14 @@ impl Catalog {
         let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
         let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
-        for Planned { found, task, had: before, .. } in entries {
+        let mut clones = HashMap::new();
+        for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(entries) {
             let before = before.map(|mut before| {
-                if matches!(task, Task::Send | Task::Compare) && before.clone.is_none() {
-                    before.stamp_tells = tells(&found);
+                if matches!(task, Task::Send | Task::Compare) {
+                    match before.clone.take() {
+                        Some(clone) => _ = clones.insert(number, (clone, chunks(found.size()))),
+                        None => before.stamp_tells = tells(&found),
+                    }
                 }
                 if spare && task == Task::Keep {
                     before.hints.clear();
@@ -77,7 +87,7 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let state = State { had, open: HashMap::new() };
+        let state = State { had, open: HashMap::new(), clones };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
@@ -104,10 +114,7 @@ impl Catalog {
         let found = self.get(number);
         {
             let state = self.state();
-            if let Some(clone) = state.had[number as usize].as_ref().and_then(|had| had.clone.as_ref()) {
-                return Ok(Arc::clone(clone));
-            }
-            if let Some((open, _)) = state.open.get(&number) {
+            if let Some((open, _)) = state.clones.get(&number).or_else(|| state.open.get(&number)) {
                 return Ok(Arc::clone(open));
             }
         }
@@ -128,10 +135,13 @@ impl Catalog {
     pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
         match &state.had[number as usize] {
-            None => Known { digest: None, hints: None, touched: false },
-            Some(had) => {
-                Known { digest: had.digests.get(chunk), hints: had.hints.get(&chunk).cloned(), touched: had.touched }
-            }
+            None => Known { digest: None, hints: None, again: false, touched: false },
+            Some(had) => Known {
+                digest: had.digests.get(chunk),
+                hints: had.hints.get(&chunk).cloned(),
+                again: had.digests.is_fresh(chunk),
+                touched: had.touched,
+            },
         }
     }
 
@@ -166,6 +176,23 @@ impl Catalog {
         }
     }
 
+    /// The joiner has written a piece of work, so nobody reads it again.
+    pub(super) fn acknowledged(&self, work: &Work) {
+        let numbers = match work {
+            Work::Chunk { file, .. } => std::slice::from_ref(file),
+            Work::Small(numbers) => numbers,
+        };
+        let mut state = self.state();
+        for number in numbers {
+            if let Some((_, left)) = state.clones.get_mut(number) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    state.clones.remove(number);
+                }
+            }
+        }
+    }
+
     fn may_keep_hints(&self) -> bool {
         let take = |left: usize| left.checked_sub(PageHints::BYTES);
         self.hints_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -185,11 +212,11 @@ impl Catalog {
                     // Whose metadata was sent, and what was read of it, is not known of the others.
                     had.touched &= !whole;
                     had.stamp_tells &= whole;
-                    had.clone = None;
                 }
                 had
             });
-            (found, had)
+            let unsure = !whole && had.is_none() && matches!(task, Task::Send | Task::Update);
+            (found, if unsure { Some(Had::nothing(0)) } else { had })
         });
         (self.roots, basis.collect())
     }

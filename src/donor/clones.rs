@@ -49,10 +49,10 @@ pub(super) fn is_cheap(file: impl AsFd, size: u64) -> bool {
     extents as u64 <= most
 }
 
-/// How many clones this process may hold.
+/// How many clones this process may hold: each is open twice, once past the page cache.
 pub(super) fn most() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX).min(1 << 20)
+    usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).min(1 << 20)
 }
 
 /// Whether the filesystem of `directory` has room for clones of so many bytes, should the server write all of them.

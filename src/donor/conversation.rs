@@ -91,16 +91,20 @@ pub(super) async fn converse(
         let reached = freezing.elapsed();
         let position = frozen.or_else(|| options.position.clone());
         let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
-        let still = passes.still(control, &position, clone, until).await?;
+        let still = passes.still(control, &position, clone, until).await;
         let ours = freezing.elapsed() - reached;
         let release = Arc::clone(&server);
-        blocking(move || release.release()).await?;
+        let released = blocking(move || release.release()).await;
+        // Released all the same: to tell the peer why this failed may take seconds.
+        let still = still?;
+        released?;
         if still {
             break (server.serves(), reached, ours, position);
         }
         freezes += 1;
         over_limit(freezes, options.freeze_limit.unwrap_or_default(), reporter)?;
     };
+    let cloned = passes.cloned;
     passes.of_clones(control, &position).await?;
     drop(reports);
 
@@ -120,7 +124,8 @@ pub(super) async fn converse(
         frozen: frozen.then_some(FrozenReport {
             reaching: reached.as_secs_f64(),
             ours: ours.as_secs_f64(),
-            cloned: clone,
+            clones: cloned.0,
+            cloned_bytes: cloned.1,
         }),
         rounds,
         lanes,

@@ -219,6 +219,7 @@ async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight
                 Work::Small(numbers) => numbers.len() as u64,
                 Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(front.round.catalog.get(*file).size())),
             });
+            front.round.catalog.acknowledged(&front.work);
             front.round.queue.done();
         }
         flight.acknowledged.notify_waiters();

@@ -143,8 +143,9 @@ pub struct FrozenReport {
     pub reaching: f64,
     /// From then until its release: ours.
     pub ours: f64,
-    /// What had changed was cloned, not read.
-    pub cloned: bool,
+    /// Files that were cloned under the lock, not read, and their bytes on disk.
+    pub clones: u64,
+    pub cloned_bytes: u64,
 }
 
 /// One pass over the tree.
@@ -153,8 +154,8 @@ pub struct RoundReport {
     pub number: u16,
     /// The server went on writing.
     pub live: bool,
-    /// Read from clones that were made under the lock, after the server was released.
-    pub cloned: bool,
+    /// It read clones, after the server's release.
+    pub clones: bool,
     /// Entries that were sent or compared, and their bytes by length.
     pub files: u64,
     pub bytes: u64,
@@ -164,10 +165,10 @@ pub struct RoundReport {
 
 impl fmt::Display for RoundReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let when = match (self.live, self.cloned) {
-            (true, _) => "while the server works",
-            (false, true) => "from clones, with the server released",
-            (false, false) => "under the lock",
+        let when = match self {
+            RoundReport { live: true, .. } => "while the server works",
+            RoundReport { clones: true, .. } => "from clones, after the server's release",
+            _ => "under the lock",
         };
         write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
         write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
@@ -179,8 +180,8 @@ impl fmt::Display for Report {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, ", self.seconds)?;
-        if let Some(FrozenReport { reaching, ours, cloned }) = self.frozen {
-            let manner = if cloned { ", by clones" } else { "" };
+        if let Some(FrozenReport { reaching, ours, clones, .. }) = self.frozen {
+            let manner = if clones > 0 { format!(", by clones of {clones} files") } else { String::new() };
             write!(
                 f,
                 "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ",

@@ -60,6 +60,7 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
             transfer.clock.acknowledged(Instant::now());
             transfer.meter.add_done(bytes_of(&round, &work));
             lock(spare).push(batch.into_buffer());
+            round.catalog.acknowledged(&work);
             round.queue.done();
             continue;
         }
@@ -196,9 +197,12 @@ fn compare_chunk(
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
     let hints = PageHints::of_runs(&extents, data, len, transfer.seed);
-    if known.digest != Some(digest) {
+    if known.again || known.digest != Some(digest) {
         // Of what is not known the joiner may have anything.
-        let patch = known.hints.filter(|_| known.digest.is_some()).and_then(|before| before.changed(&hints, len));
+        let patch = known
+            .hints
+            .filter(|_| known.digest.is_some() && !known.again)
+            .and_then(|before| before.changed(&hints, len));
         // Hints that differ nowhere although the content does have failed: the whole chunk is sent.
         let patch = patch.filter(|covers| covers.iter().next().is_some()).and_then(|covers| {
             let (clip, places) = extents.clipped(&covers);
@@ -260,5 +264,50 @@ pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
         Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
         Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::Catalog;
+    use super::super::plan::{Basis, Plan};
+    use super::super::queue::Queue;
+    use super::*;
+    use crate::archive::{Member, unpack};
+    use crate::tree::{Roots, Rules, Tolerance, scan};
+
+    fn round(number: u16, roots: &Roots, basis: Basis) -> Round {
+        let found = scan(&mut roots.clone(), &Rules::default(), Tolerance::None).unwrap();
+        let plan = Plan::new(basis, found, false);
+        let catalog = Catalog::new(roots.clone(), plan.entries, false, |_| false).unwrap();
+        Round { number, live: true, strict: false, paced: true, catalog, queue: Queue::new([]) }
+    }
+
+    #[test]
+    fn what_was_lost_with_its_lane_is_sent_again_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut content = vec![1; 5 << 14];
+        std::fs::write(dir.path().join("f"), &content).unwrap();
+        let roots = Roots::new(dir.path(), &std::collections::BTreeMap::new()).unwrap();
+        let (transfer, mut scratch) = (Transfer::for_test(), Scratch::default());
+        let mut sent = |round: &Round| {
+            let batch = pack(&transfer, round, &Work::Small(vec![0]), Batch::default(), &mut scratch).unwrap();
+            let members = unpack(batch.bytes(), batch.members()).unwrap();
+            let of = |member| match member {
+                Member::Entry(_) => None,
+                Member::Chunk(chunk) => Some((chunk.patch.is_some(), chunk.data.len())),
+            };
+            members.into_iter().filter_map(of).collect::<Vec<_>>()
+        };
+        let first = round(0, &roots, Vec::new());
+        assert_eq!(sent(&first), [(false, 5 << 14)]);
+        assert_eq!(sent(&first), [(false, 5 << 14)]);
+        content[20_000] = 2;
+        std::fs::write(dir.path().join("f"), &content).unwrap();
+        let second = round(1, &roots, first.catalog.into_basis(true).1);
+        assert_eq!(sent(&second), [(true, 1 << 14)]);
+        assert_eq!(sent(&second), [(false, 5 << 14)], "the first may never have arrived");
+        let third = round(2, &roots, second.catalog.into_basis(true).1);
+        assert_eq!(sent(&third), []);
     }
 }

@@ -1,6 +1,7 @@
 //! The passes over the tree: while the server works, under its lock, and from clones after its release.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,6 +44,15 @@ pub(super) struct Passes {
     costly: Arc<HashSet<RelPath>>,
     number: u16,
     pub(super) reports: Vec<RoundReport>,
+    /// Files that were cloned under this lock, and their bytes on disk.
+    pub(super) cloned: (u64, u64),
+}
+
+/// However the transfer ends, nobody packs for it any more, and clones go.
+impl Drop for Passes {
+    fn drop(&mut self) {
+        self.transfer.rounds.close();
+    }
 }
 
 impl Passes {
@@ -72,6 +82,7 @@ impl Passes {
             costly: Arc::default(),
             number: 0,
             reports,
+            cloned: (0, 0),
         })
     }
 
@@ -146,6 +157,7 @@ impl Passes {
         clone: bool,
         until: Option<Instant>,
     ) -> Result<bool> {
+        self.cloned = (0, 0);
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
             let (found, tops) = self.look(control).await?;
@@ -164,7 +176,11 @@ impl Passes {
             if clone {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
                 let costly = Arc::clone(&self.costly);
-                plan = guarded(control, blocking(move || cloned(plan, &roots, &filesystems, &costly))).await?;
+                let work = blocking(move || cloned(plan, &roots, &filesystems, &costly));
+                let made;
+                (plan, made) = guarded(control, work).await?;
+                self.transfer.reporter.note(&made.to_string());
+                self.cloned = (self.cloned.0 + made.files, self.cloned.1 + made.bytes);
             }
             if !self.round(control, plan, None, position.clone(), until).await? {
                 return Ok(false);
@@ -230,9 +246,9 @@ impl Passes {
         self.transfer.rounds.close();
         let goodbye = async { while self.lanes.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-        let (basis, checksum) = (self.basis, self.transfer.checksum);
+        let (basis, checksum) = (std::mem::take(&mut self.basis), self.transfer.checksum);
         let sealed = blocking(move || seal(&basis, checksum)).await?;
-        Ok((sealed, self.reports))
+        Ok((sealed, std::mem::take(&mut self.reports)))
     }
 
     /// The tree while the server works.
@@ -278,7 +294,7 @@ impl Passes {
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
         control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
         self.transfer.meter.begin_round(number, read);
-        let cloned = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
+        let clones = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
@@ -291,7 +307,7 @@ impl Passes {
         let strict = self.server.keeper() == Keeper::Nobody;
         let live = live.is_some();
         // After rounds that were spared the limit buys nothing but a longer freeze.
-        let paced = live || !self.reports.iter().any(|report| report.live);
+        let paced = live || clones || !self.reports.iter().any(|report| report.live);
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
@@ -312,7 +328,7 @@ impl Passes {
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        let report = RoundReport { number, live, cloned, files, bytes: read, wire_bytes: wire, seconds };
+        let report = RoundReport { number, live, clones, files, bytes: read, wire_bytes: wire, seconds };
         if live || !self.reports.is_empty() {
             self.transfer.reporter.note(&report.to_string());
         }
@@ -350,6 +366,9 @@ async fn finished(
     let stuck = async {
         loop {
             tokio::time::sleep((transfer.dialer.deadlines.idle / 10).min(Duration::from_secs(1))).await;
+            if transfer.rounds.is_closed() {
+                return Err(Error::new(Kind::Io, "packing ended before the work did"));
+            }
             if let Some(error) = transfer.stuck(Instant::now()) {
                 return Err(error);
             }
@@ -368,16 +387,48 @@ async fn finished(
 /// Smaller files are read, not cloned.
 const SMALLEST: u64 = 64 << 10;
 
+/// What became of the files that were to be cloned.
+#[derive(Debug, Default)]
+struct Cloned {
+    files: u64,
+    bytes: u64,
+    /// Read instead: the number, and why the first of them.
+    others: u64,
+    why: Option<String>,
+}
+
+impl Cloned {
+    fn not(&mut self, place: &Path, why: impl std::fmt::Display) {
+        self.others += 1;
+        self.why.get_or_insert_with(|| format!("{}: {why}", Printable::path(place)));
+    }
+}
+
+impl std::fmt::Display for Cloned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cloned {} files of {} under the lock", self.files, bytes(self.bytes))?;
+        match &self.why {
+            Some(why) => write!(f, "; {} are read instead ({why})", self.others),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
-fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems, costly: &HashSet<RelPath>) -> Result<Plan> {
+fn cloned(
+    mut plan: Plan,
+    roots: &Roots,
+    filesystems: &Filesystems,
+    costly: &HashSet<RelPath>,
+) -> Result<(Plan, Cloned)> {
     let mut wanted: Vec<&mut Planned> = plan
         .entries
         .iter_mut()
         .filter(|planned| matches!(planned.task, Task::Send | Task::Compare) && planned.found.size() > SMALLEST)
-        .filter(|planned| !costly.contains(&planned.found.entry.path))
         .collect();
     wanted.sort_by_key(|planned| std::cmp::Reverse(planned.found.size()));
-    wanted.truncate(clones::most());
+    let mut made = Cloned::default();
+    let most = clones::most();
     let mut held: std::collections::BTreeMap<u64, (u64, bool)> = std::collections::BTreeMap::new();
     for planned in wanted {
         let device = planned.found.stamp.device();
@@ -385,12 +436,27 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems, costly: &Has
         else {
             continue;
         };
-        let (bytes, possible) = held.entry(device).or_insert((0, true));
-        let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
-        if !*possible || !clones::fits(directory, bytes.saturating_add(size))? {
+        if costly.contains(&planned.found.entry.path) {
+            made.not(&place, "it lies in so many extents that reading is cheaper");
             continue;
         }
-        let Ok(source) = Source::open(&place, Some(planned.found.stamp), false) else { continue };
+        let (bytes, possible) = held.entry(device).or_insert((0, true));
+        let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
+        if !*possible || made.files >= most as u64 {
+            made.not(&place, "no more descriptors");
+            continue;
+        }
+        if !clones::fits(directory, bytes.saturating_add(size))? {
+            made.not(&place, "too little room for it on its filesystem, should the server write all of it");
+            continue;
+        }
+        let source = match Source::open(&place, Some(planned.found.stamp), false) {
+            Ok(source) => source,
+            Err(error) => {
+                made.not(&place, error.sentence());
+                continue;
+            }
+        };
         match clones::clone(source.as_file(), directory) {
             Ok(file) => {
                 let holed = planned.found.allocated < planned.found.size();
@@ -398,12 +464,17 @@ fn cloned(mut plan: Plan, roots: &Roots, filesystems: &Filesystems, costly: &Has
                 had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
                 planned.task = Task::Later;
                 *bytes = bytes.saturating_add(size);
+                made.files += 1;
+                made.bytes = made.bytes.saturating_add(size);
             }
             // What cannot be cloned is read.
-            Err(_) => *possible = false,
+            Err(error) => {
+                *possible = false;
+                made.not(&place, error);
+            }
         }
     }
-    Ok(plan)
+    Ok((plan, made))
 }
 
 /// As many messages as it takes.

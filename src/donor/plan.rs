@@ -3,6 +3,7 @@
 //! Pure: both are given. With an empty basis everything is sent whole.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use super::page_hints::PageHints;
@@ -28,9 +29,11 @@ impl Had {
         Had { digests: FileDigests::new(size), hints: BTreeMap::new(), stamp_tells: false, touched: true, clone: None }
     }
 
-    /// To be compared with a file of `size` bytes, whose metadata or length is `other` than before.
+    /// To be compared with a file of `size` bytes, whose metadata or length is `other` than before. Its stamp is a new
+    /// one, which tells nothing of what is known until the file has been read.
     fn renewed(self, size: u64, other: bool) -> Had {
-        Had { digests: self.digests.renewed(size), touched: self.touched || other, clone: None, ..self }
+        let touched = self.touched || other;
+        Had { digests: self.digests.renewed(size), stamp_tells: false, touched, clone: None, ..self }
     }
 }
 
@@ -60,7 +63,8 @@ pub(super) struct Planned {
     before: Option<Box<Found>>,
 }
 
-/// The whole tree as the joiner has it, ordered by path, with what was found when it was read.
+/// The whole tree as the joiner has it, ordered by path, with what was found when it was read. What has no content has
+/// a [`Had`] of nothing where the joiner may not know it.
 pub(super) type Basis = Vec<(Found, Option<Had>)>;
 
 /// One round's work, and what is gone since the last.
@@ -73,7 +77,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `found` is ordered by path. `again`: the basis was read under the lock, so what may change there has not.
+    /// `found` is ordered by path. `again`: the basis was read, or cloned, under this very lock, so what may change there
+    /// has not.
     pub(super) fn new(basis: Basis, found: Vec<Found>, again: bool) -> Plan {
         let mut plan = Plan { entries: Vec::with_capacity(found.len()), removed: Vec::new() };
         let mut basis = basis.into_iter().peekable();
@@ -145,7 +150,7 @@ impl Plan {
         match (&before.entry.content, &found.entry.content, had) {
             (Content::File { .. }, Content::File { .. }, Some(had)) => {
                 let equal = same && before.stamp == found.stamp;
-                if had.clone.is_some() && equal {
+                if again && had.clone.is_some() && equal {
                     self.push(before, Task::Later, Some(had));
                 } else if had.digests.is_complete()
                     && ((had.stamp_tells && equal) || (again && found.stillness().holds(before.stamp, found.stamp)))
@@ -156,7 +161,8 @@ impl Plan {
                     self.push(found, Task::Compare, Some(had));
                 }
             }
-            (_, _, had) if same => self.push(found, Task::Keep, had),
+            (_, _, None) if same => self.push(found, Task::Keep, None),
+            (now, then, Some(_)) if discriminant(now) == discriminant(then) => self.send(found),
             (Content::Directory, Content::Directory, had) => {
                 self.entries.push(Planned { found, task: Task::Update, had, before: Some(Box::new(before)) });
             }
@@ -275,6 +281,46 @@ mod tests {
         assert_eq!(with(|had| had.stamp_tells = false), ["Compare f"]);
         assert_eq!(with(|had| had.digests.tear(1)), ["Compare f"]);
         assert_eq!(with(|had| had.digests = FileDigests::new(CHUNK + 1)), ["Compare f"]);
+    }
+
+    #[test]
+    fn what_was_cloned_under_an_earlier_lock_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "1").unwrap();
+        let basis = sent(Plan::new(Vec::new(), look(dir.path()), false));
+        fs::write(dir.path().join("f"), "22").unwrap();
+        let cloned = |basis: Basis| -> Basis {
+            let mut basis = Plan::new(basis, look(dir.path()), false).into_basis();
+            let clone = Source::of_clone(fs::File::open(dir.path().join("f")).unwrap(), 2, false);
+            basis[0].1.as_mut().unwrap().clone = Some(Arc::new(clone));
+            basis
+        };
+        let basis = cloned(basis);
+        let again = Plan::new(basis, look(dir.path()), true);
+        assert_eq!(tasks(&again), [""; 0], "under the same lock");
+        assert_eq!(tasks(&Plan::new(again.into_basis(), look(dir.path()), false)), ["Compare f"]);
+    }
+
+    #[test]
+    fn what_has_no_content_and_may_not_have_been_sent_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("one", dir.path().join("l")).unwrap();
+        let after = |plan: Plan, whole| {
+            let roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+            let round = super::super::catalog::Catalog::new(roots, plan.entries, true, |_| true).unwrap();
+            Plan::new(round.into_basis(whole).1, look(dir.path()), false)
+        };
+        // The server was released before their turn came, twice.
+        let plan = after(after(Plan::new(Vec::new(), look(dir.path()), false), false), false);
+        assert_eq!(tasks(&plan), ["Send d", "Send l"]);
+        let plan = after(plan, true);
+        assert_eq!(tasks(&plan), [""; 0]);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(dir.path().join("d"), mode).unwrap();
+        let plan = after(Plan::new(plan.into_basis(), look(dir.path()), false), false);
+        assert_eq!(tasks(&plan), ["Send d"], "its metadata");
+        assert!(after(plan, true).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::manifest::{CHUNK, chunks};
 use crate::threads::lock;
-use crate::tree::Found;
+use crate::tree::{Found, Stillness};
 
 /// One frame's worth of work; the numbers are those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,8 @@ struct Large {
     /// The next chunk, of so many.
     next: u64,
     count: u64,
+    /// The redo log, which the server writes to all the time, comes first: where it was cloned, that costs room.
+    journal: bool,
 }
 
 /// How many large files are under way at once. A filesystem may let only one write at a time fill the holes of a file
@@ -75,7 +77,8 @@ impl Queue {
         for (number, found) in entries {
             let size = found.size();
             if chunks(size) > 1 {
-                large.push(Large { file: number, next: 0, count: chunks(size) });
+                let journal = found.stillness() == Stillness::Journal;
+                large.push(Large { file: number, next: 0, count: chunks(size), journal });
                 continue;
             }
             let cost = size + headers(found);
@@ -89,7 +92,7 @@ impl Queue {
         small.push(batch);
         small.retain(|batch| !batch.is_empty());
         small.reverse();
-        large.sort_by_key(|large| large.count);
+        large.sort_by_key(|large| (large.journal, large.count));
         let state =
             State { large, turn: 0, small, returned: Vec::new(), outstanding: 0, abandoned: false, closed: false };
         Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
@@ -191,7 +194,7 @@ impl State {
         if side_by_side > 0 {
             self.turn = (self.turn + 1) % side_by_side;
             let place = self.large.len() - 1 - self.turn;
-            let Large { file, next, count } = &mut self.large[place];
+            let Large { file, next, count, .. } = &mut self.large[place];
             let work = Work::Chunk { file: *file, chunk: *next };
             *next += 1;
             if next == count {

@@ -62,6 +62,11 @@ impl FileDigests {
         self.known.get(chunk).filter(|_| !self.torn.contains(&chunk))
     }
 
+    /// Whether the chunk's digest was noted in this round.
+    pub fn is_fresh(&self, chunk: u64) -> bool {
+        self.fresh.as_ref().map_or(self.known.get(chunk).is_some(), |fresh| fresh.contains(&chunk))
+    }
+
     /// The chunk could not be read in this round: nobody knows what the other side has of it.
     pub fn tear(&mut self, chunk: u64) {
         self.torn.insert(chunk);

@@ -45,10 +45,13 @@ impl Holes {
 
     /// Of a file that has fewer blocks than bytes.
     fn of(file: &File, size: u64) -> Holes {
-        let trusted = fstatfs(file).is_ok_and(|told| Holes::TRUSTED.contains(&told.f_type));
         // A small file costs less to read than to ask about. Of a large one everything goes to disk first, so that there
         // is only one truth to be told.
-        if trusted && size > SMALL && fdatasync(file).is_ok() { Holes::Ask } else { Holes::Read }
+        if Holes::are_told(file, size) && fdatasync(file).is_ok() { Holes::Ask } else { Holes::Read }
+    }
+
+    fn are_told(file: &File, size: u64) -> bool {
+        size > SMALL && fstatfs(file).is_ok_and(|told| Holes::TRUSTED.contains(&told.f_type))
     }
 }
 
@@ -81,9 +84,14 @@ impl Source {
         Ok(())
     }
 
-    /// An open file of `size` bytes that nobody changes: a clone.
+    /// An open file of `size` bytes that nobody changes: a clone. All of it is on disk, for what is shared must be
+    /// (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time under the lock.
     pub fn of_clone(file: File, size: u64, holed: bool) -> Source {
-        let holes = if holed { Holes::of(&file, size) } else { Holes::None };
+        let holes = match holed {
+            true if Holes::are_told(&file, size) => Holes::Ask,
+            true => Holes::Read,
+            false => Holes::None,
+        };
         let mut source = Source { file, direct: None, holes, head: Vec::new() };
         source.announce();
         source
@@ -283,9 +291,9 @@ const STOP: &str = "stop the server, or whatever else writes there, and start ag
 
 fn vanished_or(place: &Path, error: io::Error) -> Error {
     match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-        Some(rustix::io::Errno::NOENT) => vanished(place),
-        // It has become a link.
-        Some(rustix::io::Errno::LOOP) => changed(place),
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => vanished(place),
+        // It has become a link, or a socket.
+        Some(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => changed(place),
         _ => Error::io("cannot open", place, error),
     }
 }
