@@ -20,12 +20,14 @@ fn pair_a_lost_write_beneath_an_overlay_is_no_success() {
     fs::create_dir(&pair.joiner).unwrap();
     tree::old(&pair.joiner);
     let before = tree::read(&pair.joiner);
+    tree::complete(&pair.donor);
     for number in 0..2000 {
         file(&pair.donor, format!("schema{}/t{number}.ibd", number / 500), tree::noise(number, 16 << 10));
     }
     let joiner = pair.receive(&[]);
     let donor = pair.send(&joiner.ticket, &["--rate-limit", "8M"]);
-    joiner.running.says("agreed with the donor");
+    // Three filesystems on one disk: it may stand still for a while.
+    joiner.running.says_within(LIMIT, "agreed with the donor");
     std::thread::sleep(Duration::from_secs(1));
     // The kernel writes back, as it does by itself every few seconds.
     disk.fill();
@@ -34,7 +36,7 @@ fn pair_a_lost_write_beneath_an_overlay_is_no_success() {
     disk.relieve();
     back.wait().unwrap();
     let both = Both::of(donor, joiner, LIMIT);
-    both.failed(28, &["cannot bring to disk", ".highline/incoming/datadir/schema"]);
+    both.failed(28, &["cannot bring to disk", ".highline/incoming/"]);
     tree::assert_same(&before, &tree::read(&pair.joiner));
     pair.arrives(&[], &[]);
     assert_eq!(pair.verify().code(), 0);

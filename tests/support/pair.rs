@@ -186,7 +186,11 @@ impl Running {
 
     /// Waits until it has said `words` on standard error.
     pub fn says(&self, words: &str) {
-        let deadline = Instant::now() + SECONDS;
+        self.says_within(SECONDS, words);
+    }
+
+    pub fn says_within(&self, limit: Duration, words: &str) {
+        let deadline = Instant::now() + limit;
         while !self.said().contains(words) {
             assert!(Instant::now() < deadline, "{} did not say `{words}`: {}", self.name, self.said());
             std::thread::sleep(Duration::from_millis(5));
