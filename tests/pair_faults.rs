@@ -373,7 +373,10 @@ fn pair_pipes_and_sockets_stay() {
     }
     let both = ground.pair.transfer(&[], &[]);
     both.succeeded();
-    let words = format!("not sent: {0}/queue (a pipe), {0}/schema/agent (a socket)", ground.pair.donor.display());
+    let words = format!(
+        "not sent, because it is this node's own: {0}/queue (a pipe), {0}/schema/agent (a socket)",
+        ground.pair.donor.display()
+    );
     assert_eq!(both.donor.stderr.matches(&words).count(), 1, "{}", both.donor.stderr);
     assert!(!ground.pair.joiner.join("queue").exists() && !ground.pair.joiner.join("schema/agent").exists());
     ground.pair.verify().succeeded();
