@@ -164,6 +164,7 @@ fn pair_dead_lanes_keep_no_place() {
 #[test]
 fn pair_a_slow_link_needs_long_for_the_first_frame() {
     let pair = Pair::default();
+    tree::complete(&pair.donor);
     file(&pair.donor, "ibdata1", tree::noise(7, 6 * MIB as usize));
     let waits = ["--idle-timeout", "2s"];
     let joiner = pair.receive(&waits);
@@ -179,6 +180,7 @@ fn pair_a_slow_link_needs_long_for_the_first_frame() {
 #[test]
 fn pair_a_low_rate_is_no_standstill() {
     let pair = Pair::default();
+    tree::complete(&pair.donor);
     file(&pair.donor, "ibdata1", tree::noise(7, MIB as usize));
     let waits = ["--idle-timeout", "1s"];
     let joiner = pair.receive(&waits);
@@ -371,7 +373,10 @@ fn pair_pipes_and_sockets_stay() {
     }
     let both = ground.pair.transfer(&[], &[]);
     both.succeeded();
-    let words = format!("not sent: {0}/queue (a pipe), {0}/schema/agent (a socket)", ground.pair.donor.display());
+    let words = format!(
+        "not sent, because it is this node's own: {0}/queue (a pipe), {0}/schema/agent (a socket)",
+        ground.pair.donor.display()
+    );
     assert_eq!(both.donor.stderr.matches(&words).count(), 1, "{}", both.donor.stderr);
     assert!(!ground.pair.joiner.join("queue").exists() && !ground.pair.joiner.join("schema/agent").exists());
     ground.pair.verify().succeeded();
