@@ -118,7 +118,7 @@ fn running_or_done(cluster: &Cluster, n: usize) {
 
 /// A highline transfer of about half a minute, caught in the middle while the donor is frozen.
 fn in_the_middle() -> Cluster {
-    let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=3M").build();
+    let mut cluster = Cluster::plan(2, "highline").highline("freeze=whole").highline("rate-limit=3M").build();
     cluster.start(1);
     cluster.prepare_sysbench(1, 4, 20_000);
     cluster.spawn(2);

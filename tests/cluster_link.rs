@@ -10,7 +10,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// What an operator finds in the log of either side, in this order.
 const DONOR: [&str; 7] =
-    ["starts as donor", "connected to", "frozen at", "agreed with", "released", "verified by the joiner", "done: "];
+    ["starts as donor", "connected to", "agreed with", "frozen at", "released", "verified by the joiner", "done: "];
 const JOINER: [&str; 6] =
     ["starts as joiner", "waiting for the donor", "has proven itself", "agreed with", "verified: ", "installed: "];
 
