@@ -72,7 +72,7 @@ impl Catalog {
         let mut clones = HashMap::new();
         for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(entries) {
             let before = before.map(|mut before| {
-                if matches!(task, Task::Send | Task::Compare) {
+                if task.reads() {
                     match before.clone.take() {
                         Some(clone) => _ = clones.insert(number, (clone, chunks(found.size()))),
                         None => before.stamp_tells = tells(&found),
@@ -208,7 +208,7 @@ impl Catalog {
         let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
-                if matches!(task, Task::Send | Task::Compare) {
+                if task.reads() {
                     // Whose metadata was sent, and what was read of it, is not known of the others.
                     had.touched &= !whole;
                     had.stamp_tells &= whole;

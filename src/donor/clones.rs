@@ -5,16 +5,21 @@
 //! InnoDB would abort on its own redo log, so room is asked for before and watched, and clones go long before the
 //! server could feel it. A process that is killed leaves none behind: they have no name.
 
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{IFlags, Mode, OFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags, open, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::plan::{Had, Plan, Planned, Task};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
+use crate::tree::{Filesystems, RelPath, Roots, Source, locate};
 
 /// Below this mean length of an extent a clone costs more than reading: each of them takes as long as some 32 KiB.
 const SHORTEST_EXTENT: u64 = 64 << 10;
@@ -24,7 +29,7 @@ const OTHERS: u64 = 256;
 const RESERVE: u64 = 256 << 20;
 
 /// A clone of `file`, in `directory`, which must be on the same filesystem.
-pub(super) fn clone(file: &File, directory: &Path) -> std::io::Result<File> {
+fn clone(file: &File, directory: &Path) -> std::io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let unnamed = open(directory, flags, Mode::RUSR | Mode::WUSR)?;
     match ioctl_ficlone(&unnamed, file) {
@@ -50,13 +55,13 @@ pub(super) fn is_cheap(file: impl AsFd, size: u64) -> bool {
 }
 
 /// How many clones this process may hold: each is open twice, once past the page cache.
-pub(super) fn most() -> usize {
+fn most() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).min(1 << 20)
 }
 
 /// Whether the filesystem of `directory` has room for clones of so many bytes, should the server write all of them.
-pub(super) fn fits(directory: &Path, cloned: u64) -> Result<bool> {
+fn fits(directory: &Path, cloned: u64) -> Result<bool> {
     Ok(free(directory)? > cloned.saturating_add(cloned / 10).saturating_add(RESERVE))
 }
 
@@ -74,4 +79,94 @@ pub(super) fn watch(directory: &Path) -> Result<()> {
 fn free(directory: &Path) -> Result<u64> {
     let stat = statvfs(directory).map_err(|e| Error::io("cannot ask for the space of", directory, e))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Smaller files are read, not cloned.
+pub(super) const SMALLEST: u64 = 64 << 10;
+
+/// What became of the files that were to be cloned.
+#[derive(Debug, Default)]
+pub(super) struct Cloned {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// Read instead: the number, and why the first of them.
+    others: u64,
+    why: Option<String>,
+}
+
+impl Cloned {
+    fn not(&mut self, place: &Path, why: impl fmt::Display) {
+        self.others += 1;
+        self.why.get_or_insert_with(|| format!("{}: {why}", Printable::path(place)));
+    }
+}
+
+impl fmt::Display for Cloned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cloned {} files of {} under the lock", self.files, bytes(self.bytes))?;
+        match &self.why {
+            Some(why) => write!(f, "; {} are read instead ({why})", self.others),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
+pub(super) fn of_changed(
+    mut plan: Plan,
+    roots: &Roots,
+    filesystems: &Filesystems,
+    costly: &HashSet<RelPath>,
+) -> Result<(Plan, Cloned)> {
+    let mut wanted: Vec<&mut Planned> =
+        plan.entries.iter_mut().filter(|planned| planned.task.reads() && planned.found.size() > SMALLEST).collect();
+    wanted.sort_by_key(|planned| std::cmp::Reverse(planned.found.size()));
+    let mut made = Cloned::default();
+    let most = most();
+    let mut held: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+    for planned in wanted {
+        let device = planned.found.stamp.device();
+        let (Some(directory), Some(place)) = (filesystems.directory(device), locate(roots, &planned.found.entry.path))
+        else {
+            continue;
+        };
+        if costly.contains(&planned.found.entry.path) {
+            made.not(&place, "it lies in so many extents that reading is cheaper");
+            continue;
+        }
+        let (bytes, possible) = held.entry(device).or_insert((0, true));
+        let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
+        if !*possible || made.files >= most as u64 {
+            made.not(&place, "no more descriptors");
+            continue;
+        }
+        if !fits(directory, bytes.saturating_add(size))? {
+            made.not(&place, "too little room for it on its filesystem, should the server write all of it");
+            continue;
+        }
+        let source = match Source::open(&place, Some(planned.found.stamp), false) {
+            Ok(source) => source,
+            Err(error) => {
+                made.not(&place, error.sentence());
+                continue;
+            }
+        };
+        match clone(source.as_file(), directory) {
+            Ok(file) => {
+                let holed = planned.found.allocated < planned.found.size();
+                let had = planned.had.get_or_insert_with(|| Had::nothing(planned.found.size()));
+                had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
+                planned.task = Task::Later;
+                *bytes = bytes.saturating_add(size);
+                made.files += 1;
+                made.bytes = made.bytes.saturating_add(size);
+            }
+            // What cannot be cloned is read.
+            Err(error) => {
+                *possible = false;
+                made.not(&place, error);
+            }
+        }
+    }
+    Ok((plan, made))
 }

@@ -1,11 +1,12 @@
 //! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::catalog::Catalog;
 use super::compression::BatchCompressor;
 use super::page_hints::PageHints;
 use super::plan::Task;
@@ -132,19 +133,33 @@ fn pack_chunk(
     }
 }
 
-/// Where a chunk has data.
-fn extents_of(
-    (found, place): (&Found, &Path),
-    source: &Source,
+/// A chunk of a file, where it has data.
+struct Located<'a> {
+    found: &'a Found,
+    place: PathBuf,
+    source: Arc<Source>,
     offset: u64,
     len: u32,
-    span: &mut Pages,
-) -> Result<(Vec<(u64, u64)>, Extents)> {
-    let runs = source.data(place, offset, len.into(), Extents::MAX, span)?;
-    let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
-    let extents = Extents::new(runs.iter().map(run).collect(), len)
-        .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
-    Ok((runs, extents))
+    runs: Vec<(u64, u64)>,
+    extents: Extents,
+}
+
+impl<'a> Located<'a> {
+    fn new(catalog: &'a Catalog, number: u32, chunk: u64, span: &mut Pages) -> Result<Located<'a>> {
+        let found = catalog.get(number);
+        let (place, source) = (catalog.place(found)?, catalog.source(number)?);
+        let offset = chunk * CHUNK;
+        let len = (found.size() - offset).min(CHUNK) as u32;
+        let runs = source.data(&place, offset, len.into(), Extents::MAX, span)?;
+        let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
+        let extents = Extents::new(runs.iter().map(run).collect(), len)
+            .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
+        Ok(Located { found, place, source, offset, len, runs, extents })
+    }
+
+    fn read(&self, into: &mut [u8], span: &mut Pages) -> Result<()> {
+        self.source.read_runs(&self.place, self.offset, &self.runs, into, span)
+    }
 }
 
 fn whole_chunk(
@@ -155,17 +170,15 @@ fn whole_chunk(
     batch: &mut Batch,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let (found, catalog) = (round.catalog.get(number), &round.catalog);
-    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
-    let offset = chunk * CHUNK;
-    let len = (found.size() - offset).min(CHUNK) as u32;
-    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
+    let catalog = &round.catalog;
+    let located = Located::new(catalog, number, chunk, &mut scratch.span)?;
+    let Located { found, offset, len, ref extents, .. } = located;
     let mut hints = None;
-    let digest = batch.push_chunk(&found.entry, offset, &extents, transfer.checksum, |data| {
-        source.read_runs(&place, offset, &runs, data, &mut scratch.span)?;
+    let digest = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |data| {
+        located.read(data, &mut scratch.span)?;
         // A chunk that is sent under the lock is not compared again.
         if round.live && catalog.wants_hints() {
-            hints = Some(PageHints::of_runs(&extents, data, len, transfer.seed));
+            hints = Some(PageHints::of_runs(extents, data, len, transfer.seed));
         }
         Ok::<_, PackError>(())
     });
@@ -188,15 +201,13 @@ fn compare_chunk(
     if known.touched && chunk == 0 {
         batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?;
     }
-    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
-    let offset = chunk * CHUNK;
-    let len = (found.size() - offset).min(CHUNK) as u32;
-    let (runs, extents) = extents_of((found, &place), &source, offset, len, &mut scratch.span)?;
+    let located = Located::new(catalog, number, chunk, &mut scratch.span)?;
+    let Located { offset, len, ref extents, .. } = located;
     scratch.chunk.resize(extents.data_len(), 0);
-    source.read_runs(&place, offset, &runs, &mut scratch.chunk, &mut scratch.span)?;
+    located.read(&mut scratch.chunk, &mut scratch.span)?;
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
-    let hints = PageHints::of_runs(&extents, data, len, transfer.seed);
+    let hints = PageHints::of_runs(extents, data, len, transfer.seed);
     if known.again || known.digest != Some(digest) {
         // Of what is not known the joiner may have anything.
         let patch = known
@@ -222,7 +233,7 @@ fn compare_chunk(
                 })
             }
             None => batch
-                .push_chunk(&found.entry, offset, &extents, transfer.checksum, |into| {
+                .push_chunk(&found.entry, offset, extents, transfer.checksum, |into| {
                     into.copy_from_slice(data);
                     Ok::<_, PackError>(())
                 })
@@ -269,7 +280,6 @@ pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::catalog::Catalog;
     use super::super::plan::{Basis, Plan};
     use super::super::queue::Queue;
     use super::*;

@@ -1,7 +1,6 @@
 //! The passes over the tree: while the server works, under its lock, and from clones after its release.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,9 +8,9 @@ use tokio::task::JoinSet;
 
 use super::catalog::{Catalog, seal};
 use super::clones;
-use super::plan::{Basis, Had, Plan, Planned, Task};
+use super::plan::{Basis, Plan, Task};
 use super::queue::Queue;
-use super::rounds::{FreezeMode, Outlook, Pass, another, seconds_to_read};
+use super::rounds::{Outlook, Pass, another, seconds_to_read};
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
 use super::{Keeper, RoundReport, Server, complete, lane};
@@ -19,7 +18,6 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
-use crate::progress::bytes;
 use crate::threads::{self, alone, blocking};
 use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, locate, scan_fully};
 use crate::wire::{self, Message, WireBytes};
@@ -96,15 +94,14 @@ impl Passes {
         let mut now = SystemTime::now();
         let mut found = self.scan(control).await?;
         loop {
-            let (started, wire) = (Instant::now(), self.transfer.meter.snapshot().wire);
+            let started = Instant::now();
             let filesystems = self.filesystems.clone();
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
-            let read = plan.work().map(|planned| planned.found.size()).sum();
             self.round(control, plan, Some(now - MARGIN), None, None).await?;
-            let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire);
-            passes.push(Pass { seconds: started.elapsed().as_secs_f64(), read, wire });
+            let seconds = started.elapsed().as_secs_f64();
+            passes.extend(self.reports.last().map(|round| Pass { seconds, read: round.bytes, wire: round.wire_bytes }));
             now = SystemTime::now();
             found = self.scan(control).await?;
             let outlook = self.outlook(&found);
@@ -133,7 +130,7 @@ impl Passes {
         let changing = self
             .basis
             .iter()
-            .filter(|(found, had)| found.size() > SMALLEST && had.as_ref().is_some_and(|had| !had.stamp_tells));
+            .filter(|(found, had)| found.size() > clones::SMALLEST && had.as_ref().is_some_and(|had| !had.stamp_tells));
         let changing: Vec<Found> = changing.map(|(found, _)| found.clone()).collect();
         let roots = self.roots.clone();
         let look = move || {
@@ -176,7 +173,7 @@ impl Passes {
             if clone {
                 let (roots, filesystems) = (self.roots.clone(), self.filesystems.clone());
                 let costly = Arc::clone(&self.costly);
-                let work = blocking(move || cloned(plan, &roots, &filesystems, &costly));
+                let work = blocking(move || clones::of_changed(plan, &roots, &filesystems, &costly));
                 let made;
                 (plan, made) = guarded(control, work).await?;
                 self.transfer.reporter.note(&made.to_string());
@@ -296,7 +293,7 @@ impl Passes {
         self.transfer.meter.begin_round(number, read);
         let clones = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
-        let work = numbered.filter(|(_, planned)| matches!(planned.task, Task::Send | Task::Compare | Task::Update));
+        let work = numbered.filter(|(_, planned)| planned.task.reads() || planned.task == Task::Update);
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
         let filesystems = self.filesystems.clone();
         // Under the lock a file is compared with itself a moment ago, whatever it lies on.
@@ -384,99 +381,6 @@ async fn finished(
     .map_err(|error| transfer.rounds.failure().unwrap_or(error))
 }
 
-/// Smaller files are read, not cloned.
-const SMALLEST: u64 = 64 << 10;
-
-/// What became of the files that were to be cloned.
-#[derive(Debug, Default)]
-struct Cloned {
-    files: u64,
-    bytes: u64,
-    /// Read instead: the number, and why the first of them.
-    others: u64,
-    why: Option<String>,
-}
-
-impl Cloned {
-    fn not(&mut self, place: &Path, why: impl std::fmt::Display) {
-        self.others += 1;
-        self.why.get_or_insert_with(|| format!("{}: {why}", Printable::path(place)));
-    }
-}
-
-impl std::fmt::Display for Cloned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cloned {} files of {} under the lock", self.files, bytes(self.bytes))?;
-        match &self.why {
-            Some(why) => write!(f, "; {} are read instead ({why})", self.others),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
-fn cloned(
-    mut plan: Plan,
-    roots: &Roots,
-    filesystems: &Filesystems,
-    costly: &HashSet<RelPath>,
-) -> Result<(Plan, Cloned)> {
-    let mut wanted: Vec<&mut Planned> = plan
-        .entries
-        .iter_mut()
-        .filter(|planned| matches!(planned.task, Task::Send | Task::Compare) && planned.found.size() > SMALLEST)
-        .collect();
-    wanted.sort_by_key(|planned| std::cmp::Reverse(planned.found.size()));
-    let mut made = Cloned::default();
-    let most = clones::most();
-    let mut held: std::collections::BTreeMap<u64, (u64, bool)> = std::collections::BTreeMap::new();
-    for planned in wanted {
-        let device = planned.found.stamp.device();
-        let (Some(directory), Some(place)) = (filesystems.directory(device), locate(roots, &planned.found.entry.path))
-        else {
-            continue;
-        };
-        if costly.contains(&planned.found.entry.path) {
-            made.not(&place, "it lies in so many extents that reading is cheaper");
-            continue;
-        }
-        let (bytes, possible) = held.entry(device).or_insert((0, true));
-        let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
-        if !*possible || made.files >= most as u64 {
-            made.not(&place, "no more descriptors");
-            continue;
-        }
-        if !clones::fits(directory, bytes.saturating_add(size))? {
-            made.not(&place, "too little room for it on its filesystem, should the server write all of it");
-            continue;
-        }
-        let source = match Source::open(&place, Some(planned.found.stamp), false) {
-            Ok(source) => source,
-            Err(error) => {
-                made.not(&place, error.sentence());
-                continue;
-            }
-        };
-        match clones::clone(source.as_file(), directory) {
-            Ok(file) => {
-                let holed = planned.found.allocated < planned.found.size();
-                let had = planned.had.get_or_insert_with(|| Had::nothing(planned.found.size()));
-                had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
-                planned.task = Task::Later;
-                *bytes = bytes.saturating_add(size);
-                made.files += 1;
-                made.bytes = made.bytes.saturating_add(size);
-            }
-            // What cannot be cloned is read.
-            Err(error) => {
-                *possible = false;
-                made.not(&place, error);
-            }
-        }
-    }
-    Ok((plan, made))
-}
-
 /// As many messages as it takes.
 fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
     let mut messages = Vec::new();
@@ -507,16 +411,4 @@ pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result
         Ok((roots, scanned))
     })
     .await
-}
-
-impl FreezeMode {
-    /// One line for the log: what the freeze is expected to cost.
-    pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
-        let clones = if self.clones(passes, outlook) { "; they will be cloned where the filesystem can" } else { "" };
-        format!(
-            "{} of files changed since they were read; reading them under the lock would take about {:.1} s{clones}",
-            bytes(outlook.changed),
-            seconds_to_read(passes, outlook)
-        )
-    }
 }

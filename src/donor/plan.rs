@@ -52,6 +52,13 @@ pub(super) enum Task {
     Compare,
 }
 
+impl Task {
+    /// Whether the entry is sent or compared.
+    pub(super) fn reads(self) -> bool {
+        matches!(self, Task::Send | Task::Compare)
+    }
+}
+
 /// One entry of a round.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -127,7 +134,7 @@ impl Plan {
 
     /// Entries that are sent or compared.
     pub(super) fn work(&self) -> impl Iterator<Item = &Planned> {
-        self.entries.iter().filter(|planned| matches!(planned.task, Task::Send | Task::Compare))
+        self.entries.iter().filter(|planned| planned.task.reads())
     }
 
     /// Whether the joiner has all of it, but for the metadata of directories.

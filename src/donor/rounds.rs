@@ -4,6 +4,8 @@
 
 use std::str::FromStr;
 
+use crate::progress::bytes;
+
 /// The most unlocked passes.
 const MOST: usize = 5;
 /// A pass must have been so much shorter than the one before it, or another would bring little.
@@ -78,6 +80,16 @@ impl FreezeMode {
             FreezeMode::Auto => seconds_to_read(passes, outlook) > ENOUGH,
             FreezeMode::Rounds | FreezeMode::Whole => false,
         }
+    }
+
+    /// One line for the log: what the freeze is expected to cost.
+    pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
+        let clones = if self.clones(passes, outlook) { "; they will be cloned where the filesystem can" } else { "" };
+        format!(
+            "{} of files changed since they were read; reading them under the lock would take about {:.1} s{clones}",
+            bytes(outlook.changed),
+            seconds_to_read(passes, outlook)
+        )
     }
 }
 

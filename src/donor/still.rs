@@ -68,8 +68,8 @@ pub(super) fn holds(basis: &Basis, before: &Tops, roots: &Roots) -> bool {
 /// What changed while the tree was read: fails where reading it again is no answer.
 pub(super) fn judge(plan: &Plan, roots: &Roots, keeper: Keeper, looks: u16) -> Result<()> {
     let place = |path: &RelPath| locate(roots, path).unwrap_or_else(|| path.beneath().to_owned());
-    let now = |path: &&RelPath| !plan.entries.iter().any(|planned| planned.found.entry.path == **path);
-    if let Some(gone) = plan.removed.iter().filter(now).find(|path| !may_vanish(path)) {
+    let now = |path: &&RelPath| plan.entries.binary_search_by(|planned| planned.found.entry.path.cmp(path)).is_ok();
+    if let Some(gone) = plan.removed.iter().filter(|path| !now(path)).find(|path| !may_vanish(path)) {
         return Err(remedied(vanished(&place(gone)), gone, keeper));
     }
     let Some(first) = first(plan) else { return Ok(()) };
