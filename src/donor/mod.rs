@@ -36,8 +36,8 @@ use crate::progress::{Reporter, bytes, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Found, InnodbFiles, Roots, Rules, Scanned, lacks, readable};
-use crate::wire::{Message, Offer, Purpose, Speeds};
+use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
+use crate::wire::{Message, Offer, Purpose};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
 
@@ -201,18 +201,7 @@ impl fmt::Display for Report {
 pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     let (stream, _) = dialer.dial(Purpose::Control).await?;
     let mut control = Control::start(stream, dialer.peer(), dialer.deadlines);
-    let offer = Offer {
-        bypass: true,
-        position: Some(position),
-        server_version: None,
-        innodb: InnodbFiles::default(),
-        lower_case_table_names: None,
-        owner: (0, 0),
-        roots: Vec::new(),
-        parts: Default::default(),
-        speeds: Speeds { sha256: 0, blake3: 0 },
-        lanes: 0,
-    };
+    let offer = Offer { bypass: true, position: Some(position), ..Offer::default() };
     control.send(Message::Offer(Box::new(offer))).await?;
     let idle = dialer.deadlines.idle;
     answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;

@@ -247,16 +247,14 @@ mod tests {
 
     fn offer(position: Option<&str>) -> Offer {
         Offer {
-            bypass: false,
             position: position.map(|text| text.parse().unwrap()),
             server_version: Some("10.11.19-MariaDB".into()),
             innodb: InnodbFiles { redo: redo(0x5068_7973, "MariaDB 10.11.19", false), page_size: Some(16384) },
             lower_case_table_names: Some(0),
-            owner: (0, 0),
-            roots: Vec::new(),
             parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
+            ..Offer::default()
         }
     }
 

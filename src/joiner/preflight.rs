@@ -177,17 +177,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::tree::InnodbFiles;
     use crate::wire::{Speeds, WireBytes};
 
     fn offer(name: &str, path: &Path, allocated: u64) -> Offer {
         Offer {
-            bypass: false,
-            position: None,
-            server_version: None,
-            innodb: InnodbFiles::default(),
-            lower_case_table_names: None,
-            owner: (0, 0),
             roots: vec![OfferedRoot {
                 name: name.parse().unwrap(),
                 path: WireBytes::from(path.as_os_str().as_bytes()),
@@ -199,6 +192,7 @@ mod tests {
             parts: Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
+            ..Offer::default()
         }
     }
 

@@ -142,17 +142,11 @@ fn compresses(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{InnodbFiles, RootName};
+    use crate::tree::RootName;
     use crate::wire::{OfferedRoot, Speeds, WireBytes};
 
     fn offer(allocated: u64) -> Offer {
         Offer {
-            bypass: false,
-            position: None,
-            server_version: None,
-            innodb: InnodbFiles::default(),
-            lower_case_table_names: None,
-            owner: (0, 0),
             roots: vec![OfferedRoot {
                 name: RootName::datadir(),
                 path: WireBytes::from(b"/d".as_slice()),
@@ -164,6 +158,7 @@ mod tests {
             parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
+            ..Offer::default()
         }
     }
 

@@ -21,7 +21,7 @@ pub enum Purpose {
 }
 
 /// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Speeds {
     pub sha256: u32,
     pub blake3: u32,

@@ -24,8 +24,8 @@ pub struct OfferedRoot {
     pub entries: u64,
 }
 
-/// What the donor has, before anything is touched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the donor has, before anything is touched. By default nothing, and nothing is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The donor has nothing to send: the joiner's own data is recent enough (IST).
     pub bypass: bool,
@@ -195,16 +195,12 @@ mod tests {
 
     fn offer(roots: Vec<OfferedRoot>) -> Offer {
         Offer {
-            bypass: false,
-            position: None,
-            server_version: None,
-            innodb: InnodbFiles::default(),
-            lower_case_table_names: None,
             owner: (999, 999),
             roots,
             parts: crate::tree::Part::ALL.into(),
             speeds: Speeds { sha256: 1, blake3: 1 },
             lanes: 1,
+            ..Offer::default()
         }
     }
 

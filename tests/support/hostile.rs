@@ -6,7 +6,7 @@ use highline::error::{Error, Result};
 use highline::link::{Control, Deadlines, Dialer, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest, Item, Manifest, Seal, chunks};
 use highline::tls::{Policy, Ticket, Trust, client_config};
-use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, Part, RelPath, RootName};
+use highline::tree::{Content, Entry, Metadata, Mtime, Part, RelPath, RootName};
 use highline::wire::{Answer, FrameHeader, FrameKind, Message, Offer, OfferedRoot, Purpose, Round, Speeds, WireBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -151,16 +151,11 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
         entries,
     };
     Offer {
-        bypass: false,
-        position: None,
-        server_version: None,
-        innodb: InnodbFiles::default(),
-        lower_case_table_names: None,
-        owner: (0, 0),
         roots: vec![root(RootName::datadir(), bytes, entries)],
         parts: Part::ALL.into(),
         speeds: Speeds { sha256: 0, blake3: 1000 },
         lanes: 1,
+        ..Offer::default()
     }
 }
 
