@@ -53,7 +53,7 @@ fn a_node_that_was_reseeded_joins_by_ist() {
     cluster.assert_equal_tables();
     cluster.check(2);
     let to_two = format!("{}:4444", cluster.address(2));
-    let given = (1..=3).flat_map(|n| cluster.script_times(n)).filter(|run| run.arguments.contains("--role donor"));
+    let given = (1..=3).flat_map(|n| cluster.script_times(n)).filter(|run| run.is_donor());
     let given: Vec<_> = given.filter(|run| run.arguments.contains(&to_two)).collect();
     let full = given.iter().filter(|run| !run.arguments.contains("--bypass")).count();
     assert_eq!((full, given.len()), (1, 2), "the first start took a full transfer, the second none: {given:?}");

@@ -4,7 +4,7 @@ use crate::support::cluster::Cluster;
 use crate::support::disk::SmallDisk;
 use crate::support::method;
 use crate::support::scripts::ScriptRun;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 /// When the joiner's server logs this, its script is ready and the donor is being asked.
@@ -30,22 +30,6 @@ fn recovers(cluster: &mut Cluster) {
     cluster.check(2);
 }
 
-fn running(cluster: &Cluster, n: usize, role: &str) -> ScriptRun {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let run = cluster.script_times(n).into_iter().find(|run| run.end.is_none() && run.arguments.contains(role));
-        if let Some(run) = run {
-            return run;
-        }
-        assert!(Instant::now() < deadline, "no script with {role} runs on node {n}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn end(run: &ScriptRun, signal: Signal) {
-    kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), signal).unwrap();
-}
-
 #[test]
 fn the_joiner_server_dies() {
     let mut cluster = donor();
@@ -60,7 +44,7 @@ fn the_joiner_script_dies() {
     let mut cluster = donor();
     cluster.spawn(2);
     cluster.wait_log(2, REQUESTED, LIMIT);
-    end(&running(&cluster, 2, "--role joiner"), Signal::TERM);
+    cluster.wait_script(2, ScriptRun::is_joiner, LIMIT).signal(Signal::TERM);
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
     recovers(&mut cluster);
@@ -70,7 +54,7 @@ fn the_joiner_script_dies() {
 fn the_donor_script_dies() {
     let mut cluster = donor();
     cluster.spawn(2);
-    end(&running(&cluster, 1, "--role donor"), Signal::TERM);
+    cluster.wait_script(1, ScriptRun::is_donor, LIMIT).signal(Signal::TERM);
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
     recovers(&mut cluster);
@@ -153,7 +137,7 @@ fn the_joiner_server_dies_in_the_middle() {
 #[test]
 fn the_joiner_script_is_killed_in_the_middle() {
     let mut cluster = in_the_middle();
-    end(&running(&cluster, 2, "--role joiner"), Signal::KILL);
+    cluster.wait_script(2, ScriptRun::is_joiner, LIMIT).signal(Signal::KILL);
     cluster.wait_exit(2, Duration::from_secs(10));
     cluster.wait_scripts_gone(1, Duration::from_secs(40));
     without_limit(&mut cluster);

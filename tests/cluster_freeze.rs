@@ -6,7 +6,7 @@ use crate::support::command::{bounded, run, succeed};
 use crate::support::disk::SmallDisk;
 use crate::support::load::Load;
 use crate::support::scripts::ScriptRun;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -259,18 +259,6 @@ fn cluster_freeze_of_an_idle_donor_is_short() {
     arrives(&mut cluster);
 }
 
-fn running(cluster: &Cluster, n: usize, role: &str) -> ScriptRun {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let run = cluster.script_times(n).into_iter().find(|run| run.end.is_none() && run.arguments.contains(role));
-        if let Some(run) = run {
-            return run;
-        }
-        assert!(Instant::now() < deadline, "no script with {role} runs on node {n}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn set(cluster: &mut Cluster, lines: &[&str]) {
     for n in 1..=2 {
         cluster.options(n).highline = lines.iter().map(|&line| line.to_owned()).collect();
@@ -312,16 +300,16 @@ fn killed(cluster: &mut Cluster, n: usize, words: &str, old: &str) {
     let before = cluster.log(1).len();
     let there = names(&cluster.datadir(1));
     cluster.spawn(2);
-    let role = if n == 1 { "--role donor" } else { "--role joiner" };
+    let role = if n == 1 { ScriptRun::is_donor } else { ScriptRun::is_joiner };
     let deadline = Instant::now() + LIMIT;
     while !cluster.log(1).get(before..).unwrap_or_default().contains(words) {
         assert!(Instant::now() < deadline, "the donor never said {words:?}\n{}", said(cluster, 1));
         std::thread::sleep(Duration::from_millis(2));
     }
     std::thread::sleep(Duration::from_millis(300));
-    let run = running(cluster, n, role);
+    let run = cluster.wait_script(n, role, LIMIT);
     let killed = Instant::now();
-    kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    run.signal(Signal::KILL);
     cluster.wait_scripts_gone(1, Duration::from_secs(2));
     cluster.sql(1, &format!("CREATE TABLE sb.after_{} (a INT PRIMARY KEY)", cluster.log(1).len()));
     let waited = killed.elapsed();

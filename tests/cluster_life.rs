@@ -41,7 +41,7 @@ fn a_seeded_node_seeds_the_next() {
     let load = Load::start(&cluster, 1, 2, 3000);
     cluster.start(3);
     load.stop();
-    let given = cluster.script_times(2).into_iter().filter(|run| run.arguments.contains("--role donor")).count();
+    let given = cluster.script_times(2).into_iter().filter(|run| run.is_donor()).count();
     assert_eq!(given, 1, "node 2 was the donor");
     cluster.assert_equal_tables();
 }

@@ -3,6 +3,7 @@
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, server_user};
+use crate::support::scripts::ScriptRun;
 use crate::support::template;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Child, Stdio};
@@ -144,11 +145,7 @@ fn a_hidden_proc_hides_no_death() {
         cluster.stop(2);
         cluster.wipe(2);
         cluster.spawn(2);
-        let deadline = Instant::now() + LIMIT;
-        while !cluster.script_times(1).iter().any(|run| run.end.is_none() && run.arguments.contains("--role donor")) {
-            assert!(Instant::now() < deadline, "the donor's script runs");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        cluster.wait_script(1, ScriptRun::is_donor, LIMIT);
         std::thread::sleep(Duration::from_secs(2));
         let gone = format!("the database server (process {}) is gone", cluster.pid(victim));
         cluster.kill(victim);

@@ -4,7 +4,7 @@
 use crate::support::cluster::{Cluster, SYNC_LIMIT};
 use crate::support::command::server_user;
 use crate::support::template;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -133,7 +133,7 @@ fn binary_logs_have_other_names_on_each_node() {
     std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
     cluster.options(2).server.push("wsrep_sst_donor=node3".to_owned());
     cluster.start(2);
-    let given = cluster.script_times(3).into_iter().filter(|run| run.arguments.contains("--role donor")).count();
+    let given = cluster.script_times(3).into_iter().filter(|run| run.is_donor()).count();
     assert_eq!(given, 1, "node 3 was the donor");
     writes_its_logs(&cluster, 2, "second-bin.", 4);
     cluster.stop(2);
@@ -201,9 +201,9 @@ fn kill_in_the_switch(cluster: &mut Cluster, later: Duration) {
         assert!(Instant::now() < deadline, "no install began");
         std::thread::sleep(Duration::from_micros(200));
     }
-    let run = cluster.script_times(2).into_iter().rfind(|run| run.end.is_none() && run.is_joiner()).unwrap();
+    let run = cluster.script_times(2).into_iter().rfind(|run| run.is_running() && run.is_joiner()).unwrap();
     std::thread::sleep(later);
-    kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    run.signal(Signal::KILL);
     let status = cluster.wait_exit(2, Duration::from_secs(30));
     assert!(!status.success());
 }

@@ -2,7 +2,7 @@
 
 use crate::support::cluster::Cluster;
 use crate::support::scripts::ScriptRun;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ fn in_the_middle(cluster: &mut Cluster, n: usize) -> ScriptRun {
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(Duration::from_secs(1));
-    cluster.script_times(n).into_iter().rfind(|run| run.end.is_none()).expect("a running script")
+    cluster.script_times(n).into_iter().rfind(ScriptRun::is_running).expect("a running script")
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn either_program_is_asked_to_end_in_the_middle() {
     cluster.prepare_sysbench(1, 4, 10_000);
     for n in [2, 1] {
         let run = in_the_middle(&mut cluster, n);
-        kill_process(Pid::from_raw(run.pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
+        run.signal(Signal::TERM);
         let asked = Instant::now();
         for n in 1..=2 {
             cluster.wait_scripts_gone(n, Duration::from_secs(3));

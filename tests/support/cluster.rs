@@ -339,10 +339,23 @@ impl Cluster {
         self.watcher.of(n)
     }
 
+    /// Waits until an SST script of node `n` runs that is the `role`: `ScriptRun::is_joiner` or `is_donor`.
+    pub fn wait_script(&self, n: usize, role: fn(&ScriptRun) -> bool, limit: Duration) -> ScriptRun {
+        let deadline = Instant::now() + limit;
+        loop {
+            let run = self.script_times(n).into_iter().find(|run| run.is_running() && role(run));
+            if let Some(run) = run {
+                return run;
+            }
+            assert!(Instant::now() < deadline, "no such script runs on node {n} after {limit:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until no SST script of node `n` runs.
     pub fn wait_scripts_gone(&self, n: usize, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while let Some(run) = self.script_times(n).into_iter().find(|run| run.end.is_none()) {
+        while let Some(run) = self.script_times(n).into_iter().find(ScriptRun::is_running) {
             assert!(Instant::now() < deadline, "node {n}: the SST script {} still runs after {limit:?}", run.pid);
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -3,6 +3,7 @@
 //! A shim in front of the real script notes its pid and the time and then becomes the script (`exec`), so the process tree is what
 //! it is in production. A thread sees the end.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,18 @@ pub struct ScriptRun {
 impl ScriptRun {
     pub fn is_joiner(&self) -> bool {
         self.arguments.contains("--role joiner")
+    }
+
+    pub fn is_donor(&self) -> bool {
+        self.arguments.contains("--role donor")
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.end.is_none()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.pid.cast_signed()).unwrap(), signal).unwrap();
     }
 
     /// `None` while it runs.
