@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use crate::check::{Channel, Level, Node, Report};
-use crate::error::{Kind, Printable};
+use crate::error::Printable;
 use crate::tls::pem::{Pem, all_there};
 use crate::tls::verification::{Purpose, peer_name};
 use crate::tls::{Authorities, Certificate, Identity};
@@ -120,20 +120,12 @@ impl Material {
     fn check(&self, node: &Node, report: &mut Report) {
         check_permissions(&self.key, node, report);
         let used_by = self.used_by.iter().copied().collect::<Vec<_>>().join(", ");
-        let files = [("certificate", &self.cert), ("private key", &self.key)].into_iter();
-        let files = files.chain(self.files.cas.iter().map(|ca| ("CA", ca)));
-        let files = files.chain(self.files.crls.iter().map(|crl| ("CRL", crl)));
-        let there = all_there(files.map(|(what, path)| (what, path.as_path())));
+        let there = all_there(&self.cert, &self.key, &self.files.cas, &self.files.crls);
         let identity = match there.and_then(|()| Identity::read(&self.cert, Some(&self.key))) {
             Ok(identity) => identity,
             // What is ours alone has been told with what it means for transfers.
             Err(_) if self.uses.iter().all(|(judge, _)| *judge == Judge::Highline) => return,
-            Err(e) => {
-                // Who may not read the key cannot judge it: that is this process's failing, not the node's.
-                let level = if e.kind() == Kind::Permission { Level::Warning } else { Level::Error };
-                report.failure(HERE, level, &e);
-                return;
-            }
+            Err(e) => return report.unreadable(HERE, &e),
         };
         let facts = identity.certificate();
         let days = facts.days_left(node.now);
@@ -232,15 +224,21 @@ impl Material {
                 report.warning(HERE, text, "highline certs ca --renew or --rotate, and copy ca.pem to every node");
             }
         }
-        let mut good = true;
+        // Several uses ask the same, and OpenSSL is a process each time.
+        let mut asked: Vec<(Judge, Purpose)> = Vec::new();
         for (judge, need) in &self.uses {
             for purpose in need.purposes().filter(|purpose| permits(identity.certificate(), *purpose)) {
-                let verdict = match judge {
-                    Judge::Highline => identity.check_chain(&authorities, purpose, node.now).is_ok(),
-                    Judge::OpenSsl => self.check_by_openssl(identity, &authorities, purpose, node, report),
-                };
-                good &= verdict;
+                if !asked.contains(&(*judge, purpose)) {
+                    asked.push((*judge, purpose));
+                }
             }
+        }
+        let mut good = true;
+        for (judge, purpose) in asked {
+            good &= match judge {
+                Judge::Highline => identity.check_chain(&authorities, purpose, node.now).is_ok(),
+                Judge::OpenSsl => self.check_by_openssl(identity, &authorities, purpose, node, report),
+            };
         }
         if good {
             report.ok(HERE, format!("{} is of an authority in {}", Printable::path(&self.cert), authorities.source()));
@@ -266,21 +264,16 @@ impl Material {
     ) -> bool {
         let ours = identity.check_chain(authorities, purpose, node.now);
         let facts = identity.certificate();
+        let ours_alone = facts.version < 3 || facts.is_authority;
         let theirs = match verify(node, &self.cert, &self.files.cas, purpose) {
             Some(theirs) => theirs,
             // Without it: what only we refuse is let pass.
-            None if facts.version < 3 || facts.is_authority => Ok(()),
-            None => {
-                if ours.is_ok() {
-                    Ok(())
-                } else {
-                    Err(String::new())
-                }
-            }
+            None if ours_alone || ours.is_ok() => Ok(()),
+            None => Err(String::new()),
         };
         let Err(said) = theirs else { return true };
         match ours {
-            Err(e) if facts.version >= 3 && !facts.is_authority => report.failure(HERE, Level::Error, &e),
+            Err(e) if !ours_alone => report.failure(HERE, Level::Error, &e),
             _ => {
                 let directory = self.files.cas.iter().find(|path| path.is_dir());
                 let remedy = match directory {

@@ -101,6 +101,13 @@ impl Report {
         self.add(channel, level, error.sentence(), Some(remedy));
     }
 
+    /// What was to be judged could not be read. Who may not read it cannot judge it: that is this process's failing, not
+    /// the node's.
+    pub fn unreadable(&mut self, channel: Channel, error: &crate::error::Error) {
+        let level = if error.kind() == crate::error::Kind::Permission { Level::Warning } else { Level::Error };
+        self.failure(channel, level, error);
+    }
+
     /// The same thing is said once, however many channels lead to it.
     fn add(&mut self, channel: Channel, level: Level, text: impl Into<String>, remedy: Option<impl Into<String>>) {
         let finding = Finding { channel, level, text: text.into(), remedy: remedy.map(Into::into) };

@@ -68,17 +68,20 @@ impl Node {
     pub fn addresses(&self) -> Vec<String> {
         let mut hosts: Vec<String> = Vec::new();
         for key in ["wsrep-node-address", "wsrep-sst-receive-address"] {
-            let host = self.options.server(key).map(host_of).filter(|host| !host.eq_ignore_ascii_case("auto"));
-            hosts.extend(host.filter(|host| !host.is_empty() && !hosts.contains(host)));
+            hosts.extend(self.host(key).filter(|host| !hosts.contains(host)));
         }
         hosts
     }
 
     /// The host that a joiner announces, where the configuration says it; else the server guesses one.
     pub fn announced(&self) -> Option<String> {
-        let known = |key| self.options.server(key).map(host_of);
-        let known = |key| known(key).filter(|host| !host.is_empty() && !host.eq_ignore_ascii_case("auto"));
-        known("wsrep-sst-receive-address").or_else(|| known("wsrep-node-address"))
+        self.host("wsrep-sst-receive-address").or_else(|| self.host("wsrep-node-address"))
+    }
+
+    /// The host that `key` names; `AUTO` leaves it to the server.
+    fn host(&self, key: &str) -> Option<String> {
+        let host = self.options.server(key).map(host_of);
+        host.filter(|host| !host.is_empty() && !host.eq_ignore_ascii_case("auto"))
     }
 
     /// The port of state transfers: that of `listen`, which only our method reads, or of `wsrep_sst_receive_address`.

@@ -57,8 +57,7 @@ impl Options {
     /// A switch, which may stand alone: `None` when it is not given.
     pub fn switch(&self, group: Group, key: &str) -> Option<bool> {
         let item = self.last(group, key)?;
-        let word = item.value.as_ref().map(|value| value.to_string_lossy().to_ascii_lowercase());
-        Some(!matches!(word.as_deref(), Some("0" | "off" | "no" | "false")))
+        Some(!item.value.as_ref().is_some_and(|value| is_off(&value.to_string_lossy())))
     }
 
     /// The last mention of `key`, also an empty one.
@@ -70,6 +69,11 @@ impl Options {
             Group::Client => self.client.iter().rev().find(|item| item.key == key),
         }
     }
+}
+
+/// Whether a switch's word says no.
+pub(super) fn is_off(word: &str) -> bool {
+    matches!(word.to_ascii_lowercase().as_str(), "0" | "off" | "no" | "false")
 }
 
 #[cfg(test)]

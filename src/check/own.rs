@@ -66,9 +66,7 @@ impl Own {
             .remedy("set cert and key in [highline]; highline certs node NAME makes them"));
         };
         let cas: Vec<PathBuf> = tls.ca.iter().chain(&tls.capath).cloned().collect();
-        let files = [("certificate", cert), ("private key", key)].into_iter();
-        let files = files.chain(cas.iter().map(|ca| ("CA", ca))).chain(tls.crls.iter().map(|crl| ("CRL", crl)));
-        pem::all_there(files.map(|(what, path)| (what, path.as_path())))?;
+        pem::all_there(cert, key, &cas, &tls.crls)?;
         let identity = Identity::load(cert, Some(key), now)?;
         let authorities = Arc::new(Authorities::load(&cas, &tls.crls)?);
         authorities.check_dates(now)?;

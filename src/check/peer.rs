@@ -12,7 +12,7 @@ use crate::check::{Channel, Level, Report};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::config::look_config;
 use crate::tls::refusal::explain_io;
-use crate::tls::verification::{Purpose, peer_name};
+use crate::tls::verification::{Purpose, peer_name, unix_time};
 use crate::tls::{Authorities, Certificate, Identity, Session, Trust};
 
 const HERE: Channel = Channel::Peer;
@@ -95,10 +95,7 @@ pub fn look(
     match authorities {
         None => report.note(HERE, "its chain was not judged: no CA is configured here"),
         Some(authorities) => {
-            let time = rustls_pki_types::UnixTime::since_unix_epoch(
-                now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-            );
-            match Trust::Chain(Arc::clone(authorities)).check(leaf, intermediates, time, Purpose::Server) {
+            match Trust::Chain(Arc::clone(authorities)).check(leaf, intermediates, unix_time(now), Purpose::Server) {
                 Ok(()) => report.ok(HERE, format!("it is of an authority in {}", authorities.source())),
                 Err(refusal) => report.failure(HERE, Level::Error, &refusal.about(&shown)),
             }

@@ -1,6 +1,7 @@
 //! TLS between the nodes: group communication and IST, which Galera's provider does.
 
 use crate::check::certificates::{Files, Judge, Materials, Need};
+use crate::check::options::is_off;
 use crate::check::{Channel, Node, Report};
 use crate::error::Printable;
 use crate::sst::options::{ProviderOptions, Tier};
@@ -32,8 +33,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     }
     let get = |key| options.get(key);
     let (cert, key, ca) = (get("socket.ssl_cert"), get("socket.ssl_key"), get("socket.ssl_ca"));
-    let off = get("socket.ssl")
-        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "no" | "0" | "false" | "off"));
+    let off = get("socket.ssl").is_some_and(is_off);
     match (cert, key) {
         (Some(_), Some(_)) if off => report.error(
             HERE,
@@ -73,9 +73,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
             );
         }
     }
-    if get("socket.dynamic")
-        .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "no" | "0" | "false" | "off"))
-    {
+    if get("socket.dynamic").is_some_and(|value| !is_off(value)) {
         report.warning(
             HERE,
             "socket.dynamic lets nodes without TLS in; it is for the time of a rolling change only",

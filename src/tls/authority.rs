@@ -24,7 +24,7 @@ use crate::tls::pem::{Pem, files_of};
 use crate::tls::pin::Pin;
 use crate::tls::random;
 use crate::tls::safe_file::{self, Existing, Secrecy};
-use crate::tls::verification::{Purpose, check_path};
+use crate::tls::verification::{Purpose, check_path, unix_time};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -255,10 +255,8 @@ impl AuthorityDir {
             if facts.is_authority || facts.not_after < Moment::from(now) {
                 continue;
             }
-            let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let at = rustls_pki_types::UnixTime::since_unix_epoch(since);
             let purpose = if facts.serves() { Purpose::Server } else { Purpose::Client };
-            if check_path(leaf, intermediates, &authorities, at, purpose).is_err() {
+            if check_path(leaf, intermediates, &authorities, unix_time(now), purpose).is_err() {
                 orphans.push(format!("{} ({})", Printable::path(&path), facts.title()));
             }
         }

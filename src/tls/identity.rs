@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::certificate::{Certificate, Moment};
 use crate::tls::pem::Pem;
 use crate::tls::refusal::Refusal;
-use crate::tls::verification::Purpose;
+use crate::tls::verification::{Purpose, check_path, unix_time};
 use crate::tls::{Authorities, Pin, Trust};
 
 /// A certificate chain and the key that proves it.
@@ -143,23 +143,18 @@ impl Identity {
     /// The verdict of a peer that judges by `trust`.
     pub(crate) fn check_by(&self, trust: &Trust, purpose: Purpose, now: SystemTime) -> Result<(), Refusal> {
         let Some((leaf, intermediates)) = self.chain().split_first() else { return Ok(()) };
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        trust.check(leaf, intermediates, rustls_pki_types::UnixTime::since_unix_epoch(since), purpose)
+        trust.check(leaf, intermediates, unix_time(now), purpose)
     }
 
     /// Would a peer that trusts `authorities` believe this chain? Told here, before the network, because
     /// a peer's refusal arrives as a bare alert.
     pub fn check_chain(&self, authorities: &Authorities, purpose: Purpose, now: SystemTime) -> Result<()> {
         let Some((leaf, intermediates)) = self.chain().split_first() else { return Ok(()) };
-        let now = rustls_pki_types::UnixTime::since_unix_epoch(
-            now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-        );
         let subject = match &self.source {
             Some(path) => format!("our own certificate in {}", Printable::path(path)),
             None => "our own certificate".to_owned(),
         };
-        crate::tls::verification::check_path(leaf, intermediates, authorities, now, purpose)
-            .map_err(|refusal| refusal.about(&subject))
+        check_path(leaf, intermediates, authorities, unix_time(now), purpose).map_err(|refusal| refusal.about(&subject))
     }
 }
 

@@ -84,8 +84,11 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 /// Names all that are missing at once.
 ///
 /// # Errors
-/// One or more of `files`, of which each comes with what it is, does not exist.
-pub(crate) fn all_there<'a>(files: impl Iterator<Item = (&'a str, &'a Path)>) -> Result<()> {
+/// One or more of the files does not exist.
+pub(crate) fn all_there(cert: &Path, key: &Path, cas: &[PathBuf], crls: &[PathBuf]) -> Result<()> {
+    let files = [("certificate", cert), ("private key", key)].into_iter();
+    let files = files.chain(cas.iter().map(|ca| ("CA", ca.as_path())));
+    let files = files.chain(crls.iter().map(|crl| ("CRL", crl.as_path())));
     let mut missing: Vec<String> = Vec::new();
     for (what, path) in files {
         let gone = std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);

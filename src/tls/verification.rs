@@ -3,6 +3,7 @@
 //! The chain itself is `webpki`'s work; this room decides what is asked, and says in words what failed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
@@ -76,6 +77,11 @@ impl Trust {
             _ => Ok(()),
         }
     }
+}
+
+/// `now` as paths are judged by it; before 1970 it is 1970.
+pub(crate) fn unix_time(now: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Is there a path from `leaf` to an authority, valid at `now`, for `purpose`, with nothing revoked?

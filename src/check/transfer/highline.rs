@@ -6,7 +6,7 @@ use super::{HERE, check_script};
 use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::own::{Own, listen_at};
 use crate::check::{Level, Node, Report};
-use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::error::{Error, Printable, Result, Side};
 use crate::sst::layout::Layout;
 use crate::sst::options::{ProviderOptions, Settings, SslMode, TlsSettings};
 use crate::tls::config::provider;
@@ -22,10 +22,8 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
     let mut failures: Vec<String> = Vec::new();
     for side in [Side::Joiner, Side::Donor] {
         let mut failed = |error: &Error, report: &mut Report| {
-            // Who may not read the key cannot judge it: that is this process's failing, not the node's.
-            let level = if error.kind() == Kind::Permission { Level::Warning } else { Level::Error };
             failures.push(error.sentence());
-            report.failure(HERE, level, error);
+            report.unreadable(HERE, error);
         };
         let settings = match Settings::resolve(&node.options.files, side, &node.datadir()) {
             Ok(settings) => settings,
