@@ -4,11 +4,10 @@
 use crate::support::cluster::{Cluster, SYNC_LIMIT};
 use crate::support::command::{bounded, run, succeed};
 use crate::support::disk::SmallDisk;
-use crate::support::load::Load;
+use crate::support::load::{Load, meanwhile};
 use crate::support::scripts::ScriptRun;
 use rustix::process::Signal;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -58,28 +57,18 @@ fn turn(n: u32) -> Vec<String> {
 
 /// Changes of every kind until the donor's server has been released; gives the turns that were made.
 fn changes_until_released(cluster: &Cluster) -> u32 {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let changes = scope.spawn(|| {
-            let mut turns = 0;
-            while !over.load(Ordering::Relaxed) {
-                turns += 1;
-                for statement in turn(turns) {
-                    // One may lose against the load, or stand before a table that another could not make.
-                    if let Err(why) = cluster.try_sql(1, &statement, LIMIT) {
-                        println!("{statement}: {why}");
-                    }
-                }
+    let mut turns = 0;
+    let change = || {
+        turns += 1;
+        for statement in turn(turns) {
+            // One may lose against the load, or stand before a table that another could not make.
+            if let Err(why) = cluster.try_sql(1, &statement, LIMIT) {
+                println!("{statement}: {why}");
             }
-            turns
-        });
-        let deadline = Instant::now() + LIMIT;
-        while !cluster.log(1).contains("released: ") && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
         }
-        over.store(true, Ordering::Relaxed);
-        changes.join().unwrap()
-    })
+    };
+    meanwhile(change, || cluster.wait_log(1, "released: ", LIMIT));
+    turns
 }
 
 /// Both nodes have the same, the joiner's is sound, and it comes back after a restart.

@@ -1,6 +1,7 @@
 //! What clients and the server itself do to a frozen donor's files: `docs/under-the-freeze.md`, on real servers.
 
 use crate::support::cluster::{Cluster, SYNC_LIMIT};
+use crate::support::load::meanwhile;
 use std::time::{Duration, Instant};
 
 /// Node 1 sends all that it has while it is frozen, for some seconds; node 2 waits for it.
@@ -62,19 +63,11 @@ fn cluster_clients_go_on_all_the_time() {
 }
 
 fn busy(cluster: Cluster) {
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let many: String = (0..200)
-                .map(|n| format!("CREATE TEMPORARY TABLE d.s{n} (a INT) ENGINE=InnoDB; DROP TEMPORARY TABLE d.s{n};"))
-                .collect();
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                let _ = cluster.try_sql(1, &many, Duration::from_secs(20));
-            }
-        });
-        cluster.wait_log(1, "released: ", Duration::from_secs(60));
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
+    let many: String = (0..200)
+        .map(|n| format!("CREATE TEMPORARY TABLE d.s{n} (a INT) ENGINE=InnoDB; DROP TEMPORARY TABLE d.s{n};"))
+        .collect();
+    let work = || _ = cluster.try_sql(1, &many, Duration::from_secs(20));
+    meanwhile(work, || cluster.wait_log(1, "released: ", Duration::from_secs(60)));
     let cluster = arrives(cluster);
     cluster.sql(2, "SELECT COUNT(*) FROM mysql.slow_log");
 }

@@ -3,6 +3,7 @@
 
 use crate::support::disk::SmallDisk;
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
+use crate::support::load::meanwhile;
 use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
 use crate::support::tree::{self, MIB, Tree, file};
 use rustix::process::Signal;
@@ -573,23 +574,14 @@ fn pair_live_a_file_that_never_holds_still() {
     let ground = Ground::new();
     let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
     link.passed(MIB);
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut number = 0u64;
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                number += 1;
-                fs::write(ground.pair.donor.join("schema/t9.ibd"), number.to_string()).unwrap();
-                std::thread::sleep(Duration::from_micros(300));
-            }
-        });
-        let both = Both::of(donor, joiner, LIMIT);
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        both.failed(
-            116,
-            &["donor: ", "schema/t9.ibd does not hold still: it changed each of 9 times that it was read"],
-        );
-    });
+    let mut number = 0u64;
+    let write = || {
+        number += 1;
+        fs::write(ground.pair.donor.join("schema/t9.ibd"), number.to_string()).unwrap();
+        std::thread::sleep(Duration::from_micros(300));
+    };
+    let both = meanwhile(write, || Both::of(donor, joiner, LIMIT));
+    both.failed(116, &["donor: ", "schema/t9.ibd does not hold still: it changed each of 9 times that it was read"]);
     ground.untouched();
 
     let ground = Ground::new();
@@ -606,26 +598,21 @@ fn pair_live_a_redo_log_is_written_on() {
     use std::os::unix::fs::FileExt;
     let ground = Ground::new();
     let redo = file(&ground.pair.donor, "ib_logfile0", vec![0; 4 * MIB as usize]);
-    let over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let log = fs::File::options().write(true).open(&redo).unwrap();
-            // A record, then the head that says so.
-            for number in 1u64.. {
-                if over.load(std::sync::atomic::Ordering::Relaxed) {
-                    break;
-                }
-                for place in [3 * MIB, MIB, 0] {
-                    log.write_all_at(&number.to_be_bytes(), place).unwrap();
-                }
-                std::thread::sleep(Duration::from_micros(300));
-            }
-        });
+    let log = fs::File::options().write(true).open(&redo).unwrap();
+    let mut number = 0u64;
+    // A record, then the head that says so.
+    let write = || {
+        number += 1;
+        for place in [3 * MIB, MIB, 0] {
+            log.write_all_at(&number.to_be_bytes(), place).unwrap();
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    };
+    let both = meanwhile(write, || {
         let (_link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M", "--compress", "none"]);
-        let both = Both::of(donor, joiner, LIMIT);
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        both.succeeded();
+        Both::of(donor, joiner, LIMIT)
     });
+    both.succeeded();
     let copy = fs::File::open(ground.pair.joiner.join("ib_logfile0")).unwrap();
     let at = |place| {
         let mut bytes = [0; 8];

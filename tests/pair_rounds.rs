@@ -2,7 +2,7 @@
 //! still: the joiner's tree equals it.
 
 use crate::support::pair::Pair;
-use crate::support::tree;
+use crate::support::tree::{self, MIB};
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::OwnFile;
@@ -23,8 +23,6 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-const MIB: u64 = 1 << 20;
 
 /// Numbers that are the same for the same seed.
 struct Dice(u64);
@@ -137,8 +135,7 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
     };
 }
 
-/// A server that changes its files until it is frozen.
-#[derive(Debug)]
+/// Changes to a server's files until they end.
 struct Restless {
     stop: Arc<AtomicBool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -158,12 +155,25 @@ impl Restless {
         });
         Restless { stop, writer: Mutex::new(Some(writer)) }
     }
-}
 
-impl Server for Restless {
-    fn freeze(&self) -> Result<Option<GaleraGtid>> {
+    fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.writer.lock().unwrap().take().unwrap().join().unwrap();
+    }
+}
+
+/// A server that does this last when it is frozen.
+struct Frozen<F>(F);
+
+impl<F> std::fmt::Debug for Frozen<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Frozen")
+    }
+}
+
+impl<F: Fn() + Send + Sync> Server for Frozen<F> {
+    fn freeze(&self) -> Result<Option<GaleraGtid>> {
+        (self.0)();
         Ok("5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().ok())
     }
 
@@ -247,15 +257,14 @@ fn fill(root: &Path) {
 }
 
 fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
-    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (from, to) = (home.path().join("donor"), home.path().join("joiner"));
-    fs::create_dir(&from).unwrap();
-    fs::create_dir(&to).unwrap();
-    fill(&from);
-    let server = Arc::new(Restless::start(&from, seed));
+    let pair = Pair::default();
+    let (from, to) = (&pair.donor, &pair.joiner);
+    fill(from);
+    let restless = Restless::start(from, seed);
+    let server = Arc::new(Frozen(move || restless.end()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(transfer(&from, &to, server, freeze, true));
-    tree::assert_equal(&from, &to);
+    let report = runtime.block_on(transfer(from, to, server, freeze, true));
+    tree::assert_equal(from, to);
     report
 }
 
@@ -272,43 +281,24 @@ fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
 
 #[test]
 fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
-    #[derive(Debug)]
-    struct Pages(PathBuf);
-    impl Server for Pages {
-        fn freeze(&self) -> Result<Option<GaleraGtid>> {
-            let file = OpenOptions::new().write(true).open(&self.0).unwrap();
-            for page in [3, 4, 70, 200] {
-                file.write_all_at(&tree::noise(page, 16_384), page * 16_384).unwrap();
-            }
-            Ok("5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9".parse().ok())
-        }
-
-        fn release(&self) -> Result<()> {
-            Ok(())
-        }
-
-        fn rules(&self) -> Result<Rules> {
-            Ok(Rules::default())
-        }
-
-        fn keeper(&self) -> Keeper {
-            Keeper::Galera
-        }
-    }
-    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (from, to) = (home.path().join("donor"), home.path().join("joiner"));
-    fs::create_dir(&from).unwrap();
-    fs::create_dir(&to).unwrap();
-    tree::plain(&from, 16);
+    let pair = Pair::default();
+    let (from, to) = (&pair.donor, &pair.joiner);
+    tree::plain(from, 16);
     // Older than any margin: their stamps tell that they stayed.
     for name in ["ib_logfile0", "ibdata1"] {
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
         File::options().write(true).open(from.join(name)).unwrap().set_modified(long_ago).unwrap();
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let server = Arc::new(Pages(from.join("ibdata1")));
-    let report = runtime.block_on(transfer(&from, &to, server, FreezeMode::Rounds, false));
-    tree::assert_equal(&from, &to);
+    let page = from.join("ibdata1");
+    let server = Frozen(move || {
+        let file = OpenOptions::new().write(true).open(&page).unwrap();
+        for page in [3, 4, 70, 200] {
+            file.write_all_at(&tree::noise(page, 16_384), page * 16_384).unwrap();
+        }
+    });
+    let report = runtime.block_on(transfer(from, to, Arc::new(server), FreezeMode::Rounds, false));
+    tree::assert_equal(from, to);
     let [live, frozen] = report.rounds.as_slice() else { panic!("{:?}", report.rounds) };
     assert!(live.live && live.wire_bytes > 16 * MIB && !frozen.live, "{:?}", report.rounds);
     // Four pages, their headers, and the small tables' metadata at most.

@@ -11,6 +11,26 @@ use std::time::{Duration, Instant};
 /// How often the probe commits a row of its own.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 
+/// Repeats `work` in a thread of its own until `body` is over, however it ends.
+pub fn meanwhile<T>(mut work: impl FnMut() + Send, body: impl FnOnce() -> T) -> T {
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                work();
+            }
+        });
+        body()
+    })
+}
+
 /// A sysbench run with one probe beside it. Ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct Load {
