@@ -25,9 +25,9 @@ type Names = Vec<(RootName, OsString)>;
 fn of_root(resolved: &ResolvedRoots, root: &Root, dir: &Dir) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     if resolved.keep.own().is_above(&root.path) {
-        for name in dir.names()? {
+        for (name, kind) in dir.entries()? {
             let above = resolved.keep.own().is_above(&root.path.join(&name));
-            if above && is_directory(dir, &name)? && resolved.switches(root, &name, Shape::Directory) {
+            if above && kind == FileType::Directory && resolved.switches(root, &name, Shape::Directory) {
                 names.push(name);
             }
         }
@@ -76,7 +76,7 @@ pub(super) fn own_paths(resolved: &ResolvedRoots) -> Result<Vec<(RelPath, String
 /// Finds out, before anything arrives, whether the node's own files could be carried over.
 pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, dir: &Dir, staged: &Dir) -> Result<()> {
     for name in of_root(resolved, root, dir)? {
-        let mut walk = Walk { resolved, rehearsal: true };
+        let walk = Walk { resolved, rehearsal: true };
         let child = dir.child(&name)?;
         if !walk.holds_only_own(&child)? {
             walk.carry(&child, staged)?;
@@ -93,7 +93,7 @@ pub(super) fn into_staged<'a>(resolved: &ResolvedRoots, staged: impl Fn(&str) ->
         let dir = Dir::open(&root.path)?;
         for name in of_root(resolved, root, &dir)? {
             let (child, came) = (dir.child(&name)?, staged.stat_of(&name)?.is_some());
-            let mut walk = Walk { resolved, rehearsal: false };
+            let walk = Walk { resolved, rehearsal: false };
             if !came && walk.holds_only_own(&child)? {
                 stays.push((root.name.clone(), name));
                 continue;
@@ -117,11 +117,6 @@ pub(super) fn prune(resolved: &ResolvedRoots) -> Result<()> {
     Ok(())
 }
 
-fn is_directory(dir: &Dir, name: &OsStr) -> Result<bool> {
-    let stat = dir.stat_of(name)?;
-    Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory))
-}
-
 struct Walk<'a> {
     resolved: &'a ResolvedRoots,
     rehearsal: bool,
@@ -139,22 +134,22 @@ enum Met {
 }
 
 impl Walk<'_> {
-    fn met(&self, dir: &Dir, name: &OsStr) -> Result<Met> {
-        let (own, directory) = (self.resolved.keep.own(), is_directory(dir, name)?);
+    fn met(&self, dir: &Dir, name: &OsStr, kind: FileType) -> Met {
+        let (own, directory) = (self.resolved.keep.own(), kind == FileType::Directory);
         let shape = if directory { Shape::Directory } else { Shape::File };
-        Ok(match own.claims(dir.path(), name, shape) {
+        match own.claims(dir.path(), name, shape) {
             Some(_) if directory => Met::OwnDirectory,
             Some(_) => Met::Own,
             None if directory && own.is_above(&dir.join(name)) => Met::Above,
             // As no donor sends one.
             None if !directory && is_key_file(&dir.join(name)) => Met::Own,
             None => Met::Foreign,
-        })
+        }
     }
 
     fn holds_only_own(&self, dir: &Dir) -> Result<bool> {
-        for name in dir.names()? {
-            match self.met(dir, &name)? {
+        for (name, kind) in dir.entries()? {
+            match self.met(dir, &name, kind) {
                 Met::Own | Met::OwnDirectory => {}
                 Met::Above if self.holds_only_own(&dir.child(&name)?)? => {}
                 Met::Above | Met::Foreign => return Ok(false),
@@ -163,9 +158,9 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn carry(&mut self, from: &Dir, to: &Dir) -> Result<()> {
-        for name in from.names()? {
-            match self.met(from, &name)? {
+    fn carry(&self, from: &Dir, to: &Dir) -> Result<()> {
+        for (name, kind) in from.entries()? {
+            match self.met(from, &name, kind) {
                 Met::Own => self.link(from, to, &name)?,
                 Met::OwnDirectory => self.all(from, to, &name)?,
                 Met::Above => {
@@ -180,7 +175,7 @@ impl Walk<'_> {
     }
 
     /// A directory of the node's own, with everything in it.
-    fn all(&mut self, from: &Dir, to: &Dir, name: &OsStr) -> Result<()> {
+    fn all(&self, from: &Dir, to: &Dir, name: &OsStr) -> Result<()> {
         let child = from.child(name)?;
         if child.stat()?.st_dev != from.stat()?.st_dev {
             let what = format!(
@@ -190,8 +185,8 @@ impl Walk<'_> {
             return Err(Error::new(Kind::Usage, what).remedy(REMEDY));
         }
         let there = if self.rehearsal { None } else { Some(child.made_in(to, name)?) };
-        for name in child.names()? {
-            match is_directory(&child, &name)? {
+        for (name, kind) in child.entries()? {
+            match kind == FileType::Directory {
                 true => self.all(&child, there.as_ref().unwrap_or(to), &name)?,
                 false => self.link(&child, there.as_ref().unwrap_or(to), &name)?,
             }
@@ -199,7 +194,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn link(&mut self, from: &Dir, to: &Dir, name: &OsStr) -> Result<()> {
+    fn link(&self, from: &Dir, to: &Dir, name: &OsStr) -> Result<()> {
         if from.hard_link(name, to)? {
             return if self.rehearsal { to.remove(name) } else { Ok(()) };
         }
@@ -210,9 +205,9 @@ impl Walk<'_> {
         Err(Error::new(Kind::Usage, what).remedy(REMEDY))
     }
 
-    fn prune(&mut self, dir: &Dir) -> Result<()> {
-        for name in dir.names()? {
-            match self.met(dir, &name)? {
+    fn prune(&self, dir: &Dir) -> Result<()> {
+        for (name, kind) in dir.entries()? {
+            match self.met(dir, &name, kind) {
                 Met::Own | Met::OwnDirectory => {}
                 Met::Above => self.prune(&dir.child(&name)?)?,
                 Met::Foreign => dir.remove(&name)?,

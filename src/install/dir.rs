@@ -371,15 +371,20 @@ impl Dir {
             self.open_up(name, Mode::RWXU)?;
             let child = self.child(name)?;
             let mut first = Ok(());
-            for inner in child.names()? {
-                match child.remove(inner) {
-                    Err(error) if failpoint::is_crash(&error) => return Err(error),
-                    removed => first = first.and(removed),
-                }
+            for (inner, kind) in child.entries()? {
+                let removed = match kind {
+                    FileType::Directory => child.remove(&inner),
+                    _ => child.unlink(&inner, AtFlags::empty()),
+                };
+                first = first.and(failpoint::past(removed)?);
             }
             first?;
             flags = AtFlags::REMOVEDIR;
         }
+        self.unlink(name, flags)
+    }
+
+    fn unlink(&self, name: &OsStr, flags: AtFlags) -> Result<()> {
         self.step("remove", name)?;
         match fs::unlinkat(&self.fd, name, flags) {
             Ok(()) => {
@@ -389,6 +394,15 @@ impl Dir {
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.failed("cannot remove", name)(errno)),
         }
+    }
+
+    /// Removes `child`, which is `name` here, when nothing is in it. Says whether it did.
+    pub(super) fn drop_empty(&self, name: &str, child: &Dir) -> Result<bool> {
+        let empty = child.names()?.is_empty();
+        if empty {
+            self.remove(name)?;
+        }
+        Ok(empty)
     }
 
     /// Writes a whole file so that a reader, or a crash, sees it as it was or as it will be.

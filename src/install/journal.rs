@@ -207,10 +207,7 @@ pub(super) fn exists(home: &Dir) -> Result<bool> {
 pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     home.remove(NAME)?;
     home.sync()?;
-    if home.names()?.is_empty() {
-        Dir::open(datadir)?.remove(HOME)?;
-    }
-    Ok(())
+    Dir::open(datadir)?.drop_empty(HOME, home).map(|_| ())
 }
 
 /// What a journal holds.

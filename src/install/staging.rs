@@ -88,10 +88,9 @@ impl Staging {
             let dir = Dir::open(&root.path)?;
             let incoming = dir.make(HOME)?.make(INCOMING)?;
             incoming.remove(root.name.as_str())?;
-            places.push((root.name.clone(), incoming.make(root.name.as_str())?));
-            if let Some((_, place)) = places.last() {
-                carry::rehearse(&resolved, root, &dir, place)?;
-            }
+            let place = incoming.make(root.name.as_str())?;
+            carry::rehearse(&resolved, root, &dir, &place)?;
+            places.push((root.name.clone(), place));
         }
         Ok(Staging { _lock: lock, home, resolved, places })
     }
@@ -235,10 +234,7 @@ impl Staging {
             }
         }
         journal::write(&self.home, &self.resolved, Phase::Finished)?;
-        let leftover = match finish(&self.resolved, &self.home) {
-            Err(error) if failpoint::is_crash(&error) => return Err(error),
-            done => done.err(),
-        };
+        let leftover = failpoint::past(finish(&self.resolved, &self.home))?.err();
         let unguarded = locks.unguarded.take();
         locks.release(Side::Old);
         Ok(Installed { leftover, unguarded })
@@ -265,8 +261,7 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
 
 /// What cannot be removed keeps nobody from the next transfer; it is returned.
 fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
-    match Switch::clean(resolved, home, incoming) {
-        Err(error) if failpoint::is_crash(&error) => Err(error),
+    match failpoint::past(Switch::clean(resolved, home, incoming))? {
         Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
         Ok(()) => Ok(None),
     }
@@ -338,9 +333,7 @@ fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
-        if home.names()?.is_empty() {
-            lock.datadir.remove(HOME)?;
-        }
+        lock.datadir.drop_empty(HOME, home)?;
         return Ok(Recovered::Nothing);
     };
     let recovered = ahead(home, phase)?;
@@ -393,9 +386,7 @@ pub fn recover_staged(lock: &DirLock) -> Result<bool> {
             home.remove(name)?;
         }
     }
-    if home.names()?.is_empty() {
-        lock.datadir.remove(HOME)?;
-    }
+    lock.datadir.drop_empty(HOME, &home)?;
     Ok(staged)
 }
 
@@ -405,7 +396,7 @@ pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
         let dir = Dir::open(path)?;
         let Some(home) = dir.find(HOME)? else { return Ok(()) };
         home.remove(switch::LEFTOVER)?;
-        if home.names()?.is_empty() { dir.remove(HOME) } else { Ok(()) }
+        dir.drop_empty(HOME, &home).map(|_| ())
     };
     let failed = roots.directories().into_iter().chain([lock.datadir()]).find_map(|path| left(path).err());
     failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))

@@ -132,8 +132,7 @@ impl<'a> Switch<'a> {
                 );
             }
             for name in place.incoming.names()? {
-                let known = self.may_arrive(place, &name)?;
-                if !known || !matches!(place.occupant(&place.incoming, &name)?, Real(_)) {
+                if !self.may_arrive(place, &name)? {
                     let what = format!("{}/{} must not be replaced", place.root.name, Printable(name.as_bytes()));
                     return Err(Error::new(Kind::Incompatible, what)
                         .remedy("both sides must have the same roots, and leave out the same files"));
@@ -171,7 +170,8 @@ impl<'a> Switch<'a> {
     fn may_arrive(&self, place: &Place, name: &OsStr) -> Result<bool> {
         let known = match place.occupant(&place.incoming, name)? {
             Real(FileType::Symlink) => self.resolved.switches_link(&place.root, name, &place.incoming.read_link(name)?),
-            _ => self.resolved.switches(&place.root, name, place.incoming.shape(name)),
+            Real(_) => self.resolved.switches(&place.root, name, place.incoming.shape(name)),
+            Link | Missing => false,
         };
         let in_the_way = match place.dir.stat_of(name)? {
             Some(stat) if place.root.scope != Scope::Listed => {
@@ -314,11 +314,7 @@ impl<'a> Switch<'a> {
             for name in &names {
                 let Real(kind) = place.occupant(&place.dir, name)? else { continue };
                 if place.root.scope != Scope::Listed && !KeepRules::keeps_type(kind) {
-                    match place.take_away(name) {
-                        Err(error) if failpoint::is_crash(&error) => return Err(error),
-                        Err(error) => left = left.or(Some(error)),
-                        Ok(()) => {}
-                    }
+                    left = left.or(failpoint::past(place.take_away(name))?.err());
                 }
             }
         }
@@ -346,18 +342,12 @@ impl<'a> Switch<'a> {
             let Some(home) = dir.find(HOME)? else { continue };
             for kind in working(incoming) {
                 if let Some(dir) = home.find(kind)? {
-                    match dir.remove(root.name.as_str()) {
-                        Err(error) if failpoint::is_crash(&error) => return Err(error),
-                        removed => first = first.and(removed),
-                    }
-                    if dir.names()?.is_empty() {
-                        home.remove(kind)?;
-                    }
+                    first = first.and(failpoint::past(dir.remove(root.name.as_str()))?);
+                    home.drop_empty(kind, &dir)?;
                 }
             }
             home.sync()?;
-            if home.names()?.is_empty() {
-                dir.remove(HOME)?;
+            if dir.drop_empty(HOME, &home)? {
                 dir.sync()?;
             }
         }
@@ -377,9 +367,7 @@ impl<'a> Switch<'a> {
                 let taken = leftover.names()?;
                 let name = format!("{}-{}", root.name, taken.len());
                 dir.rename(root.name.as_str(), &leftover, name)?;
-                if dir.names()?.is_empty() {
-                    home.remove(kind)?;
-                }
+                home.drop_empty(kind, &dir)?;
             }
             home.sync()?;
         }
@@ -452,10 +440,7 @@ impl Place {
                 (Missing, Real(_)) => entries.rename(&name, &self.dir, &name),
                 _ => Ok(()),
             };
-            match done {
-                Err(error) if failpoint::is_crash(&error) => return Err(error),
-                done => first = first.and(done),
-            }
+            first = first.and(failpoint::past(done)?);
         }
         first?;
         self.remove_links()

@@ -3,6 +3,7 @@
 //!
 //! Looks at directories only to find their real paths; reads none of them.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -131,6 +132,7 @@ impl Given<'_> {
             socket: (self.flag)("socket"),
             tmpdir: (self.flag)("tmpdir"),
             data_home: self.value("innodb-data-home-dir"),
+            links: OnceCell::new(),
         };
         let mut own = search.own()?;
         if let Some(binlog) = &binlog

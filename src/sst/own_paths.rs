@@ -4,6 +4,7 @@
 //! Options are known by name where they are directories, lists, or relative paths. Beyond those, any value that is an
 //! absolute path within a root counts, whatever the option is called: plugins bring options that nobody here knows.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -80,7 +81,7 @@ const ENDINGS: &[&str] = &[
 ];
 
 /// What the paths are found from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Search<'a> {
     pub files: &'a OptionFiles,
     pub roots: &'a Roots,
@@ -90,6 +91,8 @@ pub(super) struct Search<'a> {
     pub tmpdir: Option<&'a OsStr>,
     /// `innodb_data_home_dir`, where it is set.
     pub data_home: Option<&'a OsStr>,
+    /// Where the symlinks in the data directory's first level lead, once somebody asked.
+    pub links: OnceCell<Vec<PathBuf>>,
 }
 
 impl Search<'_> {
@@ -246,11 +249,11 @@ impl Search<'_> {
     /// Strictly beneath a root, or beneath what a schema's symlink may lead to: anywhere else nothing travels.
     fn is_inside(&self, place: &Path) -> bool {
         let beneath = |root: &Path| place.strip_prefix(root).is_ok_and(|rest| rest.components().next().is_some());
-        self.roots.iter().any(|root| beneath(&root.path)) || self.links().iter().any(|target| beneath(target))
+        self.roots.iter().any(|root| beneath(&root.path))
+            || self.links.get_or_init(|| self.find_links()).iter().any(|target| beneath(target))
     }
 
-    /// Where the symlinks in the data directory's first level lead.
-    fn links(&self) -> Vec<PathBuf> {
+    fn find_links(&self) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.datadir()) else { return Vec::new() };
         let links = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
         links.filter_map(|link| std::fs::canonicalize(link.path()).ok()).filter(|target| target.is_dir()).collect()

@@ -152,6 +152,8 @@ struct Scan<'a> {
     found: Vec<Found>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
+    /// Where roots really are; what is beneath them is found there.
+    inside: Vec<PathBuf>,
     outside: Vec<Outside>,
     /// What is in `outside`, for a tree with thousands of it.
     seen: HashSet<PathBuf>,
@@ -172,12 +174,18 @@ struct Outside {
 
 impl<'a> Scan<'a> {
     fn new(roots: &'a mut Roots, rules: &'a Rules, tolerance: Tolerance) -> Scan<'a> {
+        let standing = roots.iter().filter(|root| root.scope != Scope::Listed);
+        let mut inside: Vec<PathBuf> =
+            standing.map(|root| fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone())).collect();
+        inside.sort_unstable();
+        inside.dedup();
         Scan {
             roots,
             rules,
             tolerance,
             found: Vec::new(),
             links: HashMap::new(),
+            inside,
             outside: Vec::new(),
             seen: HashSet::new(),
             data_links: Vec::new(),
@@ -381,11 +389,8 @@ impl<'a> Scan<'a> {
     }
 
     fn bring(&mut self, outside: Outside) {
-        let inside = |root: &Root| {
-            root.scope != Scope::Listed
-                && outside.object.starts_with(fs::canonicalize(&root.path).unwrap_or_else(|_| root.path.clone()))
-        };
-        if !self.roots.iter().any(inside) && self.seen.insert(outside.object.clone()) {
+        if !self.inside.iter().any(|root| outside.object.starts_with(root)) && self.seen.insert(outside.object.clone())
+        {
             self.outside.push(outside);
         }
     }
