@@ -477,8 +477,8 @@ fn pair_hostile_other_versions() {
     converse(async {
         let dialer = dialer(besieged.ticket());
         for (said, words) in [
-            (*b"HIGHLINE\0\x02\0\x03", "it speaks protocol versions 2 to 3, this side 1 to 1"),
-            (*b"HIGHLINE\0\x00\0\x00", "it speaks protocol versions 0 to 0, this side 1 to 1"),
+            (*b"HIGHLINE\0\x03\0\x04", "it speaks protocol versions 3 to 4, this side 2 to 2"),
+            (*b"HIGHLINE\0\x01\0\x01", "it speaks protocol versions 1 to 1, this side 2 to 2"),
             (*b"GET / HTTP/1", "it does not speak Highline's protocol"),
         ] {
             let mut stream = besieged.raw(&dialer).await;
@@ -636,8 +636,8 @@ fn pair_hostile_joiners() {
 }
 
 /// It has the key of the pin, but not the secret: somebody who stole one of the two.
-#[test]
-fn pair_hostile_joiner_without_the_secret() {
+/// A joiner that answers a donor's preamble and hello with these bytes, and how that donor ends.
+fn joiner_that_says(said: Vec<u8>) -> Ended {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     converse(async {
@@ -652,11 +652,21 @@ fn pair_hostile_joiner_without_the_secret() {
         let mut stream = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await.unwrap();
         let mut hello = [0; Preamble::LEN + 4];
         stream.read_exact(&mut hello).await.unwrap();
-        stream.write_all(&Preamble::ours().encode()).await.unwrap();
-        let welcome = Message::Welcome { proof: Digest::from_bytes([7; 32]) };
-        stream.write_all(&welcome.encode().unwrap()).await.unwrap();
+        stream.write_all(&said).await.unwrap();
         stream.flush().await.unwrap();
-        let donor = tokio::task::spawn_blocking(move || donor.end(SECONDS)).await.unwrap();
-        donor.failed(129, &["donor: the joiner at ", "does not know the ticket's secret"]);
-    });
+        tokio::task::spawn_blocking(move || donor.end(SECONDS)).await.unwrap()
+    })
+}
+
+#[test]
+fn pair_hostile_joiner_without_the_secret() {
+    let welcome = Message::Welcome { proof: Digest::from_bytes([7; 32]) };
+    let donor = joiner_that_says([Preamble::ours().encode().as_slice(), &welcome.encode().unwrap()].concat());
+    donor.failed(129, &["donor: the joiner at ", "does not know the ticket's secret"]);
+}
+
+#[test]
+fn pair_hostile_joiner_of_another_version() {
+    let donor = joiner_that_says(b"HIGHLINE\0\x01\0\x01".to_vec());
+    donor.failed(93, &["it speaks protocol versions 1 to 1, this side 2 to 2", "install the same Highline release"]);
 }

@@ -48,7 +48,7 @@ fn digest() -> Digest {
 }
 
 fn messages() -> Vec<Message> {
-    let software = || "highline 0.1.0".to_owned();
+    let software = || "highline 0.2.0".to_owned();
     let roots = ["datadir", "innodb-undo"].map(|name| OfferedRoot {
         name: name.parse().unwrap(),
         path: WireBytes::from(b"/var/lib/mysql".as_slice()),

@@ -18,7 +18,7 @@ use super::lock::{LOCKED, held_by_server, running};
 use super::resolved_roots::ResolvedRoots;
 use super::switch::{INCOMING, PREVIOUS, Side};
 use crate::error::{Error, Result};
-use crate::tree::{Root, RootName, Scope, matches};
+use crate::tree::{Root, Scope, matches};
 
 #[derive(Debug)]
 pub(super) struct ServerLocks {
@@ -123,8 +123,7 @@ impl ServerLocks {
 }
 
 fn locked_by_servers(root: &Root, name: &[u8]) -> bool {
-    let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO].contains(&root.name.as_str());
     let theirs = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
     LOCKED.iter().any(|pattern| matches(pattern, name))
-        || (innodb && matches!(&root.scope, Scope::Names(patterns) if theirs(patterns)))
+        || (root.name.is_innodb() && matches!(&root.scope, Scope::Names(patterns) if theirs(patterns)))
 }

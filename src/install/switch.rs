@@ -277,8 +277,7 @@ impl<'a> Switch<'a> {
     ///
     /// Returns what could not be moved away, which stays.
     pub(super) fn spend(&self) -> Result<Option<Error>> {
-        let innodb = [RootName::INNODB_DATA, RootName::INNODB_LOG, RootName::INNODB_UNDO];
-        let innodb = self.places.iter().filter(|place| innodb.contains(&place.root.name.as_str()));
+        let innodb = self.places.iter().filter(|place| place.root.name.is_innodb());
         if self.old_is_live()? {
             for place in &self.places {
                 for (_, name) in self.resolved.own.iter().filter(|(root, _)| *root == place.root.name) {

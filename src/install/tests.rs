@@ -10,7 +10,7 @@ use super::failpoint::{Plan, arm, is_crash, set_without_exchange, steps};
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Verified;
-use crate::tree::{Content, Own, OwnName, OwnPath, RelPath, RootName, Roots};
+use crate::tree::{Content, Own, OwnName, OwnPath, RelPath, Root, RootName, Roots, Scope};
 
 /// Every path beneath a directory with its content; what the program keeps for itself is left out.
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
@@ -83,6 +83,7 @@ thread_local! {
 const OLD: &[(&str, &str)] = &[
     ("data/ibdata1", "old system"),
     ("data/ibdata2", "old system 2"),
+    ("far/second", "old second"),
     ("data/aria_log_control", "old aria"),
     ("data/aria_log.00000001", "old aria log"),
     ("data/mysql/user.frm", "old user"),
@@ -108,6 +109,7 @@ const STAYS: &[(&str, &str)] = &[
     ("data/app/slow.log", "the node's own in a schema that comes again"),
     ("data/gone/tmp/x", "the node's own in a schema that goes"),
     ("redo/letter.txt", "not ours"),
+    ("far/letter.txt", "not ours"),
     ("data/undo/letter.txt", "not ours"),
     ("outside/letter.txt", "not ours"),
 ];
@@ -126,6 +128,7 @@ const NEW: &[(&str, &str)] = &[
     ("datadir/becomes_dir/x", "now a directory"),
     ("datadir/becomes_file", "now a file"),
     ("datadir/odd\n%name", "-> /nowhere"),
+    ("innodb-data-2/second", "new second"),
     ("innodb-log/ib_logfile0", "new redo"),
     ("innodb-undo/undo001", "new undo"),
     ("external-1/t1.ibd", "new outside"),
@@ -152,6 +155,7 @@ fn keep(roots: &Roots) -> KeepRules {
 
 fn directory_of(root: &str) -> &str {
     match root {
+        "innodb-data-2" => "far",
         "innodb-log" => "redo",
         "innodb-undo" => "data/undo",
         "external-1" => "outside",
@@ -161,7 +165,7 @@ fn directory_of(root: &str) -> &str {
 
 fn tree_of(files: &[&[(&str, &str)]]) -> Tree {
     let temp = tempfile::tempdir().unwrap();
-    for dir in ["data/undo", "redo", "outside"] {
+    for dir in ["data/undo", "redo", "far", "outside"] {
         fs::create_dir_all(temp.path().join(dir)).unwrap();
     }
     for files in files {
@@ -193,7 +197,7 @@ impl Joiner {
         let temp = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let layers = IN_IMAGE.get().then(|| tempfile::tempdir_in(temp.path().parent().unwrap()).unwrap());
         let base = layers.as_ref().map_or(temp.path().to_owned(), |layers| layers.path().join("image"));
-        for dir in ["data/undo", "redo", "outside"] {
+        for dir in ["data/undo", "redo", "far", "outside"] {
             fs::create_dir_all(base.join(dir)).unwrap();
         }
         write(&base, old);
@@ -209,7 +213,13 @@ impl Joiner {
         });
         let paths = ["innodb-log", "innodb-undo", "external-1"]
             .map(|root| (root.parse::<RootName>().unwrap(), temp.path().join(directory_of(root))));
-        let roots = Roots::new(&temp.path().join("data"), &BTreeMap::from(paths)).unwrap();
+        let mut roots = Roots::new(&temp.path().join("data"), &BTreeMap::from(paths)).unwrap();
+        roots.push(Root {
+            name: "innodb-data-2".parse().unwrap(),
+            path: temp.path().join("far"),
+            scope: Scope::Names(vec!["second".to_owned()]),
+            stem: None,
+        });
         Joiner { _mount: mount, temp, roots }
     }
 
@@ -696,11 +706,11 @@ fn spending_the_old_tree_leaves_what_is_kept() {
             let Err(error) = result else { continue };
             let why = format!("{plan:?} {}", error.sentence());
             let seen = joiner.seen();
-            let system = ["data/ibdata1", "redo/ib_logfile0"].map(|name| {
+            let system = ["data/ibdata1", "redo/ib_logfile0", "far/second"].map(|name| {
                 let file = seen.get(Path::new(name));
                 file.is_some_and(|content| content.starts_with(b"old "))
             });
-            assert_eq!(system[0], system[1], "{why}");
+            assert!(system == [system[0]; 3], "{why}: {system:?}");
             assert!(system[0] || !joiner.roots.datadir().join("grastate.dat").exists(), "{why}");
             match recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence())) {
                 Recovered::Nothing if system[0] => assert_eq!(read(joiner.temp.path()), old_tree(), "{why}"),

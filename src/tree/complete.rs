@@ -34,9 +34,7 @@ impl Part {
             return None;
         }
         match (entry.path.root_str(), entry.path.first().to_str()?) {
-            (root, _) if file && (root == RootName::INNODB_DATA || root.starts_with("innodb-data-")) => {
-                Some(Part::SystemTablespace)
-            }
+            _ if file && entry.path.is_in_innodb_data() => Some(Part::SystemTablespace),
             (RootName::INNODB_LOG, _) if file => Some(Part::RedoLog),
             (RootName::ARIA_LOG, "aria_log_control") if file => Some(Part::AriaControl),
             // A symlink may stand for the directory.
@@ -77,7 +75,7 @@ pub fn lacks(roots: &Roots, found: &[Found]) -> Vec<String> {
     if present.contains(&Part::SystemTablespace) {
         for root in roots.iter() {
             let Scope::Names(patterns) = &root.scope else { continue };
-            let system = root.name.as_str().starts_with(RootName::INNODB_DATA);
+            let system = root.name.is_innodb_data();
             let literal = |pattern: &&String| system && !pattern.contains(['*', '#']);
             for name in patterns.iter().filter(literal).filter(|name| here(root.name.as_str(), name) == 0) {
                 lacks.push(format!("{} of the system tablespace", Printable::path(&root.path.join(name))));

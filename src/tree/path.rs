@@ -29,9 +29,25 @@ impl RootName {
         &self.0
     }
 
+    /// Whether data files of the system tablespace lie in it: `innodb-data`, and `innodb-data-2` and so on for the further
+    /// directories of `innodb_data_file_path`.
+    pub fn is_innodb_data(&self) -> bool {
+        is_innodb_data(&self.0)
+    }
+
+    /// Whether it holds what InnoDB keeps outside of schemas: system tablespace, redo log, undo tablespaces.
+    pub fn is_innodb(&self) -> bool {
+        self.is_innodb_data() || [Self::INNODB_LOG, Self::INNODB_UNDO].contains(&&*self.0)
+    }
+
     pub fn datadir() -> RootName {
         RootName(Self::DATADIR.into())
     }
+}
+
+fn is_innodb_data(root: &str) -> bool {
+    let rest = root.strip_prefix(RootName::INNODB_DATA);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 impl FromStr for RootName {
@@ -144,6 +160,11 @@ impl RelPath {
         std::str::from_utf8(&self.bytes[..self.root as usize]).unwrap_or_default()
     }
 
+    /// Whether its root is one of [`RootName::is_innodb_data`].
+    pub fn is_in_innodb_data(&self) -> bool {
+        is_innodb_data(self.root_str())
+    }
+
     /// The path beneath the root, never empty and never absolute.
     pub fn beneath(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.bytes[self.root as usize + 1..]))
@@ -182,6 +203,23 @@ impl fmt::Debug for RelPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_knows_whether_it_is_innodbs() {
+        for (name, data, innodb) in [
+            ("innodb-data", true, true),
+            ("innodb-data-2", true, true),
+            ("innodb-log", false, true),
+            ("innodb-undo", false, true),
+            ("innodb-database", false, false),
+            ("datadir", false, false),
+            ("external-1", false, false),
+        ] {
+            let root: RootName = name.parse().unwrap();
+            assert_eq!((root.is_innodb_data(), root.is_innodb()), (data, innodb), "{name}");
+            assert_eq!(RelPath::parse(format!("{name}/x").as_bytes()).unwrap().is_in_innodb_data(), data, "{name}");
+        }
+    }
 
     #[test]
     fn a_path_knows_its_places() {

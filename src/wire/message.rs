@@ -239,8 +239,8 @@ mod tests {
         let digest = Digest::from_bytes([7; 32]);
         let position: GaleraGtid = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9 1".parse().unwrap();
         vec![
-            Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.1.0".into() },
-            Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.1.0".into() },
+            Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.2.0".into() },
+            Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.2.0".into() },
             Message::Welcome { proof: digest },
             Message::Offer(Box::new(Offer {
                 bypass: false,
@@ -270,7 +270,7 @@ mod tests {
                 lanes: 4,
                 without: vec![],
                 kept: vec![Kept { path: WireBytes::from(b"datadir/logs/e".as_slice()), why: "log-error".into() }],
-                software: "highline 0.1.0".into(),
+                software: "highline 0.2.0".into(),
             }),
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
             Message::RoundOver { number: 0 },

@@ -1,12 +1,13 @@
 //! The first twelve bytes of every connection, in both directions. They never change.
 //!
 //! Protocol versions:
-//! 1. the first: rounds, chunk acknowledgements, pax members, seal.
+//! 1. the first: one pass over the tree, chunk acknowledgements, pax members, seal.
+//! 2. passes while the server works, patches of pages.
 
 use super::WireError;
 
 /// The protocol versions that this build speaks, lowest and highest.
-pub const VERSION: (u16, u16) = (1, 1);
+pub const VERSION: (u16, u16) = (2, 2);
 
 /// `HIGHLINE`, then the lowest and the highest protocol version, two bytes each, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
