@@ -101,7 +101,11 @@ fn passes_among_changes(server: &[&str]) {
     for line in ["log_bin=binary", "innodb_undo_tablespaces=3", "innodb_undo_log_truncate=ON"].iter().chain(server) {
         plan = plan.server(line);
     }
-    let mut cluster = plan.build();
+    // The data is made by a server that has no keys yet.
+    let mut cluster = if server == ENCRYPTED { plan.without_install_options().build() } else { plan.build() };
+    for n in 1..=2 {
+        std::fs::write(cluster.folder(n).join("keys"), "1;770A8A65DA156D24EE2A093277530142\n").unwrap();
+    }
     cluster.start(1);
     cluster.sql(1, TABLES);
     cluster.prepare_sysbench(1, 2, 20_000);
@@ -123,6 +127,22 @@ fn cluster_freeze_after_passes_among_changes_of_every_kind() {
 #[test]
 fn cluster_freeze_after_passes_among_changes_in_the_page_cache() {
     passes_among_changes(&["innodb_flush_method=fsync"]);
+}
+
+/// Background threads go on encrypting tables while passes run.
+const ENCRYPTED: &[&str] = &[
+    "plugin_load_add=file_key_management",
+    "file_key_management_filename={node}/keys",
+    "innodb_encrypt_tables=ON",
+    "innodb_encrypt_log=ON",
+    "innodb_encryption_threads=2",
+    "aria_encrypt_tables=ON",
+    "encrypt_binlog=ON",
+];
+
+#[test]
+fn cluster_freeze_after_passes_among_changes_to_encrypted_tables() {
+    passes_among_changes(ENCRYPTED);
 }
 
 /// The first node's files on a filesystem of their own. `attributes`: of its data directory, for chattr(1).

@@ -635,7 +635,30 @@ fn pair_hostile_joiners() {
     }
 }
 
-/// It has the key of the pin, but not the secret: somebody who stole one of the two.
+/// An old tree may take longer to remove than the donor waits for an answer, as long as it gets smaller.
+#[test]
+fn pair_hostile_joiner_that_says_how_much_it_has_removed() {
+    let removing = async |control: &Control, entries: fn(u64) -> u64| {
+        for number in 1..=14 {
+            if control.send(Message::Removing { entries: entries(number) }).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    host(&["joiner: full"], 28, async |mut host| {
+        let control = host.control().await;
+        removing(&control, |number| number).await;
+        let full = Failure::of(&Error::new(Kind::NoSpace, "full").on(Side::Joiner));
+        control.send(Message::Failure(full)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    });
+    host(&["is still connected but has not answered for 5 s"], 110, async |mut host| {
+        let control = host.control().await;
+        removing(&control, |_| 7).await;
+    });
+}
+
 /// A joiner that answers a donor's preamble and hello with these bytes, and how that donor ends.
 fn joiner_that_says(said: Vec<u8>) -> Ended {
     let pair = Pair::default();
@@ -658,6 +681,7 @@ fn joiner_that_says(said: Vec<u8>) -> Ended {
     })
 }
 
+/// It has the key of the pin, but not the secret: somebody who stole one of the two.
 #[test]
 fn pair_hostile_joiner_without_the_secret() {
     let welcome = Message::Welcome { proof: Digest::from_bytes([7; 32]) };
