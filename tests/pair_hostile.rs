@@ -692,5 +692,6 @@ fn pair_hostile_joiner_without_the_secret() {
 #[test]
 fn pair_hostile_joiner_of_another_version() {
     let donor = joiner_that_says(b"HIGHLINE\0\x01\0\x01".to_vec());
-    donor.failed(93, &["it speaks protocol versions 1 to 1, this side 2 to 2", "install the same Highline release"]);
+    assert!(donor.stderr.contains("remedy: install the same Highline release on both nodes"), "{}", donor.stderr);
+    donor.failed(93, &["it speaks protocol versions 1 to 1, this side 2 to 2"]);
 }
