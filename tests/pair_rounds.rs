@@ -301,6 +301,7 @@ fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
     tree::assert_equal(from, to);
     let [live, frozen] = report.rounds.as_slice() else { panic!("{:?}", report.rounds) };
     assert!(live.live && live.wire_bytes > 16 * MIB && !frozen.live, "{:?}", report.rounds);
+    assert_eq!((live.pages, frozen.pages), (0, 4), "{:?}", report.rounds);
     // Four pages, their headers, and the small tables' metadata at most.
     assert!(frozen.wire_bytes < 4 * 16_384 + 40_000, "{:?}", report.rounds);
 }

@@ -159,6 +159,8 @@ pub struct RoundReport {
     /// Entries that were sent or compared, and their bytes by length.
     pub files: u64,
     pub bytes: u64,
+    /// Pages of 16 KiB that were not what they had been when their file was last read.
+    pub pages: u64,
     pub wire_bytes: u64,
     pub seconds: f64,
 }
@@ -171,6 +173,9 @@ impl fmt::Display for RoundReport {
             _ => "under the lock",
         };
         write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
+        if self.pages > 0 {
+            write!(f, "{} pages changed, ", self.pages)?;
+        }
         write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
     }
 }

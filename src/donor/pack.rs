@@ -1,6 +1,7 @@
 //! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -209,6 +210,8 @@ fn compare_chunk(
     let digest = extents.digest(transfer.checksum, data, len);
     let hints = PageHints::of_runs(extents, data, len, transfer.seed);
     if known.again || known.digest != Some(digest) {
+        let before = known.hints.as_ref().filter(|_| known.digest.is_some());
+        round.changed_pages.fetch_add(hints.differing(before), Ordering::Relaxed);
         // Of what is not known the joiner may have anything.
         let patch = known
             .hints
@@ -280,6 +283,8 @@ pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::super::plan::{Basis, Plan};
     use super::super::queue::Queue;
     use super::*;
@@ -290,7 +295,15 @@ mod tests {
         let found = scan(&mut roots.clone(), &Rules::default(), Tolerance::None).unwrap();
         let plan = Plan::new(basis, found, false);
         let catalog = Catalog::new(roots.clone(), plan.entries, false, |_| false).unwrap();
-        Round { number, live: true, strict: false, paced: true, catalog, queue: Queue::new([]) }
+        Round {
+            number,
+            live: true,
+            strict: false,
+            paced: true,
+            catalog,
+            queue: Queue::new([]),
+            changed_pages: AtomicU64::new(0),
+        }
     }
 
     #[test]

@@ -40,6 +40,13 @@ impl PageHints {
         PageHints::of(&whole, seed)
     }
 
+    /// How many pages are not what they were: all of them where nothing is known.
+    pub(super) fn differing(&self, before: Option<&PageHints>) -> u64 {
+        let known = before.map_or(&[][..], |before| &before.0);
+        let same = self.0.iter().zip(known).filter(|(now, before)| now == before).count();
+        (self.0.len() - same) as u64
+    }
+
     /// The runs of pages that are not what they were. `None` when most are, so that the whole chunk is the better thing
     /// to send, or when the lengths differ.
     pub(super) fn changed(&self, now: &PageHints, len: u32) -> Option<Extents> {
@@ -76,6 +83,8 @@ mod tests {
         }
         let changed = hints.changed(&PageHints::of(&now, 7), CHUNK as u32).unwrap();
         assert_eq!(changed.to_string(), "0+16384,81920+32768,1032192+16384");
+        assert_eq!(PageHints::of(&now, 7).differing(Some(&hints)), 4);
+        assert_eq!((hints.differing(Some(&hints)), hints.differing(None)), (0, PAGES as u64));
         assert_eq!(hints.changed(&hints, CHUNK as u32).unwrap().data_len(), 0);
         now[..CHUNK as usize / 2 + 1].fill(9);
         assert_eq!(hints.changed(&PageHints::of(&now, 7), CHUNK as u32), None);

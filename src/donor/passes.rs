@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
@@ -305,7 +306,7 @@ impl Passes {
         let live = live.is_some();
         // After rounds that were spared the limit buys nothing but a longer freeze.
         let paced = live || clones || !self.reports.iter().any(|report| report.live);
-        let round = Arc::new(Round { number, live, strict, paced, catalog, queue });
+        let round = Arc::new(Round { number, live, strict, paced, catalog, queue, changed_pages: AtomicU64::new(0) });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
         let sent = guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, until)).await;
@@ -321,11 +322,12 @@ impl Passes {
         let idle = self.transfer.dialer.deadlines.idle;
         let round =
             alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
+        let pages = round.changed_pages.into_inner();
         (self.roots, self.basis) = round.catalog.into_basis(whole);
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
-        let report = RoundReport { number, live, clones, files, bytes: read, wire_bytes: wire, seconds };
+        let report = RoundReport { number, live, clones, files, bytes: read, pages, wire_bytes: wire, seconds };
         if live || !self.reports.is_empty() {
             self.transfer.reporter.note(&report.to_string());
         }

@@ -96,6 +96,8 @@ pub(super) struct Round {
     pub(super) paced: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
+    /// Pages that were not what they had been when their file was last read.
+    pub(super) changed_pages: AtomicU64,
 }
 
 /// The rounds, one after the other. Lanes wait here for the next.
