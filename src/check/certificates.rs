@@ -9,8 +9,9 @@ use std::time::SystemTime;
 
 use crate::check::{Channel, Level, Node, Report};
 use crate::error::Printable;
+use crate::tls::certificate::Purpose;
 use crate::tls::pem::{Pem, all_there};
-use crate::tls::verification::{Purpose, peer_name};
+use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Certificate, Identity};
 
 const HERE: Channel = Channel::Certificates;

@@ -1,8 +1,8 @@
 //! What the option files say, also in the groups that other programs read.
 
 use crate::error::Result;
-use crate::sst::args::Defaults;
 use crate::sst::options::{Item, OptionFiles, Tier};
+use crate::sst::server_args::Defaults;
 use crate::sst::server_args::ServerArgs;
 
 /// Whose options they are.

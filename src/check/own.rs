@@ -11,8 +11,9 @@ use rustls_pki_types::ServerName;
 
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::sst::options::{ListenOn, Requested, SslMode, Tier, TlsSettings};
+use crate::tls::certificate::Purpose;
 use crate::tls::refusal::Fault;
-use crate::tls::verification::{Purpose, peer_name};
+use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Trust, pem};
 
 /// Where a joiner listens unless it is told otherwise, as with the server's own methods.

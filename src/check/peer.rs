@@ -10,9 +10,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::check::{Channel, Level, Report};
 use crate::error::{Error, Kind, Printable, Result};
+use crate::tls::certificate::Purpose;
 use crate::tls::config::look_config;
 use crate::tls::refusal::explain_io;
-use crate::tls::verification::{Purpose, peer_name, unix_time};
+use crate::tls::verification::{peer_name, unix_time};
 use crate::tls::{Authorities, Certificate, Identity, Session, Trust};
 
 const HERE: Channel = Channel::Peer;

@@ -9,8 +9,8 @@ use crate::check::options::Options;
 use crate::check::{Level, Node, Report, check, peer};
 use crate::cli::CheckArgs;
 use crate::error::{Error, Kind, Result};
-use crate::sst::args::Defaults;
 use crate::sst::options::ProviderOptions;
+use crate::sst::server_args::Defaults;
 use crate::tls::{Authorities, Identity};
 
 /// Looks, tells on `out`, and returns the exit code. With `--json` it prints an object whatever happens.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::address::SstAddress;
-use super::server_args::{ServerArgs, normal_name};
+use super::server_args::{Defaults, ServerArgs, normal_name};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::position::GaleraGtid;
 
@@ -60,14 +60,6 @@ pub struct DonorArgs {
     pub bypass: bool,
     pub socket: Option<PathBuf>,
     pub local_port: Option<u16>,
-}
-
-/// The option files that the server reads, as it was told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Defaults {
-    pub file: Option<PathBuf>,
-    pub extra_file: Option<PathBuf>,
-    pub group_suffix: Option<OsString>,
 }
 
 /// Flags that stand alone.

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod marker;
 pub mod options;
 mod own_paths;
+mod paths;
 pub mod server_args;
 pub mod version;
 pub mod watch;

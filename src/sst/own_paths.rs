@@ -9,8 +9,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::layout::{file_names, real};
 use super::options::{Item, OptionFiles, ProviderOptions, Tier};
+use super::paths::{file_names, real};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Own, OwnName, OwnPath, Roots, Scope, Shape, holds_tables, is_data_file};
 

@@ -6,7 +6,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::args::Defaults;
+/// The option files that the server reads, as it was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    pub file: Option<PathBuf>,
+    pub extra_file: Option<PathBuf>,
+    pub group_suffix: Option<OsString>,
+}
 
 /// Options in their order, with names normalised: dashes, no `loose-`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

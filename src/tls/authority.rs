@@ -19,12 +19,12 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tls::Authorities;
-use crate::tls::certificate::{Certificate, Moment};
+use crate::tls::certificate::{Certificate, Moment, Purpose};
 use crate::tls::pem::{Pem, files_of};
 use crate::tls::pin::Pin;
 use crate::tls::random;
 use crate::tls::safe_file::{self, Existing, Secrecy};
-use crate::tls::verification::{Purpose, check_path, unix_time};
+use crate::tls::verification::{check_path, unix_time};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -432,7 +432,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::tls::verification::{Purpose, peer_name};
+    use crate::tls::certificate::Purpose;
+    use crate::tls::verification::peer_name;
     use crate::tls::{Authorities, Identity};
 
     fn request(name: &str) -> NodeRequest {

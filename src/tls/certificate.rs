@@ -37,6 +37,15 @@ pub struct Certificate {
     pub spki: SubjectPublicKeyInfoDer<'static>,
 }
 
+/// What a peer's certificate must be good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The joiner: it listens.
+    Server,
+    /// The donor: it dials.
+    Client,
+}
+
 /// Kind and size of a public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyType {

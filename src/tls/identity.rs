@@ -12,10 +12,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::certificate::{Certificate, Moment};
+use crate::tls::certificate::{Certificate, Moment, Purpose};
 use crate::tls::pem::Pem;
 use crate::tls::refusal::Refusal;
-use crate::tls::verification::{Purpose, check_path, unix_time};
+use crate::tls::verification::{check_path, unix_time};
 use crate::tls::{Authorities, Pin, Trust};
 
 /// A certificate chain and the key that proves it.

@@ -8,9 +8,9 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
 use crate::error::Kind;
-use crate::tls::certificate::KeyType;
+use crate::tls::certificate::{KeyType, Purpose};
 use crate::tls::testing::{Ca, DAY, named, openssl, write};
-use crate::tls::verification::{Purpose, check_path};
+use crate::tls::verification::check_path;
 use crate::tls::{Authorities, Certificate, Identity};
 
 #[test]

@@ -6,8 +6,7 @@ use rustls::{AlertDescription, CertificateError, OtherError};
 use rustls_pki_types::CertificateDer;
 
 use crate::error::{Error, Kind, Result};
-use crate::tls::certificate::{Certificate, Moment};
-use crate::tls::verification::Purpose;
+use crate::tls::certificate::{Certificate, Moment, Purpose};
 use crate::tls::{Authorities, Pin};
 
 /// A refused certificate: whose it is, and what is wrong with it.

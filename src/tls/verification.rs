@@ -14,7 +14,7 @@ use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
-use crate::tls::certificate::{Certificate, Moment};
+use crate::tls::certificate::{Certificate, Moment, Purpose};
 use crate::tls::refusal::{Fault, Refusal};
 use crate::tls::{Authorities, Pin};
 
@@ -35,15 +35,6 @@ pub enum Trust {
         /// Believe the common name of a certificate that has no subjectAltName, which RFC 6125 discourages.
         common_name: bool,
     },
-}
-
-/// What the presented certificate must be good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The joiner: it listens.
-    Server,
-    /// The donor: it dials.
-    Client,
 }
 
 impl Trust {

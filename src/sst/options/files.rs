@@ -5,8 +5,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Child, Command, Stdio};
 
 use crate::error::{Error, Kind, Printable, Result};
-use crate::sst::args::Defaults;
 use crate::sst::credentials;
+use crate::sst::server_args::Defaults;
 use crate::sst::server_args::{ServerArgs, normal_name};
 
 /// Whose options they are, the most specific first: where several say something, the first wins.
