@@ -20,7 +20,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     looks_like_a_datadir(order.roots.datadir())?;
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {
-        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let (_, stop) = Stop::on_signals()?;
         let waiting = Waiting::bind(order, &*reporter)?;
         let ticket = waiting.ticket().reveal();
         writeln!(std::io::stdout(), "{}", *ticket)
