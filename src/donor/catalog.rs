@@ -1,6 +1,6 @@
 //! What a round has, by number: the entries, what is done with each, and the digests that come in for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -34,6 +34,8 @@ struct State {
     /// Clones, with the number of chunks that are not acknowledged. Each goes as soon as it can: while it is held the
     /// server's writes need room.
     clones: HashMap<u32, (Arc<Source>, u64)>,
+    /// Chunks that were read in this round and not acknowledged.
+    unsure: HashSet<(u32, u64)>,
 }
 
 /// The most bytes of page hints that are kept: those of 128 GiB of tables.
@@ -87,7 +89,7 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let state = State { had, open: HashMap::new(), clones };
+        let state = State { had, open: HashMap::new(), clones, unsure: HashSet::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
@@ -155,6 +157,7 @@ impl Catalog {
                 had.hints.insert(chunk, hints);
             }
         }
+        state.unsure.insert((number, chunk));
         Self::finished(&mut state, number);
     }
 
@@ -178,12 +181,13 @@ impl Catalog {
 
     /// The joiner has written a piece of work, so nobody reads it again.
     pub(super) fn acknowledged(&self, work: &Work) {
-        let numbers = match work {
-            Work::Chunk { file, .. } => std::slice::from_ref(file),
-            Work::Small(numbers) => numbers,
+        let (numbers, chunk) = match work {
+            Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
+            Work::Small(numbers) => (numbers.as_slice(), 0),
         };
         let mut state = self.state();
         for number in numbers {
+            state.unsure.remove(&(*number, chunk));
             if let Some((_, left)) = state.clones.get_mut(number) {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
@@ -203,9 +207,15 @@ impl Catalog {
         self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
     }
 
-    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out.
+    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out; else
+    /// some of it may have been read and lost with its lane.
     pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
-        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (number, chunk) in state.unsure.drain().filter(|_| !whole) {
+            if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
+                had.digests.tear(chunk);
+            }
+        }
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if task.reads() {

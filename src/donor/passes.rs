@@ -27,6 +27,45 @@ use crate::wire::{self, Message, WireBytes};
 /// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// How long a server may be held for one round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    pub(super) until: Option<Instant>,
+    /// While nothing passes to the joiner.
+    pub(super) cut: Option<Duration>,
+}
+
+impl Hold {
+    async fn over(self, control: &Control) -> Sent {
+        let late = async {
+            match self.until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cut = async {
+            match self.cut {
+                Some(bound) => control.cut_for(bound).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = late => Sent::Late,
+            () = cut => Sent::Cut,
+        }
+    }
+}
+
+/// What became of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Whole,
+    /// It was broken off, and the server released: it was held for as long as it may be.
+    Late,
+    /// The same, because nothing has passed to the joiner for so long.
+    Cut,
+}
+
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
 pub(super) struct Passes {
     transfer: Arc<Transfer>,
@@ -100,7 +139,7 @@ impl Passes {
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
-            self.round(control, plan, Some(now - MARGIN), None, None).await?;
+            self.round(control, plan, Some(now - MARGIN), None, Hold::default()).await?;
             let seconds = started.elapsed().as_secs_f64();
             passes.extend(self.reports.last().map(|round| Pass { seconds, read: round.bytes, wire: round.wire_bytes }));
             now = SystemTime::now();
@@ -147,14 +186,14 @@ impl Passes {
     }
 
     /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
-    /// sent by [`Passes::of_clones`]. False when that takes longer than `until`: what was sent counts in a later pass.
+    /// sent by [`Passes::of_clones`]. What was sent of a round that was broken off counts in a later pass.
     pub(super) async fn still(
         &mut self,
         control: &mut Control,
         position: &Option<GaleraGtid>,
         clone: bool,
-        until: Option<Instant>,
-    ) -> Result<bool> {
+        hold: Hold,
+    ) -> Result<Sent> {
         self.cloned = (0, 0);
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
@@ -166,7 +205,7 @@ impl Passes {
             if looks > 0 {
                 if plan.is_empty() {
                     self.basis = plan.into_basis();
-                    return Ok(true);
+                    return Ok(Sent::Whole);
                 }
                 still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
                 self.transfer.reporter.note(&still::why(&plan, &self.roots));
@@ -180,8 +219,9 @@ impl Passes {
                 self.transfer.reporter.note(&made.to_string());
                 self.cloned = (self.cloned.0 + made.files, self.cloned.1 + made.bytes);
             }
-            if !self.round(control, plan, None, position.clone(), until).await? {
-                return Ok(false);
+            let sent = self.round(control, plan, None, position.clone(), hold).await?;
+            if sent != Sent::Whole {
+                return Ok(sent);
             }
             let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
             let (basis, holds) = guarded(
@@ -194,10 +234,10 @@ impl Passes {
             .await?;
             self.basis = basis;
             if holds {
-                return Ok(true);
+                return Ok(Sent::Whole);
             }
         }
-        Ok(true)
+        Ok(Sent::Whole)
     }
 
     async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
@@ -232,7 +272,7 @@ impl Passes {
             }
         };
         tokio::select! {
-            sent = self.round(control, plan, None, position.clone(), None) => sent.map(|_| ()),
+            sent = self.round(control, plan, None, position.clone(), Hold::default()) => sent.map(|_| ()),
             full = watch => full,
         }
     }
@@ -271,15 +311,15 @@ impl Passes {
     }
 
     /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
-    /// known by their stamps. False when it was broken off because it took longer than `until`.
+    /// known by their stamps.
     async fn round(
         &mut self,
         control: &mut Control,
         plan: Plan,
         live: Option<SystemTime>,
         position: Option<GaleraGtid>,
-        until: Option<Instant>,
-    ) -> Result<bool> {
+        hold: Hold,
+    ) -> Result<Sent> {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
@@ -309,9 +349,10 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue, changed_pages: AtomicU64::new(0) });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let sent = guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, until)).await;
-        let whole = match sent {
-            Ok(whole) => whole,
+        let sent =
+            guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, hold.over(control))).await;
+        let sent = match sent {
+            Ok(sent) => sent,
             Err(error) => {
                 self.transfer.rounds.close();
                 return Err(self.transfer.rounds.failure().unwrap_or(error));
@@ -323,7 +364,7 @@ impl Passes {
         let round =
             alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
         let pages = round.changed_pages.into_inner();
-        (self.roots, self.basis) = round.catalog.into_basis(whole);
+        (self.roots, self.basis) = round.catalog.into_basis(sent == Sent::Whole);
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
@@ -332,29 +373,27 @@ impl Passes {
             self.transfer.reporter.note(&report.to_string());
         }
         self.reports.push(report);
-        Ok(whole)
+        Ok(sent)
     }
 }
 
-/// Returns when all of the round's work is acknowledged, or fails with the lanes. False: at `until` the rest was left out.
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. When `over` says so the rest is left
+/// out.
 async fn finished(
     lanes: &mut JoinSet<Result<()>>,
     server: &Arc<dyn Server>,
     transfer: &Transfer,
     round: &Round,
-    until: Option<Instant>,
-) -> Result<bool> {
+    over: impl Future<Output = Sent>,
+) -> Result<Sent> {
     let over = async {
-        match until {
-            Some(until) => tokio::time::sleep_until(until.into()).await,
-            None => std::future::pending().await,
-        }
+        let why = over.await;
         round.queue.abandon();
         // What is under way was read already; nobody has to stand still for it.
         let server = Arc::clone(server);
         let released = blocking(move || server.release()).await;
         round.queue.finished().await;
-        released.map(|()| false)
+        released.map(|()| why)
     };
     let failed = async {
         while let Some(ended) = lanes.join_next().await {
@@ -373,9 +412,16 @@ async fn finished(
             }
         }
     };
+    let whole = async {
+        round.queue.finished().await;
+        if round.queue.is_abandoned() {
+            // Why is said by whoever broke it off.
+            std::future::pending().await
+        }
+    };
     tokio::select! {
         biased;
-        () = round.queue.finished() => Ok(!round.queue.is_abandoned()),
+        () = whole => Ok(Sent::Whole),
         over = over => over,
         failed = failed => failed,
         stuck = stuck => stuck,

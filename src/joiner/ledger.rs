@@ -39,7 +39,7 @@ pub struct Ledger {
 /// The most bytes of extended attributes in one tree. A database keeps none.
 const ATTRIBUTES: u64 = 32 << 20;
 /// The most rounds. An honest donor needs a few.
-const ROUNDS: u16 = 100;
+pub(super) const ROUNDS: u16 = 100;
 
 #[derive(Debug)]
 struct Record {

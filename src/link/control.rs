@@ -1,71 +1,141 @@
-//! The control connection once it stands: messages both ways, heartbeats, and the peer's failure.
+//! The control connection: messages both ways, heartbeats, and the peer's failure. One that is cut is dialled again, and
+//! the conversation goes on where it was ([`super::sequence`]).
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
+use super::again::Again;
 use super::dial::unexpected;
-use super::{Deadlines, Stream, read_message, within, write_message};
+use super::sequence::Sequence;
+use super::{Deadlines, Dialer, ProvenConnection, Stream, read_message, within};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{Failure, Message};
+use crate::progress::{Quiet, Reporter};
+use crate::threads::lock;
+use crate::tls::{Session, random};
+use crate::wire::{Failure, Message, Purpose};
 
-/// A running control connection. Two tasks of its own read and write; dropping it ends them.
+/// A running conversation. A task of its own reads and writes; dropping this ends it.
 #[derive(Debug)]
 pub struct Control {
-    peer: String,
-    outgoing: mpsc::Sender<(Message, oneshot::Sender<Result<()>>)>,
+    line: Arc<Line>,
     incoming: mpsc::Receiver<Message>,
-    ended: watch::Receiver<Option<Ended>>,
-    tasks: tokio::task::JoinSet<()>,
+    state: watch::Receiver<State>,
+    tasks: JoinSet<()>,
 }
 
-/// Why nothing more comes from the peer.
+/// What the task and the conversation share.
+#[derive(Debug)]
+struct Line {
+    peer: String,
+    deadlines: Deadlines,
+    reporter: Arc<dyn Reporter>,
+    sequence: Mutex<Sequence>,
+    /// Something was said or heard.
+    changed: Notify,
+    /// What there was to write is written.
+    written: Notify,
+    /// When the peer last gave a sign of life.
+    alive: Mutex<Instant>,
+}
+
 #[derive(Clone, Debug)]
-struct Ended(Failure);
+enum State {
+    Stands,
+    /// Since then.
+    Cut(Instant),
+    /// Why nothing more comes from the peer.
+    Ended(Failure),
+}
+
+/// Why nothing more comes over one connection.
+enum Hush {
+    Broken(Error),
+    /// Another connection would change nothing.
+    Final(Error),
+}
 
 impl Control {
-    /// `peer` names the other side in messages: "the joiner at 192.0.2.1:4444".
+    /// The donor's: to the joiner, and again when it is cut.
+    pub async fn dial(dialer: &Dialer, reporter: Arc<dyn Reporter>) -> Result<(Control, Session)> {
+        let purpose = Purpose::Control { session: u64::from_ne_bytes(random()?) };
+        let (stream, session) = dialer.dial(purpose).await?;
+        let again = Again::Dial(Box::new(dialer.clone()), purpose);
+        Ok((Control::begin(stream, dialer.peer(), dialer.deadlines, reporter, again), session))
+    }
+
+    /// The joiner's, on `connection`, and on those of the same donor that come `again`.
+    pub fn answer(
+        connection: ProvenConnection,
+        again: mpsc::Receiver<Stream>,
+        deadlines: Deadlines,
+        reporter: Arc<dyn Reporter>,
+    ) -> Control {
+        let peer = format!("the donor at {}", connection.address);
+        Control::begin(connection.stream, peer, deadlines, reporter, Again::Wait(again))
+    }
+
+    /// One that ends with this connection. `peer` names the other side in messages: "the joiner at 192.0.2.1:4444".
     pub fn start(stream: Stream, peer: String, deadlines: Deadlines) -> Control {
-        let (reader, writer) = split(stream);
-        let (outgoing, to_send) = mpsc::channel(8);
+        Control::begin(stream, peer, deadlines, Arc::new(Quiet), Again::Never)
+    }
+
+    fn begin(stream: Stream, peer: String, deadlines: Deadlines, reporter: Arc<dyn Reporter>, again: Again) -> Control {
         let (arrived, incoming) = mpsc::channel(8);
-        let (end, ended) = watch::channel(None);
-        let mut tasks = tokio::task::JoinSet::new();
-        let name = peer.clone();
+        let (told, state) = watch::channel(State::Stands);
+        let (sequence, alive) = (Mutex::default(), Mutex::new(Instant::now()));
+        let (changed, written) = (Notify::new(), Notify::new());
+        let line = Arc::new(Line { peer, deadlines, reporter, sequence, changed, written, alive });
+        let mut tasks = JoinSet::new();
+        let keep = Arc::clone(&line);
         tasks.spawn(async move {
-            let why = hear(reader, &name, arrived, deadlines.silence).await;
-            end.send_replace(Some(Ended(Failure::of(&why))));
-            // The channel lives on for those who ask later.
-            end.closed().await;
+            keep.keep(stream, &arrived, &told, again).await;
+            drop(arrived);
+            // The state lives on for those who ask later.
+            told.closed().await;
         });
-        tasks.spawn(speak(writer, peer.clone(), to_send, deadlines.heartbeat()));
-        Control { peer, outgoing, incoming, ended, tasks }
+        Control { line, incoming, state, tasks }
     }
 
     pub fn peer(&self) -> &str {
-        &self.peer
+        &self.line.peer
     }
 
-    /// Sends a message; returns when it has been written to the socket.
+    /// Says a message. It arrives, over however many connections, unless this conversation ends.
     pub async fn send(&self, message: Message) -> Result<()> {
-        let (written, done) = oneshot::channel();
-        let gone = || Error::new(Kind::Disconnected, format!("{} closed the connection", self.peer));
-        if self.outgoing.send((message, written)).await.is_err() {
-            return Err(self.cause(gone()).await);
+        loop {
+            let changed = self.line.changed.notified();
+            if let Some(error) = self.end() {
+                return Err(error);
+            }
+            if lock(&self.line.sequence).has_room() {
+                return self.say(&message);
+            }
+            tokio::select! {
+                () = changed => {}
+                error = self.failed() => return Err(error),
+            }
         }
-        match done.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.cause(error).await),
-            Err(_) => Err(self.cause(gone()).await),
-        }
+    }
+
+    fn say(&self, message: &Message) -> Result<()> {
+        lock(&self.line.sequence).say(message)?;
+        self.line.changed.notify_waiters();
+        Ok(())
     }
 
     /// The peer's next message. Cancel-safe.
     pub async fn next(&mut self) -> Result<Message> {
-        match self.incoming.recv().await {
-            Some(message) => Ok(message),
-            None => Err(self.failed().await),
+        tokio::select! {
+            biased;
+            Some(message) = self.incoming.recv() => Ok(message),
+            error = failed(self.state.clone(), &self.line.peer) => match self.incoming.try_recv() {
+                Ok(message) => Ok(message),
+                Err(_) => Err(error),
+            },
         }
     }
 
@@ -77,17 +147,115 @@ impl Control {
 
     /// `message` was not one that may come now.
     pub fn unexpected(&self, message: &Message) -> Error {
-        unexpected(&self.peer, message)
+        unexpected(&self.line.peer, message)
     }
 
-    /// Resolves when the peer has failed or fallen silent, and says why. Cancel-safe.
+    /// Resolves when the peer has failed, or no connection could be had any more, and says why. Cancel-safe.
     pub async fn failed(&self) -> Error {
-        let mut ended = self.ended.clone();
-        let seen = ended.wait_for(Option::is_some).await;
-        match seen.ok().and_then(|end| end.clone()) {
-            Some(Ended(failure)) => failure.into_error(),
-            None => Error::new(Kind::Disconnected, format!("{} closed the connection", self.peer)),
+        failed(self.state.clone(), &self.line.peer).await
+    }
+
+    fn end(&self) -> Option<Error> {
+        match &*self.state.borrow() {
+            State::Ended(failure) => Some(failure.clone().into_error()),
+            _ => None,
         }
+    }
+
+    /// Resolves when the link has been cut, or silent, for `bound`. Cancel-safe.
+    pub async fn cut_for(&self, bound: Duration) {
+        let mut state = self.state.clone();
+        loop {
+            let since = match *state.borrow_and_update() {
+                State::Cut(since) => Some(since + bound),
+                // A silence is noticed late: the peer is heard of once a heartbeat.
+                State::Stands => Some(*lock(&self.line.alive) + bound.max(self.line.deadlines.heartbeat() * 3)),
+                State::Ended(_) => None,
+            };
+            let Some(end) = since else { return std::future::pending().await };
+            if end <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(end.into()) => {}
+                changed = state.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+            }
+        }
+    }
+
+    /// Returns at once where a connection stands, else when one does again.
+    ///
+    /// # Errors
+    /// There will be none.
+    pub async fn stands(&self) -> Result<()> {
+        let mut state = self.state.clone();
+        let _ = state.wait_for(|state| !matches!(state, State::Cut(_))).await;
+        self.end().map_or(Ok(()), Err)
+    }
+
+    /// Whether the peer has heard all that was said. Waits for that while a connection stands, for `patience`, and until
+    /// one stands again.
+    pub async fn heard(&self, patience: Duration) -> bool {
+        let mut state = self.state.clone();
+        loop {
+            let changed = self.line.changed.notified();
+            if lock(&self.line.sequence).is_heard() {
+                return true;
+            }
+            let cut = match *state.borrow_and_update() {
+                State::Stands => false,
+                State::Cut(_) => true,
+                State::Ended(_) => return false,
+            };
+            tokio::select! {
+                () = changed => {}
+                _ = state.changed() => {}
+                () = tokio::time::sleep(patience), if !cut => return false,
+            }
+        }
+    }
+
+    /// The last word of the peer, and that it was heard is told. A peer that has heard all that was said here, and whose
+    /// connection is cut, may be gone: it needs nothing more.
+    pub async fn farewell<T>(&mut self, pick: impl FnOnce(Message) -> std::result::Result<T, Message>) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let mut state = self.state.clone();
+        loop {
+            let cut = matches!(*state.borrow_and_update(), State::Cut(_));
+            let heard = lock(&self.line.sequence).is_heard();
+            if cut && heard {
+                return Ok(());
+            }
+            tokio::select! {
+                word = self.next() => {
+                    pick(word?).map_err(|other| self.unexpected(&other))?;
+                    break;
+                }
+                _ = state.changed() => {}
+                () = tokio::time::sleep(PATIENCE), if !cut => {
+                    let what = format!("{} has not said the last word for {} s", self.line.peer, PATIENCE.as_secs());
+                    return Err(Error::new(Kind::Timeout, what));
+                }
+            }
+        }
+        self.written().await;
+        Ok(())
+    }
+
+    /// Waits until all is written to a connection, for a moment.
+    async fn written(&self) {
+        let all = async {
+            loop {
+                let written = self.line.written.notified();
+                if lock(&self.line.sequence).is_written() {
+                    return;
+                }
+                written.await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     }
 
     /// `error`, or the peer's own account of what happened when that tells more: it may be on its way.
@@ -104,54 +272,141 @@ impl Control {
         }
     }
 
-    /// Tells the peer why this side gives up, and gives it a moment to read it.
+    /// Tells the peer why this side gives up, and gives it a moment to hear it: longer while the link is cut.
     pub async fn fail(mut self, error: &Error) {
-        let telling = async {
-            let _ = self.send(Message::Failure(Failure::of(error))).await;
-            self.failed().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const CUT: Duration = Duration::from_secs(5);
+        if self.say(&Message::Failure(Failure::of(error))).is_ok() {
+            match self.end() {
+                // No connection is left, and none will be.
+                Some(_) if self.incoming.is_closed() => {}
+                Some(_) => self.written().await,
+                None => {
+                    let _ = tokio::time::timeout(CUT, self.heard(PATIENCE)).await;
+                }
+            }
+        }
         self.tasks.shutdown().await;
     }
 }
 
-async fn hear(mut reader: ReadHalf<Stream>, peer: &str, arrived: mpsc::Sender<Message>, silence: Duration) -> Error {
-    loop {
-        let waiting = || format!("nothing was heard from {peer}");
-        match within(silence, waiting, read_message(&mut reader, peer)).await {
-            Ok(Message::Heartbeat) => {}
-            Ok(Message::Failure(failure)) => return failure.into_error(),
-            Ok(message) => {
-                if arrived.send(message).await.is_err() {
-                    return Error::new(Kind::Protocol, format!("{peer} spoke after the end"));
-                }
-            }
-            Err(error) => return error,
-        }
+async fn failed(mut state: watch::Receiver<State>, peer: &str) -> Error {
+    let seen = state.wait_for(|state| matches!(state, State::Ended(_))).await;
+    match seen.as_deref() {
+        Ok(State::Ended(failure)) => failure.clone().into_error(),
+        _ => Error::new(Kind::Disconnected, format!("{peer} closed the connection")),
     }
 }
 
-async fn speak(
-    mut writer: WriteHalf<Stream>,
-    peer: String,
-    mut to_send: mpsc::Receiver<(Message, oneshot::Sender<Result<()>>)>,
-    heartbeat: Duration,
-) {
-    loop {
-        match tokio::time::timeout(heartbeat, to_send.recv()).await {
-            Ok(Some((message, written))) => {
-                let result = write_message(&mut writer, &message, &peer).await;
-                let failed = result.is_err();
-                let _ = written.send(result);
-                if failed {
-                    return;
+impl Line {
+    /// Runs one connection after the other until the conversation ends.
+    async fn keep(
+        &self,
+        mut stream: Stream,
+        arrived: &mpsc::Sender<Message>,
+        state: &watch::Sender<State>,
+        mut again: Again,
+    ) {
+        loop {
+            lock(&self.sequence).begin();
+            let (reader, writer) = split(stream);
+            let hearing = async {
+                match self.hear(reader, arrived).await {
+                    Hush::Broken(error) => error,
+                    Hush::Final(error) => {
+                        state.send_replace(State::Ended(Failure::of(&error)));
+                        // What there is to say still goes out.
+                        std::future::pending().await
+                    }
                 }
+            };
+            let broken = tokio::select! {
+                broken = hearing => broken,
+                broken = self.speak(writer) => broken,
+                next = again.replaced() => {
+                    stream = next;
+                    continue;
+                }
+            };
+            if matches!(*state.borrow(), State::Ended(_)) {
+                return;
             }
-            Ok(None) => return,
-            Err(_) => {
-                if write_message(&mut writer, &Message::Heartbeat, &peer).await.is_err() {
+            let silent = if broken.kind() == Kind::Timeout { self.deadlines.silence } else { Duration::ZERO };
+            let now = Instant::now();
+            let since = now.checked_sub(silent).unwrap_or(now);
+            state.send_replace(State::Cut(since));
+            if !matches!(again, Again::Never) {
+                self.reporter.warn(&format!("the control connection is cut: {}", broken.sentence()));
+            }
+            stream = match again.next(broken, since, self.deadlines.idle, &self.peer).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    state.send_replace(State::Ended(Failure::of(&error)));
                     return;
                 }
+            };
+            self.reporter
+                .note(&format!("the control connection stands again after {:.1} s", since.elapsed().as_secs_f64()));
+            *lock(&self.alive) = Instant::now();
+            state.send_replace(State::Stands);
+        }
+    }
+
+    async fn hear(&self, mut reader: ReadHalf<Stream>, arrived: &mpsc::Sender<Message>) -> Hush {
+        let waiting = || format!("nothing was heard from {}", self.peer);
+        loop {
+            // A place first: what has been read counts as heard, and must not be lost when this connection is.
+            let Ok(place) = arrived.reserve().await else {
+                return Hush::Final(Error::new(Kind::Protocol, format!("{} spoke after the end", self.peer)));
+            };
+            let message = match within(self.deadlines.silence, waiting, read_message(&mut reader, &self.peer)).await {
+                Ok(message) => message,
+                Err(error) if error.is_of_the_line() => return Hush::Broken(error),
+                Err(error) => return Hush::Final(error),
+            };
+            *lock(&self.alive) = Instant::now();
+            let end = {
+                let mut sequence = lock(&self.sequence);
+                match message {
+                    Message::Heartbeat { heard } => sequence.acknowledge(heard).err(),
+                    Message::Failure(failure) => {
+                        sequence.hear();
+                        Some(failure.into_error())
+                    }
+                    message => {
+                        sequence.hear();
+                        place.send(message);
+                        None
+                    }
+                }
+            };
+            self.changed.notify_waiters();
+            if let Some(error) = end {
+                return Hush::Final(error);
+            }
+        }
+    }
+
+    async fn speak(&self, mut writer: WriteHalf<Stream>) -> Error {
+        let lost = |e| Error::net(format!("{} closed the connection", self.peer), e);
+        loop {
+            let changed = self.changed.notified();
+            let next = lock(&self.sequence).next();
+            let bytes = match next {
+                Some(bytes) => bytes,
+                None => {
+                    self.written.notify_waiters();
+                    if tokio::time::timeout(self.deadlines.heartbeat(), changed).await.is_ok() {
+                        continue;
+                    }
+                    lock(&self.sequence).heartbeat().unwrap_or_default()
+                }
+            };
+            if let Err(error) = writer.write_all(&bytes).await {
+                return lost(error);
+            }
+            if let Err(error) = writer.flush().await {
+                return lost(error);
             }
         }
     }
