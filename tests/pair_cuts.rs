@@ -1,6 +1,6 @@
 //! The whole link is cut, at random and at the moments that count: one transfer, nothing lost, nothing done twice.
 
-use crate::support::faulty_link::{FaultyLink, WELL};
+use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
 use crate::support::tree::{self, MIB};
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
@@ -174,9 +174,19 @@ struct Order {
     freeze_limit: Option<Duration>,
     rate: Option<u64>,
     idle: Duration,
+    silence: Duration,
+    /// What befalls the first control connection.
+    fate: Fate,
 }
 
-const PLAIN: Order = Order { freeze: FreezeMode::Whole, freeze_limit: None, rate: None, idle: Duration::from_secs(20) };
+const PLAIN: Order = Order {
+    freeze: FreezeMode::Whole,
+    freeze_limit: None,
+    rate: None,
+    idle: Duration::from_secs(20),
+    silence: Duration::from_secs(30),
+    fate: WELL,
+};
 
 struct Ends {
     sent: Result<donor::Report>,
@@ -213,7 +223,7 @@ const LANES: u16 = 4;
 fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let acts = Arc::new(acts);
-    let deadlines = Deadlines { idle: order.idle, ..Deadlines::default() };
+    let deadlines = Deadlines { idle: order.idle, silence: order.silence, ..Deadlines::default() };
     let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
     let receiving = joiner::ReceiveOptions {
         roots: roots(&pair.joiner),
@@ -236,7 +246,8 @@ fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
     let done = runtime.block_on(async {
         let waiting = Waiting::bind(receiving, &*logs[1]).unwrap();
         let ticket = waiting.ticket().reveal().to_string();
-        let link = FaultyLink::to(crate::support::pair::address(&ticket), |_| WELL);
+        let fate = order.fate;
+        let link = FaultyLink::to(crate::support::pair::address(&ticket), move |n| if n == 0 { fate } else { WELL });
         let ticket: Ticket = redirected(&ticket, link.address).parse().unwrap();
         acts.link.link.set(link).unwrap();
         let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
@@ -485,6 +496,41 @@ fn pair_cuts_that_last_end_the_transfer_after_the_release() {
     }
     assert_eq!(ends.events.iter().filter(|(what, _)| *what == "frozen").count(), 1);
     tree::assert_same(&before, &tree::read(&pair.joiner));
+}
+
+/// Nothing passes on control any more and neither side, or one only, is told: silence tells, and the donor's next
+/// connection takes the place of the one that the joiner still has.
+#[test]
+fn pair_cuts_that_nobody_is_told_of() {
+    let none = Fault::None;
+    for (there, back) in [
+        (Fault::Stall(2_600), none),
+        (Fault::Stall(3_400), none),
+        (none, Fault::Stall(2_150)),
+        (none, Fault::Stall(2_300)),
+        (Fault::Lost(2_600), none),
+        (Fault::Lost(3_400), none),
+    ] {
+        let pair = Pair::default();
+        tree::plain(&pair.donor, 4);
+        let order = Order {
+            freeze: FreezeMode::Rounds,
+            rate: Some(2 << 20),
+            silence: Duration::from_millis(600),
+            fate: Fate { there, back, ..WELL },
+            ..PLAIN
+        };
+        let ends = transfer(&pair, &order, Acts::new(&link()));
+        ends.succeeded();
+        tree::assert_equal(&pair.donor, &pair.joiner);
+        let told = |side: usize, words: &str| ends.logs[side].iter().any(|line| line.contains(words));
+        assert!(told(0, "the control connection stands again after"), "{there:?} {back:?} {:#?}", ends.logs);
+        assert!(
+            told(1, "the donor has dialled the control connection again") || told(1, "stands again after"),
+            "{there:?} {back:?} {:#?}",
+            ends.logs
+        );
+    }
 }
 
 /// While the link is cut the joiner still has its donor: another one with the ticket is told so.

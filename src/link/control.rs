@@ -162,6 +162,10 @@ impl Control {
         }
     }
 
+    fn is_cut(&self) -> bool {
+        matches!(*self.state.borrow(), State::Cut(_))
+    }
+
     /// Resolves when the link has been cut, or silent, for `bound`. Cancel-safe.
     pub async fn cut_for(&self, bound: Duration) {
         let mut state = self.state.clone();
@@ -272,17 +276,24 @@ impl Control {
         }
     }
 
-    /// Tells the peer why this side gives up, and gives it a moment to hear it: longer while the link is cut.
+    /// Tells the peer why this side gives up, and gives it a moment to hear it: longer while the link is cut, unless
+    /// this process was asked to end.
     pub async fn fail(mut self, error: &Error) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        const CUT: Duration = Duration::from_secs(5);
+        const CUT: Duration = Duration::from_secs(3);
         if self.say(&Message::Failure(Failure::of(error))).is_ok() {
             match self.end() {
                 // No connection is left, and none will be.
                 Some(_) if self.incoming.is_closed() => {}
                 Some(_) => self.written().await,
                 None => {
-                    let _ = tokio::time::timeout(CUT, self.heard(PATIENCE)).await;
+                    let hurried = matches!(error.kind(), Kind::Interrupted | Kind::ServerGone);
+                    let longest = match self.is_cut() {
+                        true if hurried => Duration::ZERO,
+                        true => CUT,
+                        false => PATIENCE,
+                    };
+                    let _ = tokio::time::timeout(longest, self.heard(PATIENCE)).await;
                 }
             }
         }
@@ -324,6 +335,7 @@ impl Line {
                 broken = hearing => broken,
                 broken = self.speak(writer) => broken,
                 next = again.replaced() => {
+                    self.reporter.note("the donor has dialled the control connection again");
                     stream = next;
                     continue;
                 }
