@@ -36,22 +36,25 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    async fn over(self, control: &Control) -> Sent {
-        let late = async {
+    fn over(self, control: &Control) -> impl Future<Output = Sent> + use<> {
+        let cut = self.cut.map(|bound| control.cut_for(bound));
+        let late = async move {
             match self.until {
                 Some(until) => tokio::time::sleep_until(until.into()).await,
                 None => std::future::pending().await,
             }
         };
-        let cut = async {
-            match self.cut {
-                Some(bound) => control.cut_for(bound).await,
+        let cut = async move {
+            match cut {
+                Some(cut) => cut.await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = late => Sent::Late,
-            () = cut => Sent::Cut,
+        async move {
+            tokio::select! {
+                () = late => Sent::Late,
+                () = cut => Sent::Cut,
+            }
         }
     }
 }

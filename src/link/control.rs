@@ -4,14 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::again::Again;
 use super::dial::unexpected;
-use super::sequence::Sequence;
-use super::{Deadlines, Dialer, ProvenConnection, Stream, read_message, within};
+use super::line::{Line, State};
+use super::{Deadlines, Dialer, ProvenConnection, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Quiet, Reporter};
 use crate::threads::lock;
@@ -25,37 +24,6 @@ pub struct Control {
     incoming: mpsc::Receiver<Message>,
     state: watch::Receiver<State>,
     tasks: JoinSet<()>,
-}
-
-/// What the task and the conversation share.
-#[derive(Debug)]
-struct Line {
-    peer: String,
-    deadlines: Deadlines,
-    reporter: Arc<dyn Reporter>,
-    sequence: Mutex<Sequence>,
-    /// Something was said or heard.
-    changed: Notify,
-    /// What there was to write is written.
-    written: Notify,
-    /// When the peer last gave a sign of life.
-    alive: Mutex<Instant>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Stands,
-    /// Since then.
-    Cut(Instant),
-    /// Why nothing more comes from the peer.
-    Ended(Failure),
-}
-
-/// Why nothing more comes over one connection.
-enum Hush {
-    Broken(Error),
-    /// Another connection would change nothing.
-    Final(Error),
 }
 
 impl Control {
@@ -166,25 +134,27 @@ impl Control {
         matches!(*self.state.borrow(), State::Cut(_))
     }
 
-    /// Resolves when the link has been cut, or silent, for `bound`. Cancel-safe.
-    pub async fn cut_for(&self, bound: Duration) {
-        let mut state = self.state.clone();
-        loop {
-            let since = match *state.borrow_and_update() {
-                State::Cut(since) => Some(since + bound),
-                // A silence is noticed late: the peer is heard of once a heartbeat.
-                State::Stands => Some(*lock(&self.line.alive) + bound.max(self.line.deadlines.heartbeat() * 3)),
-                State::Ended(_) => None,
-            };
-            let Some(end) = since else { return std::future::pending().await };
-            if end <= Instant::now() {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep_until(end.into()) => {}
-                changed = state.changed() => if changed.is_err() {
-                    return std::future::pending().await;
-                },
+    /// Resolves when the link has been cut, or silent, for `bound`; never once the conversation has ended. Cancel-safe.
+    pub fn cut_for(&self, bound: Duration) -> impl Future<Output = ()> + use<> {
+        let (line, mut state) = (Arc::clone(&self.line), self.state.clone());
+        // The peer is heard of once a heartbeat.
+        let silence = bound.max(line.deadlines.heartbeat() * 3);
+        async move {
+            loop {
+                let end = match *state.borrow_and_update() {
+                    State::Stands => *lock(&line.alive) + silence,
+                    State::Cut(since) => since + bound,
+                    State::Ended(_) => return std::future::pending().await,
+                };
+                if end <= Instant::now() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(end.into()) => {}
+                    changed = state.changed() => if changed.is_err() {
+                        return std::future::pending().await;
+                    },
+                }
             }
         }
     }
@@ -223,13 +193,12 @@ impl Control {
 
     /// The last word of the peer, and that it was heard is told. A peer that has heard all that was said here, and whose
     /// connection is cut, may be gone: it needs nothing more.
-    pub async fn farewell<T>(&mut self, pick: impl FnOnce(Message) -> std::result::Result<T, Message>) -> Result<()> {
+    pub async fn farewell(&mut self, pick: impl FnOnce(Message) -> std::result::Result<(), Message>) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(5);
         let mut state = self.state.clone();
         loop {
             let cut = matches!(*state.borrow_and_update(), State::Cut(_));
-            let heard = lock(&self.line.sequence).is_heard();
-            if cut && heard {
+            if cut && lock(&self.line.sequence).is_heard() {
                 return Ok(());
             }
             tokio::select! {
@@ -306,120 +275,5 @@ async fn failed(mut state: watch::Receiver<State>, peer: &str) -> Error {
     match seen.as_deref() {
         Ok(State::Ended(failure)) => failure.clone().into_error(),
         _ => Error::new(Kind::Disconnected, format!("{peer} closed the connection")),
-    }
-}
-
-impl Line {
-    /// Runs one connection after the other until the conversation ends.
-    async fn keep(
-        &self,
-        mut stream: Stream,
-        arrived: &mpsc::Sender<Message>,
-        state: &watch::Sender<State>,
-        mut again: Again,
-    ) {
-        loop {
-            lock(&self.sequence).begin();
-            let (reader, writer) = split(stream);
-            let hearing = async {
-                match self.hear(reader, arrived).await {
-                    Hush::Broken(error) => error,
-                    Hush::Final(error) => {
-                        state.send_replace(State::Ended(Failure::of(&error)));
-                        // What there is to say still goes out.
-                        std::future::pending().await
-                    }
-                }
-            };
-            let broken = tokio::select! {
-                broken = hearing => broken,
-                broken = self.speak(writer) => broken,
-                next = again.replaced() => {
-                    self.reporter.note("the donor has dialled the control connection again");
-                    stream = next;
-                    continue;
-                }
-            };
-            if matches!(*state.borrow(), State::Ended(_)) {
-                return;
-            }
-            let silent = if broken.kind() == Kind::Timeout { self.deadlines.silence } else { Duration::ZERO };
-            let now = Instant::now();
-            let since = now.checked_sub(silent).unwrap_or(now);
-            state.send_replace(State::Cut(since));
-            if !matches!(again, Again::Never) {
-                self.reporter.warn(&format!("the control connection is cut: {}", broken.sentence()));
-            }
-            stream = match again.next(broken, since, self.deadlines.idle, &self.peer).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    state.send_replace(State::Ended(Failure::of(&error)));
-                    return;
-                }
-            };
-            self.reporter
-                .note(&format!("the control connection stands again after {:.1} s", since.elapsed().as_secs_f64()));
-            *lock(&self.alive) = Instant::now();
-            state.send_replace(State::Stands);
-        }
-    }
-
-    async fn hear(&self, mut reader: ReadHalf<Stream>, arrived: &mpsc::Sender<Message>) -> Hush {
-        let waiting = || format!("nothing was heard from {}", self.peer);
-        loop {
-            // A place first: what has been read counts as heard, and must not be lost when this connection is.
-            let Ok(place) = arrived.reserve().await else {
-                return Hush::Final(Error::new(Kind::Protocol, format!("{} spoke after the end", self.peer)));
-            };
-            let message = match within(self.deadlines.silence, waiting, read_message(&mut reader, &self.peer)).await {
-                Ok(message) => message,
-                Err(error) if error.is_of_the_line() => return Hush::Broken(error),
-                Err(error) => return Hush::Final(error),
-            };
-            *lock(&self.alive) = Instant::now();
-            let end = {
-                let mut sequence = lock(&self.sequence);
-                match message {
-                    Message::Heartbeat { heard } => sequence.acknowledge(heard).err(),
-                    Message::Failure(failure) => {
-                        sequence.hear();
-                        Some(failure.into_error())
-                    }
-                    message => {
-                        sequence.hear();
-                        place.send(message);
-                        None
-                    }
-                }
-            };
-            self.changed.notify_waiters();
-            if let Some(error) = end {
-                return Hush::Final(error);
-            }
-        }
-    }
-
-    async fn speak(&self, mut writer: WriteHalf<Stream>) -> Error {
-        let lost = |e| Error::net(format!("{} closed the connection", self.peer), e);
-        loop {
-            let changed = self.changed.notified();
-            let next = lock(&self.sequence).next();
-            let bytes = match next {
-                Some(bytes) => bytes,
-                None => {
-                    self.written.notify_waiters();
-                    if tokio::time::timeout(self.deadlines.heartbeat(), changed).await.is_ok() {
-                        continue;
-                    }
-                    lock(&self.sequence).heartbeat().unwrap_or_default()
-                }
-            };
-            if let Err(error) = writer.write_all(&bytes).await {
-                return lost(error);
-            }
-            if let Err(error) = writer.flush().await {
-                return lost(error);
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@ mod control;
 mod dial;
 mod followers;
 mod lanes;
+mod line;
 mod listener;
 mod sequence;
 mod socket;
