@@ -93,6 +93,34 @@ fn a_lane_and_then_the_link_are_cut() {
     cluster.check(2);
 }
 
+/// The link is cut while the donor is frozen: it serves again after `freeze-limit`, is frozen once more when the link is
+/// back, and what was written in between arrives.
+#[test]
+fn a_cut_under_the_lock_releases_the_donor() {
+    let (mut cluster, link) = through_a_link();
+    for n in 1..=2 {
+        cluster.options(n).highline.extend(["freeze=whole".into(), "freeze-limit=3".into()]);
+    }
+    cluster.start(1);
+    cluster.prepare_sysbench(1, 4, 20_000);
+    cluster.spawn(2);
+    link.passed(4 << 20);
+    assert!(cluster.log(1).contains("frozen at"), "{}", cluster.log(1));
+    link.down();
+    let cut = Instant::now();
+    cluster.sql(1, "CREATE TABLE sb.meanwhile (id INT PRIMARY KEY); INSERT INTO sb.meanwhile VALUES (7)");
+    let waited = cut.elapsed();
+    println!("writes again {waited:?} after the cut");
+    assert!(waited > Duration::from_secs(2) && waited < Duration::from_secs(6), "no writes for {waited:?}");
+    link.up();
+    cluster.wait_synced(2, SYNC_LIMIT);
+    cluster.assert_equal_tables();
+    assert_eq!(cluster.sql(2, "SELECT id FROM sb.meanwhile"), "7");
+    let words =
+        ["the control connection is cut", "released", "the control connection stands again", "frozen at", "done: "];
+    assert_told(&cluster.log(1), "donor", &words);
+}
+
 /// What a failed transfer may not change: the datadir but for what Galera itself keeps there.
 fn left(cluster: &Cluster) -> tree::Tree {
     let mut tree = tree::read(&cluster.datadir(2));
