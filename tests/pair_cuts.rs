@@ -1,5 +1,6 @@
 //! The whole link is cut, at random and at the moments that count: one transfer, nothing lost, nothing done twice.
 
+use crate::pair_rounds::Mapper;
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
 use crate::support::tree::{self, MIB};
@@ -472,6 +473,45 @@ fn pair_cuts_under_the_lock_release_the_server_first() {
         let said = ends.logs[0].iter().any(|line| line.contains("s under the lock; the server is released"));
         assert!(said || freeze == FreezeMode::Rounds, "{:#?}", ends.logs[0]);
     }
+}
+
+/// What was read whole under the lock is read again after a round there was broken off: a store to a page that is mapped,
+/// and was written to before, moves no time of the file's.
+#[test]
+fn pair_cuts_under_the_lock_and_a_mapped_file() {
+    const BOUND: Duration = Duration::from_secs(1);
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 4);
+    let (page, other) = (pair.donor.join("ibdata1"), pair.donor.join("schema/t1.ibd"));
+    let link = link();
+    let mut acts = Acts::new(&link);
+    let mapper = Arc::new(Mutex::new(Mapper::start()));
+    let (first, second) = (AtomicBool::new(true), AtomicBool::new(true));
+    let (mapped, stored) = (page.clone(), Arc::clone(&mapper));
+    acts.freeze = Box::new(move |_| {
+        if first.swap(false, Ordering::Relaxed) {
+            stored.lock().unwrap().store(&mapped, 70_000, 1);
+            std::thread::sleep(Duration::from_millis(200));
+            // So that there is a second look.
+            let other = other.clone();
+            std::thread::spawn(move || {
+                for number in 0..100 {
+                    std::fs::write(&other, tree::noise(number, 100_000)).unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+    });
+    acts.line = ("donor", "are looked at again", Box::new(|link| cut(link, BOUND * 3)));
+    acts.release = Box::new(move |_| {
+        if second.swap(false, Ordering::Relaxed) {
+            mapper.lock().unwrap().store(&page, 70_000, 2);
+        }
+    });
+    let ends = transfer(&pair, &Order { freeze_limit: Some(BOUND), ..PLAIN }, acts);
+    ends.succeeded();
+    assert_eq!(ends.order().iter().filter(|event| **event == "frozen").count(), 2, "{:?}", ends.order());
+    tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
 /// A link that stays cut: the server is released long before the transfer is given up, which both ends do.

@@ -20,7 +20,9 @@ use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, locate, scan_fully};
+use crate::tree::{
+    Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Stamp, Tolerance, locate, scan_fully,
+};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
@@ -84,6 +86,8 @@ pub(super) struct Passes {
     /// Files that are read sooner than they are cloned.
     costly: Arc<HashSet<RelPath>>,
     number: u16,
+    /// Before the last pass while the server worked: a stamp that is older tells, as long as it works.
+    live_since: Option<SystemTime>,
     pub(super) reports: Vec<RoundReport>,
     /// Files that were cloned under this lock, and their bytes on disk.
     pub(super) cloned: (u64, u64),
@@ -122,6 +126,7 @@ impl Passes {
             basis,
             costly: Arc::default(),
             number: 0,
+            live_since: None,
             reports,
             cloned: (0, 0),
         })
@@ -142,7 +147,8 @@ impl Passes {
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
-            self.round(control, plan, Some(now - MARGIN), None, Hold::default()).await?;
+            self.live_since = Some(now - MARGIN);
+            self.round(control, plan, self.live_since, None, Hold::default()).await?;
             let seconds = started.elapsed().as_secs_f64();
             passes.extend(self.reports.last().map(|round| Pass { seconds, read: round.bytes, wire: round.wire_bytes }));
             now = SystemTime::now();
@@ -224,6 +230,7 @@ impl Passes {
             }
             let sent = self.round(control, plan, None, position.clone(), hold).await?;
             if sent != Sent::Whole {
+                self.distrust();
                 return Ok(sent);
             }
             let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
@@ -241,6 +248,19 @@ impl Passes {
             }
         }
         Ok(Sent::Whole)
+    }
+
+    /// The server writes again: what was read under its lock tells no more than if it had been read before.
+    fn distrust(&mut self) {
+        let (since, filesystems) = (self.live_since, &self.filesystems);
+        let tells = |stamp: Stamp| {
+            since.is_some_and(|when| stamp.is_older_than(when)) && filesystems.stamps_tell(stamp.device())
+        };
+        for (found, had) in &mut self.basis {
+            if let Some(had) = had {
+                had.stamp_tells &= tells(found.stamp);
+            }
+        }
     }
 
     async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
