@@ -13,7 +13,7 @@ use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
 use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
-use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
+use highline::joiner::{self, Facts, InstallMode, Node, ReuseMode, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
@@ -94,7 +94,7 @@ fn queue(c: &mut Criterion) {
     let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
     c.bench_function("queue of 10,004 files", |b| {
         b.iter(|| {
-            let queue = Queue::new((0..).zip(black_box(&found)));
+            let queue = Queue::new((0..).zip(black_box(&found)), &Default::default());
             while queue.next().is_some() {
                 queue.done();
             }
@@ -124,6 +124,7 @@ async fn transfer(from: &Path, to: &Path) {
             keep: Vec::new(),
             own: Default::default(),
             install: InstallMode::Auto,
+            reuse: ReuseMode::Auto,
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: "127.0.0.1".into(),
             identity: Identity::ephemeral().unwrap(),

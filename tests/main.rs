@@ -29,6 +29,7 @@ mod pair_faults;
 mod pair_hostile;
 mod pair_limits;
 mod pair_offer;
+mod pair_reuse;
 mod pair_rounds;
 mod pair_roundtrip;
 mod pair_what_travels;

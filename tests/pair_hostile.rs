@@ -547,8 +547,14 @@ impl Host {
     async fn accept(&mut self) -> Control {
         let mut control = self.control().await;
         control.next().await.unwrap();
-        let accept =
-            Accept { checksum: Checksum::Blake3, lanes: 1, without: vec![], kept: vec![], software: "x".into() };
+        let accept = Accept {
+            checksum: Checksum::Blake3,
+            lanes: 1,
+            without: vec![],
+            kept: vec![],
+            basis: false,
+            software: "x".into(),
+        };
         control.send(Message::Accept(accept)).await.unwrap();
         control
     }

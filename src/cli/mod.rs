@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::donor::{Compression, FreezeMode};
-use crate::joiner::InstallMode;
+use crate::joiner::{InstallMode, ReuseMode};
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
 use crate::pace::{ByteCount, RateLimit};
@@ -188,6 +188,11 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "MODE", default_value_t)]
     pub install: InstallMode,
 
+    /// What of this node's files is used where it is as the donor has it: `auto` the old data and what an earlier attempt
+    /// left, `staged` only the latter, `off` nothing
+    #[arg(long, value_name = "WHAT", default_value_t)]
+    pub reuse: ReuseMode,
+
     /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
     #[arg(long)]
     pub force_older: bool,
@@ -349,6 +354,8 @@ mod tests {
             ("receive", "initial-timeout", "-1"),
             ("receive", "install", "InPlace"),
             ("receive", "install", "never"),
+            ("receive", "reuse", "Staged"),
+            ("receive", "reuse", "on"),
             ("receive", "ssl-mode", "required"),
             ("receive", "ssl-mode", "verify"),
             ("receive", "ssl-mode", "DISABLED"),

@@ -94,6 +94,7 @@ mod tests {
             listen: "127.0.0.1:0".into(),
             advertise: None,
             install: Default::default(),
+            reuse: Default::default(),
             force_older: false,
             checksum: Default::default(),
             initial_timeout: Some(crate::link::Timeout::seconds(10)),

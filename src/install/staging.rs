@@ -18,7 +18,7 @@ use super::lock::DirLock;
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
 use super::server_locks::ServerLocks;
-use super::switch::{self, INCOMING, LIVE, Side, Switch};
+use super::switch::{self, INCOMING, LIVE, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape, matches};
@@ -45,6 +45,8 @@ pub struct Staging {
     resolved: ResolvedRoots,
     /// `incoming/<root>`, in the order of the roots.
     places: Vec<(RootName, Dir)>,
+    /// `seeds/<root>`, likewise.
+    seeds: Vec<(RootName, Dir)>,
 }
 
 /// What is going to become of the old tree.
@@ -83,21 +85,32 @@ impl Staging {
         for root in resolved.roots.iter() {
             rehearse(&resolved, root, &mounts, old == OldTree::GoesFirst)?;
         }
-        let mut places = Vec::new();
+        let (mut places, mut seeds) = (Vec::new(), Vec::new());
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
-            let incoming = dir.make(HOME)?.make(INCOMING)?;
-            incoming.remove(root.name.as_str())?;
-            let place = incoming.make(root.name.as_str())?;
+            let here = dir.make(HOME)?;
+            let empty = |kind| {
+                let above = here.make(kind)?;
+                above.remove(root.name.as_str())?;
+                above.make(root.name.as_str())
+            };
+            let place = empty(INCOMING)?;
             carry::rehearse(&resolved, root, &dir, &place)?;
             places.push((root.name.clone(), place));
+            seeds.push((root.name.clone(), empty(SEEDS)?));
         }
-        Ok(Staging { _lock: lock, home, resolved, places })
+        Ok(Staging { _lock: lock, home, resolved, places, seeds })
     }
 
     /// The directory to open a root's entries beneath.
     pub fn directory(&self, root: &str) -> Option<BorrowedFd<'_>> {
         self.place(root).map(AsFd::as_fd)
+    }
+
+    /// The directory for a root's files that are not of the new tree yet, on the same filesystem. What stays there goes
+    /// with the staging area.
+    pub fn seeds(&self, root: &str) -> Option<BorrowedFd<'_>> {
+        self.seeds.iter().find(|(name, _)| name.as_str() == root).map(|(_, dir)| dir.as_fd())
     }
 
     fn place(&self, root: &str) -> Option<&Dir> {

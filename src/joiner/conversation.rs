@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::basis::{Basis, ReuseMode};
 use super::ledger::Ledger;
+use super::reuse::arrange;
+use super::seeding::{Order, Seeding};
 use super::staged_tree::StagedTree;
 use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Printable, Result, Side};
@@ -51,6 +54,8 @@ struct Tree {
     verified: Verified,
     round: Round,
     lanes: u16,
+    /// Bytes that were here already.
+    reused: u64,
 }
 
 impl Conversation {
@@ -122,7 +127,7 @@ impl Conversation {
         self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
-        let Tree { staging, verified, round, lanes } = *taken;
+        let Tree { staging, verified, round, lanes, reused } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
         let node = Arc::clone(&self.options.node);
@@ -153,6 +158,7 @@ impl Conversation {
         Ok(Outcome::Installed(Box::new(Report {
             bytes,
             wire_bytes: self.meter.snapshot().wire,
+            reused_bytes: reused,
             entries,
             seconds: started.elapsed().as_secs_f64(),
             install_seconds,
@@ -215,17 +221,25 @@ impl Conversation {
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
         let spend = options.install == InstallMode::InPlace;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
+        let reuses = offer.reuse && options.reuse == ReuseMode::Auto && !spend;
+        let offered = offer.clone();
         let staging = blocking(move || {
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
-            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
+            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep.clone(), old)?;
             let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
             let kept = staging.kept()?;
-            Ok((staging, kept))
+            let basis =
+                if reuses { Basis::of_old_tree(&roots, &keep, &offered, &staging) } else { Ok(Basis::none(&roots)) };
+            let basis = basis.unwrap_or_else(|error| {
+                reporter.note(&format!("nothing of the old tree is reused: {}", error.sentence()));
+                Basis::none(&roots)
+            });
+            Ok((staging, kept, basis))
         });
-        let (staging, kept) = told_of(control, staging).await?;
+        let (staging, kept, basis) = told_of(control, staging).await?;
         let staging = Arc::new(staging);
         // Those that an option names; what each node has is known.
         let named = kept.iter().filter(|(_, why)| !why.contains(' '));
@@ -234,9 +248,10 @@ impl Conversation {
             self.reporter.note(&format!("kept, because it is this node's own: {}", listed(&named)));
         }
         let kept = kept.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
-        let accept = Accept { checksum, lanes, without, kept, software: options.software.clone() };
+        let software = options.software.clone();
+        let accept = Accept { checksum, lanes, without, kept, basis: !basis.is_empty(), software };
         control.send(Message::Accept(accept)).await?;
-        let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
+        let (round, order) = arrange(control, basis, checksum, &*self.reporter).await?;
 
         if round.number != 0 {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));
@@ -253,22 +268,30 @@ impl Conversation {
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger, &offer, lanes).await?;
+        let theirs = self.gather(control, &ledger, &offer, lanes, order).await?;
         drop(reports);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
+        let reused = written.reused();
         let finished = blocking(move || {
             let (manifest, round) = written.finish()?;
             Ok((manifest.verify(theirs)?, round))
         });
         let (verified, round) = finished.await?;
         let staging = alone(staging, self.options.deadlines.idle).await?;
-        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused })))
     }
 
     /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
-    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer, most: u16) -> Result<Seal> {
+    async fn gather(
+        &mut self,
+        control: &mut Control,
+        ledger: &Arc<Ledger>,
+        offer: &Offer,
+        most: u16,
+        order: Option<Order>,
+    ) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
         // Dropped for a lane that comes again: it ends the one before.
@@ -279,8 +302,17 @@ impl Conversation {
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         let mut under_way = true;
+        let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
+        let mut compared = 0;
         loop {
+            let seeds = async {
+                match &mut seeding {
+                    Some(seeding) => seeding.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                message = seeds => control.send(message).await?,
                 Some(connection) = self.connections.recv() => match connection.purpose {
                     // The threads of those that were replaced may still be writing.
                     Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
@@ -300,10 +332,19 @@ impl Conversation {
                 message = control.next() => match message? {
                     Message::Seal { entries, digest } => {
                         farewell(&mut lanes).await?;
+                        if let Some(seeding) = seeding {
+                            seeding.end().await;
+                        }
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, a freeze perhaps, may be long in coming.
                     Message::RoundOver { .. } => under_way = false,
+                    Message::Compared { bytes } => {
+                        let bytes = bytes.min(ledger.announced());
+                        self.meter.add_done(bytes.saturating_sub(compared));
+                        compared = compared.max(bytes);
+                    }
+                    Message::NoReuse => seeding.iter().for_each(Seeding::stop),
                     Message::Withdrawn { paths } => {
                         for path in paths {
                             withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
@@ -317,14 +358,17 @@ impl Conversation {
                         let begun = blocking(move || ledger.begin(round, withdrawn));
                         tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
                         turn.send_replace(number);
+                        compared = 0;
                         (under_way, last.1) = (true, Instant::now());
                     }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
-                    let wire = self.meter.snapshot().wire;
-                    if wire != last.0 || !under_way {
-                        last = (wire, Instant::now());
+                    // While both sides compare, nothing need arrive.
+                    let now = self.meter.snapshot();
+                    let moved = now.wire + now.done + seeding.as_ref().map_or(0, Seeding::read);
+                    if moved != last.0 || !under_way {
+                        last = (moved, Instant::now());
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))

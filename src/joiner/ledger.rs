@@ -3,7 +3,7 @@
 //! A later round brings a newer version of what changed: other metadata, another length, other chunks. What it does
 //! not bring stays as it was, and the seal decides over all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,8 +32,22 @@ pub struct Ledger {
     allowed: AtomicU64,
     /// The bytes of all attributes, which are kept in memory until the end.
     attributes: AtomicU64,
+    /// Files that this node had, by the path that they may become; `None` when it is too late for more.
+    seeds: Mutex<Option<HashMap<RelPath, Seed>>>,
+    /// Bytes of them that are as the donor has them, as far as it has said.
+    reused: AtomicU64,
     /// Nothing more is taken.
     closed: AtomicBool,
+}
+
+/// A file of this node's that lies beside the staged tree and may become part of it.
+#[derive(Debug)]
+pub(super) struct Seed {
+    /// Its name among the seeds.
+    pub(super) number: u32,
+    pub(super) size: u64,
+    /// Of all its chunks, as they were read and written.
+    pub(super) digests: FileDigests,
 }
 
 /// The most bytes of extended attributes in one tree. A database keeps none.
@@ -65,6 +79,8 @@ struct Staged {
     patched: BTreeSet<u64>,
     /// Threads that write to it now. The modification time is set when the last has ended.
     writing: u32,
+    /// It was a seed until this round.
+    seeded: bool,
 }
 
 impl Staged {
@@ -76,14 +92,21 @@ impl Staged {
             digests: FileDigests::new(size),
             patched: BTreeSet::new(),
             writing: 0,
+            seeded: false,
         }
+    }
+
+    /// What a seed becomes: a file that an earlier round has written, as it were.
+    fn seeded(digests: FileDigests, size: u64) -> Staged {
+        let digests = digests.renewed(size);
+        Staged { made: true, written_before: true, digests, seeded: true, ..Staged::new(0) }
     }
 
     /// The same file as a later round has it.
     fn renewed(&self, size: u64) -> Staged {
         let digests = self.digests.clone().renewed(size);
         let patched = self.patched.range(..chunks(size)).copied().collect();
-        Staged { target: None, made: self.made, written_before: self.made, digests, patched, writing: 0 }
+        Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(0) }
     }
 }
 
@@ -97,6 +120,8 @@ impl Ledger {
             records: Mutex::new(BTreeMap::new()),
             promised: AtomicU64::new(0),
             attributes: AtomicU64::new(0),
+            seeds: Mutex::new(Some(HashMap::new())),
+            reused: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         }
     }
@@ -107,6 +132,7 @@ impl Ledger {
         if round.number.checked_add(1) != Some(next.number) || next.number >= ROUNDS {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", next.number)));
         }
+        self.weed();
         // What lies in a directory goes before it.
         withdrawn.sort_unstable();
         for path in withdrawn.into_iter().rev() {
@@ -131,6 +157,51 @@ impl Ledger {
         }
     }
 
+    /// Takes a seed for the file that may come under `path`; says whether it did. One that comes after the file is of no use.
+    pub(super) fn plant(&self, path: &RelPath, seed: Seed) -> bool {
+        let records = lock(&self.records);
+        match &mut *lock(&self.seeds) {
+            Some(seeds) if !records.contains_key(path) => seeds.insert(path.clone(), seed).is_none(),
+            _ => false,
+        }
+    }
+
+    /// The round that may use seeds is over.
+    fn weed(&self) {
+        for (path, seed) in lock(&self.seeds).take().into_iter().flatten() {
+            // What cannot be removed now goes with the staging area.
+            let _ = self.tree.remove_seed(&path, seed.number);
+        }
+    }
+
+    /// The file that `path` is to be from now on: its seed, where there is one.
+    fn staged(&self, path: &RelPath, size: u64) -> Result<Staged> {
+        let seed = lock(&self.seeds).as_mut().and_then(|seeds| seeds.remove(path));
+        let Some(seed) = seed else { return Ok(Staged::new(size)) };
+        self.tree.adopt(path, seed.number)?;
+        let known = if seed.size == size { size } else { seed.size.min(size) / CHUNK * CHUNK };
+        self.reused.fetch_add(known, Ordering::Relaxed);
+        Ok(Staged::seeded(seed.digests, size))
+    }
+
+    /// Bytes of this node's own files that are as the donor has them. Known when the first round is over.
+    pub(super) fn reused(&self) -> u64 {
+        self.reused.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of all files, as the round that is under way announced them.
+    pub(super) fn announced(&self) -> u64 {
+        self.round.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    pub(super) fn tree(&self) -> &StagedTree {
+        &self.tree
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Takes nothing more: threads that still hold members find that out at the next one.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
@@ -140,7 +211,7 @@ impl Ledger {
     /// a dead lane still had of an earlier round is passed over: it came again on another.
     pub fn take(&self, number: u16, member: Member<'_>) -> Result<u64> {
         let round = self.round.read().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::Relaxed) {
+        if self.is_closed() {
             return Err(Error::new(Kind::Interrupted, "the transfer has ended"));
         }
         if number < round.number {
@@ -180,16 +251,21 @@ impl Ledger {
             if chunk.patch.is_some() && file.digests.get(number).is_none() {
                 return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
             }
+            let replaced = file.seeded && file.digests.get(number).is_some();
             // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
             // in between, and then it comes again in a later round.
             if file.digests.take(number, digest) != Seen::New {
                 drop(file);
                 return self.touch(&path, &record).map(|()| 0);
             }
-            match chunk.patch {
+            match &chunk.patch {
                 Some(_) => file.patched.insert(number),
                 None => file.patched.remove(&number),
             };
+            if replaced {
+                let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
+                self.reused.fetch_sub(bytes as u64, Ordering::Relaxed);
+            }
             let filled = chunks(*size) == 1 && chunk.extents.is_whole(len);
             let target = self.open(&path, *size, &mut file, filled)?;
             file.writing += 1;
@@ -287,7 +363,10 @@ impl Ledger {
                 }
                 self.promised.store(promised, Ordering::Relaxed);
                 let known = known.as_ref().and_then(|known| known.file.as_ref());
-                Some(Mutex::new(known.map_or_else(|| Staged::new(size), |known| lock(known).renewed(size))))
+                Some(Mutex::new(match known {
+                    Some(known) => lock(known).renewed(size),
+                    None => self.staged(&path, size)?,
+                }))
             }
             _ => None,
         };
@@ -314,6 +393,7 @@ impl Ledger {
     /// Makes the links, settles the directories and gives the manifest of all that was written, and what the last round
     /// said of it.
     pub fn finish(self) -> Result<(Manifest, Round)> {
+        self.weed();
         let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
         let round = self.round.into_inner().unwrap_or_else(PoisonError::into_inner);
         if records.len() as u64 != round.entries {

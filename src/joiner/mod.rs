@@ -4,12 +4,15 @@
 //! examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
 //! the lanes.
 
+mod basis;
 mod conversation;
 mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod reuse;
 mod room;
+mod seeding;
 mod staged_tree;
 mod target;
 
@@ -17,6 +20,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use basis::ReuseMode;
 use conversation::Conversation;
 pub use fit::{Facts, OldData, OlderDonor, PageSize};
 pub use ledger::Ledger;
@@ -65,6 +69,7 @@ pub struct ReceiveOptions {
     /// The paths that the configuration gives to this node.
     pub own: Own,
     pub install: InstallMode,
+    pub reuse: ReuseMode,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.
     pub advertise: String,
@@ -94,6 +99,8 @@ pub enum Outcome {
 pub struct Report {
     pub bytes: u64,
     pub wire_bytes: u64,
+    /// Bytes that this node had already, in its old tree.
+    pub reused_bytes: u64,
     pub entries: u64,
     /// From the donor's arrival to the installed tree.
     pub seconds: f64,
@@ -108,6 +115,9 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        if self.reused_bytes > 0 {
+            write!(f, "{} reused from the old tree, ", bytes(self.reused_bytes))?;
+        }
         write!(f, "{:.1} s, of these {:.1} s for disk and switch", self.seconds, self.install_seconds)
     }
 }

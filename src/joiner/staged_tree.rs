@@ -183,6 +183,32 @@ impl StagedTree {
         Ok(file.into())
     }
 
+    fn seeds(&self, path: &RelPath) -> Result<BorrowedFd<'_>> {
+        let seeds = self.staging.seeds(path.root_str());
+        seeds.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))
+    }
+
+    /// A new file that may become `path` later, empty, to be read and written.
+    pub(super) fn make_seed(&self, path: &RelPath, number: u32) -> Result<std::fs::File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(self.seeds(path)?, number.to_string(), flags, Mode::RUSR | Mode::WUSR);
+        Ok(made.map_err(|e| failure("cannot make a copy of", path, e))?.into())
+    }
+
+    /// Gives the seed of that number the place of `path`, where nothing is yet.
+    pub(super) fn adopt(&self, path: &RelPath, number: u32) -> Result<()> {
+        let parent = self.parent(path)?;
+        rustix::fs::renameat(self.seeds(path)?, number.to_string(), &parent, &*self.last(path))
+            .map_err(|e| failure("cannot put in place the copy of", path, e))
+    }
+
+    pub(super) fn remove_seed(&self, path: &RelPath, number: u32) -> Result<()> {
+        match rustix::fs::unlinkat(self.seeds(path)?, number.to_string(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failure("cannot remove the copy of", path, error)),
+        }
+    }
+
     /// Opens a file that has arrived, to read it.
     pub fn read(&self, path: &RelPath) -> Result<std::fs::File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -24,7 +24,7 @@ pub use tls::{Requested, SslMode, TlsSettings};
 
 use crate::donor::{Compression, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
-use crate::joiner::InstallMode;
+use crate::joiner::{InstallMode, ReuseMode};
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
 use crate::pace::RateLimit;
@@ -42,6 +42,7 @@ pub struct Settings {
     pub checksum: ChecksumChoice,
     pub rate_limit: RateLimit,
     pub install: InstallMode,
+    pub reuse: ReuseMode,
     pub freeze: FreezeMode,
     /// For ever: a freeze may take as long as it must.
     pub freeze_limit: Timeout,
@@ -127,6 +128,7 @@ impl Settings {
                 .parsed_for(donor, &[(Highline, "rate-limit"), (Sst, "rlimit")], str::parse)?
                 .unwrap_or_default(),
             install: look.parsed_for(joiner, &[(Highline, "install")], str::parse)?.unwrap_or_default(),
+            reuse: look.parsed_for(joiner, &[(Highline, "reuse")], str::parse)?.unwrap_or_default(),
             freeze: look.parsed_for(donor, &[(Highline, "freeze")], str::parse)?.unwrap_or_default(),
             freeze_limit: look.parsed_for(donor, &[(Highline, "freeze-limit")], str::parse)?.unwrap_or(Timeout(None)),
             timeouts: timeouts(look)?,

@@ -1,0 +1,166 @@
+//! What the joiner has already is not sent again: its old tree, page by page.
+
+use crate::support::pair::{Both, Pair};
+use crate::support::tree::{self, MIB};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// Eight tables that do not compress, as one server after another would have them.
+fn tables(root: &Path, mib: u64) {
+    tree::complete(root);
+    for table in 0..8u64 {
+        tree::file(root, format!("sb/t{table}.ibd"), tree::noise(50 + table, (mib * MIB) as usize));
+    }
+    for number in 0..20u64 {
+        tree::file(root, format!("sb/small{number}.frm"), tree::noise(500 + number, 900));
+    }
+}
+
+/// The same tree on both sides, but for times.
+fn twins(pair: &Pair, mib: u64) {
+    tables(&pair.donor, mib);
+    tables(&pair.joiner, mib);
+    let file = File::options().write(true).open(pair.joiner.join("sb/t1.ibd")).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(9999)).unwrap();
+}
+
+#[derive(Debug)]
+struct Figures {
+    bytes: u64,
+    wire: u64,
+    reused: u64,
+}
+
+fn figures(both: &Both) -> Figures {
+    let json = |text: &str| -> serde_json::Value {
+        let line = text.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{text}"));
+        serde_json::from_str(line).unwrap()
+    };
+    let report = json(&both.donor.stdout);
+    let of = |name: &str| report[name].as_u64().unwrap();
+    let joined = json(&both.joiner.stderr);
+    assert_eq!(joined["reused_bytes"], report["reused_bytes"], "both sides tell the same");
+    Figures { bytes: of("bytes"), wire: of("wire_bytes"), reused: of("reused_bytes") }
+}
+
+/// A transfer that must work, and its figures.
+fn arrives(pair: &Pair, receive: &[&str], send: &[&str]) -> (Both, Figures) {
+    let both = pair.arrives(&[&["--json"], receive].concat(), &[&["--json", "--compress", "none"], send].concat());
+    let figures = figures(&both);
+    pair.verify().succeeded();
+    (both, figures)
+}
+
+#[test]
+fn pair_reuse_of_an_equal_tree_sends_digests_only() {
+    let pair = Pair::default();
+    twins(&pair, 25);
+    let (both, figures) = arrives(&pair, &[], &[]);
+    assert!(figures.bytes > 200 * MIB && figures.wire < figures.bytes / 500, "{figures:?}");
+    assert!(figures.reused >= 200 * MIB, "{figures:?}");
+    both.joiner.said("the donor compares 8 files with those of the old tree");
+    both.donor.said("its files are compared, and what differs is sent");
+}
+
+#[test]
+fn pair_reuse_sends_the_pages_that_differ() {
+    let pair = Pair::default();
+    twins(&pair, 10);
+    // One in a hundred of a table, in one piece; of another a page here and there; a third has grown, a fourth shrunk.
+    let write = |name: &str, at: u64, length: u64| {
+        let file = File::options().write(true).open(pair.donor.join(name)).unwrap();
+        file.write_all_at(&tree::noise(at, length as usize), at).unwrap();
+    };
+    write("sb/t0.ibd", 3 * MIB + 16384, 7 * 16384);
+    (0..10).for_each(|page| write("sb/t1.ibd", page * MIB, 100));
+    write("sb/t2.ibd", 10 * MIB, MIB + 77);
+    File::options().write(true).open(pair.donor.join("sb/t3.ibd")).unwrap().set_len(5 * MIB + 5).unwrap();
+    let (_, figures) = arrives(&pair, &[], &[]);
+    let pages = (7 + 10) * 16384 + MIB + 77 + 5;
+    assert!(figures.wire < pages + 300_000, "{figures:?}");
+    assert!(figures.reused > 73 * MIB, "{figures:?}");
+}
+
+#[test]
+fn pair_reuse_of_one_written_table_in_eight() {
+    let pair = Pair::default();
+    twins(&pair, 10);
+    tree::file(&pair.donor, "sb/t5.ibd", tree::noise(9, 10 * MIB as usize));
+    let (_, figures) = arrives(&pair, &[], &[]);
+    assert!(figures.wire < figures.bytes / 8 + MIB, "{figures:?}");
+}
+
+#[test]
+fn pair_reuse_of_nothing_costs_nothing() {
+    let pair = Pair::default();
+    tables(&pair.donor, 10);
+    tree::complete(&pair.joiner);
+    for table in 0..8u64 {
+        tree::file(&pair.joiner, format!("sb/t{table}.ibd"), tree::noise(90 + table, 10 * MIB as usize));
+    }
+    let (both, figures) = arrives(&pair, &[], &[]);
+    assert_eq!(figures.reused, 0);
+    both.donor.said("pages that were looked at 0 are as here: everything is sent");
+    both.joiner.said("too little of the old tree is as the donor has it: everything is sent");
+    // The same is sent as to a node that has nothing.
+    let fresh = Pair::default();
+    tables(&fresh.donor, 10);
+    let (_, full) = arrives(&fresh, &[], &[]);
+    assert!(figures.wire.abs_diff(full.wire) < 10_000, "{figures:?} {full:?}");
+}
+
+#[test]
+fn pair_reuse_can_be_switched_off() {
+    for off in ["off", "staged"] {
+        let pair = Pair::default();
+        twins(&pair, 2);
+        let (both, figures) = arrives(&pair, &["--reuse", off], &[]);
+        assert!(figures.wire > figures.bytes && figures.reused == 0, "{figures:?}");
+        assert!(!both.donor.stderr.contains("already"), "{}", both.donor.stderr);
+    }
+}
+
+/// Holes stay holes, in what is reused and in what is sent of it.
+#[test]
+fn pair_reuse_keeps_holes() {
+    let pair = Pair::default();
+    for root in [&pair.donor, &pair.joiner] {
+        tree::everything(root);
+        tree::file(root, "sb/t.ibd", tree::noise(1, 20 * MIB as usize));
+    }
+    let hole = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    let punch = |root: &Path, at: u64, len: u64| {
+        let file = File::options().write(true).open(root.join("sb/t.ibd")).unwrap();
+        rustix::fs::fallocate(&file, hole, at, len).unwrap();
+    };
+    punch(&pair.donor, 5 * MIB, 3 * MIB + 16384);
+    punch(&pair.joiner, 12 * MIB, 3 * MIB + 16384);
+    let (_, figures) = arrives(&pair, &[], &[]);
+    assert!(figures.reused > 13 * MIB, "{figures:?}");
+    let (ours, theirs) = (tree::allocated(&pair.joiner), tree::allocated(&pair.donor));
+    assert!(ours < theirs + MIB, "{ours} {theirs}");
+}
+
+/// Links that were planted in the old tree lead nowhere, and what is the node's own is not told of.
+#[test]
+fn pair_reuse_of_a_planted_tree_stays_inside_it() {
+    let pair = Pair::default();
+    twins(&pair, 2);
+    let outside = pair.home().join("outside");
+    tables(&outside, 2);
+    // A schema, and a table, that lead outside the old tree to what the donor has.
+    fs::rename(pair.joiner.join("sb"), pair.home().join("away")).unwrap();
+    symlink(outside.join("sb"), pair.joiner.join("sb")).unwrap();
+    fs::create_dir(pair.donor.join("two")).unwrap();
+    fs::create_dir(pair.joiner.join("two")).unwrap();
+    for name in ["t0.ibd", "t1.ibd"] {
+        fs::copy(outside.join("sb").join(name), pair.donor.join("two").join(name)).unwrap();
+        symlink(outside.join("sb").join(name), pair.joiner.join("two").join(name)).unwrap();
+    }
+    let before = tree::read(&outside);
+    let (_, figures) = arrives(&pair, &[], &[]);
+    assert_eq!(figures.reused, 0, "{figures:?}");
+    tree::assert_same(&before, &tree::read(&outside));
+}
