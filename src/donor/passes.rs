@@ -108,7 +108,9 @@ impl Passes {
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
             self.round(control, plan, Some(now - MARGIN), None, None).await?;
             let seconds = started.elapsed().as_secs_f64();
-            passes.extend(self.reports.last().map(|round| Pass { seconds, read: round.bytes, wire: round.wire_bytes }));
+            let reused = if passes.is_empty() { self.transfer.reused.bytes() } else { 0 };
+            let pass = |round: &RoundReport| Pass { seconds, read: round.bytes, wire: round.wire_bytes, reused };
+            passes.extend(self.reports.last().map(pass));
             now = SystemTime::now();
             found = self.scan(control).await?;
             let outlook = self.outlook(&found);

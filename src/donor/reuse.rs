@@ -465,3 +465,147 @@ pub(super) async fn attended(
     }
     Ok(whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Rules, Tolerance, scan};
+    use std::collections::BTreeMap as Map;
+
+    /// Files of a donor and what the joiner has under the same names.
+    fn both(sizes: &[(&str, u64, u64)]) -> (Vec<Found>, Vec<(RelPath, u64)>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, ours, _) in sizes {
+            std::fs::File::create(dir.path().join(name)).unwrap().set_len(*ours).unwrap();
+        }
+        let found =
+            scan(&mut Roots::new(dir.path(), &Map::new()).unwrap(), &Rules::default(), Tolerance::None).unwrap();
+        let theirs = |(name, _, theirs): &(&str, u64, u64)| {
+            let path = found.iter().find(|found| found.entry.path.beneath() == std::path::Path::new(name)).unwrap();
+            (path.entry.path.clone(), *theirs)
+        };
+        let basis = sizes.iter().map(theirs).collect();
+        (found, basis)
+    }
+
+    #[test]
+    fn what_both_have_is_compared_but_for_logs_and_what_would_take_more_room() {
+        let (found, mut basis) = both(&[
+            ("a", 3 * CHUNK, 3 * CHUNK),
+            ("grown", 9 * CHUNK, CHUNK),
+            ("cut", CHUNK, 41 * CHUNK),
+            ("cut too", CHUNK, 41 * CHUNK),
+            ("emptied", 0, CHUNK),
+            ("ib_logfile0", CHUNK, CHUNK),
+        ]);
+        basis.push(basis[0].clone());
+        basis.push((RelPath::parse(b"datadir/other").unwrap(), CHUNK));
+        basis.push((RelPath::parse(b"elsewhere/a").unwrap(), CHUNK));
+        let files: Vec<u32> = common(&basis, &found).iter().map(|common| common.file).collect();
+        assert_eq!(files, [0, 1, 2]);
+    }
+
+    #[test]
+    fn samples_are_spread_by_bytes() {
+        let of = |sizes: &[(&str, u64, u64)]| {
+            let (found, basis) = both(sizes);
+            samples(&common(&basis, &found))
+        };
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[("a", 70_000, 70_000), ("b", 2 * CHUNK, 9 * CHUNK)]), [(0, 0), (1, 0), (1, 1)]);
+        let many = of(&[("a", 1000 * CHUNK, 1000 * CHUNK), ("b", 3000 * CHUNK, 3000 * CHUNK), ("c", 1, 70_000)]);
+        assert_eq!((many.len(), many.iter().filter(|(file, _)| *file == 0).count()), (62, 15));
+        assert!(many.iter().all(|(file, chunk)| *chunk < [1000, 3000, 1][*file]), "{many:?}");
+        assert_eq!(of(&[("a", 1 << 43, 1 << 43)]).len(), 64);
+    }
+
+    #[test]
+    fn one_page_in_twenty_is_worth_it() {
+        for (equal, sampled, worth) in [(0, 0, false), (0, 9, false), (1, 20, true), (1, 21, false), (400, 4000, true)]
+        {
+            assert_eq!(is_worth_it(equal, sampled), worth, "{equal} {sampled}");
+        }
+    }
+
+    #[test]
+    fn waiting_ends_when_sending_is_faster_or_the_sample_was_lucky() {
+        let seconds = Duration::from_secs;
+        let outlook = Outlook {
+            compared: 0,
+            equal: 0,
+            left: 1 << 30,
+            pace: 2e8,
+            link: 1e8,
+            waited: seconds(60),
+            silent: seconds(1),
+            patience: seconds(60),
+        };
+        assert_eq!(outlook.hopeless(), None);
+        assert_eq!(Outlook { link: 0.0, pace: 0.0, ..outlook }.hopeless(), None, "nobody knows the link");
+        assert!(Outlook { link: 3e8, ..outlook }.hopeless().is_some());
+        assert!(Outlook { pace: 0.0, ..outlook }.hopeless().is_some());
+        assert_eq!(Outlook { link: 3e8, waited: seconds(1), ..outlook }.hopeless(), None, "there is other work");
+        let compared = Outlook { compared: PROBE, ..outlook };
+        assert!(Outlook { equal: PROBE / 30, ..compared }.hopeless().is_some());
+        assert_eq!(Outlook { equal: PROBE / 10, ..compared }.hopeless(), None);
+        assert!(Outlook { silent: seconds(61), ..outlook }.hopeless().is_some());
+    }
+
+    fn awaited(ours: u64, theirs: u64) -> Awaited {
+        let mut awaited = Awaited::new(Vec::new());
+        awaited.files.insert(3, File { number: 7, theirs, ours });
+        awaited.left = ours;
+        awaited
+    }
+
+    /// What is told of so many chunks of a file of `size` bytes, from one on.
+    fn part(size: u64, from: u64, count: u64) -> (Vec<u8>, Vec<u8>) {
+        let hints = (from..from + count).map(|chunk| PageHints::bytes_of(size - chunk * CHUNK)).sum();
+        (vec![1; count as usize * 32], vec![2; hints])
+    }
+
+    #[test]
+    fn a_file_is_told_of_in_parts() {
+        for (ours, theirs, known) in [
+            (3 * CHUNK + 5, 3 * CHUNK + 5, 4),
+            (9 * CHUNK, 3 * CHUNK + 5, 3),
+            (CHUNK + 9, 3 * CHUNK, 1),
+            (70_000, 70_000, 1),
+        ] {
+            let mut awaited = awaited(ours, theirs);
+            let first = chunks(theirs).div_ceil(2);
+            let mut told = None;
+            for (from, count) in [(0, first), (first, chunks(theirs) - first)].into_iter().filter(|part| part.1 > 0) {
+                assert!(told.is_none());
+                let (digests, hints) = part(theirs, from, count);
+                told = awaited.seeded(3, from, &digests, &hints).unwrap();
+            }
+            let (number, told) = told.unwrap();
+            let digests = (0..20).filter(|chunk| told.digests.get(*chunk).is_some()).count();
+            assert_eq!((number, digests, awaited.left, awaited.files.len()), (7, known, 0, 0), "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_out_of_turn_is_refused() {
+        let size = 3 * CHUNK;
+        let (digests, hints) = part(size, 0, 1);
+        let refused =
+            |file, from, digests: &[u8], hints: &[u8]| awaited(size, size).seeded(file, from, digests, hints).is_none();
+        assert!(!refused(3, 0, &digests, &hints));
+        assert!(refused(4, 0, &digests, &hints), "it was not asked for");
+        assert!(refused(3, 1, &digests, &hints), "it begins at the second chunk");
+        assert!(refused(3, 0, &[], &[]));
+        assert!(refused(3, 0, &digests[1..], &hints));
+        assert!(refused(3, 0, &digests, &hints[8..]) && refused(3, 0, &digests, &[&hints[..], &[0; 8]].concat()));
+        let (long, more) = (vec![1; 4 * 32], vec![2; 4 * PageHints::BYTES]);
+        assert!(refused(3, 0, &long, &more), "more chunks than the file has");
+        let mut twice = awaited(size, size);
+        assert!(twice.seeded(3, 0, &digests, &hints).is_some());
+        assert!(twice.seeded(3, 2, &digests, &hints).is_none(), "a gap");
+        let mut late = awaited(size, size);
+        late.files.clear();
+        late.given_up = true;
+        assert!(late.seeded(3, 0, &digests, &hints).unwrap().is_none(), "nobody waits for it any more");
+    }
+}

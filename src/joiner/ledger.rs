@@ -702,6 +702,145 @@ mod tests {
         assert!(std::fs::metadata(staged.join("holed")).unwrap().blocks() * 512 < CHUNK / 2);
     }
 
+    /// A seed of `content`, as if this node had it.
+    fn planted(ledger: &Ledger, path: &str, content: &[u8]) -> bool {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut ledger.tree().make_seed(&path, 4).unwrap(), content).unwrap();
+        let mut digests = FileDigests::new(content.len() as u64);
+        for (chunk, bytes) in (0..).zip(content.chunks(CHUNK as usize)) {
+            digests.take(chunk, Checksum::Blake3.digest(bytes));
+        }
+        ledger.plant(&path, Seed { number: 4, size: content.len() as u64, digests })
+    }
+
+    fn patch(entry: &Entry, offset: u64, whole: &[u8], covers: &str) -> Batch {
+        let mut batch = Batch::default();
+        let covers = Extents::parse(covers, whole.len() as u32).unwrap();
+        let digest = Checksum::Blake3.digest(whole);
+        let packed =
+            batch.push_patch::<MemberError>(entry, offset, (&covers, &covers), digest, Checksum::Blake3, |place| {
+                let run = covers.iter().next().unwrap();
+                place.copy_from_slice(&whole[run.start as usize..][..run.len as usize]);
+                Ok(())
+            });
+        packed.unwrap();
+        batch
+    }
+
+    #[test]
+    fn a_seed_becomes_the_file_when_it_is_spoken_of() {
+        let mib = CHUNK as usize;
+        let old: Vec<u8> = [vec![1; mib], vec![2; mib], vec![3; 500]].concat();
+        let changed = |at: std::ops::Range<usize>, byte, size| {
+            let mut now = old.clone();
+            now.resize(size, byte);
+            now[at].fill(byte);
+            now
+        };
+        let end = old.len();
+        // What the donor has now, the chunks that it sends whole or as patches, and what is reused.
+        for (now, whole, patched, reused) in [
+            (old.clone(), vec![], None, end),
+            (changed(16_384..32_768, 7, end), vec![], Some("16384+16384"), end - 16_384),
+            (changed(mib..2 * mib, 7, end), vec![1], None, end - mib),
+            (changed(0..0, 7, end + mib), vec![2, 3], None, 2 * mib),
+            (changed(0..0, 7, mib + 3), vec![1], None, mib),
+            (changed(0..0, 7, 100), vec![0], None, 0),
+            (changed(0..end, 0, end), vec![0, 1, 2], None, 0),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = entry("datadir/f", Content::File { size: now.len() as u64 });
+            let ledger = ledger(dir.path(), 1, now.len() as u64);
+            assert!(planted(&ledger, "datadir/f", &old));
+            assert!(!dir.path().join(".highline/incoming/datadir/f").exists());
+            ledger.take(0, Member::Entry(file.clone())).unwrap();
+            assert!(!planted_again(&ledger), "too late");
+            let mut digests = Vec::new();
+            for (chunk, bytes) in (0..).zip(now.chunks(mib)) {
+                digests.push(Checksum::Blake3.digest(bytes));
+                if whole.contains(&chunk) {
+                    // What is all zeros comes as a hole.
+                    let zeros = bytes.iter().all(|byte| *byte == 0);
+                    let runs = if zeros { Extents::default() } else { Extents::whole(bytes.len() as u32) };
+                    let mut batch = Batch::default();
+                    let filled =
+                        batch.push_chunk::<MemberError>(&file, chunk * CHUNK, &runs, Checksum::Blake3, |data| {
+                            data.copy_from_slice(&bytes[..data.len()]);
+                            Ok(())
+                        });
+                    filled.unwrap();
+                    take(&ledger, &batch).unwrap();
+                }
+            }
+            if let Some(covers) = patched {
+                take(&ledger, &patch(&file, 0, &now[..mib], covers)).unwrap();
+            }
+            assert_eq!(ledger.reused(), reused as u64, "{whole:?} {patched:?}");
+            let (manifest, _) = ledger.finish().unwrap();
+            assert!(std::fs::read(dir.path().join(".highline/incoming/datadir/f")).unwrap() == now, "{whole:?}");
+            assert_eq!(manifest.items()[0].digest, Some(Checksum::Blake3.fold(&digests)));
+            let seeds = std::fs::read_dir(dir.path().join(".highline/seeds/datadir")).unwrap().count();
+            assert_eq!(seeds, 0);
+        }
+    }
+
+    fn planted_again(ledger: &Ledger) -> bool {
+        let path = RelPath::parse(b"datadir/f").unwrap();
+        ledger.plant(&path, Seed { number: 5, size: 1, digests: FileDigests::new(1) })
+    }
+
+    /// The file came whole before anybody knew of the seed, and the seeds of a round are of no use in the next.
+    #[test]
+    fn a_seed_that_is_late_or_of_no_use_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), 2, 99);
+        let seeds = || std::fs::read_dir(dir.path().join(".highline/seeds/datadir")).unwrap().count();
+        take(&ledger, &batch(&entry("datadir/f", Content::File { size: 5 }), 0, 1)).unwrap();
+        assert!(!planted_again(&ledger));
+        assert!(planted(&ledger, "datadir/g", b"hello") && seeds() == 1);
+        ledger.begin(round(1, 2, 99), vec![]).unwrap();
+        assert_eq!(seeds(), 0);
+        assert!(!planted(&ledger, "datadir/h", b"hello"), "its round is over");
+        let new = entry("datadir/g", Content::File { size: 5 });
+        at(&ledger, 1, &batch(&new, 0, 3)).unwrap();
+        ledger.finish().unwrap();
+        assert_eq!(std::fs::read(dir.path().join(".highline/incoming/datadir/g")).unwrap(), [3; 5]);
+    }
+
+    /// Whoever believes digests that are not those of the content is found out: by the seal where nothing was sent, by
+    /// what is read back where a part was.
+    #[test]
+    fn a_lie_about_a_seed_ends_in_a_refusal() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = vec![1; CHUNK as usize];
+        let file = entry("datadir/f", Content::File { size: CHUNK });
+        let sealed = |dir: &std::path::Path, old: &[u8], what: &dyn Fn(&Ledger)| {
+            let ledger = ledger(dir, 1, CHUNK);
+            assert!(planted(&ledger, "datadir/f", old));
+            ledger.take(0, Member::Entry(file.clone())).unwrap();
+            what(&ledger);
+            let theirs = Manifest::new(
+                Checksum::Blake3,
+                vec![Item { entry: file.clone(), digest: Some(Checksum::Blake3.digest(&now)) }],
+            );
+            ledger.finish().and_then(|(manifest, _)| manifest.verify(theirs.unwrap().seal()))
+        };
+        assert!(sealed(dir.path(), &now, &|_| {}).is_ok());
+        let mut old = now.clone();
+        old[700_000] = 9;
+        let dir = tempfile::tempdir().unwrap();
+        let error = sealed(dir.path(), &old, &|_| {}).unwrap_err();
+        assert!(error.sentence().starts_with("the copy is not what the donor sealed"), "{}", error.sentence());
+        let dir = tempfile::tempdir().unwrap();
+        let patched = |ledger: &Ledger| _ = take(ledger, &patch(&file, 0, &now, "0+16384")).unwrap();
+        let error = sealed(dir.path(), &old, &patched).unwrap_err();
+        assert!(
+            error.sentence().ends_with("is not what the donor has, although its parts are"),
+            "{}",
+            error.sentence()
+        );
+    }
+
     #[test]
     fn what_stays_torn_or_grows_is_refused_at_the_end() {
         let dir = tempfile::tempdir().unwrap();

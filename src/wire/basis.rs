@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_long_list_fits_its_messages_and_comes_back() {
-        let path = |n: u32| RelPath::parse(format!("datadir/{n:06}/{}", "\u{ff}".repeat(n as usize % 100)).as_bytes());
+        let path =
+            |n: u32| RelPath::parse(format!("datadir/{n:06}/{}", "\u{ff}".repeat(n as usize % 100 + 1)).as_bytes());
         let files: Vec<(RelPath, u64)> = (0..4000).map(|n| (path(n).unwrap(), u64::MAX)).collect();
         let messages = BasisParts::messages(files.iter().map(|(path, size)| (path, *size)));
         let mut parts = BasisParts::default();
