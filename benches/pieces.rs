@@ -13,7 +13,7 @@ use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
 use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
-use highline::joiner::{self, Facts, InstallMode, Node, ReuseMode, Waiting};
+use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
@@ -124,7 +124,7 @@ async fn transfer(from: &Path, to: &Path) {
             keep: Vec::new(),
             own: Default::default(),
             install: InstallMode::Auto,
-            reuse: ReuseMode::Auto,
+            reuse: highline::install::Reuse::Auto,
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: "127.0.0.1".into(),
             identity: Identity::ephemeral().unwrap(),

@@ -41,7 +41,8 @@ fn figures(both: &Both) -> Figures {
     let report = json(&both.donor.stdout);
     let of = |name: &str| report[name].as_u64().unwrap();
     let joined = json(&both.joiner.stderr);
-    assert_eq!(joined["reused_bytes"], report["reused_bytes"], "both sides tell the same");
+    let told = |whose: &str| joined["reused"][whose].as_u64().unwrap();
+    assert_eq!(told("old_tree") + told("earlier_attempt"), of("reused_bytes"), "both sides tell the same");
     Figures { bytes: of("bytes"), wire: of("wire_bytes"), reused: of("reused_bytes") }
 }
 
@@ -163,4 +164,50 @@ fn pair_reuse_of_a_planted_tree_stays_inside_it() {
     let (_, figures) = arrives(&pair, &[], &[]);
     assert_eq!(figures.reused, 0, "{figures:?}");
     tree::assert_same(&before, &tree::read(&outside));
+}
+
+/// What arrived before the donor died need not be sent again, whatever the old tree is.
+#[test]
+fn pair_reuse_of_what_a_failed_attempt_left() {
+    let pair = Pair::default();
+    tables(&pair.donor, 10);
+    tree::old(&pair.joiner);
+    let before = tree::read(&pair.joiner);
+    let joiner = pair.receive(&[]);
+    let donor = pair.send(&joiner.ticket, &["--compress", "none", "--rate-limit", "40M"]);
+    // Half of it.
+    let staged = pair.joiner.join(".highline/incoming/datadir/sb");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !staged.exists() || tree::allocated(&staged) < 45 * MIB {
+        assert!(std::time::Instant::now() < deadline, "{}", joiner.running.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(donor);
+    let ended = joiner.running.end(Duration::from_secs(20));
+    ended.said("kept for the next attempt: ");
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    let joiner = pair.receive(&["--json"]);
+    let donor = pair.send(&joiner.ticket, &["--compress", "none", "--json"]);
+    let both = Both::of(donor, joiner, Duration::from_secs(60));
+    both.succeeded();
+    tree::assert_equal(&pair.donor, &pair.joiner);
+    let figures = figures(&both);
+    assert!(figures.wire < figures.bytes * 6 / 10, "{figures:?}");
+    both.joiner.said("reused of an earlier attempt");
+    pair.verify().succeeded();
+    let left = fs::read_dir(&pair.joiner)
+        .unwrap()
+        .filter(|item| item.as_ref().unwrap().file_name().to_string_lossy().starts_with(".highline.kept"));
+    assert_eq!(left.count(), 0);
+}
+
+/// The old tree goes first, and is used all the same.
+#[test]
+fn pair_reuse_of_an_old_tree_that_goes_first() {
+    let pair = Pair::default();
+    twins(&pair, 4);
+    tree::file(&pair.donor, "sb/t5.ibd", tree::noise(9, 4 * MIB as usize));
+    let (both, figures) = arrives(&pair, &["--install", "inplace"], &[]);
+    assert!(figures.reused >= 28 * MIB && figures.wire < 5 * MIB, "{figures:?}");
+    both.joiner.said("reused of the old data");
 }

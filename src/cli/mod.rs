@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::donor::{Compression, FreezeMode};
-use crate::joiner::{InstallMode, ReuseMode};
+use crate::install::Reuse;
+use crate::joiner::InstallMode;
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
 use crate::pace::{ByteCount, RateLimit};
@@ -48,6 +49,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Finish or undo an installation that was cut short
     Recover(RecoverArgs),
+    /// Remove what transfers that failed have left for the next
+    Discard(DiscardArgs),
     /// Make and show certificates for all traffic of a cluster
     Certs(CertsArgs),
     /// Examine this node's configuration: is every kind of traffic secured?
@@ -188,10 +191,10 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "MODE", default_value_t)]
     pub install: InstallMode,
 
-    /// What of this node's files is used where it is as the donor has it: `auto` the old data and what an earlier attempt
-    /// left, `staged` only the latter, `off` nothing
-    #[arg(long, value_name = "WHAT", default_value_t)]
-    pub reuse: ReuseMode,
+    /// Which of this node's own bytes need not be sent where they are the donor's: `auto` takes those of the old data and
+    /// of an attempt that failed, `staged` only the latter, `off` none, and then a failed attempt leaves nothing
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    pub reuse: Reuse,
 
     /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
     #[arg(long)]
@@ -277,6 +280,12 @@ pub struct RecoverArgs {
     /// The server's data directory
     #[arg(long, value_name = "DIR")]
     pub datadir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    pub tree: TreeArgs,
 }
 
 #[derive(Args, Debug)]

@@ -12,7 +12,8 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result};
-use crate::joiner::{InstallMode, ReuseMode};
+use crate::install::Reuse;
+use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
 use crate::link::Timeout;
 use crate::manifest::ChecksumChoice;
@@ -104,7 +105,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         listen: "127.0.0.1:0".into(),
         advertise: None,
         install: InstallMode::default(),
-        reuse: ReuseMode::default(),
+        reuse: Reuse::Off,
         force_older: false,
         checksum: ChecksumChoice::default(),
         initial_timeout: Some(Timeout::seconds(60)),

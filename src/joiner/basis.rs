@@ -1,17 +1,16 @@
-//! What this node has already of what the donor offers: the files of its old tree.
+//! What this node has already of what the donor offers: the files of its old tree, and what an earlier attempt has left.
 //!
-//! The old tree may hold anything. Its files are found by the rules of the donor's scan, opened one name at a time and
+//! Both may hold anything. Files of the old tree are found by the rules of the donor's scan, opened one name at a time and
 //! never through a symlink, and only read.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
@@ -19,45 +18,10 @@ use rustix::io::Errno;
 use crate::archive::{Located, PageHints};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
-use crate::install::{KeepRules, Staging};
+use crate::install::{KeepRules, KeptFile, Reuse, Staging, kept};
 use crate::manifest::chunks;
-use crate::tree::{RelPath, Roots, Rules, Scope, Source, Tolerance, locate, scan};
+use crate::tree::{Content, RelPath, Roots, Rules, Scope, Source, Tolerance, locate, scan};
 use crate::wire::{Base64, BasisParts, Message, Offer, SampledChunk};
-
-/// What of this node's files a transfer may use: `reuse`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ReuseMode {
-    /// The old tree, and what an earlier attempt left.
-    #[default]
-    Auto,
-    /// What an earlier attempt left.
-    Staged,
-    /// Nothing: all of it is sent.
-    Off,
-}
-
-impl FromStr for ReuseMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ReuseMode, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Ok(ReuseMode::Auto),
-            "staged" => Ok(ReuseMode::Staged),
-            "off" => Ok(ReuseMode::Off),
-            _ => Err(format!("`{text}` is none of auto, staged, off")),
-        }
-    }
-}
-
-impl fmt::Display for ReuseMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ReuseMode::Auto => "auto",
-            ReuseMode::Staged => "staged",
-            ReuseMode::Off => "off",
-        })
-    }
-}
 
 /// Smaller files are sent sooner than they are compared.
 const SMALLEST: u64 = 64 << 10;
@@ -68,10 +32,28 @@ const SAMPLES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Basis {
     roots: Roots,
-    files: Vec<(RelPath, u64)>,
+    files: Vec<Had>,
 }
 
-/// A file of it that is open.
+/// A file of this node's.
+#[derive(Debug)]
+pub(super) struct Had {
+    /// As the donor calls it.
+    pub(super) path: RelPath,
+    pub(super) size: u64,
+    /// Where it lies, if not in the old tree.
+    pub(super) kept: Option<KeptFile>,
+    pub(super) origin: Origin,
+}
+
+/// Whose work a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    OldTree,
+    EarlierAttempt,
+}
+
+/// One that is open.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) file: File,
@@ -85,9 +67,19 @@ impl Basis {
         Basis { roots: roots.clone(), files: Vec::new() }
     }
 
-    /// The files of the old tree that lie where the donor's may be staged.
-    pub(super) fn of_old_tree(roots: &Roots, keep: &KeepRules, offer: &Offer, staging: &Staging) -> Result<Basis> {
-        let rules = Rules::new(keep.extra().to_vec(), keep.own().clone());
+    /// The files that lie where the donor's may be staged: what is kept, and where it is still there the old tree, by
+    /// this node's rules. What is kept and was not `earlier` is of an old tree that went first.
+    pub(super) fn find(
+        roots: &Roots,
+        offer: &Offer,
+        staging: &Staging,
+        reuse: Reuse,
+        earlier: &[KeptFile],
+        old_tree: Option<&KeepRules>,
+    ) -> Result<Basis> {
+        if !offer.reuse || reuse == Reuse::Off {
+            return Ok(Basis::none(roots));
+        }
         let travels = |path: &RelPath| {
             let offered = offer.roots.iter().find(|root| root.name.as_str() == path.root_str());
             let (Some(offered), Some(root)) = (offered, roots.get(path.root_str())) else { return false };
@@ -95,16 +87,28 @@ impl Basis {
             let named = || offered.names.iter().any(|name| path.first() == OsStr::from_bytes(name.as_bytes()));
             root.scope != Scope::Listed || named()
         };
-        let mut files: Vec<(RelPath, u64)> = scan(&mut roots.clone(), &rules, Tolerance::Unreadable)?
-            .into_iter()
-            .filter(|found| found.size() >= SMALLEST)
-            .filter(|found| travels(&found.entry.path) && staging.accepts(&found.entry.path, &found.entry.content))
-            .map(|found| (found.entry.path.clone(), found.size()))
-            .collect();
-        files.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+        let before: HashSet<&RelPath> = earlier.iter().map(|kept| &kept.path).collect();
+        let mut files: Vec<Had> = Vec::new();
+        for kept in kept(roots)? {
+            let origin = if before.contains(&kept.path) { Origin::EarlierAttempt } else { Origin::OldTree };
+            files.push(Had { path: kept.path.clone(), size: kept.size, kept: Some(kept), origin });
+        }
+        if let Some(keep) = old_tree.filter(|_| reuse == Reuse::Auto) {
+            let known: HashSet<RelPath> = files.iter().map(|file| file.path.clone()).collect();
+            let rules = Rules::new(keep.extra().to_vec(), keep.own().clone());
+            let found = scan(&mut roots.clone(), &rules, Tolerance::Unreadable)?;
+            let found =
+                found.into_iter().filter(|found| found.size() >= SMALLEST && !known.contains(&found.entry.path));
+            files.extend(found.map(|found| {
+                let size = found.size();
+                Had { path: found.entry.path, size, kept: None, origin: Origin::OldTree }
+            }));
+        }
+        files.retain(|Had { path, size, .. }| travels(path) && staging.accepts(path, &Content::File { size: *size }));
+        files.sort_by_key(|file| std::cmp::Reverse(file.size));
         let mut bytes = 0;
-        let mut fits = |(path, _): &(RelPath, u64)| {
-            bytes += path.as_bytes().len();
+        let mut fits = |file: &Had| {
+            bytes += file.path.as_bytes().len();
             bytes <= BasisParts::MAX_BYTES
         };
         let count = files.iter().take(BasisParts::MAX_FILES).take_while(|file| fits(file)).count();
@@ -121,31 +125,39 @@ impl Basis {
     }
 
     pub(super) fn messages(&self) -> Vec<Message> {
-        BasisParts::messages(self.files.iter().map(|(path, size)| (path, *size)))
+        BasisParts::messages(self.files.iter().map(|file| (&file.path, file.size)))
     }
 
-    pub(super) fn get(&self, number: u32) -> Option<&(RelPath, u64)> {
+    pub(super) fn get(&self, number: u32) -> Option<&Had> {
         self.files.get(number as usize)
     }
 
     /// Where a file lies, for messages.
-    pub(super) fn place(&self, path: &RelPath) -> PathBuf {
-        locate(&self.roots, path).unwrap_or_else(|| path.beneath().to_owned())
+    pub(super) fn place(&self, had: &Had) -> PathBuf {
+        let root = self.roots.get(had.path.root_str()).map(|root| root.path.as_path());
+        match (&had.kept, root) {
+            (Some(kept), Some(root)) => root.join(kept.name()),
+            _ => locate(&self.roots, &had.path).unwrap_or_else(|| had.path.beneath().to_owned()),
+        }
     }
 
     /// Opens a file while it has the size that it was listed with.
-    pub(super) fn open(&self, path: &RelPath, size: u64) -> io::Result<Opened> {
-        let root = self.roots.get(path.root_str()).ok_or(io::ErrorKind::NotFound)?;
+    pub(super) fn open(&self, had: &Had) -> io::Result<Opened> {
+        let (path, root) = (&had.path, self.roots.get(had.path.root_str()).ok_or(io::ErrorKind::NotFound)?);
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The root itself is the operator's word.
         let mut at: OwnedFd = open(&root.path, directory, Mode::empty())?;
-        let (beneath, local) = (path.beneath(), root.local_name(path.first()));
-        if let Some(parent) = path.parent() {
-            for name in parent.beneath().components() {
-                at = openat(&at, name.as_os_str(), directory | OFlags::NOFOLLOW, Mode::empty())?;
+        let local = root.local_name(path.first());
+        let name = match (&had.kept, path.parent()) {
+            (Some(kept), _) => kept.name(),
+            (None, None) => &*local,
+            (None, Some(parent)) => {
+                for name in parent.beneath().components() {
+                    at = openat(&at, name.as_os_str(), directory | OFlags::NOFOLLOW, Mode::empty())?;
+                }
+                path.beneath().file_name().unwrap_or_default()
             }
-        }
-        let name = if path.parent().is_some() { beneath.file_name().unwrap_or_default() } else { &*local };
+        };
         // What has become a pipe must not make anybody wait.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&at, name, flags | OFlags::NOATIME, Mode::empty()) {
@@ -153,12 +165,7 @@ impl Basis {
             Err(Errno::PERM) => openat(&at, name, flags, Mode::empty()),
             other => other,
         };
-        let file = File::from(file?);
-        let stat = file.metadata()?;
-        if !stat.is_file() || stat.len() != size {
-            return Err(io::Error::other("it is not what it was"));
-        }
-        Ok(Opened { file, size, allocated: stat.blocks().saturating_mul(512) })
+        Opened::new(File::from(file?), had.size)
     }
 
     /// The hints of chunks that the donor asks about.
@@ -169,11 +176,11 @@ impl Basis {
         }
         let (mut span, mut data) = (Pages::default(), Pages::default());
         let hints = asked.iter().map(|SampledChunk { file, chunk }| {
-            let (path, size) = self.get(*file).filter(|(_, size)| *chunk < chunks(*size)).ok_or_else(strange)?;
-            let Ok(opened) = self.open(path, *size) else { return Ok(Base64::default()) };
+            let had = self.get(*file).filter(|had| *chunk < chunks(had.size)).ok_or_else(strange)?;
+            let Ok(opened) = self.open(had) else { return Ok(Base64::default()) };
             let source = opened.source();
-            let place = self.place(path);
-            let read = Located::new(&source, &place, *chunk, *size, &mut span).and_then(|located| {
+            let place = self.place(had);
+            let read = Located::new(&source, &place, *chunk, had.size, &mut span).and_then(|located| {
                 data.resize(located.extents.data_len(), 0);
                 located.read(&source, &place, &mut data, &mut span)?;
                 Ok(PageHints::of_runs(&located.extents, &data, located.len, seed))
@@ -186,6 +193,15 @@ impl Basis {
 }
 
 impl Opened {
+    /// A file that must have `size` bytes.
+    pub(super) fn new(file: File, size: u64) -> io::Result<Opened> {
+        let stat = file.metadata()?;
+        if !stat.is_file() || stat.len() != size {
+            return Err(io::Error::other("it is not what it was"));
+        }
+        Ok(Opened { file, size, allocated: stat.blocks().saturating_mul(512) })
+    }
+
     fn holed(&self) -> bool {
         self.allocated < self.size
     }

@@ -4,10 +4,12 @@
 //! not bring stays as it was, and the seal decides over all of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::basis::Origin;
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
@@ -35,7 +37,7 @@ pub struct Ledger {
     /// Files that this node had, by the path that they may become; `None` when it is too late for more.
     seeds: Mutex<Option<HashMap<RelPath, Seed>>>,
     /// Bytes of them that are as the donor has them, as far as it has said.
-    reused: AtomicU64,
+    reused: [AtomicU64; 2],
     /// Nothing more is taken.
     closed: AtomicBool,
 }
@@ -43,8 +45,11 @@ pub struct Ledger {
 /// A file of this node's that lies beside the staged tree and may become part of it.
 #[derive(Debug)]
 pub(super) struct Seed {
-    /// Its name among the seeds.
-    pub(super) number: u32,
+    /// What it is called among the seeds.
+    pub(super) name: OsString,
+    pub(super) origin: Origin,
+    /// It was made for this transfer alone.
+    pub(super) copied: bool,
     pub(super) size: u64,
     /// Of all its chunks, as they were read and written.
     pub(super) digests: FileDigests,
@@ -54,6 +59,13 @@ pub(super) struct Seed {
 const ATTRIBUTES: u64 = 32 << 20;
 /// The most rounds. An honest donor needs a few.
 const ROUNDS: u16 = 100;
+
+/// Bytes of a tree that this node had before, by where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reused {
+    pub old_tree: u64,
+    pub earlier_attempt: u64,
+}
 
 #[derive(Debug)]
 struct Record {
@@ -80,7 +92,7 @@ struct Staged {
     /// Threads that write to it now. The modification time is set when the last has ended.
     writing: u32,
     /// It was a seed until this round.
-    seeded: bool,
+    seeded: Option<Origin>,
 }
 
 impl Staged {
@@ -92,14 +104,14 @@ impl Staged {
             digests: FileDigests::new(size),
             patched: BTreeSet::new(),
             writing: 0,
-            seeded: false,
+            seeded: None,
         }
     }
 
     /// What a seed becomes: a file that an earlier round has written, as it were.
-    fn seeded(digests: FileDigests, size: u64) -> Staged {
+    fn seeded(digests: FileDigests, size: u64, origin: Origin) -> Staged {
         let digests = digests.renewed(size);
-        Staged { made: true, written_before: true, digests, seeded: true, ..Staged::new(0) }
+        Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(0) }
     }
 
     /// The same file as a later round has it.
@@ -121,7 +133,7 @@ impl Ledger {
             promised: AtomicU64::new(0),
             attributes: AtomicU64::new(0),
             seeds: Mutex::new(Some(HashMap::new())),
-            reused: AtomicU64::new(0),
+            reused: Default::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -169,8 +181,11 @@ impl Ledger {
     /// The round that may use seeds is over.
     fn weed(&self) {
         for (path, seed) in lock(&self.seeds).take().into_iter().flatten() {
-            // What cannot be removed now goes with the staging area.
-            let _ = self.tree.remove_seed(&path, seed.number);
+            // What an earlier attempt left stays for the next, should this one fail. What cannot be removed now goes with the
+            // staging area.
+            if seed.copied {
+                let _ = self.tree.remove_seed(&path, &seed.name);
+            }
         }
     }
 
@@ -178,15 +193,16 @@ impl Ledger {
     fn staged(&self, path: &RelPath, size: u64) -> Result<Staged> {
         let seed = lock(&self.seeds).as_mut().and_then(|seeds| seeds.remove(path));
         let Some(seed) = seed else { return Ok(Staged::new(size)) };
-        self.tree.adopt(path, seed.number)?;
+        self.tree.adopt(path, &seed.name)?;
         let known = if seed.size == size { size } else { seed.size.min(size) / CHUNK * CHUNK };
-        self.reused.fetch_add(known, Ordering::Relaxed);
-        Ok(Staged::seeded(seed.digests, size))
+        self.reused[seed.origin as usize].fetch_add(known, Ordering::Relaxed);
+        Ok(Staged::seeded(seed.digests, size, seed.origin))
     }
 
     /// Bytes of this node's own files that are as the donor has them. Known when the first round is over.
-    pub(super) fn reused(&self) -> u64 {
-        self.reused.load(Ordering::Relaxed)
+    pub(super) fn reused(&self) -> Reused {
+        let of = |origin: Origin| self.reused[origin as usize].load(Ordering::Relaxed);
+        Reused { old_tree: of(Origin::OldTree), earlier_attempt: of(Origin::EarlierAttempt) }
     }
 
     /// The bytes of all files, as the round that is under way announced them.
@@ -251,7 +267,7 @@ impl Ledger {
             if chunk.patch.is_some() && file.digests.get(number).is_none() {
                 return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
             }
-            let replaced = file.seeded && file.digests.get(number).is_some();
+            let replaced = file.seeded.filter(|_| file.digests.get(number).is_some());
             // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
             // in between, and then it comes again in a later round.
             if file.digests.take(number, digest) != Seen::New {
@@ -262,9 +278,9 @@ impl Ledger {
                 Some(_) => file.patched.insert(number),
                 None => file.patched.remove(&number),
             };
-            if replaced {
+            if let Some(origin) = replaced {
                 let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
-                self.reused.fetch_sub(bytes as u64, Ordering::Relaxed);
+                self.reused[origin as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
             }
             let filled = chunks(*size) == 1 && chunk.extents.is_whole(len);
             let target = self.open(&path, *size, &mut file, filled)?;
@@ -702,15 +718,19 @@ mod tests {
         assert!(std::fs::metadata(staged.join("holed")).unwrap().blocks() * 512 < CHUNK / 2);
     }
 
+    fn seed(name: &str, size: u64, digests: FileDigests) -> Seed {
+        Seed { name: name.into(), origin: Origin::OldTree, copied: true, size, digests }
+    }
+
     /// A seed of `content`, as if this node had it.
     fn planted(ledger: &Ledger, path: &str, content: &[u8]) -> bool {
         let path = RelPath::parse(path.as_bytes()).unwrap();
-        std::io::Write::write_all(&mut ledger.tree().make_seed(&path, 4).unwrap(), content).unwrap();
+        std::io::Write::write_all(&mut ledger.tree().make_seed(&path, "4".as_ref()).unwrap(), content).unwrap();
         let mut digests = FileDigests::new(content.len() as u64);
         for (chunk, bytes) in (0..).zip(content.chunks(CHUNK as usize)) {
             digests.take(chunk, Checksum::Blake3.digest(bytes));
         }
-        ledger.plant(&path, Seed { number: 4, size: content.len() as u64, digests })
+        ledger.plant(&path, seed("4", content.len() as u64, digests))
     }
 
     fn patch(entry: &Entry, offset: u64, whole: &[u8], covers: &str) -> Batch {
@@ -775,7 +795,11 @@ mod tests {
             if let Some(covers) = patched {
                 take(&ledger, &patch(&file, 0, &now[..mib], covers)).unwrap();
             }
-            assert_eq!(ledger.reused(), reused as u64, "{whole:?} {patched:?}");
+            assert_eq!(
+                ledger.reused(),
+                Reused { old_tree: reused as u64, earlier_attempt: 0 },
+                "{whole:?} {patched:?}"
+            );
             let (manifest, _) = ledger.finish().unwrap();
             assert!(std::fs::read(dir.path().join(".highline/incoming/datadir/f")).unwrap() == now, "{whole:?}");
             assert_eq!(manifest.items()[0].digest, Some(Checksum::Blake3.fold(&digests)));
@@ -786,7 +810,7 @@ mod tests {
 
     fn planted_again(ledger: &Ledger) -> bool {
         let path = RelPath::parse(b"datadir/f").unwrap();
-        ledger.plant(&path, Seed { number: 5, size: 1, digests: FileDigests::new(1) })
+        ledger.plant(&path, seed("5", 1, FileDigests::new(1)))
     }
 
     /// The file came whole before anybody knew of the seed, and the seeds of a round are of no use in the next.

@@ -1,10 +1,12 @@
 //! Seeding: files that this node has are put beside the staged tree, with digests and hints of what was read of them, so
 //! that the donor need not send what is equal.
 //!
-//! A seed is a copy, by reflink where the filesystem can (`FICLONE`, ioctl_ficlone(2)), else run by run; the old tree is
-//! only read. Each becomes the staged file when the donor first speaks of that path (`joiner::ledger`).
+//! A seed of the old tree is a copy, by reflink where the filesystem can (`FICLONE`, ioctl_ficlone(2)), else run by run; the
+//! old tree is only read. One of an earlier attempt is moved there. Each becomes the staged file when the donor first speaks of that path (`joiner::ledger`).
 
+use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -12,8 +14,9 @@ use rustix::fs::{fstatvfs, ioctl_ficlone};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::basis::Basis;
+use super::basis::{Basis, Had, Opened};
 use super::ledger::{Ledger, Seed};
+use super::staged_tree::failure;
 use super::target::Target;
 use crate::archive::{Located, PageHints};
 use crate::direct::Pages;
@@ -59,6 +62,15 @@ struct Shared {
     stopped: AtomicBool,
     /// Bytes that were read.
     read: AtomicU64,
+}
+
+/// A file with a place among the seeds.
+#[derive(Debug)]
+struct Prepared {
+    name: OsString,
+    source: Source,
+    /// Where it is copied to, unless it lies there.
+    copy: Option<Target>,
 }
 
 /// Why a file is no seed.
@@ -134,9 +146,9 @@ impl Shared {
     fn work(&self, tell: &mpsc::Sender<Message>) {
         while !self.is_over()
             && let Some(&number) = self.order.wanted.get(self.next.fetch_add(1, Ordering::Relaxed))
-            && let Some((path, size)) = self.order.basis.get(number)
+            && let Some(had) = self.order.basis.get(number)
         {
-            match self.seed(number, path, *size, tell) {
+            match self.prepare(number, had).and_then(|prepared| self.seed(number, had, prepared, tell)) {
                 Ok(()) => {}
                 Err(Failed::This(error)) => {
                     self.reporter.note(&format!("not reused: {}", error.sentence()));
@@ -146,7 +158,7 @@ impl Shared {
                 }
                 Err(Failed::All(error)) => {
                     if let Some(error) = error {
-                        self.reporter.note(&format!("no more of the old data is reused: {}", error.sentence()));
+                        self.reporter.note(&format!("no more of what is here is reused: {}", error.sentence()));
                     }
                     self.stopped.store(true, Ordering::Relaxed);
                 }
@@ -154,49 +166,84 @@ impl Shared {
         }
     }
 
-    fn seed(&self, number: u32, path: &RelPath, size: u64, tell: &mpsc::Sender<Message>) -> Result<(), Failed> {
-        let place = self.order.basis.place(path);
-        let opened =
-            self.order.basis.open(path, size).map_err(|e| Failed::This(Error::io("cannot open", &place, e)))?;
-        let tree = self.ledger.tree();
-        let made = tree.make_seed(path, number).map_err(|e| Failed::All(Some(e)))?;
-        let done = self.fill(number, path, opened, made, tell);
-        if done.is_err() {
-            let _ = tree.remove_seed(path, number);
-        }
-        done
+    /// Opens a file of the basis, with a place among the seeds.
+    fn prepare(&self, number: u32, had: &Had) -> Result<Prepared, Failed> {
+        let (path, tree) = (&had.path, self.ledger.tree());
+        let gone = |e: io::Error| Failed::This(Error::io("cannot open", &self.order.basis.place(had), e));
+        let Some(kept) = &had.kept else {
+            let opened = self.order.basis.open(had).map_err(gone)?;
+            let name = OsString::from(number.to_string());
+            let made = tree.make_seed(path, &name).map_err(|e| Failed::All(Some(e)))?;
+            let prepared = self.copy(path, opened, made);
+            if prepared.is_err() {
+                let _ = tree.remove_seed(path, &name);
+            }
+            return prepared.map(|(source, copy)| Prepared { name, source, copy });
+        };
+        let name = tree.take_kept(kept).map_err(Failed::This)?;
+        let name = name.ok_or_else(|| gone(io::Error::other("it is not what it was")))?;
+        let file = tree.open_seed(path, &name).map_err(Failed::This)?;
+        // Nothing is believed that did not come to disk: from there it is read.
+        rustix::fs::fdatasync(&file).map_err(|e| gone(e.into()))?;
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        let opened = Opened::new(file, had.size).map_err(gone)?;
+        Ok(Prepared { name, source: opened.source(), copy: None })
     }
 
-    fn fill(
+    /// What is to be read, and where it is to be written: nowhere where the filesystem has made a clone.
+    fn copy(&self, path: &RelPath, opened: Opened, made: File) -> Result<(Source, Option<Target>), Failed> {
+        let (size, allocated) = (opened.size, opened.allocated);
+        if ioctl_ficlone(&made, &opened.file).is_ok() {
+            // What is hashed is what will be staged.
+            return Ok((Source::still(made, size, allocated < size), None));
+        }
+        let cannot = |e: rustix::io::Errno| Failed::All(Some(failure("cannot write a copy of", path, e)));
+        let stat = fstatvfs(&made).map_err(cannot)?;
+        if stat.f_bavail.saturating_mul(stat.f_frsize) < allocated.saturating_add(RESERVE) {
+            let what = format!("a copy of {path} would take room that the transfer may need");
+            return Err(Failed::All(Some(Error::new(Kind::NoSpace, what))));
+        }
+        rustix::fs::ftruncate(&made, size).map_err(cannot)?;
+        Ok((opened.source(), Some(Target::new(made, size))))
+    }
+
+    fn seed(&self, number: u32, had: &Had, prepared: Prepared, tell: &mpsc::Sender<Message>) -> Result<(), Failed> {
+        let (path, name) = (&had.path, prepared.name.clone());
+        let copied = had.kept.is_none();
+        let done = self.read_all(number, had, prepared, tell).and_then(|(digests, last)| {
+            let seed = Seed { name: name.clone(), origin: had.origin, copied, size: had.size, digests };
+            if self.ledger.plant(path, seed) {
+                return Ok(last);
+            }
+            Err(Failed::This(Error::new(Kind::Usage, format!("{path} was sent meanwhile"))))
+        });
+        match done {
+            Ok(last) => self.say(tell, last),
+            Err(failed) => {
+                // What is kept stays for the next attempt, should this one fail.
+                if copied {
+                    let _ = self.ledger.tree().remove_seed(path, &name);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// Reads a file from end to end, copies it where it must be, and tells of its chunks; returns the last part of that, which
+    /// says that the seed is ready.
+    fn read_all(
         &self,
         number: u32,
-        path: &RelPath,
-        opened: super::basis::Opened,
-        made: File,
+        had: &Had,
+        prepared: Prepared,
         tell: &mpsc::Sender<Message>,
-    ) -> Result<(), Failed> {
-        let place = self.order.basis.place(path);
-        let (size, allocated) = (opened.size, opened.allocated);
-        let broken = |e: Error| Failed::All(Some(e));
-        let cannot = |e: rustix::io::Errno| broken(super::staged_tree::failure("cannot write a copy of", path, e));
-        let (source, copy) = if ioctl_ficlone(&made, &opened.file).is_ok() {
-            // What is hashed is what will be staged.
-            (Source::still(made, size, allocated < size), None)
-        } else {
-            let stat = fstatvfs(&made).map_err(cannot)?;
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if free < allocated.saturating_add(RESERVE) {
-                let what = format!("{path} needs room that the transfer may need more");
-                return Err(broken(Error::new(Kind::NoSpace, what)));
-            }
-            rustix::fs::ftruncate(&made, size).map_err(cannot)?;
-            (opened.source(), Some(Target::new(made, size)))
-        };
-        let checksum = self.order.checksum;
+    ) -> Result<(FileDigests, Message), Failed> {
+        let Prepared { source, copy, .. } = prepared;
+        let place = self.order.basis.place(had);
         let (mut span, mut data) = (Pages::default(), Pages::default());
-        let mut all = FileDigests::new(size);
+        let mut all = FileDigests::new(had.size);
         let (mut digests, mut hints, mut from) = (Vec::new(), Vec::new(), 0);
-        for chunk in 0..chunks(size) {
+        for chunk in 0..chunks(had.size) {
             if self.is_over() {
                 return Err(Failed::All(None));
             }
@@ -205,31 +252,25 @@ impl Shared {
                 self.say(tell, Message::Seeded { file: number, from, digests, hints })?;
                 from = chunk;
             }
-            let located = Located::new(&source, &place, chunk, size, &mut span).map_err(Failed::This)?;
+            let located = Located::new(&source, &place, chunk, had.size, &mut span).map_err(Failed::This)?;
             data.resize(located.extents.data_len(), 0);
             located.read(&source, &place, &mut data, &mut span).map_err(Failed::This)?;
-            let digest = located.extents.digest(checksum, &data, located.len);
             if let Some(target) = &copy {
                 let mut rest = data.as_slice();
                 for run in located.extents.iter() {
                     let (now, later) = rest.split_at(run.len as usize);
-                    target
-                        .write(now, located.offset + u64::from(run.start))
-                        .map_err(|e| broken(super::staged_tree::failure("cannot write a copy of", path, e)))?;
+                    let written = target.write(now, located.offset + u64::from(run.start));
+                    written.map_err(|e| Failed::All(Some(failure("cannot write a copy of", &had.path, e))))?;
                     rest = later;
                 }
             }
+            let digest = located.extents.digest(self.order.checksum, &data, located.len);
             all.take(chunk, digest);
             digests.extend_from_slice(digest.as_bytes());
             hints.extend(PageHints::of_runs(&located.extents, &data, located.len, self.order.seed).to_bytes());
             self.read.fetch_add(located.len.into(), Ordering::Relaxed);
         }
-        drop((source, copy));
-        if !self.ledger.plant(path, Seed { number, size, digests: all }) {
-            return Err(Failed::This(Error::new(Kind::Usage, format!("{path} was sent meanwhile"))));
-        }
-        let (digests, hints) = (digests.into(), hints.into());
-        self.say(tell, Message::Seeded { file: number, from, digests, hints })
+        Ok((all, Message::Seeded { file: number, from, digests: digests.into(), hints: hints.into() }))
     }
 
     fn say(&self, tell: &mpsc::Sender<Message>, message: Message) -> Result<(), Failed> {
