@@ -17,6 +17,7 @@ mod cluster_life;
 mod cluster_link;
 mod cluster_offer;
 mod cluster_outside;
+mod cluster_reuse;
 mod cluster_signals;
 mod cluster_trust;
 mod cluster_under_the_freeze;

@@ -1,11 +1,18 @@
 //! What the joiner has already is not sent again: its old tree, page by page.
 
-use crate::support::pair::{Both, Pair};
+use crate::support::hostile::{self, Frame};
+use crate::support::pair::{Both, Ended, Pair, SECONDS};
 use crate::support::tree::{self, MIB};
+use highline::archive::Batch;
+use highline::link::Control;
+use highline::manifest::{Checksum, Item, Manifest, Seal};
+use highline::tree::{Content, Entry};
+use highline::wire::{Answer, Base64, BasisFile, FrameHeader, Message, Offer, Purpose, Round, SampledChunk};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Eight tables that do not compress, as one server after another would have them.
 fn tables(root: &Path, mib: u64) {
@@ -210,4 +217,115 @@ fn pair_reuse_of_an_old_tree_that_goes_first() {
     let (both, figures) = arrives(&pair, &["--install", "inplace"], &[]);
     assert!(figures.reused >= 28 * MIB && figures.wire < 5 * MIB, "{figures:?}");
     both.joiner.said("reused of the old data");
+}
+
+/// A donor of our own making that has been told what the joiner has, and what then became of the joiner.
+fn donor(act: impl AsyncFnOnce(&mut Control, &str, Vec<BasisFile>)) -> (Pair, Ended) {
+    let pair = Pair::default();
+    tree::old(&pair.joiner);
+    // What no donor is told of.
+    tree::file(&pair.joiner, "server-key.pem", tree::noise(1, 100_000));
+    tree::file(&pair.joiner, "old_schema/short.ibd", tree::noise(1, 65_535));
+    symlink(pair.joiner.join("ibdata1"), pair.joiner.join("old_schema/linked.ibd")).unwrap();
+    let before = tree::read(&pair.joiner);
+    let joiner = pair.receive(&["--idle-timeout", "2s"]);
+    hostile::converse(async {
+        let mut control = hostile::start(&hostile::dialer(&joiner.ticket)).await.unwrap();
+        let offer = Offer { reuse: true, ..hostile::offer(9, 1_000_000) };
+        control.send(Message::Offer(Box::new(offer))).await.unwrap();
+        let accept = control.next().await.unwrap();
+        assert!(matches!(accept, Message::Accept(accept) if accept.basis));
+        let Ok(Message::Basis { files, last: true }) = control.next().await else { panic!() };
+        act(&mut control, &joiner.ticket, files).await;
+        while control.next().await.is_ok() {}
+    });
+    let ended = joiner.running.end(SECONDS);
+    if ended.code() != 0 {
+        tree::assert_same(&before, &tree::read(&pair.joiner));
+    }
+    (pair, ended)
+}
+
+const T1: &[u8] = b"datadir/old_schema/t1.ibd";
+
+fn sample(files: &[BasisFile]) -> Message {
+    let file = files.iter().position(|file| file.path.as_bytes() == T1).unwrap() as u32;
+    Message::Sample { seed: 5, chunks: vec![SampledChunk { file, chunk: 0 }] }
+}
+
+#[test]
+fn pair_reuse_of_what_was_not_listed_is_refused() {
+    let wanted = |bytes: &[u8]| Message::Reuse { wanted: bytes.to_vec().into() };
+    let chunks = |chunks: Vec<(u32, u64)>| Message::Sample {
+        seed: 5,
+        chunks: chunks.into_iter().map(|(file, chunk)| SampledChunk { file, chunk }).collect(),
+    };
+    let (_, ended) = donor(async |control, _, files| {
+        let names: Vec<&[u8]> = files.iter().map(|file| file.path.as_bytes()).collect();
+        assert_eq!(names, [T1], "the only file of this size in a root that was offered");
+        control.send(Message::Bye).await.unwrap();
+    });
+    ended.failed(71, &["joiner: ", "sent `bye` out of turn"]);
+    for (said, words) in [
+        (vec![chunks(vec![(3, 0)])], "the donor asked about a chunk of a file that was not listed"),
+        (vec![chunks(vec![(0, 1)])], "the donor asked about a chunk of a file that was not listed"),
+        (vec![chunks(vec![(0, 0); 65])], "the donor asked about 65 chunks at once"),
+        (vec![wanted(&[1])], "sent `reuse` out of turn"),
+        (vec![chunks(vec![(0, 0)]), chunks(vec![(0, 0)])], "sent `sample` out of turn"),
+        (vec![chunks(vec![(0, 0)]), wanted(&[8])], "the donor wants a file that was not listed"),
+        (vec![chunks(vec![(0, 0)]), wanted(&[1]), wanted(&[1])], "sent `reuse` out of turn"),
+        (vec![Message::SeedsOver], "sent `seeds-over` out of turn"),
+    ] {
+        let (_, ended) = donor(async |control, _, _| {
+            for message in said {
+                let _ = control.send(message).await;
+            }
+        });
+        ended.failed(71, &["joiner: ", words]);
+    }
+}
+
+/// All of a tree is said to be what the joiner has. Only the seal decides, and only over what it has.
+#[test]
+fn pair_reuse_is_not_believed() {
+    let content = tree::noise(3, 100_000);
+    let lie = tree::noise(4, 100_000);
+    for (sealed, holds) in [(&content, true), (&lie, false)] {
+        let entry = |path: &str, content| hostile::entry(path, content);
+        let file = entry("datadir/old_schema/t1.ibd", Content::File { size: 100_000 });
+        let entries: [Entry; 2] = [entry("datadir/old_schema", Content::Directory), file];
+        let (pair, ended) = donor(async |control, ticket, files| {
+            control.send(sample(&files)).await.unwrap();
+            let Ok(Message::Sampled { hints }) = control.next().await else { panic!() };
+            assert_eq!(hints[0].as_bytes().len(), 7 * 8);
+            let Message::Sample { chunks, .. } = sample(&files) else { panic!() };
+            let wanted: Base64 = vec![1 << chunks[0].file].into();
+            control.send(Message::Reuse { wanted }).await.unwrap();
+            let round = Round { number: 0, entries: 2, bytes: 100_000, position: None };
+            control.send(Message::Round(round)).await.unwrap();
+            let Ok(Message::Seeded { from: 0, digests, .. }) = control.next().await else { panic!() };
+            assert_eq!(digests.as_bytes(), Checksum::Blake3.digest(&content).as_bytes());
+            assert!(matches!(control.next().await, Ok(Message::SeedsOver)));
+            let (mut lane, _) = hostile::dialer(ticket).dial(Purpose::Lane { number: 0 }).await.unwrap();
+            let mut batch = Batch::default();
+            entries.iter().for_each(|entry| batch.push_entry(entry).unwrap());
+            let frame = Frame::of(batch);
+            lane.write_all(&[&frame.header.encode()[..], &frame.payload].concat()).await.unwrap();
+            lane.flush().await.unwrap();
+            lane.read_exact(&mut [0; Answer::LEN]).await.unwrap();
+            lane.write_all(&FrameHeader::end().encode()).await.unwrap();
+            lane.flush().await.unwrap();
+            let digest =
+                |entry: &Entry| matches!(entry.content, Content::File { .. }).then(|| Checksum::Blake3.digest(sealed));
+            let items = entries.iter().map(|entry| Item { entry: entry.clone(), digest: digest(entry) }).collect();
+            let Seal { entries, digest } = Manifest::new(Checksum::Blake3, items).unwrap().seal();
+            control.send(Message::Seal { entries, digest }).await.unwrap();
+        });
+        if holds {
+            ended.succeeded();
+            assert!(fs::read(pair.joiner.join("old_schema/t1.ibd")).unwrap() == content);
+        } else {
+            ended.failed(74, &["joiner: ", "the copy is not what the donor sealed"]);
+        }
+    }
 }
