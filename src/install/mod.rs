@@ -16,6 +16,7 @@ pub(crate) mod journal;
 mod keep;
 mod lock;
 mod new_roots;
+mod recovery;
 mod rehearsal;
 mod resolved_roots;
 mod server_locks;
@@ -31,10 +32,8 @@ pub use dir::removed;
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST};
 pub use lock::{DirLock, server_holding};
 pub use new_roots::make_missing;
-pub use staging::{
-    Installed, OldTree, OwnFile, Recovered, Staging, discard, holds_database, leftover, recover, recover_staged,
-    unfinished,
-};
+pub use recovery::{Recovered, discard, holds_database, leftover, recover, recover_staged, unfinished};
+pub use staging::{Installed, OldTree, OwnFile, Staging};
 pub use unfinished::refuse_half_switched;
 
 /// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
