@@ -124,6 +124,7 @@ async fn transfer(from: &Path, to: &Path) {
             keep: Vec::new(),
             own: Default::default(),
             install: InstallMode::Auto,
+            reuse: highline::install::Reuse::Auto,
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: "127.0.0.1".into(),
             identity: Identity::ephemeral().unwrap(),

@@ -5,7 +5,7 @@ use crate::support::pair::Pair;
 use crate::support::tree::{self, MIB};
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
-use highline::install::OwnFile;
+use highline::install::{OwnFile, Reuse};
 use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
 use highline::position::GaleraGtid;
@@ -210,6 +210,7 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
         keep: Vec::new(),
         own: Default::default(),
         install: InstallMode::Auto,
+        reuse: Reuse::Auto,
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: "127.0.0.1".into(),
         identity: Identity::ephemeral().unwrap(),

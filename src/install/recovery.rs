@@ -1,16 +1,21 @@
 //! After a crash or a failure: what is ended, what is removed, and what a data directory would be found to be.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::carry;
 use super::dir::Dir;
+use super::failpoint;
 use super::journal::{self, Phase};
 use super::keep::{HOME, NEW_MANIFEST};
+use super::kept::{self, Tally};
 use super::lock::DirLock;
+use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
 use super::staging::clean_or_set_aside;
-use super::switch::{self, INCOMING, LIVE, Side, Switch};
+use super::switch::{self, INCOMING, LIVE, PREVIOUS, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, matches};
 
@@ -27,18 +32,42 @@ pub enum Recovered {
     Spent,
 }
 
-/// Removes what is staged in these roots, so that a server which serves the old tree does not list
-/// `.highline` as a schema.
+/// Ends an attempt: of what is staged in these roots that stays which a later one may use. The rest goes, so that a
+/// server which serves the old tree does not list `.highline` as a schema.
 ///
 /// # Errors
 /// An unfinished switch: it must be recovered first.
-pub fn discard(lock: &DirLock, roots: &Roots) -> Result<()> {
+pub fn discard(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<()> {
     let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
     refuse_unfinished(lock, &home)?;
+    if reuse.keeps() {
+        kept::harvest_staged(roots)?;
+    }
     for path in roots.directories() {
         Dir::open(path)?.remove(HOME)?;
     }
     Ok(())
+}
+
+/// Before an attempt: what an earlier one that was killed has staged is kept, and what may no longer be used goes. Returns
+/// what that was.
+///
+/// # Errors
+/// As [`discard`].
+pub fn clear_earlier(lock: &DirLock, roots: &Roots, reuse: Reuse, now: SystemTime) -> Result<Tally> {
+    if let Some(home) = lock.datadir.find(HOME)? {
+        refuse_unfinished(lock, &home)?;
+        if reuse.keeps() {
+            kept::harvest_staged(roots)?;
+        }
+        for path in roots.directories() {
+            if let Some(home) = Dir::open(path)?.find(HOME)? {
+                home.remove(INCOMING)?;
+                home.remove(SEEDS)?;
+            }
+        }
+    }
+    if reuse.keeps() { kept::drop_aged(roots, now) } else { kept::drop_kept(roots) }
 }
 
 pub(super) fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
@@ -83,10 +112,18 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         }
         _ => {}
     }
-    if recovered == Recovered::Spent {
-        carry::prune(&resolved)?;
+    match recovered {
+        Recovered::Spent => {
+            carry::prune(&resolved)?;
+            if resolved.reuse == Reuse::Auto {
+                kept::harvest_switched(&resolved, PREVIOUS)?;
+            }
+        }
+        Recovered::Undone if resolved.reuse.keeps() => kept::harvest_switched(&resolved, INCOMING)?,
+        Recovered::Finished => drop(failpoint::past(kept::drop_kept(&resolved.roots))?),
+        _ => {}
     }
-    // What is staged would be a schema to the server, and the next transfer begins anew.
+    // What is staged would be a schema to the server.
     clean_or_set_aside(&resolved, home, true)?;
     journal::remove(home, lock.datadir())?;
     locks.release(gone);
@@ -100,14 +137,15 @@ pub fn holds_database(datadir: &Path) -> bool {
     names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
 }
 
-/// Removes what a transfer staged that was killed, in all directories of which this one tells, where no install is
-/// unfinished. Says whether there was something.
+/// Ends a transfer that was killed, in all directories of which this one tells, where no install is unfinished: of what it
+/// has staged that stays which the next may use. Says whether there was something.
 pub fn recover_staged(lock: &DirLock) -> Result<bool> {
     let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
     refuse_unfinished(lock, &home)?;
     let staged = home.stat_of(INCOMING)?.is_some();
     if staged {
-        for name in [INCOMING, NEW_MANIFEST, "manifest.new.tmp"] {
+        kept::harvest_staged(&Roots::new(lock.datadir(), &BTreeMap::new())?)?;
+        for name in [INCOMING, SEEDS, NEW_MANIFEST, "manifest.new.tmp"] {
             home.remove(name)?;
         }
     }

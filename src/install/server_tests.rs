@@ -100,7 +100,8 @@ fn mark(datadir: &Path, which: &str) {
 fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
     arm(Plan::Nothing);
-    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    let staging =
+        Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         // As a donor does, which sends nothing that a joiner keeps.
@@ -197,7 +198,8 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
         let lock = Arc::new(DirLock::take(&data).unwrap());
         let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
         arm(Plan::Nothing);
-        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
+        let mut staging =
+            Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
         arm(Plan::Crash(at));
         let result = staging.spend_old_tree(&["grastate.dat"]);
         arm(Plan::Nothing);

@@ -14,12 +14,14 @@ use super::durable::make_durable;
 use super::failpoint;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
+use super::kept::{self, KeptFile, drop_kept};
 use super::lock::DirLock;
 use super::recovery::refuse_unfinished;
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
+use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
-use super::switch::{INCOMING, Side, Switch};
+use super::switch::{INCOMING, PREVIOUS, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
@@ -44,8 +46,19 @@ pub struct Staging {
     /// The data directory's `.highline`.
     home: Dir,
     resolved: ResolvedRoots,
-    /// `incoming/<root>`, in the order of the roots.
-    places: Vec<(RootName, Dir)>,
+    /// In the order of the roots.
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    root: RootName,
+    /// The root's directory.
+    dir: Dir,
+    /// `incoming/<root>`.
+    incoming: Dir,
+    /// `seeds/<root>`.
+    seeds: Dir,
 }
 
 /// What is going to become of the old tree.
@@ -73,10 +86,11 @@ impl Staging {
     /// # Errors
     /// An unfinished switch, roots that cannot be switched (nested too deep, shared), an entry that the switch could not
     /// move, or a directory that cannot be written.
-    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree) -> Result<Staging> {
+    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree, reuse: Reuse) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
-        let resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
+        let mut resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
+        resolved.reuse = reuse;
         if resolved.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
@@ -87,22 +101,41 @@ impl Staging {
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
-            let incoming = dir.make(HOME)?.make(INCOMING)?;
-            incoming.remove(root.name.as_str())?;
-            let place = incoming.make(root.name.as_str())?;
-            carry::rehearse(&resolved, root, &dir, &place)?;
-            places.push((root.name.clone(), place));
+            let here = dir.make(HOME)?;
+            let empty = |kind| {
+                let above = here.make(kind)?;
+                above.remove(root.name.as_str())?;
+                above.make(root.name.as_str())
+            };
+            let incoming = empty(INCOMING)?;
+            carry::rehearse(&resolved, root, &dir, &incoming)?;
+            let seeds = empty(SEEDS)?;
+            places.push(Place { root: root.name.clone(), dir, incoming, seeds });
         }
         Ok(Staging { _lock: lock, home, resolved, places })
     }
 
     /// The directory to open a root's entries beneath.
     pub fn directory(&self, root: &str) -> Option<BorrowedFd<'_>> {
-        self.place(root).map(AsFd::as_fd)
+        self.place(root).map(|place| place.incoming.as_fd())
     }
 
-    fn place(&self, root: &str) -> Option<&Dir> {
-        self.places.iter().find(|(name, _)| name.as_str() == root).map(|(_, dir)| dir)
+    fn place(&self, root: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.root.as_str() == root)
+    }
+
+    /// The directory for a root's files that are not of the new tree yet, on the same filesystem. What stays there goes
+    /// with the staging area; of an attempt that fails, what has a kept name stays kept.
+    pub fn seeds(&self, root: &str) -> Option<BorrowedFd<'_>> {
+        self.place(root).map(|place| place.seeds.as_fd())
+    }
+
+    /// Moves a kept file into its root's [`Staging::seeds`]; returns what it is called there. `None` when it is no longer
+    /// what [`super::kept()`] has found.
+    pub fn take_kept(&self, kept: &KeptFile) -> Result<Option<OsString>> {
+        let Some(place) = self.place(kept.path.root_str()) else { return Ok(None) };
+        let taken = kept::take(&place.dir, &kept.name, &place.seeds)?;
+        Ok(taken.then(|| kept.name.clone()))
     }
 
     /// What an entry of the donor's first level is called here; see [`crate::tree::Root::local_name`].
@@ -165,7 +198,7 @@ impl Staging {
     /// What could not be brought to disk: nothing was switched.
     pub fn sync(&self) -> Result<()> {
         failpoint::step("sync")?;
-        make_durable(&self.places.iter().map(|(_, dir)| dir).collect::<Vec<_>>())
+        make_durable(&self.places.iter().map(|place| &place.incoming).collect::<Vec<_>>())
     }
 
     /// Writes the manifest that is going to describe the tree in place, durably.
@@ -174,7 +207,8 @@ impl Staging {
     }
 
     /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
-    /// directories of listed content, of which the transfer replaces what it brings.
+    /// directories of listed content, of which the transfer replaces what it brings. With [`Reuse::Auto`] its larger files
+    /// get kept names instead: they become part of the new tree, or [`super::drop_kept`] removes them.
     ///
     /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
     /// provider holds it open, because a position without its data must never be believed.
@@ -208,7 +242,9 @@ impl Staging {
         for file in own {
             let place = self.place(file.root.as_str());
             match (place, file.name.to_str()) {
-                (Some(dir), Some(name)) if plain(&file.name) => dir.write(name, &file.content, file.mode)?,
+                (Some(place), Some(name)) if plain(&file.name) => {
+                    place.incoming.write(name, &file.content, file.mode)?;
+                }
                 _ => {
                     let what = format!("{}/{} is not a name in a root", file.root, Printable(file.name.as_bytes()));
                     return Err(Error::new(Kind::Usage, what));
@@ -216,7 +252,7 @@ impl Staging {
             }
             self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
-        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root))?;
+        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root).map(|place| &place.incoming))?;
         self.sync()?;
         let mut locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
@@ -255,6 +291,9 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
         }
     };
     carry::prune(resolved)?;
+    if resolved.reuse == Reuse::Auto {
+        kept::harvest_switched(resolved, PREVIOUS)?;
+    }
     let cleaned = clean_or_set_aside(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())?;
     Ok(left.or(cleaned))
@@ -286,6 +325,6 @@ fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error)
 }
 
 fn finish(resolved: &ResolvedRoots, home: &Dir) -> Result<()> {
-    Switch::clean(resolved, home, true)?;
+    Switch::clean(resolved, home, true).and(drop_kept(&resolved.roots))?;
     journal::remove(home, resolved.roots.datadir())
 }

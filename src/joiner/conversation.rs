@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::earlier::{self, Told};
 use super::ledger::Ledger;
 use super::staged_tree::StagedTree;
 use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{
-    DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover, removed,
+    DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, leftover, make_missing, recover,
+    removed,
 };
 use crate::link::{Control, Deadlines, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
@@ -88,8 +90,9 @@ impl Conversation {
         }
     }
 
-    /// Removes what is staged, when the threads that write to it have ended.
-    pub(super) async fn clear(&mut self) {
+    /// Ends an attempt that `failure` made fail, when the threads that write have ended: what is staged is kept for the
+    /// next, or removed.
+    pub(super) async fn clear(&mut self, failure: &Error) {
         const PATIENCE: Duration = Duration::from_secs(3);
         if let Some(ledger) = self.ledger.take() {
             ledger.close();
@@ -97,9 +100,10 @@ impl Conversation {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
-            match blocking(move || discard(&lock, &roots)).await {
-                Ok(()) => return,
+            let (lock, roots, reuse) = (Arc::clone(&self.lock), self.options.roots.clone(), self.options.reuse);
+            let cause = earlier::Cause::from(failure);
+            match blocking(move || earlier::leave(&lock, &roots, reuse, &cause)).await {
+                Ok(told) => return told.iter().for_each(|line| self.reporter.note(line)),
                 Err(left) if Instant::now() > deadline => {
                     return self.reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
                 }
@@ -172,9 +176,16 @@ impl Conversation {
             let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
             if let Some(told) = cut_short(&lock) {
                 self.reporter.warn(&told);
+                return Ok(Taken::Nothing(offer.position));
+            }
             // What a killed run left staged would show up in the server as a schema.
-            } else if let Err(left) = blocking(move || discard(&lock, &roots)).await {
-                self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
+            match blocking(move || earlier::forget(&lock, &roots)).await {
+                Ok(gone) if gone.files == 0 => {}
+                Ok(gone) => self.reporter.note(&format!("removed {}, which an earlier attempt had left", Told(gone))),
+                Err(left) => {
+                    let what = format!("what an earlier attempt left could not be removed: {}", left.sentence());
+                    self.reporter.warn(&what);
+                }
             }
             return Ok(Taken::Nothing(offer.position));
         }
@@ -198,14 +209,34 @@ impl Conversation {
         make_missing(&self.lock, &options.roots)?;
         let without = preflight::examine(&mut options.roots, &offer)?;
         let keep = KeepRules::new(options.keep.clone(), options.own.clone());
-        let warnings = {
+        let (lock, roots, reuse) = (Arc::clone(&self.lock), options.roots.clone(), options.reuse);
+        let clearing = blocking(move || clear_earlier(&lock, &roots, reuse, SystemTime::now()));
+        let gone = told_of(control, clearing).await?;
+        if gone.files > 0 {
+            let why = if reuse.keeps() { "more than a week ago" } else { "and reuse=off" };
+            self.reporter.note(&format!("removed {}, which an earlier attempt had left, {why}", Told(gone)));
+        }
+        let room = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
             blocking(move || {
                 room::room(&roots, &offer, mode, &|directory, name, shape| keep.keeps(directory, name, shape))
             })
             .await?
         };
-        warnings.iter().for_each(|warning| self.reporter.warn(warning));
+        room.warnings.iter().for_each(|warning| self.reporter.warn(warning));
+        let mut reuse = options.reuse;
+        if room.counts_on_kept {
+            let roots = options.roots.clone();
+            let gone = blocking(move || drop_kept(&roots)).await?;
+            if gone.files > 0 {
+                self.reporter.note(&format!(
+                    "removed {}, which an earlier attempt had left: the new data needs the room",
+                    Told(gone)
+                ));
+            }
+            // Nor may the old tree's files stay beside it.
+            reuse = if reuse == Reuse::Auto { Reuse::Staged } else { reuse };
+        }
         if !without.is_empty() {
             self.reporter
                 .note("the donor's binary logs do not travel: this node writes none, or uses another name for them");
@@ -217,7 +248,7 @@ impl Conversation {
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let staging = blocking(move || {
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
-            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
+            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old, reuse)?;
             let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));

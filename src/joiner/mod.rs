@@ -5,6 +5,7 @@
 //! the lanes.
 
 mod conversation;
+mod earlier;
 mod fit;
 mod lane;
 mod ledger;
@@ -24,7 +25,7 @@ pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, HOME, OwnFile, Recovered, holds_database, server_holding, unfinished};
+use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Control, Deadlines, Listener};
@@ -65,6 +66,7 @@ pub struct ReceiveOptions {
     /// The paths that the configuration gives to this node.
     pub own: Own,
     pub install: InstallMode,
+    pub reuse: Reuse,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.
     pub advertise: String,
@@ -171,7 +173,7 @@ impl Waiting {
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
-                conversation.clear().await;
+                conversation.clear(&error).await;
                 Err(error)
             }
         }
@@ -221,6 +223,6 @@ fn without_donor(asked: Error) -> Error {
 pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
     StagedTree::new(Arc::new(staging), Owners { there: (0, 0), here: None })
 }
