@@ -140,6 +140,19 @@ mod tests {
         assert_eq!(live.len(), 2, "the old tree was live, and the new one");
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bypass_removes_what_attempts_have_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        for (name, size) in [("ibdata1", 10), (".highline.kept.t", 70_000), (".highline.kept.small", 1)] {
+            std::fs::write(place(name), vec![1; size]).unwrap();
+        }
+        std::fs::create_dir_all(place(".highline/incoming/datadir")).unwrap();
+        std::fs::write(place(".highline/incoming/datadir/t"), vec![1; 70_000]).unwrap();
+        assert!(matches!(bypass(dir.path()).await, Outcome::Bypass { .. }));
+        assert_eq!(names(dir.path()), [place(".highline.lock"), place("ibdata1")]);
+    }
+
     #[test]
     fn a_mistyped_directory_is_not_taken_for_a_servers() {
         let dir = tempfile::tempdir().unwrap();
