@@ -65,11 +65,7 @@ pub struct Placed {
 impl Placed {
     /// What of this tree travels when its server stands still.
     pub fn rules(&self) -> Result<Rules> {
-        let rules = Rules::new(self.keep.clone(), self.own.clone());
-        match &self.binlog {
-            Some(binlog) => Ok(rules.with_binlogs(binlog.newest(Binlogs::All)?)),
-            None => Ok(rules),
-        }
+        Binlog::rules(self.binlog.as_ref(), Binlogs::All, &self.keep, &self.own)
     }
 }
 

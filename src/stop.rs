@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 /// Why a transfer must end now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,10 @@ impl Stop {
     }
 
     /// A stop that SIGTERM, SIGHUP and SIGINT ask for. Needs a runtime; they no longer kill by themselves.
-    pub fn on_signals() -> std::io::Result<(Stopper, Stop)> {
+    ///
+    /// # Errors
+    /// The kernel has no room for another watcher.
+    pub fn on_signals() -> Result<(Stopper, Stop)> {
         use tokio::signal::unix::{SignalKind, signal};
         let (stopper, stop) = Stop::pair();
         let kinds = [
@@ -84,7 +87,7 @@ impl Stop {
             (SignalKind::interrupt(), "SIGINT"),
         ];
         for (kind, name) in kinds {
-            let mut signal = signal(kind)?;
+            let mut signal = signal(kind).map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
             let stopper = stopper.clone();
             tokio::spawn(async move {
                 if signal.recv().await.is_some() {

@@ -28,6 +28,7 @@ mod pair_by_root;
 mod pair_durable;
 mod pair_faults;
 mod pair_hostile;
+mod pair_kept;
 mod pair_limits;
 mod pair_offer;
 mod pair_reuse;

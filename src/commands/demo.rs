@@ -37,7 +37,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     plant(&from, size).map_err(|e| Error::io("cannot fill", &from, e))?;
 
     let (sent, received) = block_on(async {
-        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let (_, stop) = Stop::on_signals()?;
         let joiner = config::joiner(&receive_args(&to))?;
         let waiting = Waiting::bind(joiner, &Quiet)?;
         let ticket = waiting.ticket().clone();

@@ -20,7 +20,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     looks_like_a_datadir(order.roots.datadir())?;
     let reporter = Style::from(args.talk.progress).reporter();
     let outcome = block_on(async {
-        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let (_, stop) = Stop::on_signals()?;
         let waiting = Waiting::bind(order, &*reporter)?;
         let ticket = waiting.ticket().reveal();
         writeln!(std::io::stdout(), "{}", *ticket)
@@ -138,6 +138,19 @@ mod tests {
             live.insert(after.1);
         }
         assert_eq!(live.len(), 2, "the old tree was live, and the new one");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bypass_removes_what_attempts_have_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        for (name, size) in [("ibdata1", 10), (".highline.kept.t", 70_000), (".highline.kept.small", 1)] {
+            std::fs::write(place(name), vec![1; size]).unwrap();
+        }
+        std::fs::create_dir_all(place(".highline/incoming/datadir")).unwrap();
+        std::fs::write(place(".highline/incoming/datadir/t"), vec![1; 70_000]).unwrap();
+        assert!(matches!(bypass(dir.path()).await, Outcome::Bypass { .. }));
+        assert_eq!(names(dir.path()), [place(".highline.lock"), place("ibdata1")]);
     }
 
     #[test]

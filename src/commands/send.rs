@@ -47,7 +47,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
         reporter.warn(&version.explain().1);
     }
     let report = block_on(async {
-        let (_, stop) = Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let (_, stop) = Stop::on_signals()?;
         donor::send(order, server, Arc::clone(&reporter), &stop).await
     })
     .map_err(|e| e.on(Side::Donor))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::Binlogs;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tree::matches;
+use crate::tree::{Own, Rules, matches};
 
 /// The binary log of one node: files `base.000001` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub struct Binlog {
 impl Binlog {
     /// The longest index that is read, in bytes: about 100,000 logs.
     const MAX_BYTES: u64 = 8 << 20;
+
+    /// What of a tree travels, with those of its binary logs.
+    pub fn rules(binlog: Option<&Binlog>, which: Binlogs, keep: &[String], own: &Own) -> Result<Rules> {
+        let rules = Rules::new(keep.to_vec(), own.clone());
+        match binlog {
+            Some(binlog) => Ok(rules.with_binlogs(binlog.newest(which)?)),
+            None => Ok(rules),
+        }
+    }
 
     /// The names of the newest logs, oldest first, that the index lists and that are there.
     pub fn newest(&self, which: Binlogs) -> Result<Vec<String>> {

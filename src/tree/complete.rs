@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Content, Entry};
+use super::innodb::undo_tablespaces;
 use super::path::RootName;
 use super::roots::{Roots, Scope, matches};
 use super::scan::{Found, locate};
@@ -93,33 +91,6 @@ pub fn lacks(roots: &Roots, found: &[Found]) -> Vec<String> {
     lacks
 }
 
-/// How many undo tablespaces have rollback segments, as the page `TRX_SYS` of the system tablespace says
-/// (`trx0sys.h`: 128 slots of space and page from byte 56 on). That page is never encrypted.
-///
-/// `None` where the file is none of InnoDB's, or cannot be read.
-fn undo_tablespaces(system: &Path) -> Option<usize> {
-    const TRX_SYS: (u64, u16) = (5, 7);
-    const SLOTS: (usize, usize) = (56, 128);
-    let file = File::open(system).ok()?;
-    let mut flags = [0; 4];
-    file.read_exact_at(&mut flags, 54).ok()?;
-    let flags = u32::from_be_bytes(flags);
-    let shift = if flags & 0x10 != 0 { flags & 0xf } else { flags >> 6 & 0xf };
-    let page = if shift == 0 { 16384 } else { 512_u64 << shift };
-    let mut bytes = [0; SLOTS.0 + SLOTS.1 * 8];
-    file.read_exact_at(&mut bytes, TRX_SYS.0 * page).ok()?;
-    if u16::from_be_bytes([bytes[24], bytes[25]]) != TRX_SYS.1 {
-        return None;
-    }
-    let spaces = bytes[SLOTS.0..].chunks_exact(8).map(|slot| {
-        let number = |at: usize| u32::from_be_bytes([slot[at], slot[at + 1], slot[at + 2], slot[at + 3]]);
-        (number(0), number(4))
-    });
-    let used: BTreeSet<u32> =
-        spaces.filter(|(space, page)| *space != 0 && *page != u32::MAX).map(|(space, _)| space).collect();
-    Some(used.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::rules::Rules;
@@ -127,6 +98,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::fs;
+    use std::path::Path;
 
     fn lacking(data: &Path) -> Vec<String> {
         let mut roots = Roots::new(data, &BTreeMap::new()).unwrap();
@@ -160,6 +132,7 @@ mod tests {
             fs::write(data.join(name), name).unwrap();
         }
         let mut system = vec![0; 6 * 16384];
+        system[25] = 8;
         system[5 * 16384 + 25] = 7;
         let slots = &mut system[5 * 16384 + 56..][..1024];
         slots.fill(0xff);

@@ -3,8 +3,10 @@
 //! Offsets and values: `log0log.h`, `log0recv.cc`, `fsp0fsp.h`, `fsp0types.h` of `storage/innobase`; the redo logs of
 //! 10.5.23 and 10.11.19 were looked at.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +178,28 @@ fn page_size(page: &[u8]) -> Option<u32> {
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(length)?)?;
     Some(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+}
+
+/// How many undo tablespaces have rollback segments, as the page `TRX_SYS` of the system tablespace says
+/// (`trx0sys.h`: 128 slots of space and page from byte 56 on). That page is never encrypted.
+///
+/// `None` where the file is none of InnoDB's, or cannot be read.
+pub(super) fn undo_tablespaces(system: &Path) -> Option<usize> {
+    const TRX_SYS: (u64, u64) = (5, 7);
+    const SLOTS: (usize, usize) = (56, 128);
+    let file = File::open(system).ok()?;
+    let mut first = [0; FIRST_PAGE];
+    file.read_exact_at(&mut first, 0).ok()?;
+    let mut page = [0; SLOTS.0 + SLOTS.1 * 8];
+    file.read_exact_at(&mut page, TRX_SYS.0 * u64::from(page_size(&first)?)).ok()?;
+    if number(&page, 24, 2)? != TRX_SYS.1 {
+        return None;
+    }
+    let slots = (0..SLOTS.1).map(|slot| SLOTS.0 + slot * 8);
+    let spaces = slots.filter_map(|at| Some((number(&page, at, 4)?, number(&page, at + 4, 4)?)));
+    let used: BTreeSet<u64> =
+        spaces.filter(|(space, page)| *space != 0 && *page != u64::from(u32::MAX)).map(|(space, _)| space).collect();
+    Some(used.len())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::data_files::is_data_file;
-use super::roots::{Shape, matches};
+use super::roots::{Shape, matches, names};
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug)]
@@ -157,11 +157,7 @@ pub fn is_key_file(place: &Path) -> bool {
 
 /// The row of a first-level name.
 pub fn row(name: &OsStr, shape: Shape) -> Option<&'static Row> {
-    let fits = |pattern: &&str| match shape {
-        Shape::Directory => name == OsStr::new(pattern),
-        Shape::File => matches(pattern, name.as_bytes()),
-    };
-    TABLE.iter().find(|row| row.shape == shape && row.names.iter().any(fits))
+    TABLE.iter().find(|row| row.shape == shape && names(row.names, name, shape))
 }
 
 #[cfg(test)]

@@ -42,9 +42,8 @@ impl OwnPath {
 
     fn claims(&self, name: &OsStr, shape: Shape) -> bool {
         match (&self.name, shape) {
-            (OwnName::Directory(own), Shape::Directory) => own == name,
-            // It may be a link, which is the node's own too.
-            (OwnName::Directory(own), Shape::File) => own == name,
+            // Also a link in its place, which is the node's own too.
+            (OwnName::Directory(own), _) => own == name,
             (OwnName::File(own), Shape::File) => own == name || is_rotation(own, name),
             (OwnName::Files(pattern), Shape::File) => matches(pattern, name.as_bytes()),
             (OwnName::File(_) | OwnName::Files(_), Shape::Directory) => false,

@@ -160,6 +160,15 @@ const STANDARD: &[(&str, &[&str])] = &[
     (RootName::BINLOG, &[]),
 ];
 
+/// Whether one of an operator's `keep` names is this one. With a `*` in it a pattern is for files only, so that
+/// no schema stays behind by accident; a directory is kept by its name.
+pub fn names(patterns: &[impl AsRef<str>], name: &OsStr, shape: Shape) -> bool {
+    patterns.iter().map(AsRef::as_ref).any(|pattern| match shape {
+        Shape::Directory => name == OsStr::new(pattern),
+        Shape::File => matches(pattern, name.as_bytes()),
+    })
+}
+
 /// Whether `name` fits `pattern`: `*` is any run of bytes, `#` one or more digits.
 pub fn matches(pattern: &str, name: &[u8]) -> bool {
     fn fits(pattern: &[u8], name: &[u8]) -> bool {

@@ -2,13 +2,12 @@
 //! what the operator keeps.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::node_owned::{is_key, row};
 use super::own::Own;
 use super::path::RootName;
-use super::roots::{Shape, matches};
+use super::roots::{Shape, names};
 
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -50,15 +49,6 @@ impl Rules {
         let claimed = |shape| self.own.claims(directory, name, shape);
         claimed(Shape::File).or_else(|| claimed(Shape::Directory)).map(|own| own.option.as_str())
     }
-}
-
-/// Whether one of an operator's `keep` names is this one. With a `*` in it a pattern is for files only, so that
-/// no schema stays behind by accident; a directory is kept by its name.
-pub fn names(patterns: &[String], name: &OsStr, shape: Shape) -> bool {
-    patterns.iter().any(|pattern| match shape {
-        Shape::Directory => name == OsStr::new(pattern),
-        Shape::File => matches(pattern, name.as_bytes()),
-    })
 }
 
 #[cfg(test)]

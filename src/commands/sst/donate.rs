@@ -144,11 +144,7 @@ impl Server for Galera {
     }
 
     fn rules(&self) -> Result<Rules> {
-        let rules = Rules::new(self.keep.clone(), self.own.clone());
-        match &self.binlog {
-            Some(binlog) => Ok(rules.with_binlogs(binlog.newest(self.binlogs)?)),
-            None => Ok(rules),
-        }
+        Binlog::rules(self.binlog.as_ref(), self.binlogs, &self.keep, &self.own)
     }
 
     fn keeper(&self) -> Keeper {

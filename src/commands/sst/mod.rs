@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use crate::check::own::Own;
 use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Result, Side};
 use crate::link::Deadlines;
 use crate::progress::{ProgressLines, Reporter, ServerLog};
 use crate::sst::args::{Role, SstArgs};
@@ -121,8 +121,7 @@ impl Run {
 
     /// Signals and the server's end, whichever comes first.
     fn stop(&self) -> Result<Stop> {
-        let (stopper, stop) =
-            Stop::on_signals().map_err(|e| Error::new(Kind::Io, "cannot watch for signals").because(e))?;
+        let (stopper, stop) = Stop::on_signals()?;
         tokio::spawn(watch(Arc::clone(&self.watch), stopper));
         Ok(stop)
     }

@@ -152,11 +152,9 @@ impl TlsSettings {
 }
 
 fn wish(look: &mut Lookup<'_>, places: &[Place<'_>]) -> Result<Option<Requested>> {
-    let Some(place) = places.iter().find(|place| look.quietly(&[**place]).is_some()) else {
-        look.quietly(places);
-        return Ok(None);
-    };
+    let place = places.iter().find(|place| look.quietly(&[**place]).is_some());
     look.quietly(places);
+    let Some(place) = place else { return Ok(None) };
     let Some(item) = look.first(&[*place]) else { return Ok(None) };
     Ok(Some(Requested { text: item.text()?.to_owned(), tier: place.0, name: item.name() }))
 }
