@@ -262,6 +262,11 @@ impl Error {
         text
     }
 
+    /// It tells of a connection that did not come about or did not last, and of nothing else: another may do better.
+    pub fn is_of_the_line(&self) -> bool {
+        matches!(self.kind, Kind::Disconnected | Kind::Network | Kind::Timeout)
+    }
+
     /// Of two errors about one failure, the one that tells more; the first when they tell the same.
     #[must_use]
     pub fn or_more_telling(self, other: Error) -> Error {

@@ -12,7 +12,7 @@
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
-//! | [`link`] | one authenticated connection: dial, listener, control |
+//! | [`link`] | one authenticated connection: dial, listener; and the conversation that outlives it: control |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |

@@ -34,8 +34,8 @@ fn through_a_link() -> (Cluster, FaultyLink) {
     (cluster, link)
 }
 
-/// One lane breaks and the transfer goes on, with the donor's query log in a table; all of it breaks, the donor
-/// serves again, the joiner keeps what it had, and the next transfer needs nobody.
+/// One lane breaks, then everything, and the transfer goes on, with the donor's query log in a table; the link stays cut,
+/// the donor serves again, the joiner keeps what it had, and the next transfer needs nobody.
 #[test]
 fn a_lane_and_then_the_link_are_cut() {
     let (mut cluster, link) = through_a_link();
@@ -46,11 +46,18 @@ fn a_lane_and_then_the_link_are_cut() {
     cluster.spawn(2);
     link.passed(4 << 20);
     link.cut(|number| number == 2);
+    link.passed(8 << 20);
+    link.down();
+    std::thread::sleep(Duration::from_millis(700));
+    link.up();
     cluster.wait_synced(2, SYNC_LIMIT);
     load.stop();
     cluster.sql(1, "SET GLOBAL general_log = OFF; SET GLOBAL slow_query_log = OFF");
     cluster.assert_equal_tables();
     assert!(cluster.log(1).contains("broke and is dialled again"), "a lane was cut: {}", cluster.log(1));
+    for n in 1..=2 {
+        assert!(cluster.log(n).contains("the control connection stands again"), "{}", cluster.log(n));
+    }
     assert!(cluster.sql(2, "SELECT COUNT(*) > 0 FROM mysql.general_log") == "1", "the donor's log came along");
     assert_told(&cluster.log(1), "donor", &DONOR);
     assert_told(&cluster.log(2), "joiner", &JOINER);
@@ -58,10 +65,14 @@ fn a_lane_and_then_the_link_are_cut() {
     cluster.stop(2);
     std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
     let old = left(&cluster);
+    for n in 1..=2 {
+        cluster.options(n).highline.push("idle-timeout=5".into());
+        cluster.write_options(n);
+    }
     let passed = link.bytes().0;
     cluster.spawn(2);
     link.passed(passed + (4 << 20));
-    link.cut(|_| true);
+    link.down();
     let cut = Instant::now();
     let status = cluster.wait_exit(2, LIMIT);
     assert!(!status.success());
@@ -71,6 +82,7 @@ fn a_lane_and_then_the_link_are_cut() {
     cluster.wait_synced(1, LIMIT);
     cluster.wait_scripts_gone(2, LIMIT);
     tree::assert_same(&left(&cluster), &old);
+    link.up();
 
     for n in 1..=2 {
         cluster.options(n).highline.retain(|line| !line.starts_with("rate-limit"));
@@ -79,6 +91,34 @@ fn a_lane_and_then_the_link_are_cut() {
     cluster.start(2);
     cluster.assert_equal_tables();
     cluster.check(2);
+}
+
+/// The link is cut while the donor is frozen: it serves again after `freeze-limit`, is frozen once more when the link is
+/// back, and what was written in between arrives.
+#[test]
+fn a_cut_under_the_lock_releases_the_donor() {
+    let (mut cluster, link) = through_a_link();
+    for n in 1..=2 {
+        cluster.options(n).highline.extend(["freeze=whole".into(), "freeze-limit=3".into()]);
+    }
+    cluster.start(1);
+    cluster.prepare_sysbench(1, 4, 20_000);
+    cluster.spawn(2);
+    link.passed(4 << 20);
+    assert!(cluster.log(1).contains("frozen at"), "{}", cluster.log(1));
+    link.down();
+    let cut = Instant::now();
+    cluster.sql(1, "CREATE TABLE sb.meanwhile (id INT PRIMARY KEY); INSERT INTO sb.meanwhile VALUES (7)");
+    let waited = cut.elapsed();
+    println!("writes again {waited:?} after the cut");
+    assert!(waited > Duration::from_secs(2) && waited < Duration::from_secs(6), "no writes for {waited:?}");
+    link.up();
+    cluster.wait_synced(2, SYNC_LIMIT);
+    cluster.assert_equal_tables();
+    assert_eq!(cluster.sql(2, "SELECT id FROM sb.meanwhile"), "7");
+    let words =
+        ["the control connection is cut", "released", "the control connection stands again", "frozen at", "done: "];
+    assert_told(&cluster.log(1), "donor", &words);
 }
 
 /// What a failed transfer may not change: the datadir but for what Galera itself keeps there.

@@ -25,6 +25,7 @@ mod cluster_what_travels;
 mod option_files;
 mod package;
 mod pair_by_root;
+mod pair_cuts;
 mod pair_durable;
 mod pair_faults;
 mod pair_hostile;

@@ -190,13 +190,28 @@ fn pair_a_low_rate_is_no_standstill() {
 }
 
 #[test]
-fn pair_control_is_cut() {
+fn pair_control_is_cut_and_dialled_again() {
+    for (moment, which) in [(20_000, 0), (3 * MIB, 0), (20_000, usize::MAX), (3 * MIB, usize::MAX)] {
+        let ground = Ground::new();
+        let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
+        link.passed(moment);
+        link.cut(|number| number <= which);
+        Both::of(donor, joiner, SECONDS).succeeded();
+        tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
+    }
+}
+
+#[test]
+fn pair_the_link_is_cut_for_good() {
     for moment in [20_000, 3 * MIB] {
         let ground = Ground::new();
         let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
         link.passed(moment);
-        link.cut(|number| number == 0);
-        Both::of(donor, joiner, SECONDS).failed(32, &["closed the connection"]);
+        link.down();
+        let both = Both::of(donor, joiner, SECONDS);
+        both.donor.failed(32, &["donor: the joiner at ", " closed ", " for 1 s"]);
+        both.joiner.failed(32, &["joiner: the donor at ", "closed the connection, and no other could be made for 1 s"]);
+        link.up();
         ground.and_the_next_one_works();
     }
 }
@@ -740,12 +755,13 @@ fn pair_in_place_a_failure_leaves_no_position() {
     let ground = Ground::new();
     file(&ground.pair.joiner, "grastate.dat", "uuid: 5d1fa5a7-0e29-11f0-8b7e-0242ac120002\nseqno: 17\n");
     file(&ground.pair.joiner, "galera.cache", "kept");
-    let joiner = ground.pair.receive(&["--install", "inplace"]);
+    let joiner = ground.pair.receive(&["--install", "inplace", "--idle-timeout", "1s"]);
     let link = FaultyLink::to(joiner.address(), |_| WELL);
-    let donor = ground.pair.send(&redirected(&joiner.ticket, link.address), &SLOW);
+    let more = [&SLOW[..], &["--idle-timeout", "1s"]].concat();
+    let donor = ground.pair.send(&redirected(&joiner.ticket, link.address), &more);
     link.passed(2 * MIB);
     let started = Instant::now();
-    link.cut(|_| true);
+    link.down();
     let both = Both::of(donor, joiner, SECONDS);
     assert!(started.elapsed() < SECONDS);
     assert_eq!((both.donor.code(), both.joiner.code()), (32, 32), "{}\n{}", both.donor.stderr, both.joiner.stderr);

@@ -41,13 +41,13 @@ impl Dice {
 }
 
 /// Stores to mapped files, from a process of its own that keeps them mapped.
-struct Mapper {
+pub struct Mapper {
     child: Child,
     stdin: ChildStdin,
 }
 
 impl Mapper {
-    fn start() -> Mapper {
+    pub fn start() -> Mapper {
         let program = "import mmap, sys\nmaps = {}\nfor line in sys.stdin:\n    try:\n        path, at, byte = line.split()\n        \
                        if path not in maps:\n            f = open(path, 'r+b'); maps[path] = mmap.mmap(f.fileno(), 0)\n        \
                        m = maps[path]; m[int(at) % len(m)] = int(byte)\n    except Exception: pass\n";
@@ -56,7 +56,7 @@ impl Mapper {
         Mapper { child, stdin }
     }
 
-    fn store(&mut self, path: &Path, at: u64, byte: u8) {
+    pub fn store(&mut self, path: &Path, at: u64, byte: u8) {
         // A store beyond the end of a file that was cut ends the process (SIGBUS).
         if writeln!(self.stdin, "{} {at} {byte}", path.display()).is_err() {
             self.child.wait().unwrap();

@@ -58,7 +58,7 @@ fn messages() -> Vec<Message> {
         entries: 700,
     });
     vec![
-        Message::Hello { purpose: Purpose::Control, proof: digest(), software: software() },
+        Message::Hello { purpose: Purpose::Control { session: 1 }, proof: digest(), software: software() },
         Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest(), software: software() },
         Message::Welcome { proof: digest() },
         Message::Offer(Box::new(Offer {
@@ -90,7 +90,7 @@ fn messages() -> Vec<Message> {
         Message::Verified,
         Message::Durable,
         Message::Bye,
-        Message::Heartbeat,
+        Message::Heartbeat { heard: 7 },
         Message::Failure(Failure::of(&Error::new(Kind::NoSpace, "it is full").remedy("free some").on(Side::Joiner))),
         Message::Basis {
             files: vec![BasisFile { path: WireBytes::from(b"datadir/shop/orders.ibd".as_slice()), size: 9 << 30 }],

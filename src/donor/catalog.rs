@@ -36,6 +36,8 @@ struct State {
     clones: HashMap<u32, (Arc<Source>, u64)>,
     /// Files of which the joiner told in this round what it has.
     seeded: HashSet<u32>,
+    /// Chunks that were read in this round and not acknowledged.
+    unsure: HashSet<(u32, u64)>,
 }
 
 /// The most bytes of page hints that are kept: those of 128 GiB of tables.
@@ -91,7 +93,8 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let state = State { had, open: HashMap::new(), clones, seeded: HashSet::new() };
+        let (seeded, unsure) = (HashSet::new(), HashSet::new());
+        let state = State { had, open: HashMap::new(), clones, seeded, unsure };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
@@ -173,6 +176,7 @@ impl Catalog {
                 had.hints.insert(chunk, hints);
             }
         }
+        state.unsure.insert((number, chunk));
         Self::finished(&mut state, number);
     }
 
@@ -196,12 +200,13 @@ impl Catalog {
 
     /// The joiner has written a piece of work, so nobody reads it again.
     pub(super) fn acknowledged(&self, work: &Work) {
-        let numbers = match work {
-            Work::Chunk { file, .. } => std::slice::from_ref(file),
-            Work::Small(numbers) => numbers,
+        let (numbers, chunk) = match work {
+            Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
+            Work::Small(numbers) => (numbers.as_slice(), 0),
         };
         let mut state = self.state();
         for number in numbers {
+            state.unsure.remove(&(*number, chunk));
             if let Some((_, left)) = state.clones.get_mut(number) {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
@@ -221,9 +226,15 @@ impl Catalog {
         self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
     }
 
-    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out.
+    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out; else
+    /// some of it may have been read and lost with its lane.
     pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
-        let state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (number, chunk) in state.unsure.drain().filter(|_| !whole) {
+            if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
+                had.digests.tear(chunk);
+            }
+        }
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if task.reads() {

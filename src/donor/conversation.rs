@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::clock::Clock;
 use super::compression::Chooser;
 use super::offer::offer;
-use super::passes::{Passes, guarded};
+use super::passes::{Hold, Passes, Sent, guarded};
 use super::transfer::{Rounds, Transfer};
-use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse};
+use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
@@ -97,24 +97,27 @@ pub(super) async fn converse(
             }
             reporter.note(&options.freeze.expects(&passed, outlook));
         }
+        // Nobody stands still for a link that is cut.
+        control.stands().await?;
         let freezing = Instant::now();
         let freeze = Arc::clone(&server);
         let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
         let reached = freezing.elapsed();
         let position = frozen.or_else(|| options.position.clone());
         let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
-        let still = passes.still(control, &position, clone, until).await;
+        let cut = server.serves().then(|| options.freeze_limit.unwrap_or(CUT));
+        let still = passes.still(control, &position, clone, Hold { until, cut }).await;
         let ours = freezing.elapsed() - reached;
         let release = Arc::clone(&server);
         let released = blocking(move || release.release()).await;
         // Released all the same: to tell the peer why this failed may take seconds.
         let still = still?;
         released?;
-        if still {
+        if still == Sent::Whole {
             break (server.serves(), reached, ours, position);
         }
         freezes += 1;
-        over_limit(freezes, options.freeze_limit.unwrap_or_default(), reporter)?;
+        broken_off(freezes, still, options.freeze_limit, reporter)?;
     };
     let cloned = passes.cloned;
     passes.of_clones(control, &position).await?;
@@ -125,7 +128,7 @@ pub(super) async fn converse(
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
-    control.send(Message::Bye).await?;
+    say_bye(control).await?;
 
     let end = meter.snapshot();
     Ok(Report {
@@ -148,16 +151,30 @@ pub(super) async fn converse(
     })
 }
 
-/// The server was released because its freeze took longer than it may: fails when that was the last try.
-fn over_limit(freezes: u32, limit: Duration, reporter: &Arc<dyn Reporter>) -> Result<()> {
+/// How long a server may be held while nothing passes to the joiner, where no freeze-limit says it.
+const CUT: Duration = Duration::from_secs(30);
+
+/// The server was released because it was held for as long as it may be: fails when that was the last try.
+fn broken_off(freezes: u32, why: Sent, limit: Option<Duration>, reporter: &Arc<dyn Reporter>) -> Result<()> {
     const MOST: u32 = 3;
-    let what = format!("what had changed could not be sent within the freeze-limit of {} s", limit.as_secs_f32());
+    let (what, remedy) = match why {
+        Sent::Cut => (
+            format!("the link to the joiner was cut for {} s under the lock", limit.unwrap_or(CUT).as_secs_f32()),
+            "see the link between both nodes, and start again when it holds",
+        ),
+        _ => (
+            format!(
+                "what had changed could not be sent within the freeze-limit of {} s",
+                limit.unwrap_or_default().as_secs_f32()
+            ),
+            "raise freeze-limit, take a quieter hour, or a filesystem that clones (XFS, btrfs)",
+        ),
+    };
     if freezes < MOST {
         reporter.warn(&format!("{what}; the server is released, and another pass follows"));
         return Ok(());
     }
-    Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times"))
-        .remedy("raise freeze-limit, take a quieter hour, or a filesystem that clones (XFS, btrfs)"))
+    Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times")).remedy(remedy))
 }
 
 /// Remedies for a joiner that is slow to answer.

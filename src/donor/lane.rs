@@ -89,10 +89,7 @@ enum Ended {
 
 impl From<Error> for Ended {
     fn from(error: Error) -> Ended {
-        match error.kind() {
-            Kind::Disconnected | Kind::Network | Kind::Timeout => Ended::Broken(error),
-            _ => Ended::Failed(error),
-        }
+        if error.is_of_the_line() { Ended::Broken(error) } else { Ended::Failed(error) }
     }
 }
 

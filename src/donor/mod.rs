@@ -32,12 +32,12 @@ use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Reporter, bytes, listed};
+use crate::progress::{Quiet, Reporter, bytes, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
 use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
-use crate::wire::{Message, Offer, Purpose};
+use crate::wire::{Message, Offer};
 use conversation::{SLOW, answer, converse};
 use passes::scanned;
 
@@ -209,13 +209,20 @@ impl fmt::Display for Report {
 
 /// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
 pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
-    let (stream, _) = dialer.dial(Purpose::Control).await?;
-    let mut control = Control::start(stream, dialer.peer(), dialer.deadlines);
+    let (mut control, _) = Control::dial(dialer, Arc::new(Quiet)).await?;
     let offer = Offer { bypass: true, position: Some(position), ..Offer::default() };
     control.send(Message::Offer(Box::new(offer))).await?;
     let idle = dialer.deadlines.idle;
     answer(&mut control, idle, SLOW, |m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
-    control.send(Message::Bye).await
+    say_bye(&control).await
+}
+
+/// The joiner has all on disk: whether it hears this changes nothing here, but it waits for it.
+async fn say_bye(control: &Control) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    control.send(Message::Bye).await?;
+    let _ = tokio::time::timeout(PATIENCE, control.heard(PATIENCE)).await;
+    Ok(())
 }
 
 /// Refuses a tree that a server could not start on.
@@ -261,12 +268,11 @@ pub async fn send(
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
     let dialled = tokio::select! {
-        dialled = options.dialer.dial(Purpose::Control) => dialled,
+        dialled = Control::dial(&options.dialer, Arc::clone(&reporter)) => dialled,
         asked = stop.requested() => Err(asked),
     };
-    let (stream, session) = dialled.map_err(|e| e.on(Side::Donor))?;
+    let (mut control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("connected to {}: {session}", options.dialer.peer()));
-    let mut control = Control::start(stream, options.dialer.peer(), options.dialer.deadlines);
     let sent = tokio::select! {
         sent = converse(options, (roots, found), server, &reporter, &mut control, session) => sent,
         asked = stop.requested() => Err(asked),

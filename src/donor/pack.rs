@@ -308,5 +308,14 @@ mod tests {
         assert_eq!(sent(&second), [(false, 5 << 14)], "the first may never have arrived");
         let third = round(2, &roots, second.catalog.into_basis(true).1);
         assert_eq!(sent(&third), []);
+        content[20_000] = 3;
+        std::fs::write(dir.path().join("f"), &content).unwrap();
+        let fourth = round(3, &roots, third.catalog.into_basis(true).1);
+        assert_eq!(sent(&fourth), [(true, 1 << 14)]);
+        let fifth = round(4, &roots, fourth.catalog.into_basis(false).1);
+        assert_eq!(sent(&fifth), [(false, 5 << 14)], "that round was broken off, and the patch lost with its lane");
+        fifth.catalog.acknowledged(&Work::Small(vec![0]));
+        let sixth = round(5, &roots, fifth.catalog.into_basis(false).1);
+        assert_eq!(sent(&sixth), [], "of that round it had arrived");
     }
 }

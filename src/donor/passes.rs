@@ -21,12 +21,56 @@ use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::threads::{self, alone, blocking};
-use crate::tree::{Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Tolerance, locate, scan_fully};
+use crate::tree::{
+    Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Stamp, Tolerance, locate, scan_fully,
+};
 use crate::wire::{self, Message, WireBytes};
 
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
 /// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
 const MARGIN: Duration = Duration::from_secs(10);
+
+/// How long a server may be held for one round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    pub(super) until: Option<Instant>,
+    /// While nothing passes to the joiner.
+    pub(super) cut: Option<Duration>,
+}
+
+impl Hold {
+    fn over(self, control: &Control) -> impl Future<Output = Sent> + use<> {
+        let cut = self.cut.map(|bound| control.cut_for(bound));
+        let late = async move {
+            match self.until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cut = async move {
+            match cut {
+                Some(cut) => cut.await,
+                None => std::future::pending().await,
+            }
+        };
+        async move {
+            tokio::select! {
+                () = late => Sent::Late,
+                () = cut => Sent::Cut,
+            }
+        }
+    }
+}
+
+/// What became of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Whole,
+    /// It was broken off, and the server released: it was held for as long as it may be.
+    Late,
+    /// The same, because nothing has passed to the joiner for so long.
+    Cut,
+}
 
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
 pub(super) struct Passes {
@@ -46,6 +90,8 @@ pub(super) struct Passes {
     /// Files that are read sooner than they are cloned.
     costly: Arc<HashSet<RelPath>>,
     number: u16,
+    /// Before the last pass while the server worked: a stamp that is older tells, as long as it works.
+    live_since: Option<SystemTime>,
     pub(super) reports: Vec<RoundReport>,
     /// Files that were cloned under this lock, and their bytes on disk.
     pub(super) cloned: (u64, u64),
@@ -85,6 +131,7 @@ impl Passes {
             basis,
             costly: Arc::default(),
             number: 0,
+            live_since: None,
             reports,
             cloned: (0, 0),
         })
@@ -106,7 +153,8 @@ impl Passes {
             guarded(control, blocking(move || filesystems.write_back())).await?;
             self.arrange(control, &found).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
-            self.round(control, plan, Some(now - MARGIN), None, None).await?;
+            self.live_since = Some(now - MARGIN);
+            self.round(control, plan, self.live_since, None, Hold::default()).await?;
             let seconds = started.elapsed().as_secs_f64();
             let reused = if passes.is_empty() { self.transfer.reused.bytes() } else { 0 };
             let pass = |round: &RoundReport| Pass { seconds, read: round.bytes, wire: round.wire_bytes, reused };
@@ -164,14 +212,14 @@ impl Passes {
     }
 
     /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
-    /// sent by [`Passes::of_clones`]. False when that takes longer than `until`: what was sent counts in a later pass.
+    /// sent by [`Passes::of_clones`]. What was sent of a round that was broken off counts in a later pass.
     pub(super) async fn still(
         &mut self,
         control: &mut Control,
         position: &Option<GaleraGtid>,
         clone: bool,
-        until: Option<Instant>,
-    ) -> Result<bool> {
+        hold: Hold,
+    ) -> Result<Sent> {
         self.cloned = (0, 0);
         for looks in 0.. {
             tokio::time::sleep(still::pause(looks)).await;
@@ -184,7 +232,7 @@ impl Passes {
             if looks > 0 {
                 if plan.is_empty() {
                     self.basis = plan.into_basis();
-                    return Ok(true);
+                    return Ok(Sent::Whole);
                 }
                 still::judge(&plan, &self.roots, self.server.keeper(), looks)?;
                 self.transfer.reporter.note(&still::why(&plan, &self.roots));
@@ -198,8 +246,10 @@ impl Passes {
                 self.transfer.reporter.note(&made.to_string());
                 self.cloned = (self.cloned.0 + made.files, self.cloned.1 + made.bytes);
             }
-            if !self.round(control, plan, None, position.clone(), until).await? {
-                return Ok(false);
+            let sent = self.round(control, plan, None, position.clone(), hold).await?;
+            if sent != Sent::Whole {
+                self.distrust();
+                return Ok(sent);
             }
             let (basis, roots) = (std::mem::take(&mut self.basis), self.roots.clone());
             let (basis, holds) = guarded(
@@ -212,10 +262,23 @@ impl Passes {
             .await?;
             self.basis = basis;
             if holds {
-                return Ok(true);
+                return Ok(Sent::Whole);
             }
         }
-        Ok(true)
+        Ok(Sent::Whole)
+    }
+
+    /// The server writes again: what was read under its lock tells no more than if it had been read before.
+    fn distrust(&mut self) {
+        let (since, filesystems) = (self.live_since, &self.filesystems);
+        let tells = |stamp: Stamp| {
+            since.is_some_and(|when| stamp.is_older_than(when)) && filesystems.stamps_tell(stamp.device())
+        };
+        for (found, had) in &mut self.basis {
+            if let Some(had) = had {
+                had.stamp_tells &= tells(found.stamp);
+            }
+        }
     }
 
     async fn look(&mut self, control: &Control) -> Result<(Vec<Found>, Tops)> {
@@ -250,7 +313,7 @@ impl Passes {
             }
         };
         tokio::select! {
-            sent = self.round(control, plan, None, position.clone(), None) => sent.map(|_| ()),
+            sent = self.round(control, plan, None, position.clone(), Hold::default()) => sent.map(|_| ()),
             full = watch => full,
         }
     }
@@ -289,15 +352,15 @@ impl Passes {
     }
 
     /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
-    /// known by their stamps. False when it was broken off because it took longer than `until`.
+    /// known by their stamps.
     async fn round(
         &mut self,
         control: &mut Control,
         plan: Plan,
         live: Option<SystemTime>,
         position: Option<GaleraGtid>,
-        until: Option<Instant>,
-    ) -> Result<bool> {
+        hold: Hold,
+    ) -> Result<Sent> {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
@@ -329,10 +392,10 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue, compared, changed_pages });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let work = finished(&mut self.lanes, &self.server, &self.transfer, &round, until);
+        let work = finished(&mut self.lanes, &self.server, &self.transfer, &round, hold.over(control));
         let sent = reuse::attended(control, &self.transfer, &round, &mut self.awaited, work).await;
-        let whole = match sent {
-            Ok(whole) => whole,
+        let sent = match sent {
+            Ok(sent) => sent,
             Err(error) => {
                 self.transfer.rounds.close();
                 return Err(self.transfer.rounds.failure().unwrap_or(error));
@@ -344,7 +407,7 @@ impl Passes {
         let round =
             alone(round, idle).await.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
         let pages = round.changed_pages.into_inner();
-        (self.roots, self.basis) = round.catalog.into_basis(whole);
+        (self.roots, self.basis) = round.catalog.into_basis(sent == Sent::Whole);
         self.number += 1;
         let wire = self.transfer.meter.snapshot().wire.saturating_sub(wire_before);
         let seconds = started.elapsed().as_secs_f64();
@@ -353,29 +416,27 @@ impl Passes {
             self.transfer.reporter.note(&report.to_string());
         }
         self.reports.push(report);
-        Ok(whole)
+        Ok(sent)
     }
 }
 
-/// Returns when all of the round's work is acknowledged, or fails with the lanes. False: at `until` the rest was left out.
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. When `over` says so the rest is left
+/// out.
 async fn finished(
     lanes: &mut JoinSet<Result<()>>,
     server: &Arc<dyn Server>,
     transfer: &Transfer,
     round: &Round,
-    until: Option<Instant>,
-) -> Result<bool> {
+    over: impl Future<Output = Sent>,
+) -> Result<Sent> {
     let over = async {
-        match until {
-            Some(until) => tokio::time::sleep_until(until.into()).await,
-            None => std::future::pending().await,
-        }
+        let why = over.await;
         round.queue.abandon();
         // What is under way was read already; nobody has to stand still for it.
         let server = Arc::clone(server);
         let released = blocking(move || server.release()).await;
         round.queue.finished().await;
-        released.map(|()| false)
+        released.map(|()| why)
     };
     let failed = async {
         while let Some(ended) = lanes.join_next().await {
@@ -394,9 +455,16 @@ async fn finished(
             }
         }
     };
+    let whole = async {
+        round.queue.finished().await;
+        if round.queue.is_abandoned() {
+            // Why is said by whoever broke it off.
+            std::future::pending().await
+        }
+    };
     tokio::select! {
         biased;
-        () = round.queue.finished() => Ok(!round.queue.is_abandoned()),
+        () = whole => Ok(Sent::Whole),
         over = over => over,
         failed = failed => failed,
         stuck = stuck => stuck,

@@ -415,17 +415,17 @@ impl Awaited {
 }
 
 /// `work`, a round's, while the joiner is heard and told how far the comparing has come.
-pub(super) async fn attended(
+pub(super) async fn attended<T>(
     control: &mut Control,
     transfer: &Arc<Transfer>,
     round: &Round,
     awaited: &mut Option<Awaited>,
-    work: impl Future<Output = Result<bool>>,
-) -> Result<bool> {
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     const EVERY: Duration = Duration::from_millis(500);
     let mut work = std::pin::pin!(work);
     let mut told = 0;
-    let whole = loop {
+    let done = loop {
         tokio::select! {
             biased;
             done = &mut work => break done?,
@@ -463,7 +463,7 @@ pub(super) async fn attended(
             awaited.heard(message, control, round)?;
         }
     }
-    Ok(whole)
+    Ok(done)
 }
 
 #[cfg(test)]

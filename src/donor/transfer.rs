@@ -43,7 +43,13 @@ impl Transfer {
     pub(super) fn stuck(&self, now: Instant) -> Option<Error> {
         let stuck = self.clock.stuck(now, self.dialer.deadlines.idle)?;
         if let Some(broken) = lock(&self.broken).take() {
-            return Some(broken);
+            let (Stuck::Idle(since) | Stuck::Unacknowledged(since)) = stuck;
+            let what = format!("{}, and has written nothing for {} s", broken.sentence(), since.as_secs_f32());
+            return Some(
+                Error::new(broken.kind(), what)
+                    .on(broken.side())
+                    .remedy("see the joiner's log, and the link; idle-timeout sets how long nothing may pass"),
+            );
         }
         let peer = self.dialer.peer();
         let (what, remedy) = match stuck {

@@ -16,12 +16,12 @@ use super::reuse::arrange;
 use super::seeding::{Order, Seeding};
 use super::staged_tree::StagedTree;
 use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
-use crate::error::{Error, Kind, Printable, Result, Side};
+use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
     DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, kept, leftover, make_missing,
     recover, removed,
 };
-use crate::link::{Control, Deadlines, ProvenConnection};
+use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
 use crate::progress::{Meter, Reporter, bytes, follow, listed};
@@ -71,16 +71,12 @@ impl Conversation {
         Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
     }
 
-    pub(super) fn deadlines(&self) -> Deadlines {
-        self.options.deadlines
-    }
-
-    /// The first control connection that has proven itself.
-    pub(super) async fn donor(&mut self) -> Result<ProvenConnection> {
+    /// The first control connection that has proven itself, and the donor's number for this conversation.
+    pub(super) async fn donor(&mut self) -> Result<(ProvenConnection, u64)> {
         let arrival = async {
             while let Some(connection) = self.connections.recv().await {
-                if connection.purpose == Purpose::Control {
-                    return Ok(connection);
+                if let Purpose::Control { session } = connection.purpose {
+                    return Ok((connection, session));
                 }
             }
             Err(Error::new(Kind::Network, "the port was closed"))
@@ -92,6 +88,15 @@ impl Conversation {
                     .remedy("see the donor's log for the reason; a firewall may keep it from this port"))
             }),
         }
+    }
+
+    /// From now on only that donor's lanes come here, and what it dials again of its control connection goes to that.
+    pub(super) fn control(&mut self, connection: ProvenConnection, session: u64) -> Control {
+        // Nobody sends into this one.
+        let connections = std::mem::replace(&mut self.connections, mpsc::channel(1).1);
+        let Followers { lanes, control } = Followers::of(connections, session);
+        self.connections = lanes;
+        Control::answer(connection, control, self.options.deadlines, Arc::clone(&self.reporter))
     }
 
     /// Ends an attempt that `failure` made fail, when the threads that write have ended: what is staged is kept for the
@@ -155,8 +160,7 @@ impl Conversation {
         }
         let install_seconds = installing.elapsed().as_secs_f64();
         if control.send(Message::Durable).await.is_ok() {
-            let bye = control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) });
-            let _ = tokio::time::timeout(Duration::from_secs(5), bye).await;
+            let _ = control.farewell(bye).await;
         }
         Ok(Outcome::Installed(Box::new(Report {
             bytes,
@@ -177,7 +181,7 @@ impl Conversation {
         let offer = whole_offer(control).await?;
         if offer.bypass {
             control.send(Message::Durable).await?;
-            control.expect(|m| if let Message::Bye = m { Ok(()) } else { Err(m) }).await?;
+            control.farewell(bye).await?;
             let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
             if let Some(told) = cut_short(&lock) {
                 self.reporter.warn(&told);
@@ -351,12 +355,7 @@ impl Conversation {
                         places.insert(number, place);
                         lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
                     }
-                    Purpose::Lane { .. } => {
-                        tokio::spawn(lane::turn_away(connection.stream));
-                    }
-                    Purpose::Control => {
-                        tokio::spawn(turn_away(connection));
-                    }
+                    _ => drop(tokio::spawn(lane::turn_away(connection.stream))),
                 },
                 Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
                 message = control.next() => match message? {
@@ -481,13 +480,8 @@ async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
     }
 }
 
-/// A second donor.
-async fn turn_away(connection: ProvenConnection) {
-    let mut control =
-        Control::start(connection.stream, format!("the donor at {}", connection.address), Deadlines::default());
-    // Its offer, which would otherwise meet a closed connection.
-    let _ = tokio::time::timeout(Duration::from_secs(1), control.next()).await;
-    control.fail(&Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner)).await;
+fn bye(message: Message) -> std::result::Result<(), Message> {
+    if let Message::Bye = message { Ok(()) } else { Err(message) }
 }
 
 /// The checksum that is faster on the slower side.

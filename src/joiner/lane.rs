@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ledger::{Ledger, out_of_turn};
+use super::ledger::{Ledger, ROUNDS, out_of_turn};
 use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) meter: Arc<Meter>,
     /// Frames that have arrived and are not written.
     pub(super) in_hand: Arc<AtomicU64>,
-    /// The number of the round that control has announced: a frame of the next one may overtake it.
+    /// The number of the round that control has announced: a frame of a later one may overtake it.
     pub(super) turn: watch::Receiver<u16>,
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: 
     };
     match (moved, finished(writing.await)) {
         (_, Err(error)) => Err(error),
-        (Err(error), _) if matches!(error.kind(), Kind::Disconnected | Kind::Network | Kind::Timeout) => Ok(()),
+        (Err(error), _) if error.is_of_the_line() => Ok(()),
         (moved, Ok(())) => moved,
     }
 }
@@ -144,9 +144,10 @@ async fn hear(
         if header.kind == FrameKind::End {
             return Ok(());
         }
-        if header.round > turn.borrow().saturating_add(1) {
+        if header.round >= ROUNDS {
             return Err(out_of_turn(header.round));
         }
+        // Control may have been cut, so that rounds with nothing to acknowledge are to be announced as well.
         if turn.wait_for(|now| *now >= header.round).await.is_err() {
             return Ok(());
         }

@@ -58,7 +58,7 @@ pub(super) struct Seed {
 /// The most bytes of extended attributes in one tree. A database keeps none.
 const ATTRIBUTES: u64 = 32 << 20;
 /// The most rounds. An honest donor needs a few.
-const ROUNDS: u16 = 100;
+pub(super) const ROUNDS: u16 = 100;
 
 /// Bytes of a tree that this node had before, by where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

@@ -31,7 +31,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
-use crate::link::{Control, Deadlines, Listener};
+use crate::link::{Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
 use crate::progress::{Reporter, bytes};
@@ -174,11 +174,11 @@ impl Waiting {
             connection = conversation.donor() => connection,
             asked = stop.requested() => Err(without_donor(asked)),
         };
-        let connection = connection.map_err(|e| e.on(Side::Joiner))?;
-        let peer = format!("the donor at {}", connection.address);
-        reporter.note(&format!("{peer} has proven itself ({}): {}", connection.software, connection.session));
-        let session = connection.session;
-        let mut control = Control::start(connection.stream, peer, conversation.deadlines());
+        let (connection, number) = connection.map_err(|e| e.on(Side::Joiner))?;
+        let session = connection.session.clone();
+        let (donor, software) = (connection.address, connection.software.clone());
+        let mut control = conversation.control(connection, number);
+        reporter.note(&format!("the donor at {donor} has proven itself ({software}): {session}"));
         match conversation.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {

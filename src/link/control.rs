@@ -1,71 +1,109 @@
-//! The control connection once it stands: messages both ways, heartbeats, and the peer's failure.
+//! The control connection: messages both ways, heartbeats, and the peer's failure. One that is cut is dialled again, and
+//! the conversation goes on where it was ([`super::sequence`]).
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use tokio::io::{ReadHalf, WriteHalf, split};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 
+use super::again::Again;
 use super::dial::unexpected;
-use super::{Deadlines, Stream, read_message, within, write_message};
+use super::line::{Line, State};
+use super::{Deadlines, Dialer, ProvenConnection, Stream};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{Failure, Message};
+use crate::progress::{Quiet, Reporter};
+use crate::threads::lock;
+use crate::tls::{Session, random};
+use crate::wire::{Failure, Message, Purpose};
 
-/// A running control connection. Two tasks of its own read and write; dropping it ends them.
+/// A running conversation. A task of its own reads and writes; dropping this ends it.
 #[derive(Debug)]
 pub struct Control {
-    peer: String,
-    outgoing: mpsc::Sender<(Message, oneshot::Sender<Result<()>>)>,
+    line: Arc<Line>,
     incoming: mpsc::Receiver<Message>,
-    ended: watch::Receiver<Option<Ended>>,
-    tasks: tokio::task::JoinSet<()>,
+    state: watch::Receiver<State>,
+    tasks: JoinSet<()>,
 }
 
-/// Why nothing more comes from the peer.
-#[derive(Clone, Debug)]
-struct Ended(Failure);
-
 impl Control {
-    /// `peer` names the other side in messages: "the joiner at 192.0.2.1:4444".
+    /// The donor's: to the joiner, and again when it is cut.
+    pub async fn dial(dialer: &Dialer, reporter: Arc<dyn Reporter>) -> Result<(Control, Session)> {
+        let purpose = Purpose::Control { session: u64::from_ne_bytes(random()?) };
+        let (stream, session) = dialer.dial(purpose).await?;
+        let again = Again::Dial(Box::new(dialer.clone()), purpose);
+        Ok((Control::begin(stream, dialer.peer(), dialer.deadlines, reporter, again), session))
+    }
+
+    /// The joiner's, on `connection`, and on those of the same donor that come `again`.
+    pub fn answer(
+        connection: ProvenConnection,
+        again: mpsc::Receiver<Stream>,
+        deadlines: Deadlines,
+        reporter: Arc<dyn Reporter>,
+    ) -> Control {
+        let peer = format!("the donor at {}", connection.address);
+        Control::begin(connection.stream, peer, deadlines, reporter, Again::Wait(again))
+    }
+
+    /// One that ends with this connection. `peer` names the other side in messages: "the joiner at 192.0.2.1:4444".
     pub fn start(stream: Stream, peer: String, deadlines: Deadlines) -> Control {
-        let (reader, writer) = split(stream);
-        let (outgoing, to_send) = mpsc::channel(8);
+        Control::begin(stream, peer, deadlines, Arc::new(Quiet), Again::Never)
+    }
+
+    fn begin(stream: Stream, peer: String, deadlines: Deadlines, reporter: Arc<dyn Reporter>, again: Again) -> Control {
         let (arrived, incoming) = mpsc::channel(8);
-        let (end, ended) = watch::channel(None);
-        let mut tasks = tokio::task::JoinSet::new();
-        let name = peer.clone();
+        let (told, state) = watch::channel(State::Stands);
+        let (sequence, alive) = (Mutex::default(), Mutex::new(Instant::now()));
+        let (changed, written) = (Notify::new(), Notify::new());
+        let line = Arc::new(Line { peer, deadlines, reporter, sequence, changed, written, alive });
+        let mut tasks = JoinSet::new();
+        let keep = Arc::clone(&line);
         tasks.spawn(async move {
-            let why = hear(reader, &name, arrived, deadlines.silence).await;
-            end.send_replace(Some(Ended(Failure::of(&why))));
-            // The channel lives on for those who ask later.
-            end.closed().await;
+            keep.keep(stream, &arrived, &told, again).await;
+            drop(arrived);
+            // The state lives on for those who ask later.
+            told.closed().await;
         });
-        tasks.spawn(speak(writer, peer.clone(), to_send, deadlines.heartbeat()));
-        Control { peer, outgoing, incoming, ended, tasks }
+        Control { line, incoming, state, tasks }
     }
 
     pub fn peer(&self) -> &str {
-        &self.peer
+        &self.line.peer
     }
 
-    /// Sends a message; returns when it has been written to the socket.
+    /// Says a message. It arrives, over however many connections, unless this conversation ends.
     pub async fn send(&self, message: Message) -> Result<()> {
-        let (written, done) = oneshot::channel();
-        let gone = || Error::new(Kind::Disconnected, format!("{} closed the connection", self.peer));
-        if self.outgoing.send((message, written)).await.is_err() {
-            return Err(self.cause(gone()).await);
+        loop {
+            let changed = self.line.changed.notified();
+            if let Some(error) = self.end() {
+                return Err(error);
+            }
+            if lock(&self.line.sequence).has_room() {
+                return self.say(&message);
+            }
+            tokio::select! {
+                () = changed => {}
+                error = self.failed() => return Err(error),
+            }
         }
-        match done.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.cause(error).await),
-            Err(_) => Err(self.cause(gone()).await),
-        }
+    }
+
+    fn say(&self, message: &Message) -> Result<()> {
+        lock(&self.line.sequence).say(message)?;
+        self.line.changed.notify_waiters();
+        Ok(())
     }
 
     /// The peer's next message. Cancel-safe.
     pub async fn next(&mut self) -> Result<Message> {
-        match self.incoming.recv().await {
-            Some(message) => Ok(message),
-            None => Err(self.failed().await),
+        tokio::select! {
+            biased;
+            Some(message) = self.incoming.recv() => Ok(message),
+            error = failed(self.state.clone(), &self.line.peer) => match self.incoming.try_recv() {
+                Ok(message) => Ok(message),
+                Err(_) => Err(error),
+            },
         }
     }
 
@@ -77,17 +115,120 @@ impl Control {
 
     /// `message` was not one that may come now.
     pub fn unexpected(&self, message: &Message) -> Error {
-        unexpected(&self.peer, message)
+        unexpected(&self.line.peer, message)
     }
 
-    /// Resolves when the peer has failed or fallen silent, and says why. Cancel-safe.
+    /// Resolves when the peer has failed, or no connection could be had any more, and says why. Cancel-safe.
     pub async fn failed(&self) -> Error {
-        let mut ended = self.ended.clone();
-        let seen = ended.wait_for(Option::is_some).await;
-        match seen.ok().and_then(|end| end.clone()) {
-            Some(Ended(failure)) => failure.into_error(),
-            None => Error::new(Kind::Disconnected, format!("{} closed the connection", self.peer)),
+        failed(self.state.clone(), &self.line.peer).await
+    }
+
+    fn end(&self) -> Option<Error> {
+        match &*self.state.borrow() {
+            State::Ended(failure) => Some(failure.clone().into_error()),
+            _ => None,
         }
+    }
+
+    fn is_cut(&self) -> bool {
+        matches!(*self.state.borrow(), State::Cut(_))
+    }
+
+    /// Resolves when the link has been cut, or silent, for `bound`; never once the conversation has ended. Cancel-safe.
+    pub fn cut_for(&self, bound: Duration) -> impl Future<Output = ()> + use<> {
+        let (line, mut state) = (Arc::clone(&self.line), self.state.clone());
+        // The peer is heard of once a heartbeat.
+        let silence = bound.max(line.deadlines.heartbeat() * 3);
+        async move {
+            loop {
+                let end = match *state.borrow_and_update() {
+                    State::Stands => *lock(&line.alive) + silence,
+                    State::Cut(since) => since + bound,
+                    State::Ended(_) => return std::future::pending().await,
+                };
+                if end <= Instant::now() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep_until(end.into()) => {}
+                    changed = state.changed() => if changed.is_err() {
+                        return std::future::pending().await;
+                    },
+                }
+            }
+        }
+    }
+
+    /// Returns at once where a connection stands, else when one does again.
+    ///
+    /// # Errors
+    /// There will be none.
+    pub async fn stands(&self) -> Result<()> {
+        let mut state = self.state.clone();
+        let _ = state.wait_for(|state| !matches!(state, State::Cut(_))).await;
+        self.end().map_or(Ok(()), Err)
+    }
+
+    /// Whether the peer has heard all that was said. Waits for that while a connection stands, for `patience`, and until
+    /// one stands again.
+    pub async fn heard(&self, patience: Duration) -> bool {
+        let mut state = self.state.clone();
+        loop {
+            let changed = self.line.changed.notified();
+            if lock(&self.line.sequence).is_heard() {
+                return true;
+            }
+            let cut = match *state.borrow_and_update() {
+                State::Stands => false,
+                State::Cut(_) => true,
+                State::Ended(_) => return false,
+            };
+            tokio::select! {
+                () = changed => {}
+                _ = state.changed() => {}
+                () = tokio::time::sleep(patience), if !cut => return false,
+            }
+        }
+    }
+
+    /// The last word of the peer, and that it was heard is told. A peer that has heard all that was said here, and whose
+    /// connection is cut, may be gone: it needs nothing more.
+    pub async fn farewell(&mut self, pick: impl FnOnce(Message) -> std::result::Result<(), Message>) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let mut state = self.state.clone();
+        loop {
+            let cut = matches!(*state.borrow_and_update(), State::Cut(_));
+            if cut && lock(&self.line.sequence).is_heard() {
+                return Ok(());
+            }
+            tokio::select! {
+                word = self.next() => {
+                    pick(word?).map_err(|other| self.unexpected(&other))?;
+                    break;
+                }
+                _ = state.changed() => {}
+                () = tokio::time::sleep(PATIENCE), if !cut => {
+                    let what = format!("{} has not said the last word for {} s", self.line.peer, PATIENCE.as_secs());
+                    return Err(Error::new(Kind::Timeout, what));
+                }
+            }
+        }
+        self.written().await;
+        Ok(())
+    }
+
+    /// Waits until all is written to a connection, for a moment.
+    async fn written(&self) {
+        let all = async {
+            loop {
+                let written = self.line.written.notified();
+                if lock(&self.line.sequence).is_written() {
+                    return;
+                }
+                written.await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     }
 
     /// `error`, or the peer's own account of what happened when that tells more: it may be on its way.
@@ -104,55 +245,35 @@ impl Control {
         }
     }
 
-    /// Tells the peer why this side gives up, and gives it a moment to read it.
+    /// Tells the peer why this side gives up, and gives it a moment to hear it: longer while the link is cut, unless
+    /// this process was asked to end.
     pub async fn fail(mut self, error: &Error) {
-        let telling = async {
-            let _ = self.send(Message::Failure(Failure::of(error))).await;
-            self.failed().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const CUT: Duration = Duration::from_secs(3);
+        if self.say(&Message::Failure(Failure::of(error))).is_ok() {
+            match self.end() {
+                // No connection is left, and none will be.
+                Some(_) if self.incoming.is_closed() => {}
+                Some(_) => self.written().await,
+                None => {
+                    let hurried = matches!(error.kind(), Kind::Interrupted | Kind::ServerGone);
+                    let longest = match self.is_cut() {
+                        true if hurried => Duration::ZERO,
+                        true => CUT,
+                        false => PATIENCE,
+                    };
+                    let _ = tokio::time::timeout(longest, self.heard(PATIENCE)).await;
+                }
+            }
+        }
         self.tasks.shutdown().await;
     }
 }
 
-async fn hear(mut reader: ReadHalf<Stream>, peer: &str, arrived: mpsc::Sender<Message>, silence: Duration) -> Error {
-    loop {
-        let waiting = || format!("nothing was heard from {peer}");
-        match within(silence, waiting, read_message(&mut reader, peer)).await {
-            Ok(Message::Heartbeat) => {}
-            Ok(Message::Failure(failure)) => return failure.into_error(),
-            Ok(message) => {
-                if arrived.send(message).await.is_err() {
-                    return Error::new(Kind::Protocol, format!("{peer} spoke after the end"));
-                }
-            }
-            Err(error) => return error,
-        }
-    }
-}
-
-async fn speak(
-    mut writer: WriteHalf<Stream>,
-    peer: String,
-    mut to_send: mpsc::Receiver<(Message, oneshot::Sender<Result<()>>)>,
-    heartbeat: Duration,
-) {
-    loop {
-        match tokio::time::timeout(heartbeat, to_send.recv()).await {
-            Ok(Some((message, written))) => {
-                let result = write_message(&mut writer, &message, &peer).await;
-                let failed = result.is_err();
-                let _ = written.send(result);
-                if failed {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(_) => {
-                if write_message(&mut writer, &Message::Heartbeat, &peer).await.is_err() {
-                    return;
-                }
-            }
-        }
+async fn failed(mut state: watch::Receiver<State>, peer: &str) -> Error {
+    let seen = state.wait_for(|state| matches!(state, State::Ended(_))).await;
+    match seen.as_deref() {
+        Ok(State::Ended(failure)) => failure.clone().into_error(),
+        _ => Error::new(Kind::Disconnected, format!("{peer} closed the connection")),
     }
 }

@@ -1,5 +1,6 @@
 //! The donor's end of a connection: dial, shake hands, prove.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,24 @@ impl Dialer {
         }
     }
 
+    /// One try to reach a joiner that was reached before, for `limit` at most.
+    pub(super) async fn dial_once(&self, purpose: Purpose, limit: Duration) -> Result<Stream, Missed> {
+        /// A packet that a cut link has swallowed is sent again ever more seldom, so a fresh try comes sooner.
+        const CONNECT: Duration = Duration::from_secs(3);
+        let address = &self.ticket.address;
+        let whole = async {
+            let tcp = socket::connect_once(address.host(), address.port(), CONNECT).await.map_err(|error| {
+                if error.kind() == io::ErrorKind::ConnectionRefused { Missed::Refused } else { Missed::Lost }
+            })?;
+            match self.shake(tcp, purpose).await {
+                Ok((stream, _)) => Ok(stream),
+                Err(error) if error.is_of_the_line() => Err(Missed::Lost),
+                Err(error) => Err(Missed::Failed(error)),
+            }
+        };
+        tokio::time::timeout(limit, whole).await.unwrap_or(Err(Missed::Lost))
+    }
+
     async fn shake(&self, tcp: tokio::net::TcpStream, purpose: Purpose) -> Result<(Stream, Session)> {
         socket::tune(&tcp, &self.deadlines);
         let peer = self.peer();
@@ -89,6 +108,17 @@ impl Dialer {
             other => Err(unexpected(peer, &other)),
         }
     }
+}
+
+/// Why a try to reach a joiner again brought no connection.
+#[derive(Debug)]
+pub(super) enum Missed {
+    /// Its host answers, and nobody listens.
+    Refused,
+    /// The link does not let it through.
+    Lost,
+    /// Another try would end the same way.
+    Failed(Error),
 }
 
 pub(super) fn unexpected(peer: &str, message: &Message) -> Error {

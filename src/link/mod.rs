@@ -2,15 +2,20 @@
 //!
 //! Knows how to reach, greet and hear a peer. Knows nothing of trees and chunks.
 
+mod again;
 mod control;
 mod dial;
+mod followers;
 mod lanes;
+mod line;
 mod listener;
+mod sequence;
 mod socket;
 mod timeout;
 
 pub use control::Control;
 pub use dial::Dialer;
+pub use followers::Followers;
 pub use lanes::Lanes;
 pub use listener::{Listener, ProvenConnection};
 pub use timeout::Timeout;
@@ -37,7 +42,7 @@ pub struct Deadlines {
     pub handshake: Duration,
     /// Without any sign of life from the peer. Heartbeats come every fifth of it, five seconds at most.
     pub silence: Duration,
-    /// Without a chunk written, while chunks are under way.
+    /// Without a chunk written, while chunks are under way; and without a control connection.
     pub idle: Duration,
     /// From the ticket to the donor's arrival; `None` waits for ever.
     pub arrival: Option<Duration>,

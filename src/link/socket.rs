@@ -78,8 +78,14 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
     }
 }
 
+/// The same, once. The name is looked up within `limit` too.
+pub(super) async fn connect_once(host: &str, port: u16, limit: Duration) -> std::io::Result<TcpStream> {
+    let tried = try_all(host, port, tokio::time::Instant::now() + limit);
+    tokio::time::timeout(limit, tried).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
 /// Every address gets its turn, and no dead one eats the time of the next: a quarter second's start,
-/// then the next is tried beside it (RFC 8305).
+/// then the next is tried beside it (RFC 8305). It is refused when each of them is.
 async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::io::Result<TcpStream> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv4);
@@ -91,18 +97,19 @@ async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::
             TcpStream::connect(address).await
         });
     }
-    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    let mut last: Option<std::io::Error> = None;
     while let Some(tried) = tokio::time::timeout_at(deadline, tries.join_next())
         .await
         .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
     {
         match tried {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => {}
+            Ok(Err(error)) if !refused(&error) || last.is_none() => last = Some(error),
+            _ => {}
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")))
 }
 
 #[cfg(test)]

@@ -17,8 +17,14 @@ use crate::tree::RootName;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    Control,
-    Lane { number: u16 },
+    /// A number of the donor's choice, the same whenever it dials this conversation again: it tells one donor with the
+    /// ticket from another.
+    Control {
+        session: u64,
+    },
+    Lane {
+        number: u16,
+    },
 }
 
 /// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
@@ -126,7 +132,10 @@ pub enum Message {
     /// Joiner: everything is on disk and installed.
     Durable,
     Failure(Failure),
-    Heartbeat,
+    /// Both: how many messages of the peer's have come, heartbeats and greetings not counted. The first after the greeting.
+    Heartbeat {
+        heard: u64,
+    },
     /// Donor: the first message of every connection.
     Hello {
         purpose: Purpose,
@@ -231,7 +240,7 @@ impl Message {
             Message::Bye => "bye",
             Message::Durable => "durable",
             Message::Failure(_) => "failure",
-            Message::Heartbeat => "heartbeat",
+            Message::Heartbeat { .. } => "heartbeat",
             Message::Hello { .. } => "hello",
             Message::Offer(_) => "offer",
             Message::Removing { .. } => "removing",
@@ -293,7 +302,11 @@ mod tests {
         let position: GaleraGtid = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:9 1".parse().unwrap();
         vec![
             Message::Hello { purpose: Purpose::Lane { number: 3 }, proof: digest, software: "highline 0.2.0".into() },
-            Message::Hello { purpose: Purpose::Control, proof: digest, software: "highline 0.2.0".into() },
+            Message::Hello {
+                purpose: Purpose::Control { session: u64::MAX },
+                proof: digest,
+                software: "highline 0.2.0".into(),
+            },
             Message::Welcome { proof: digest },
             Message::Offer(Box::new(Offer {
                 bypass: false,
@@ -347,7 +360,7 @@ mod tests {
             Message::Verified,
             Message::Durable,
             Message::Bye,
-            Message::Heartbeat,
+            Message::Heartbeat { heard: 7 },
             Message::Failure(Failure::of(&Error::new(Kind::NoSpace, "full").remedy("free some").on(Side::Joiner))),
         ]
     }

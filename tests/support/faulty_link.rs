@@ -1,6 +1,6 @@
 //! A link between donor and joiner that misbehaves as it is told: a TCP proxy on 127.0.0.1.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -47,6 +47,7 @@ pub struct FaultyLink {
 struct State {
     over: AtomicBool,
     stalled: AtomicBool,
+    down: AtomicBool,
     connections: AtomicUsize,
     there: AtomicU64,
     back: AtomicU64,
@@ -54,7 +55,8 @@ struct State {
 }
 
 impl FaultyLink {
-    /// A link to `joiner`. `fate` is asked for each connection; the control connection is number 0.
+    /// A link to `joiner`. `fate` is asked for each connection; the control connection is number 0. Once the joiner
+    /// refuses, the link does.
     pub fn to(joiner: SocketAddr, fate: impl Fn(usize) -> Fate + Send + 'static) -> FaultyLink {
         Self::at((Ipv4Addr::LOCALHOST, 0).into(), joiner, fate)
     }
@@ -71,9 +73,14 @@ impl FaultyLink {
                     if state.over.load(Ordering::Relaxed) {
                         return;
                     }
+                    if state.down.load(Ordering::Relaxed) {
+                        continue;
+                    }
                     let number = state.connections.fetch_add(1, Ordering::Relaxed);
-                    if let Ok(joiner) = TcpStream::connect(joiner) {
-                        connect(&state, number, donor, joiner, fate(number));
+                    match TcpStream::connect(joiner) {
+                        Ok(joiner) => connect(&state, number, donor, joiner, fate(number)),
+                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return,
+                        Err(_) => {}
                     }
                 }
             }
@@ -108,6 +115,19 @@ impl FaultyLink {
             }
             !which(*number)
         });
+    }
+
+    /// Cuts all connections, and any that is tried, until [`Self::up`].
+    pub fn down(&self) {
+        self.state.down.store(true, Ordering::Relaxed);
+        self.cut(|_| true);
+        // One may just have been made.
+        std::thread::sleep(Duration::from_millis(2));
+        self.cut(|_| true);
+    }
+
+    pub fn up(&self) {
+        self.state.down.store(false, Ordering::Relaxed);
     }
 
     /// From now on nothing passes at all.

@@ -119,7 +119,9 @@ impl Script {
         control.send(Message::Seal { entries: self.seal.entries, digest: self.seal.digest }).await?;
         control.expect(|m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
         control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
-        control.send(Message::Bye).await
+        control.send(Message::Bye).await?;
+        control.heard(std::time::Duration::from_secs(5)).await;
+        Ok(())
     }
 
     async fn write(&self, lane: &mut Stream) -> std::io::Result<()> {
@@ -160,7 +162,7 @@ pub fn offer(entries: u64, bytes: u64) -> Offer {
 }
 
 pub async fn start(dialer: &Dialer) -> Result<Control> {
-    let (stream, _) = dialer.dial(Purpose::Control).await?;
+    let (stream, _) = dialer.dial(Purpose::Control { session: 1 }).await?;
     Ok(Control::start(stream, dialer.peer(), dialer.deadlines))
 }
 

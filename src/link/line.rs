@@ -1,0 +1,169 @@
+//! The task behind a [`super::Control`]: one connection after the other, until the conversation ends.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::again::Again;
+use super::sequence::Sequence;
+use super::{Deadlines, Stream, read_message, within};
+use crate::error::{Error, Kind};
+use crate::progress::Reporter;
+use crate::threads::lock;
+use crate::wire::{Failure, Message};
+
+/// What the task and the conversation share.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) peer: String,
+    pub(super) deadlines: Deadlines,
+    pub(super) reporter: Arc<dyn Reporter>,
+    pub(super) sequence: Mutex<Sequence>,
+    /// Something was said or heard.
+    pub(super) changed: Notify,
+    /// What there was to write is written.
+    pub(super) written: Notify,
+    /// When the peer last gave a sign of life.
+    pub(super) alive: Mutex<Instant>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    Stands,
+    /// Since then.
+    Cut(Instant),
+    /// Why nothing more comes from the peer.
+    Ended(Failure),
+}
+
+/// Why nothing more comes over one connection.
+enum Hush {
+    Broken(Error),
+    /// Another connection would change nothing.
+    Final(Error),
+}
+
+impl Line {
+    /// Runs one connection after the other until the conversation ends.
+    pub(super) async fn keep(
+        &self,
+        mut stream: Stream,
+        arrived: &mpsc::Sender<Message>,
+        state: &watch::Sender<State>,
+        mut again: Again,
+    ) {
+        loop {
+            lock(&self.sequence).begin();
+            let (reader, writer) = split(stream);
+            let hearing = async {
+                match self.hear(reader, arrived).await {
+                    Hush::Broken(error) => error,
+                    Hush::Final(error) => {
+                        state.send_replace(State::Ended(Failure::of(&error)));
+                        // What there is to say still goes out.
+                        std::future::pending().await
+                    }
+                }
+            };
+            let broken = tokio::select! {
+                broken = hearing => broken,
+                broken = self.speak(writer) => broken,
+                next = again.replaced() => {
+                    self.reporter.note("the donor has dialled the control connection again");
+                    stream = next;
+                    continue;
+                }
+            };
+            if matches!(*state.borrow(), State::Ended(_)) {
+                return;
+            }
+            let silent = if broken.kind() == Kind::Timeout { self.deadlines.silence } else { Duration::ZERO };
+            let now = Instant::now();
+            let since = now.checked_sub(silent).unwrap_or(now);
+            state.send_replace(State::Cut(since));
+            if !matches!(again, Again::Never) {
+                self.reporter.warn(&format!("the control connection is cut: {}", broken.sentence()));
+            }
+            stream = match again.next(broken, since, self.deadlines.idle, &self.peer).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    state.send_replace(State::Ended(Failure::of(&error)));
+                    return;
+                }
+            };
+            self.reporter
+                .note(&format!("the control connection stands again after {:.1} s", since.elapsed().as_secs_f64()));
+            *lock(&self.alive) = Instant::now();
+            state.send_replace(State::Stands);
+        }
+    }
+
+    async fn hear(&self, mut reader: ReadHalf<Stream>, arrived: &mpsc::Sender<Message>) -> Hush {
+        let waiting = || format!("nothing was heard from {}", self.peer);
+        loop {
+            // A place first: what has been read counts as heard, and must not be lost when this connection is.
+            let place = loop {
+                match tokio::time::timeout(self.deadlines.heartbeat(), arrived.reserve()).await {
+                    Ok(Ok(place)) => break place,
+                    Ok(Err(_)) => {
+                        let what = format!("{} spoke after the end", self.peer);
+                        return Hush::Final(Error::new(Kind::Protocol, what));
+                    }
+                    // It is this side that does not listen.
+                    Err(_) => *lock(&self.alive) = Instant::now(),
+                }
+            };
+            let message = match within(self.deadlines.silence, waiting, read_message(&mut reader, &self.peer)).await {
+                Ok(message) => message,
+                Err(error) if error.is_of_the_line() => return Hush::Broken(error),
+                Err(error) => return Hush::Final(error),
+            };
+            *lock(&self.alive) = Instant::now();
+            let end = {
+                let mut sequence = lock(&self.sequence);
+                match message {
+                    Message::Heartbeat { heard } => sequence.acknowledge(heard).err(),
+                    Message::Failure(failure) => {
+                        sequence.hear();
+                        Some(failure.into_error())
+                    }
+                    message => {
+                        sequence.hear();
+                        place.send(message);
+                        None
+                    }
+                }
+            };
+            self.changed.notify_waiters();
+            if let Some(error) = end {
+                return Hush::Final(error);
+            }
+        }
+    }
+
+    async fn speak(&self, mut writer: WriteHalf<Stream>) -> Error {
+        let lost = |e| Error::net(format!("{} closed the connection", self.peer), e);
+        loop {
+            let changed = self.changed.notified();
+            let next = lock(&self.sequence).next();
+            let bytes = match next {
+                Some(bytes) => bytes,
+                None => {
+                    self.written.notify_waiters();
+                    if tokio::time::timeout(self.deadlines.heartbeat(), changed).await.is_ok() {
+                        continue;
+                    }
+                    lock(&self.sequence).heartbeat().unwrap_or_default()
+                }
+            };
+            if let Err(error) = writer.write_all(&bytes).await {
+                return lost(error);
+            }
+            if let Err(error) = writer.flush().await {
+                return lost(error);
+            }
+        }
+    }
+}
