@@ -68,7 +68,7 @@ fn pair_reuse_of_an_equal_tree_sends_digests_only() {
     let (both, figures) = arrives(&pair, &[], &[]);
     assert!(figures.bytes > 200 * MIB && figures.wire < figures.bytes / 500, "{figures:?}");
     assert!(figures.reused >= 200 * MIB, "{figures:?}");
-    both.joiner.said("the donor compares 8 files with those of the old tree");
+    both.joiner.said("the donor compares 8 files with what is here already");
     both.donor.said("its files are compared, and what differs is sent");
 }
 
@@ -111,7 +111,7 @@ fn pair_reuse_of_nothing_costs_nothing() {
     let (both, figures) = arrives(&pair, &[], &[]);
     assert_eq!(figures.reused, 0);
     both.donor.said("pages that were looked at 0 are as here: everything is sent");
-    both.joiner.said("too little of the old tree is as the donor has it: everything is sent");
+    both.joiner.said("too little of what is here already is as the donor has it: everything is sent");
     // The same is sent as to a node that has nothing.
     let fresh = Pair::default();
     tables(&fresh.donor, 10);
@@ -180,7 +180,7 @@ fn pair_reuse_of_what_a_failed_attempt_left() {
     tables(&pair.donor, 10);
     tree::old(&pair.joiner);
     let before = tree::read(&pair.joiner);
-    let joiner = pair.receive(&[]);
+    let joiner = pair.receive(&["--idle-timeout", "2s"]);
     let donor = pair.send(&joiner.ticket, &["--compress", "none", "--rate-limit", "40M"]);
     // Half of it.
     let staged = pair.joiner.join(".highline/incoming/datadir/sb");

@@ -43,13 +43,13 @@ pub(super) async fn arrange(
             Message::Reuse { wanted: told } if asked.is_some() && wanted.is_none() => {
                 let numbers = numbers(&told, basis.len())?;
                 reporter.note(&format!(
-                    "the donor compares {} files with those of the old tree, and sends what differs",
+                    "the donor compares {} files with what is here already, and sends what differs",
                     numbers.len()
                 ));
                 wanted = Some(numbers);
             }
             Message::NoReuse if wanted.is_none() => {
-                reporter.note("too little of the old tree is as the donor has it: everything is sent");
+                reporter.note("too little of what is here already is as the donor has it: everything is sent");
             }
             other => return Err(control.unexpected(&other)),
         }

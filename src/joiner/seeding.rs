@@ -31,6 +31,8 @@ use crate::wire::Message;
 const THREADS: usize = 2;
 /// Chunks whose digests and hints go into one message: 544 bytes each, and a third more as text.
 const PART: usize = 256;
+/// Files that the log names because they could not be had.
+const NAMED: usize = 5;
 /// Room that must stay free.
 const RESERVE: u64 = 16 << 20;
 
@@ -62,6 +64,8 @@ struct Shared {
     stopped: AtomicBool,
     /// Bytes that were read.
     read: AtomicU64,
+    /// Files that could not be had.
+    failed: AtomicUsize,
 }
 
 /// A file with a place among the seeds.
@@ -91,8 +95,9 @@ impl Drop for Seeding {
 impl Seeding {
     pub(super) fn start(order: Order, ledger: Arc<Ledger>, reporter: Arc<dyn Reporter>) -> Seeding {
         let (tell, messages) = mpsc::channel(4);
-        let (next, stopped, read) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicU64::new(0));
-        let shared = Arc::new(Shared { order, ledger, reporter, next, stopped, read });
+        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (read, failed) = (AtomicU64::new(0), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { order, ledger, reporter, next, stopped, read, failed });
         let job = tokio::task::spawn_blocking({
             let shared = Arc::clone(&shared);
             move || {
@@ -151,7 +156,9 @@ impl Shared {
             match self.prepare(number, had).and_then(|prepared| self.seed(number, had, prepared, tell)) {
                 Ok(()) => {}
                 Err(Failed::This(error)) => {
-                    self.reporter.note(&format!("not reused: {}", error.sentence()));
+                    if self.failed.fetch_add(1, Ordering::Relaxed) < NAMED {
+                        self.reporter.note(&format!("not reused: {}", error.sentence()));
+                    }
                     if tell.blocking_send(Message::NoSeed { file: number }).is_err() {
                         return;
                     }
