@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod check;
 mod demo;
+mod discard;
 mod freeze_command;
 mod generate;
 mod privileges;
@@ -43,6 +44,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Discard(args) => discard::run(&args),
         Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
         Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
             Ok(worst) => return ExitCode::from(worst),

@@ -47,6 +47,7 @@ pub const TABLE: &[Row] = &[
     files(&["grastate.dat", "gvwstate.dat"], true, "where the provider stands"),
     files(&["galera.cache", "gcache.page.*"], true, "the provider's write-set cache"),
     files(&[".highline", ".highline.lock", ".highline.manifest"], true, "lock and manifest of this program"),
+    files(&[".highline.kept.*"], true, "what an earlier attempt has left for the next"),
     directories(&[".highline"], true, "where this program stages a tree"),
     files(
         &["ddl_log.log", "ddl_recovery*.log", "tc.log"],
@@ -176,6 +177,7 @@ mod tests {
             ("general.log-20260101.gz", false, true),
             ("server_audit.log.3", false, true),
             (".highline.manifest", false, true),
+            (".highline.kept.shop%2ft.ibd", false, true),
             ("ddl_recovery.log", false, false),
             ("ddl_recovery-backup.log", false, false),
             ("tc.log", false, false),
@@ -233,6 +235,7 @@ mod tests {
             "mysql",
             "ib_buffer_pool",
             "#rocksdb",
+            ".highline.kept.x",
         ] {
             assert!(row(name.as_ref(), Shape::Directory).is_none(), "{name}");
         }

@@ -84,9 +84,10 @@ impl Source {
         Ok(())
     }
 
-    /// An open file of `size` bytes that nobody changes: a clone. All of it is on disk, for what is shared must be
-    /// (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time under the lock.
-    pub fn of_clone(file: File, size: u64, holed: bool) -> Source {
+    /// An open file of `size` bytes that nobody changes: a clone, or one of an old tree. All of a clone is on disk, for
+    /// what is shared must be (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time
+    /// under the lock.
+    pub fn still(file: File, size: u64, holed: bool) -> Source {
         let holes = match holed {
             true if Holes::are_told(&file, size) => Holes::Ask,
             true => Holes::Read,

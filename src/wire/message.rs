@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+use super::basis::{Base64, BasisFile, SampledChunk};
 use super::offer::{Offer, OfferedRoot};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
@@ -85,6 +86,9 @@ pub struct Accept {
     /// What lies here and stays, so that nothing may arrive there.
     #[serde(default)]
     pub kept: Vec<Kept>,
+    /// A list of files that the joiner has follows: `Basis`.
+    #[serde(default)]
+    pub basis: bool,
     /// The peer's software, for the log.
     pub software: String,
 }
@@ -114,8 +118,17 @@ pub struct Failure {
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum Message {
     Accept(Accept),
+    /// Joiner, after `Accept`: the files that it has already, in as many messages as it takes.
+    Basis {
+        files: Vec<BasisFile>,
+        last: bool,
+    },
     /// Donor: the joiner's `Durable` has arrived, nothing follows.
     Bye,
+    /// Donor: so many bytes of this round were compared and are as the joiner has them. It is at work.
+    Compared {
+        bytes: u64,
+    },
     /// Joiner: everything is on disk and installed.
     Durable,
     Failure(Failure),
@@ -129,6 +142,12 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
+    /// Donor: what the joiner has is not used, or not any more.
+    NoReuse,
+    /// Joiner: this file of its list, counted from 0, cannot be had after all.
+    NoSeed {
+        file: u32,
+    },
     /// The last part of an offer, and all of most.
     Offer(Box<Offer>),
     /// Donor: roots of an offer that is too long for one message, before it.
@@ -139,11 +158,36 @@ pub enum Message {
     Removing {
         entries: u64,
     },
+    /// Donor: these files of the joiner's list are wanted, a bit each, the first in the lowest bit of the first byte.
+    Reuse {
+        wanted: Base64,
+    },
     Round(Round),
     /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
     RoundOver {
         number: u16,
     },
+    /// Donor: the joiner is asked for the hints of these chunks, and makes all its hints with this seed.
+    Sample {
+        seed: u64,
+        chunks: Vec<SampledChunk>,
+    },
+    /// Joiner: the hints of each of them, in their order; none of one that could not be read.
+    Sampled {
+        hints: Vec<Base64>,
+    },
+    /// Joiner: digests and hints of chunks of a file of its list, from chunk `from` on. With those of the last chunk the
+    /// file is ready to be compared with.
+    Seeded {
+        file: u32,
+        from: u64,
+        /// 32 bytes a chunk.
+        digests: Base64,
+        /// Eight bytes a page.
+        hints: Base64,
+    },
+    /// Joiner: it has said all of its list that it is going to say.
+    SeedsOver,
     /// Donor: the digest over the whole manifest.
     Seal {
         entries: u64,
@@ -203,6 +247,15 @@ impl Message {
             Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
+            Message::Basis { .. } => "basis",
+            Message::Compared { .. } => "compared",
+            Message::NoReuse => "no-reuse",
+            Message::NoSeed { .. } => "no-seed",
+            Message::Reuse { .. } => "reuse",
+            Message::Sample { .. } => "sample",
+            Message::Sampled { .. } => "sampled",
+            Message::Seeded { .. } => "seeded",
+            Message::SeedsOver => "seeds-over",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
             Message::Welcome { .. } => "welcome",
@@ -276,6 +329,7 @@ mod tests {
                 parts: [Part::RedoLog, Part::AriaControl].into(),
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
+                reuse: true,
             })),
             Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
@@ -283,8 +337,21 @@ mod tests {
                 lanes: 4,
                 without: vec![],
                 kept: vec![Kept { path: WireBytes::from(b"datadir/logs/e".as_slice()), why: "log-error".into() }],
+                basis: true,
                 software: "highline 0.2.0".into(),
             }),
+            Message::Basis {
+                files: vec![BasisFile { path: WireBytes::from(b"datadir/a b".as_slice()), size: u64::MAX }],
+                last: true,
+            },
+            Message::Sample { seed: u64::MAX, chunks: vec![SampledChunk { file: 1, chunk: 2 }] },
+            Message::Sampled { hints: vec![vec![1, 2, 255].into(), Base64::default()] },
+            Message::Reuse { wanted: vec![5].into() },
+            Message::NoReuse,
+            Message::Seeded { file: 1, from: 0, digests: vec![7; 32].into(), hints: vec![9; 512].into() },
+            Message::NoSeed { file: 1 },
+            Message::SeedsOver,
+            Message::Compared { bytes: 9 },
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
             Message::RoundOver { number: 0 },
             Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },

@@ -9,11 +9,13 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+mod basis;
 mod frame;
 mod message;
 mod offer;
 mod preamble;
 
+pub use basis::{Base64, BasisFile, BasisParts, SampledChunk};
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
 pub use message::{Accept, Failure, Kept, Message, Purpose, Round, Speeds, WireBytes};
 pub use offer::{Offer, OfferParts, OfferedRoot};

@@ -46,6 +46,9 @@ pub struct Offer {
     pub parts: BTreeSet<crate::tree::Part>,
     pub speeds: Speeds,
     pub lanes: u16,
+    /// The donor can compare with what the joiner has already.
+    #[serde(default)]
+    pub reuse: bool,
 }
 
 impl Offer {
