@@ -1,59 +1,10 @@
 //! What the joiner has already, as it tells the donor: a list of files, then digests and hints of their chunks. All of
 //! that says what need not be sent; content is believed only by the seal.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use serde::{Deserialize, Serialize};
-
-use super::message::{Message, WireBytes};
+use super::contents::{BasisFile, WireBytes};
+use super::message::Message;
 use crate::error::{Error, Kind, Result};
 use crate::tree::RelPath;
-
-/// Bytes as text: base64 without padding (RFC 4648 §4).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Base64(Vec<u8>);
-
-impl Base64 {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for Base64 {
-    fn from(bytes: Vec<u8>) -> Base64 {
-        Base64(bytes)
-    }
-}
-
-impl TryFrom<String> for Base64 {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Base64, &'static str> {
-        STANDARD_NO_PAD.decode(text).map(Base64).map_err(|_| "the text is not base64")
-    }
-}
-
-impl From<Base64> for String {
-    fn from(bytes: Base64) -> String {
-        STANDARD_NO_PAD.encode(bytes.0)
-    }
-}
-
-/// A file that the joiner has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BasisFile {
-    /// `root/part/part`.
-    pub path: WireBytes,
-    pub size: u64,
-}
-
-/// A chunk of one of these files, which is known by its place in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SampledChunk {
-    pub file: u32,
-    pub chunk: u64,
-}
 
 /// The files of a basis, however many messages they take.
 #[derive(Debug, Default)]

@@ -6,8 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use super::basis::{Base64, BasisFile, SampledChunk};
-use super::offer::{Offer, OfferedRoot};
+use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, WireBytes};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
@@ -25,46 +24,6 @@ pub enum Purpose {
     Lane {
         number: u16,
     },
-}
-
-/// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Speeds {
-    pub sha256: u32,
-    pub blake3: u32,
-}
-
-/// Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct WireBytes(Vec<u8>);
-
-impl WireBytes {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&[u8]> for WireBytes {
-    fn from(bytes: &[u8]) -> WireBytes {
-        WireBytes(bytes.to_vec())
-    }
-}
-
-impl TryFrom<String> for WireBytes {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<WireBytes, &'static str> {
-        crate::manifest::unescape(&text).map(WireBytes).ok_or("a path's text is malformed")
-    }
-}
-
-impl From<WireBytes> for String {
-    fn from(bytes: WireBytes) -> String {
-        let mut text = String::new();
-        crate::manifest::escape(&bytes.0, &mut text);
-        text
-    }
 }
 
 /// A path of the joiner's own.
@@ -294,6 +253,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::super::contents::Speeds;
     use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
 

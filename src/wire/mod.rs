@@ -10,15 +10,17 @@
 )]
 
 mod basis;
+mod contents;
 mod frame;
 mod message;
 mod offer;
 mod preamble;
 
-pub use basis::{Base64, BasisFile, BasisParts, SampledChunk};
+pub use basis::BasisParts;
+pub use contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, Speeds, WireBytes};
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Kept, Message, Purpose, Round, Speeds, WireBytes};
-pub use offer::{Offer, OfferParts, OfferedRoot};
+pub use message::{Accept, Failure, Kept, Message, Purpose, Round};
+pub use offer::OfferParts;
 pub use preamble::{Preamble, VERSION};
 
 /// Why bytes are not what the protocol allows.
