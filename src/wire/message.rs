@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::WireError;
-use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, WireBytes};
+use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk};
+use super::{WireBytes, WireError};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
@@ -252,8 +252,8 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::contents::Speeds;
+    use super::*;
     use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
 
