@@ -3,6 +3,7 @@
 mod certs;
 mod check;
 pub mod pages;
+mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::sst::options::SslMode;
 
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
+pub use status::StatusArgs;
 
 /// What `--version` says after the name.
 const VERSION: &str =
@@ -48,6 +50,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Finish or undo an installation that was cut short
     Recover(RecoverArgs),
+    /// Show the transfer of this node: phase, rate, time left, and whether it is stuck
+    Status(StatusArgs),
     /// Make and show certificates for all traffic of a cluster
     Certs(CertsArgs),
     /// Examine this node's configuration: is every kind of traffic secured?

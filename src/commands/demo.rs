@@ -11,7 +11,7 @@ use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
 use crate::link::Timeout;
@@ -42,7 +42,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         let ticket = waiting.ticket().clone();
         let (donor, server) = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
-        let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(), &stop);
+        let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(Side::Donor), &stop);
         tokio::try_join!(sending, joining)
     })?;
     let Outcome::Installed(received) = received else {

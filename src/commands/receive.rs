@@ -11,25 +11,32 @@ use crate::config;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{HOME, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
-use crate::progress::Style;
+use crate::progress::{Published, Reporter, Style, line, status};
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     let order = config::joiner(args)?;
     become_owner(order.roots.datadir())?;
     looks_like_a_datadir(order.roots.datadir())?;
-    let reporter = Style::from(args.talk.progress).reporter();
+    let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Joiner);
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals()?;
+        let datadir = order.roots.datadir().to_owned();
         let waiting = Waiting::bind(order, &*reporter)?;
-        let ticket = waiting.ticket().reveal();
-        writeln!(std::io::stdout(), "{}", *ticket)
-            .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
-        reporter.note(&format!(
-            "waiting for a donor at {}; give it the ticket: highline send --datadir DIR TICKET",
-            waiting.ticket().address
-        ));
-        waiting.receive(Arc::clone(&reporter), &stop).await
+        // Only whoever has the directory to itself speaks for it.
+        let published = Published::new(Arc::clone(&reporter), &datadir, Side::Joiner);
+        let received = async {
+            writeln!(std::io::stdout(), "{}", *waiting.ticket().reveal())
+                .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
+            reporter.note(&format!(
+                "waiting for a donor at {}; give it the ticket: highline send --datadir DIR TICKET",
+                waiting.ticket().address
+            ));
+            waiting.receive(Arc::clone(&published) as _, &stop).await
+        };
+        let outcome = received.await;
+        published.end(outcome.as_ref().err());
+        outcome
     })
     .map_err(|e| e.on(Side::Joiner))?;
     match outcome {
@@ -43,7 +50,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
                 None => reporter.warn(super::send::NO_POSITION),
             }
             if args.talk.json {
-                eprintln!("{}", json(&report)?);
+                line(&json(&report)?);
             }
         }
     }
@@ -57,7 +64,7 @@ fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot read the directory", datadir, e);
     let empty = std::fs::read_dir(datadir).map_err(failed)?.filter_map(|item| item.ok()).all(|item| {
         // What an empty filesystem has, and what an attempt before this one left.
-        matches!(item.file_name().to_str(), Some("lost+found" | LOCK))
+        matches!(item.file_name().to_str(), Some("lost+found" | LOCK | status::FILE))
     });
     if empty || SIGNS.iter().any(|sign| datadir.join(sign).symlink_metadata().is_ok()) {
         return Ok(());
@@ -105,7 +112,7 @@ mod tests {
             talk: TalkArgs { progress: ProgressStyle::None, json: false },
         })
         .unwrap();
-        let reporter = Style::from(ProgressStyle::None).reporter();
+        let reporter = Style::from(ProgressStyle::None).reporter(Side::Joiner);
         let (_, stop) = Stop::on_signals().unwrap();
         let waiting = Waiting::bind(order, &*reporter).unwrap();
         let ticket = waiting.ticket().reveal().parse::<crate::tls::Ticket>().unwrap();

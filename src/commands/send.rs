@@ -12,7 +12,7 @@ use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
-use crate::progress::Style;
+use crate::progress::{Published, Reporter, Style};
 use crate::sst::grastate::Grastate;
 use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
@@ -29,7 +29,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
             .on(Side::Donor)
             .remedy("stop it first, or freeze it and say --live, or let --freeze-command freeze it at the end"));
     }
-    let reporter = Style::from(args.talk.progress).reporter();
+    let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
     let state = Grastate::read(order.roots.datadir())?;
     order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
     if order.position.is_none() && args.freeze_command.is_none() {
@@ -46,11 +46,14 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.server_version.is_none() {
         reporter.warn(&version.explain().1);
     }
-    let report = block_on(async {
+    let published = Published::new(Arc::clone(&reporter), order.roots.datadir(), Side::Donor);
+    let sent = block_on(async {
         let (_, stop) = Stop::on_signals()?;
-        donor::send(order, server, Arc::clone(&reporter), &stop).await
+        donor::send(order, server, Arc::clone(&published) as _, &stop).await
     })
-    .map_err(|e| e.on(Side::Donor))?;
+    .map_err(|e| e.on(Side::Donor));
+    published.end(sent.as_ref().err());
+    let report = sent?;
     reporter.note(&format!("done: {report}"));
     if args.talk.json {
         print(&mut std::io::stdout(), &format!("{}\n", json(&report)?))?;

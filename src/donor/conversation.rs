@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
-use crate::progress::{Meter, Reporter, bytes, follow, listed};
+use crate::progress::{Meter, Phase, Reporter, bytes, follow, listed};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -73,6 +73,7 @@ pub(super) async fn converse(
         options.compression,
         bytes(total),
     ));
+    reporter.phase(Phase::Scanning);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
     let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
     let (mut clone, mut freezes) = (false, 0);
@@ -88,9 +89,15 @@ pub(super) async fn converse(
         // Nobody stands still for a link that is cut.
         control.stands().await?;
         let freezing = Instant::now();
+        if server.serves() {
+            reporter.phase(Phase::Freezing);
+        }
         let freeze = Arc::clone(&server);
         let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
         let reached = freezing.elapsed();
+        if server.serves() {
+            reporter.phase(Phase::Frozen);
+        }
         let position = frozen.or_else(|| options.position.clone());
         let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
         let cut = server.serves().then(|| options.freeze_limit.unwrap_or(CUT));
@@ -98,6 +105,7 @@ pub(super) async fn converse(
         let ours = freezing.elapsed() - reached;
         let release = Arc::clone(&server);
         let released = blocking(move || release.release()).await;
+        reporter.phase(Phase::Scanning);
         // Released all the same: to tell the peer why this failed may take seconds.
         let still = still?;
         released?;
@@ -111,9 +119,11 @@ pub(super) async fn converse(
     passes.of_clones(control, &position).await?;
     drop(reports);
 
+    reporter.phase(Phase::Verifying);
     let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    reporter.phase(Phase::Installing);
     reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     say_bye(control).await?;

@@ -154,9 +154,9 @@ async fn send(
             }
             flight.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
             writer.write_all(piece).await.map_err(lost)?;
+            transfer.meter.add_wire(piece.len() as u64);
         }
         writer.flush().await.map_err(lost)?;
-        transfer.meter.add_wire(wire);
         lock(spare).push(payload);
         loop {
             let told = flight.acknowledged.notified();

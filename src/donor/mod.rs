@@ -32,7 +32,7 @@ use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Quiet, Reporter, bytes, listed};
+use crate::progress::{Phase, Quiet, Reporter, bytes, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
@@ -262,12 +262,15 @@ pub async fn send(
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
+    reporter.phase(Phase::Connecting);
+    reporter.meet(&options.dialer.ticket.address.to_string());
     let dialled = tokio::select! {
         dialled = Control::dial(&options.dialer, Arc::clone(&reporter)) => dialled,
         asked = stop.requested() => Err(asked),
     };
     let (mut control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("connected to {}: {session}", options.dialer.peer()));
+    reporter.phase(Phase::Agreeing);
     let sent = tokio::select! {
         sent = converse(options, (roots, found), server, &reporter, &mut control, session) => sent,
         asked = stop.requested() => Err(asked),

@@ -19,7 +19,7 @@ use crate::install::{
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Reporter, bytes, follow, listed};
+use crate::progress::{Meter, Phase, Reporter, bytes, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
@@ -124,6 +124,7 @@ impl Conversation {
             Taken::Tree(taken) => taken,
             Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
+        self.reporter.phase(Phase::Installing);
         self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
@@ -256,9 +257,11 @@ impl Conversation {
         self.meter.set_total(round.bytes);
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
+        self.reporter.phase(Phase::Copying);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
         let theirs = self.gather(control, &ledger, &offer, lanes).await?;
         drop(reports);
+        self.reporter.phase(Phase::Verifying);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
@@ -302,7 +305,10 @@ impl Conversation {
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, a freeze perhaps, may be long in coming.
-                    Message::RoundOver { .. } => under_way = false,
+                    Message::RoundOver { .. } => {
+                        under_way = false;
+                        self.reporter.phase(Phase::Pausing);
+                    }
                     Message::Withdrawn { paths } => {
                         for path in paths {
                             withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
@@ -317,6 +323,7 @@ impl Conversation {
                         tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
                         turn.send_replace(number);
                         (under_way, last.1) = (true, Instant::now());
+                        self.reporter.phase(Phase::Copying);
                     }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },

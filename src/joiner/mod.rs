@@ -30,7 +30,7 @@ use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Reporter, bytes};
+use crate::progress::{Phase, Reporter, bytes};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::{Own, Roots};
@@ -166,6 +166,8 @@ impl Waiting {
         let (donor, software) = (connection.address, connection.software.clone());
         let mut control = conversation.control(connection, number);
         reporter.note(&format!("the donor at {donor} has proven itself ({software}): {session}"));
+        reporter.meet(&donor.to_string());
+        reporter.phase(Phase::Agreeing);
         match conversation.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {

@@ -38,7 +38,7 @@ impl ServerLog {
     fn print(&self, level: &str, text: &str) {
         let now = Local::now().format("%Y-%m-%d %H:%M:%S");
         for line in text.lines() {
-            eprintln!("{now} 0 [{level}] Highline {}: {}", self.side, line.trim_start());
+            super::line(&format!("{now} 0 [{level}] Highline {}: {}", self.side, line.trim_start()));
         }
     }
 }

@@ -46,7 +46,11 @@ pub const TABLE: &[Row] = &[
     },
     files(&["grastate.dat", "gvwstate.dat"], true, "where the provider stands"),
     files(&["galera.cache", "gcache.page.*"], true, "the provider's write-set cache"),
-    files(&[".highline", ".highline.lock", ".highline.manifest"], true, "lock and manifest of this program"),
+    files(
+        &[".highline", ".highline.lock", ".highline.manifest", ".highline.status"],
+        true,
+        "lock, manifest and status of this program",
+    ),
     directories(&[".highline"], true, "where this program stages a tree"),
     files(
         &["ddl_log.log", "ddl_recovery*.log", "tc.log"],
@@ -176,6 +180,7 @@ mod tests {
             ("general.log-20260101.gz", false, true),
             ("server_audit.log.3", false, true),
             (".highline.manifest", false, true),
+            (crate::progress::status::FILE, false, true),
             ("ddl_recovery.log", false, false),
             ("ddl_recovery-backup.log", false, false),
             ("tc.log", false, false),

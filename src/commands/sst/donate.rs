@@ -15,7 +15,7 @@ use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
-use crate::progress::Reporter;
+use crate::progress::{Published, Reporter};
 use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
@@ -88,11 +88,13 @@ impl Run {
             frozen: Mutex::new(None),
             held: AtomicBool::new(false),
         });
-        let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
-        let report = block_on(async {
+        let published = Published::new(Arc::clone(&self.log) as _, self.layout.roots.datadir(), Side::Donor);
+        let sent = block_on(async {
             let stop = self.stop()?;
-            donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
-        })?;
+            donor::send(order, Arc::clone(&server) as _, Arc::clone(&published) as _, &stop).await
+        });
+        published.end(sent.as_ref().err());
+        let report = sent?;
         self.log.note(&format!("done: {report}"));
         let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);
         lock(&self.dialogue).say(&Line::Done(&frozen.as_ref().unwrap_or(&donor.gtid).position))

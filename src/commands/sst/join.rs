@@ -7,12 +7,12 @@ use super::Run;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config::{self, SOFTWARE};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
 use crate::link::Lanes;
 use crate::position::Position;
-use crate::progress::Reporter;
+use crate::progress::{Published, Reporter};
 use crate::sst::address::SstAddress;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
@@ -49,14 +49,17 @@ impl Run {
             node: Arc::new(Joined { run: Arc::clone(self), old: self.old_data() }),
             software: SOFTWARE.into(),
         };
-        let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
         let outcome = block_on(async {
             let stop = self.stop()?;
-            let waiting = Waiting::bind(order, &*reporter)?;
-            let marker = InProgress::create(self.layout.roots.datadir())?;
-            self.announce(waiting.ticket())?;
-            let outcome = waiting.receive(Arc::clone(&reporter), &stop).await;
-            drop(marker);
+            let waiting = Waiting::bind(order, &*self.log)?;
+            let published = Published::new(Arc::clone(&self.log) as _, self.layout.roots.datadir(), Side::Joiner);
+            let received = async {
+                let _marker = InProgress::create(self.layout.roots.datadir())?;
+                self.announce(waiting.ticket())?;
+                waiting.receive(Arc::clone(&published) as _, &stop).await
+            };
+            let outcome = received.await;
+            published.end(outcome.as_ref().err());
             outcome
         })?;
         let position = match outcome {

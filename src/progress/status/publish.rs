@@ -1,0 +1,216 @@
+//! A reporter that also keeps the status file, on a thread of its own: a disk that stands still must not hold a transfer's
+//! deadlines.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::{Phase, Status, StatusFile};
+use crate::error::{Error, Side};
+use crate::progress::{Reporter, Snapshot};
+use crate::threads::lock;
+
+/// How old what is in the file may be.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the end waits until it is written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Passes everything on, and publishes it.
+#[derive(Debug)]
+pub struct Published {
+    inner: Arc<dyn Reporter>,
+    /// What `inner` was last told.
+    told: Mutex<Snapshot>,
+    board: Arc<Board>,
+}
+
+/// What the transfer's threads and the writing one share.
+#[derive(Debug)]
+struct Board {
+    page: Mutex<Page>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Page {
+    status: Status,
+    news: bool,
+    written: bool,
+}
+
+impl Published {
+    /// For a transfer of `role` that begins now. Where the file cannot be kept `inner` is told, and the transfer goes on.
+    pub fn new(inner: Arc<dyn Reporter>, datadir: &Path, role: Side) -> Arc<Published> {
+        let status = Status::begin(role, SystemTime::now());
+        let file = StatusFile::take(datadir, &status);
+        let page = Page { status, news: false, written: file.is_err() };
+        let board = Arc::new(Board { page: Mutex::new(page), changed: Condvar::new() });
+        let keep = file.map_err(|e| e.sentence()).and_then(|file| {
+            let (board, inner) = (Arc::clone(&board), Arc::clone(&inner));
+            let thread = std::thread::Builder::new().name("status".into());
+            thread.spawn(move || keep(file, &board, &*inner)).map_err(|e| e.to_string())
+        });
+        if let Err(why) = keep {
+            inner.warn(&unseen(&why));
+        }
+        Arc::new(Published { inner, told: Mutex::default(), board })
+    }
+
+    /// The transfer is over. Waits a moment until that is written.
+    pub fn end(&self, error: Option<&Error>) {
+        self.update(|status| status.end(error, SystemTime::now()));
+        let page = lock(&self.board.page);
+        drop(self.board.changed.wait_timeout_while(page, PATIENCE, |page| !page.written));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        let mut page = lock(&self.board.page);
+        change(&mut page.status);
+        page.news = true;
+        self.board.changed.notify_all();
+    }
+}
+
+fn unseen(why: &str) -> String {
+    format!("`highline status` cannot show this transfer: {why}")
+}
+
+/// Writes what changes until the end is written, or a write fails.
+fn keep(mut file: StatusFile, board: &Board, inner: &dyn Reporter) {
+    loop {
+        let status = {
+            let mut page = lock(&board.page);
+            while !page.news {
+                page = board.changed.wait(page).unwrap_or_else(PoisonError::into_inner);
+            }
+            page.news = false;
+            page.status.clone()
+        };
+        let written = file.write(&status);
+        if let Err(error) = &written {
+            inner.warn(&unseen(&error.to_string()));
+        }
+        if status.ended.is_some() || written.is_err() {
+            // Nobody may see a process that is only about to end as a transfer.
+            drop(file);
+            lock(&board.page).written = true;
+            return board.changed.notify_all();
+        }
+    }
+}
+
+impl Reporter for Published {
+    fn note(&self, line: &str) {
+        self.inner.note(line);
+    }
+
+    fn warn(&self, line: &str) {
+        self.inner.warn(line);
+    }
+
+    fn progress(&self, now: &Snapshot) {
+        self.update(|status| status.count(now, SystemTime::now()));
+        let mut told = lock(&self.told);
+        // The runtime's clock ticks in milliseconds.
+        let due = self.inner.interval().saturating_sub(Duration::from_millis(5));
+        if now.elapsed.saturating_sub(told.elapsed) >= due {
+            self.inner.progress(&now.since(&told));
+            *told = *now;
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        self.inner.interval().min(EVERY)
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.update(|status| status.enter(phase, SystemTime::now()));
+        self.inner.phase(phase);
+    }
+
+    fn meet(&self, peer: &str) {
+        self.update(|status| status.meet(peer));
+        self.inner.meet(peer);
+    }
+
+    fn done(&self) {
+        self.inner.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::progress::Recorder;
+    use crate::progress::status::{Seen, State, look};
+
+    fn state(dir: &Path) -> (State, Status) {
+        let (status, alive) = match look(dir).unwrap() {
+            Seen::Live(status) => (status, true),
+            Seen::Left(status) => (status, false),
+            Seen::Nothing => panic!(),
+        };
+        (State::of(&status, alive, Duration::from_secs(60), SystemTime::now()), *status)
+    }
+
+    #[test]
+    fn what_is_told_can_be_seen_until_the_end_and_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::default());
+        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Joiner);
+        published.meet("192.0.2.1:4444");
+        published.phase(Phase::Copying);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while state(dir.path()).1.phase != Phase::Copying {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(state(dir.path()).0, State::Running);
+        published.end(Some(&Error::new(Kind::NoSpace, "cannot write x").on(Side::Joiner)));
+        let (state, status) = state(dir.path());
+        let failed = status.ended.unwrap().error.unwrap();
+        assert_eq!((state, failed.kind, failed.text.as_str()), (State::Failed, Kind::NoSpace, "cannot write x"));
+        assert_eq!((status.peer.as_deref(), recorder.lines().len()), (Some("192.0.2.1:4444"), 0));
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_kept_is_told_and_costs_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(super::super::FILE)).unwrap();
+        let recorder = Arc::new(Recorder::default());
+        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Donor);
+        published.note("goes on");
+        published.end(None);
+        let lines = recorder.lines();
+        assert!(lines[0].starts_with("warning: `highline status` cannot show this transfer: cannot open"), "{lines:?}");
+        assert_eq!(lines[1], "goes on");
+    }
+
+    #[test]
+    fn each_is_told_as_often_as_it_asks() {
+        #[derive(Debug, Default)]
+        struct Slow(Mutex<Vec<f64>>);
+        impl Reporter for Slow {
+            fn note(&self, _: &str) {}
+            fn warn(&self, _: &str) {}
+            fn progress(&self, now: &Snapshot) {
+                lock(&self.0).push(now.rate);
+            }
+            fn interval(&self) -> Duration {
+                Duration::from_secs(10)
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let slow = Arc::new(Slow::default());
+        let published = Published::new(Arc::clone(&slow) as _, dir.path(), Side::Donor);
+        assert_eq!(published.interval(), EVERY);
+        for second in 1..=20 {
+            let elapsed = Duration::from_secs(second);
+            published.progress(&Snapshot { done: second * second, total: 1000, elapsed, ..Snapshot::default() });
+        }
+        // Over ten seconds each: 100 bytes, then 300 more.
+        assert_eq!(*lock(&slow.0), [10.0, 30.0]);
+        published.end(None);
+    }
+}
