@@ -130,7 +130,7 @@ fn root(typed: &OsString) -> Result<(RootName, PathBuf)> {
 }
 
 fn deadlines(args: &DeadlineArgs) -> Deadlines {
-    Deadlines { connect: args.connect_timeout.limit(), idle: args.idle_timeout.limit(), ..Deadlines::default() }
+    Deadlines { idle: args.idle_timeout.limit(), ..Deadlines::default() }
 }
 
 fn identity(args: &IdentityArgs) -> Result<Option<Identity>> {
@@ -172,7 +172,13 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
     let trust = trust(&args.identity, &names)?;
     let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
     let options = donor::SendOptions {
-        dialer: Dialer { ticket, tls, trust, deadlines: deadlines(&args.deadlines), software: SOFTWARE.into() },
+        dialer: Dialer {
+            ticket,
+            tls,
+            trust,
+            deadlines: Deadlines { connect: args.connect_timeout.limit(), ..deadlines(&args.deadlines) },
+            software: SOFTWARE.into(),
+        },
         roots: placed.roots,
         lanes: args.lanes.lanes.unwrap_or_default().get(),
         compression: args.lanes.compress,

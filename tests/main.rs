@@ -35,5 +35,6 @@ mod pair_rounds;
 mod pair_roundtrip;
 mod pair_status;
 mod pair_what_travels;
+mod pair_words;
 mod programs;
 mod support;

@@ -727,7 +727,7 @@ fn pair_tickets_that_lead_nowhere() {
     let good = joiner.ticket.clone();
     let send = |ticket: &str| ground.pair.send(ticket, &["--connect-timeout", "1s"]).end(SECONDS);
     for (ticket, code, words) in [
-        (String::new(), 22, "a ticket has the form"),
+        (String::new(), 22, "no ticket came on standard input"),
         (good[..40].to_owned(), 22, "a ticket has the form"),
         (good.replace("/highline/1", "/highline/2"), 93, "the ticket is of version 2"),
         (good.replace(':', ";"), 22, "a ticket has the form"),
@@ -767,6 +767,6 @@ fn pair_in_place_a_failure_leaves_no_position() {
     assert_eq!((both.donor.code(), both.joiner.code()), (32, 32), "{}\n{}", both.donor.stderr, both.joiner.stderr);
     let mut left: Vec<_> = fs::read_dir(&ground.pair.joiner).unwrap().map(|item| item.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, [".highline.lock", "galera.cache"]);
+    assert_eq!(left, [".highline.lock", ".highline.status", "galera.cache"]);
     ground.pair.arrives(&["--install", "inplace"], &[]);
 }

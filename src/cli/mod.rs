@@ -120,10 +120,6 @@ pub struct IdentityArgs {
 /// How long to wait for what.
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// How long a donor tries to reach the joiner; 0 is for ever
-    #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
-    pub connect_timeout: Timeout,
-
     /// How long a transfer may stand still before it fails; 0 is for ever
     #[arg(long, value_name = "TIME", default_value_t = Timeout::IDLE)]
     pub idle_timeout: Timeout,
@@ -241,6 +237,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "TIME", requires = "freeze_command")]
     pub freeze_limit: Option<Timeout>,
 
+    /// How long to try to reach the joiner; 0 is for ever
+    #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
+    pub connect_timeout: Timeout,
+
     #[command(flatten)]
     pub lanes: LaneArgs,
     #[command(flatten)]
@@ -294,6 +294,14 @@ pub struct GenerateArgs {
 
 /// Reads the command line; help and mistakes come back as what `clap` made of them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    // The server's flags may hold these words; alone they are a person's.
+    if let [_, verb, asked] = args.as_mut_slice()
+        && verb == "sst"
+        && (asked == "--help" || asked == "-h")
+    {
+        (*verb, *asked) = ("help".into(), "sst".into());
+    }
     Cli::try_parse_from(args)
 }
 
@@ -326,6 +334,10 @@ mod tests {
         let cli = parse(typed.map(OsString::from)).unwrap();
         let Command::Sst(args) = cli.command else { panic!() };
         assert_eq!(args.flags, ["--role", "joiner", "--help", "--mysqld-args", "-x"]);
+        for asked in ["--help", "-h"] {
+            let help = parse(["highline", "sst", asked].map(OsString::from)).unwrap_err();
+            assert!(!help.use_stderr() && help.to_string().contains("wsrep_sst_method=highline"), "{help}");
+        }
     }
 
     /// One value, one parser: what an option file takes, the command line takes, with the same words where it does not.

@@ -91,7 +91,7 @@ fn tree(dir: &Path) -> TreeArgs {
 }
 
 fn deadlines() -> DeadlineArgs {
-    DeadlineArgs { connect_timeout: Timeout::seconds(10), idle_timeout: Timeout::IDLE }
+    DeadlineArgs { idle_timeout: Timeout::IDLE }
 }
 
 fn talk() -> TalkArgs {
@@ -121,6 +121,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         freeze_command: None,
         freeze: FreezeMode::default(),
         freeze_limit: None,
+        connect_timeout: Timeout::seconds(10),
         lanes: args.lanes.clone(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
                 .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
             reporter.note(&format!(
                 "waiting for a donor at {}; give it the ticket: highline send --datadir DIR TICKET",
-                waiting.ticket().address
+                waiting.place()
             ));
             waiting.receive(Arc::clone(&published) as _, &stop).await
         };
@@ -105,10 +105,7 @@ mod tests {
             checksum: Default::default(),
             initial_timeout: Some(crate::link::Timeout::seconds(10)),
             identity: IdentityArgs::default(),
-            deadlines: DeadlineArgs {
-                connect_timeout: crate::link::Timeout::seconds(5),
-                idle_timeout: crate::link::Timeout::IDLE,
-            },
+            deadlines: DeadlineArgs { idle_timeout: crate::link::Timeout::IDLE },
             talk: TalkArgs { progress: ProgressStyle::None, json: false },
         })
         .unwrap();

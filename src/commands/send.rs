@@ -76,5 +76,9 @@ fn ticket(typed: &str) -> Result<Ticket> {
     BufReader::new(std::io::stdin().take(MOST))
         .read_line(&mut text)
         .map_err(|e| Error::new(Kind::Usage, "cannot read the ticket from standard input").because(e))?;
-    Ok(text.parse::<Ticket>()?)
+    if text.trim().is_empty() {
+        return Err(Error::new(Kind::Usage, "no ticket came on standard input")
+            .remedy("`highline receive` prints it as its first line; where it printed none, it says why"));
+    }
+    Ok(text.trim().parse::<Ticket>()?)
 }

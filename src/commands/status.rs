@@ -10,7 +10,7 @@ use crate::check::options::Options;
 use crate::cli::StatusArgs;
 use crate::error::{Error, Printable, Result, Side};
 use crate::progress::status::{Ended, Phase, SCHEMA, Seen, State, Status, look, unix};
-use crate::progress::{bytes, object, seconds};
+use crate::progress::{bytes, entries, object, seconds};
 use crate::sst::args::Defaults;
 
 /// Exit codes for probes.
@@ -139,7 +139,7 @@ impl View {
             rows.extend(figures(status).map(|figures| ("now", figures)));
         }
         if status.entries > 0 {
-            rows.push(("so far", format!("{} on the wire, {} entries", bytes(status.wire_bytes), status.entries)));
+            rows.push(("so far", format!("{} on the wire, {}", bytes(status.wire_bytes), entries(status.entries))));
         }
         let frozen = status.frozen(self.now);
         if !frozen.is_zero() {

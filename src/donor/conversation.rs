@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
-use crate::progress::{Meter, Phase, Reporter, bytes, follow, listed};
+use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -68,10 +68,11 @@ pub(super) async fn converse(
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {entries} entries",
+        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
         options.compression,
         bytes(total),
+        progress::entries(entries),
     ));
     reporter.phase(Phase::Scanning);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;

@@ -71,9 +71,11 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
         if written() != before {
             (before, pause) = (written(), PAUSE);
         }
-        transfer.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        let told = format!("lane {number} broke and is dialled again: {}", error.sentence());
         *lock(&transfer.broken) = Some(error);
         tokio::time::sleep(pause).await;
+        // Where the peer has failed, control has told why by now, and this lane is no more.
+        transfer.reporter.warn(&told);
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

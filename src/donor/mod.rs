@@ -32,7 +32,7 @@ use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Phase, Quiet, Reporter, bytes, listed};
+use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
@@ -172,7 +172,7 @@ impl fmt::Display for RoundReport {
             RoundReport { clones: true, .. } => "from clones, after the server's release",
             _ => "under the lock",
         };
-        write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
+        write!(f, "round {} {when}: {} of {} read, ", self.number, bytes(self.bytes), entries(self.files))?;
         if self.pages > 0 {
             write!(f, "{} pages changed, ", self.pages)?;
         }
@@ -183,7 +183,7 @@ impl fmt::Display for RoundReport {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
-        write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        write!(f, "{} in {}, {} on the wire, ", bytes(self.bytes), entries(self.entries), bytes(self.wire_bytes))?;
         write!(f, "{:.1} s, ", self.seconds)?;
         if let Some(FrozenReport { reaching, ours, clones, .. }) = self.frozen {
             let manner = if clones > 0 { format!(", by clones of {clones} files") } else { String::new() };
@@ -258,7 +258,9 @@ pub async fn send(
         asked = stop.requested() => Err(asked),
     };
     let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
-    let Scanned { found, stays } = scanned;
+    let Scanned { found, mut stays } = scanned;
+    // Lock, manifest and status are no news to anybody.
+    stays.retain(|name| !name.starts_with(".highline."));
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }

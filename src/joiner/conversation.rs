@@ -19,7 +19,7 @@ use crate::install::{
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Phase, Reporter, bytes, follow, listed};
+use crate::progress::{Meter, Phase, Reporter, bytes, entries, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
@@ -37,6 +37,8 @@ pub(super) struct Conversation {
     facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
     ledger: Option<Arc<Ledger>>,
+    /// The old tree is going or gone.
+    pub(super) touched: bool,
 }
 
 /// What a donor has brought.
@@ -62,7 +64,8 @@ impl Conversation {
     ) -> Conversation {
         let node = Arc::clone(&options.node);
         let facts = tokio::spawn(blocking(move || Ok(node.facts())));
-        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
+        let (meter, ledger, touched) = (Arc::new(Meter::default()), None, false);
+        Conversation { lock, options, connections, reporter, meter, facts, ledger, touched }
     }
 
     /// The first control connection that has proven itself, and the donor's number for this conversation.
@@ -128,6 +131,7 @@ impl Conversation {
         self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
+        self.touched = true;
         let Tree { staging, verified, round, lanes } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
@@ -219,6 +223,7 @@ impl Conversation {
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
         let spend = options.install == InstallMode::InPlace;
+        self.touched |= spend;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let staging = blocking(move || {
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
@@ -248,9 +253,9 @@ impl Conversation {
         }
         preflight::fits_offer(&offer, round.entries)?;
         self.reporter.note(&format!(
-            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {}",
             bytes(round.bytes),
-            round.entries
+            entries(round.entries)
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);

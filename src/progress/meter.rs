@@ -165,6 +165,11 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
+/// `1 entry`, `1649 entries`.
+pub fn entries(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
+}
+
 /// `45 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn seconds(time: Duration) -> String {
     match time.as_secs() {
@@ -192,6 +197,7 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
+        assert_eq!([0, 1, 2].map(entries), ["0 entries", "1 entry", "2 entries"]);
         for (time, text) in [(0, "0.0 s"), (45, "45 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
             assert_eq!(seconds(Duration::from_secs(time)), text);
         }

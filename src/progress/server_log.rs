@@ -36,10 +36,14 @@ impl ServerLog {
     }
 
     fn print(&self, level: &str, text: &str) {
-        let now = Local::now().format("%Y-%m-%d %H:%M:%S");
+        let head = self.head(level);
         for line in text.lines() {
-            super::line(&format!("{now} 0 [{level}] Highline {}: {}", self.side, line.trim_start()));
+            super::line(&format!("{head}{}", line.trim_start()));
         }
+    }
+
+    fn head(&self, level: &str) -> String {
+        format!("{} 0 [{level}] Highline {}: ", Local::now().format("%Y-%m-%d %H:%M:%S"), self.side)
     }
 }
 
@@ -60,7 +64,10 @@ impl Reporter for ServerLog {
             ProgressLines::Log => self.note(&sentence(now)),
             ProgressLines::Nowhere => {}
             // A reader that went away must not end the transfer.
-            ProgressLines::File(file) => drop(writeln!(&*file, "{}", sentence(now))),
+            ProgressLines::File(file) => {
+                let line = format!("{}{}\n", self.head("Note"), sentence(now));
+                drop((&*file).write_all(line.as_bytes()));
+            }
         }
     }
 

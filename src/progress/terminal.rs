@@ -32,7 +32,7 @@ impl Default for Terminal {
 
 /// `[######----]  45 %  1.2 GB of 2.6 GB  310 MB/s  4.5 s left`; on the wire too, where that differs.
 fn message(now: &Snapshot) -> String {
-    const CELLS: u64 = 20;
+    const CELLS: u64 = 12;
     let full = (now.percent() * CELLS / 100) as usize;
     let bar = "█".repeat(full) + &"░".repeat(CELLS as usize - full);
     let average = now.done as f64 / now.elapsed.as_secs_f64().max(0.1);
@@ -86,11 +86,7 @@ mod tests {
             ..Snapshot::default()
         };
         let message = message(&now);
-        assert_eq!(
-            message,
-            "█████████░░░░░░░░░░░  46 %  1.2 GB of 2.6 GB  310 MB/s  4.7 s left (120 MB/s on the wire)"
-        );
-        assert!(message.split(" left").next().unwrap().chars().count() + " left".len() <= 80);
-        assert!(message.split("  310").next().unwrap().chars().count() <= 60);
+        assert_eq!(message, "█████░░░░░░░  46 %  1.2 GB of 2.6 GB  310 MB/s  4.7 s left (120 MB/s on the wire)");
+        assert!(message.split(" (").next().unwrap().chars().count() <= 60);
     }
 }

@@ -21,7 +21,7 @@ use crate::sst::dialogue::{Line, Ready};
 use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
 use crate::threads::lock;
-use crate::tls::{Identity, Ticket};
+use crate::tls::Identity;
 use crate::wire::Round;
 
 impl Run {
@@ -55,7 +55,7 @@ impl Run {
             let published = Published::new(Arc::clone(&self.log) as _, self.layout.roots.datadir(), Side::Joiner);
             let received = async {
                 let _marker = InProgress::create(self.layout.roots.datadir())?;
-                self.announce(waiting.ticket())?;
+                self.announce(&waiting)?;
                 waiting.receive(Arc::clone(&published) as _, &stop).await
             };
             let outcome = received.await;
@@ -76,12 +76,13 @@ impl Run {
         lock(&self.dialogue).say(&Line::Position(&position))
     }
 
-    fn announce(&self, ticket: &Ticket) -> Result<()> {
+    fn announce(&self, waiting: &Waiting) -> Result<()> {
+        let ticket = waiting.ticket();
         let text = ticket.reveal();
         let credentials = text.split_once('@').and_then(|(credentials, _)| credentials.split_once(':'));
         let address = SstAddress::new(ticket.address.host(), ticket.address.port(), &["highline", "1"])?;
         lock(&self.dialogue).say(&Line::Ready(&Ready::new(credentials, address)?))?;
-        self.log.note(&format!("waiting for the donor at {}", ticket.address));
+        self.log.note(&format!("waiting for the donor at {}", waiting.place()));
         Ok(())
     }
 
