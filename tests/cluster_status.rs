@@ -2,6 +2,7 @@
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, run, server_user, text};
+use crate::support::scripts::ScriptRun;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -76,4 +77,39 @@ fn a_transfer_is_seen_on_both_nodes_and_what_holds_it_too() {
     assert!(told["frozen_seconds"].as_f64().unwrap() > 1.5, "{told}");
     assert!(!cluster.log(1).contains("look again") && !cluster.log(1).contains("changed while the tree was read"));
     cluster.assert_equal_tables();
+}
+
+/// What docs/galera.md says of cancelling.
+#[test]
+fn a_transfer_is_cancelled_from_either_side_as_the_page_says() {
+    let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=2M").build();
+    cluster.start(1);
+    for (by, side) in [("the donor's program", "donor"), ("the joiner's", "joiner"), ("the unit's stop", "joiner")] {
+        cluster.spawn(2);
+        becomes(&cluster, 2, "state  copying for ");
+        let program = |n: usize| cluster.script_times(n).into_iter().rfind(ScriptRun::is_running).unwrap();
+        match by {
+            "the donor's program" => program(1).signal(Signal::TERM),
+            "the joiner's" => program(2).signal(Signal::TERM),
+            _ => {
+                cluster.signal(2, Signal::TERM);
+                std::thread::sleep(Duration::from_secs(1));
+                assert!(status(&cluster, 2, None, &[]).1.contains("copying"), "a server alone does not hear it");
+                // As `systemctl stop` does, which means everything that the server has started.
+                let group = rustix::process::Pid::from_raw(cluster.pid(2).cast_signed()).unwrap();
+                rustix::process::kill_process_group(group, Signal::TERM).unwrap();
+            }
+        }
+        let asked = Instant::now();
+        assert!(!cluster.wait_exit(2, Duration::from_secs(10)).success());
+        cluster.wait_scripts_gone(1, Duration::from_secs(5));
+        cluster.wait_synced(1, LIMIT);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{by}: {:?}", asked.elapsed());
+        for n in [1, 2] {
+            let (code, told) = status(&cluster, n, None, &[]);
+            assert_eq!(code, Some(3), "{told}");
+            assert!(told.contains(&format!("on the {side}'s side: ended by SIGTERM")), "{by}: {told}");
+        }
+        assert!(cluster.log(2).contains("Highline joiner: this node's data is as it was before"));
+    }
 }

@@ -51,6 +51,10 @@ impl Reporter for Json {
         Duration::from_secs(1)
     }
 
+    fn done(&self, last: &Snapshot) {
+        self.tell(|status, time| status.count(last, time));
+    }
+
     fn phase(&self, phase: Phase) {
         self.tell(|status, time| status.enter(phase, time));
     }

@@ -124,29 +124,30 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Follow {
     task: tokio::task::JoinHandle<()>,
+    meter: Arc<Meter>,
     reporter: Arc<dyn Reporter>,
 }
 
 impl Drop for Follow {
     fn drop(&mut self) {
         self.task.abort();
-        self.reporter.done();
+        self.reporter.done(&self.meter.snapshot());
     }
 }
 
 /// Reports `meter` at the reporter's interval until the result is dropped. Needs a runtime.
 pub fn follow(meter: Arc<Meter>, reporter: Arc<dyn Reporter>) -> Follow {
-    let teller = Arc::clone(&reporter);
+    let (teller, followed) = (Arc::clone(&reporter), Arc::clone(&meter));
     let task = tokio::spawn(async move {
-        let mut last = meter.snapshot();
+        let mut last = followed.snapshot();
         loop {
             tokio::time::sleep(teller.interval()).await;
-            let now = meter.snapshot().since(&last);
+            let now = followed.snapshot().since(&last);
             teller.progress(&now);
             last = now;
         }
     });
-    Follow { task, reporter }
+    Follow { task, meter, reporter }
 }
 
 /// `1.5 GB`: three digits at most, decimal units.

@@ -44,8 +44,8 @@ pub trait Reporter: Send + Sync + std::fmt::Debug {
     /// Where the peer is.
     fn meet(&self, _peer: &str) {}
 
-    /// No more progress comes; a bar disappears.
-    fn done(&self) {}
+    /// No more progress comes after this, which has no rates; a bar disappears.
+    fn done(&self, _: &Snapshot) {}
 }
 
 /// How progress is shown: `--progress`.

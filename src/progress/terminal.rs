@@ -66,7 +66,7 @@ impl Reporter for Terminal {
         Duration::from_millis(200)
     }
 
-    fn done(&self) {
+    fn done(&self, _: &Snapshot) {
         self.bar.finish_and_clear();
     }
 }

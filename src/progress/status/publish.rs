@@ -133,8 +133,9 @@ impl Reporter for Published {
         self.inner.meet(peer);
     }
 
-    fn done(&self) {
-        self.inner.done();
+    fn done(&self, last: &Snapshot) {
+        self.update(|status| status.count(last, SystemTime::now()));
+        self.inner.done(last);
     }
 }
 
@@ -161,6 +162,7 @@ mod tests {
         let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Joiner);
         published.meet("192.0.2.1:4444");
         published.phase(Phase::Copying);
+        published.done(&Snapshot { wire: 9, ..Snapshot::default() });
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while state(dir.path()).1.phase != Phase::Copying {
             assert!(std::time::Instant::now() < deadline);
@@ -171,7 +173,8 @@ mod tests {
         let (state, status) = state(dir.path());
         let failed = status.ended.unwrap().error.unwrap();
         assert_eq!((state, failed.kind, failed.text.as_str()), (State::Failed, Kind::NoSpace, "cannot write x"));
-        assert_eq!((status.peer.as_deref(), recorder.lines().len()), (Some("192.0.2.1:4444"), 0));
+        assert_eq!((status.peer.as_deref(), status.wire_bytes), (Some("192.0.2.1:4444"), 9));
+        assert!(recorder.lines().is_empty());
     }
 
     #[test]
