@@ -50,6 +50,7 @@ fn a_transfer_is_seen_on_both_nodes_and_what_holds_it_too() {
             assert!(told.contains("peer  127."), "{told}");
         }
     }
+    assert!(cluster.log(2).contains(" on node1): TLSv1.3"), "the donor's name, not its address alone");
     let schemas = cluster.sql(1, "SHOW DATABASES");
     assert!(!schemas.contains("highline"), "{schemas}");
     // A client's lock keeps the server from freezing.

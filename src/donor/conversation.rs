@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::pace::Pace;
-use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed};
+use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed, seconds};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -77,6 +77,13 @@ pub(super) async fn converse(
     reporter.phase(Phase::Scanning);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
     let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
+    if let Some(rate) = options.rate.filter(|_| server.serves() && !rounds) {
+        let most = seconds(Duration::from_secs(total / rate.max(1)));
+        reporter.warn(&format!(
+            "all of it is copied under the lock, and at rate-limit: writes wait for up to {most}; with another freeze the \
+             limit holds while the server works, and not under its lock"
+        ));
+    }
     let (mut clone, mut freezes) = (false, 0);
     let (frozen, reached, ours, position) = loop {
         if rounds {

@@ -10,7 +10,6 @@ use super::Run;
 use super::log::Log;
 use crate::check::own::Own;
 use crate::commands::block_on;
-use crate::config::SOFTWARE;
 use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
@@ -38,7 +37,7 @@ impl Run {
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
         let Own { identity, trust, policy, .. } = self.own(ticket.address.host())?;
         let tls = client_config(identity.as_ref(), ticket.pin, trust.clone(), &policy)?;
-        Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
+        Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: self.software() })
     }
 
     pub(super) fn bypass(&self, donor: &DonorArgs) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
-use crate::config::{self, SOFTWARE};
+use crate::config;
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
@@ -47,7 +47,7 @@ impl Run {
             lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
             checksum: self.settings.checksum.0,
             node: Arc::new(Joined { run: Arc::clone(self), old: self.old_data() }),
-            software: SOFTWARE.into(),
+            software: self.software(),
         };
         let outcome = block_on(async {
             let stop = self.stop()?;

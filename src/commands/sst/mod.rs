@@ -109,6 +109,15 @@ impl Run {
         Ok(own)
     }
 
+    /// For the peer's log, which otherwise has an address alone: `wsrep_node_name`, by default the host's name.
+    fn software(&self) -> String {
+        const LONGEST: usize = 64;
+        let given = self.files.last(Tier::Server, "wsrep-node-name").and_then(|item| item.text().ok());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name: String = given.unwrap_or(&host).chars().take(LONGEST).collect();
+        format!("{SOFTWARE} on {name}")
+    }
+
     fn deadlines(&self) -> Deadlines {
         let timeouts = &self.settings.timeouts;
         Deadlines {
