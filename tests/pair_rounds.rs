@@ -371,3 +371,22 @@ fn pair_rounds_a_freeze_limit_releases_the_server() {
     assert_eq!(fs::read_to_string(count).unwrap(), "\n\n\n", "released three times");
     tree::assert_same(&before, &tree::read(&pair.joiner));
 }
+
+/// What appears while a tree should hold still is noticed by the directory that it is in.
+#[test]
+fn pair_rounds_a_file_that_appears_under_the_lock_comes_along() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 6);
+    let joiner = pair.receive(&[]);
+    let donor = pair.send(&joiner.ticket, &["--live", "--rate-limit", "3M"]);
+    donor.says("agreed with");
+    std::thread::sleep(Duration::from_millis(500));
+    fs::create_dir(pair.donor.join("late")).unwrap();
+    for name in ["late.ibd", "late/t.ibd"] {
+        tree::file(&pair.donor, name, tree::noise(7, 50_000));
+    }
+    let both = crate::support::pair::Both::of(donor, joiner, crate::support::pair::LIMIT);
+    both.succeeded();
+    both.donor.said("changed while the tree was read and are looked at again");
+    tree::assert_equal(&pair.donor, &pair.joiner);
+}

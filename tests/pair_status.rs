@@ -3,8 +3,9 @@
 use crate::support::pair::{Ended, LIMIT, Pair};
 use crate::support::tree;
 use rustix::process::Signal;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// `highline status` of a data directory.
@@ -148,4 +149,29 @@ fn pair_status_is_for_root_and_the_owner_and_follows_no_link() {
     std::os::unix::fs::symlink("/etc/shadow", &file).unwrap();
     let refused = status(&pair, &pair.joiner, &[]);
     assert!(!matches!(refused.code(), 0 | 3 | 4) && !refused.stderr.contains("root:"), "{}", refused.stderr);
+}
+
+/// The exposition format, judged by Prometheus' own tool where there is one.
+#[test]
+fn pair_status_keeps_metrics_that_prometheus_takes() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 2);
+    let file = pair.home().join("highline.prom");
+    let option = ["--metrics", file.to_str().unwrap()];
+    pair.arrives(&option, &[]);
+    pair.arrives(&[], &option);
+    let text = std::fs::read_to_string(&file).unwrap();
+    for role in ["donor", "joiner"] {
+        let line = format!("highline_last_transfer_success{{role=\"{role}\"}} 1\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    let mut tool = Command::new("promtool");
+    tool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut tool) = tool.spawn() else {
+        eprintln!("not run: promtool is not here; Debian's package prometheus has it");
+        return;
+    };
+    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let told = tool.wait_with_output().unwrap();
+    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
 }

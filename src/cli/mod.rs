@@ -132,6 +132,10 @@ pub struct TalkArgs {
     #[arg(long, value_enum, default_value_t)]
     pub progress: ProgressStyle,
 
+    /// Keep the figures of this transfer and the last one in a file, in Prometheus' text format
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+
     /// Print the result as one JSON object at the end (`send` on standard output, `receive` on standard error)
     #[arg(long)]
     pub json: bool,

@@ -95,7 +95,7 @@ fn deadlines() -> DeadlineArgs {
 }
 
 fn talk() -> TalkArgs {
-    TalkArgs { progress: ProgressStyle::None, json: false }
+    TalkArgs { progress: ProgressStyle::None, metrics: None, json: false }
 }
 
 fn receive_args(dir: &Path) -> ReceiveArgs {

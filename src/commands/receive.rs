@@ -24,7 +24,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
         let datadir = order.roots.datadir().to_owned();
         let waiting = Waiting::bind(order, &*reporter)?;
         // Only whoever has the directory to itself speaks for it.
-        let published = Published::new(Arc::clone(&reporter), &datadir, Side::Joiner);
+        let published = Published::new(Arc::clone(&reporter), &datadir, Side::Joiner, args.talk.metrics.as_deref());
         let received = async {
             writeln!(std::io::stdout(), "{}", *waiting.ticket().reveal())
                 .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
@@ -106,7 +106,7 @@ mod tests {
             initial_timeout: Some(crate::link::Timeout::seconds(10)),
             identity: IdentityArgs::default(),
             deadlines: DeadlineArgs { idle_timeout: crate::link::Timeout::IDLE },
-            talk: TalkArgs { progress: ProgressStyle::None, json: false },
+            talk: TalkArgs { progress: ProgressStyle::None, metrics: None, json: false },
         })
         .unwrap();
         let reporter = Style::from(ProgressStyle::None).reporter(Side::Joiner);

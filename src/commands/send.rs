@@ -46,7 +46,8 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.server_version.is_none() {
         reporter.warn(&version.explain().1);
     }
-    let published = Published::new(Arc::clone(&reporter), order.roots.datadir(), Side::Donor);
+    let metrics = args.talk.metrics.as_deref();
+    let published = Published::new(Arc::clone(&reporter), order.roots.datadir(), Side::Donor, metrics);
     let sent = block_on(async {
         let (_, stop) = Stop::on_signals()?;
         donor::send(order, server, Arc::clone(&published) as _, &stop).await

@@ -14,7 +14,7 @@ use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
 use crate::position::GaleraGtid;
-use crate::progress::{Published, Reporter};
+use crate::progress::Reporter;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
@@ -87,7 +87,7 @@ impl Run {
             frozen: Mutex::new(None),
             held: AtomicBool::new(false),
         });
-        let published = Published::new(Arc::clone(&self.log) as _, self.layout.roots.datadir(), Side::Donor);
+        let published = self.published();
         let sent = block_on(async {
             let stop = self.stop()?;
             donor::send(order, Arc::clone(&server) as _, Arc::clone(&published) as _, &stop).await

@@ -7,12 +7,12 @@ use super::Run;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config;
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
 use crate::link::Lanes;
 use crate::position::Position;
-use crate::progress::{Published, Reporter};
+use crate::progress::Reporter;
 use crate::sst::address::SstAddress;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::JoinerArgs;
@@ -52,7 +52,7 @@ impl Run {
         let outcome = block_on(async {
             let stop = self.stop()?;
             let waiting = Waiting::bind(order, &*self.log)?;
-            let published = Published::new(Arc::clone(&self.log) as _, self.layout.roots.datadir(), Side::Joiner);
+            let published = self.published();
             let received = async {
                 let _marker = InProgress::create(self.layout.roots.datadir())?;
                 self.announce(&waiting)?;

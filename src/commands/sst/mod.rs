@@ -16,7 +16,7 @@ use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
 use crate::error::{Result, Side};
 use crate::link::Deadlines;
-use crate::progress::{ProgressLines, Reporter, ServerLog};
+use crate::progress::{ProgressLines, Published, Reporter, ServerLog};
 use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
@@ -116,6 +116,12 @@ impl Run {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name: String = given.unwrap_or(&host).chars().take(LONGEST).collect();
         format!("{SOFTWARE} on {name}")
+    }
+
+    /// The log, and what is seen of this transfer from outside.
+    fn published(&self) -> Arc<Published> {
+        let (log, metrics) = (Arc::clone(&self.log) as _, self.settings.metrics.as_deref());
+        Published::new(log, self.layout.roots.datadir(), self.args.side(), metrics)
     }
 
     fn deadlines(&self) -> Deadlines {

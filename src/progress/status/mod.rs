@@ -3,6 +3,7 @@
 //! Pure: the time is an argument. The fields are documented in docs/status.md.
 
 mod file;
+mod metrics;
 mod publish;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -92,6 +93,8 @@ pub struct Status {
     pub round: u64,
     pub bytes: u64,
     pub total_bytes: u64,
+    /// The most that a pass had to read: the first has the whole tree.
+    pub tree_bytes: u64,
     /// Of all passes.
     pub wire_bytes: u64,
     pub entries: u64,
@@ -149,6 +152,7 @@ impl Status {
             round: 0,
             bytes: 0,
             total_bytes: 0,
+            tree_bytes: 0,
             wire_bytes: 0,
             entries: 0,
             seconds: 0.0,
@@ -181,6 +185,7 @@ impl Status {
         let counters = |status: &Status| (status.round, status.bytes, status.wire_bytes, status.entries);
         let before = counters(self);
         (self.round, self.bytes, self.total_bytes) = (now.round, now.done, now.total);
+        self.tree_bytes = self.tree_bytes.max(now.total);
         (self.wire_bytes, self.entries) = (now.wire, now.entries);
         self.seconds = now.elapsed.as_secs_f64();
         (self.bytes_per_second, self.wire_bytes_per_second) = (now.rate, now.wire_rate);

@@ -1,10 +1,11 @@
-//! A reporter that also keeps the status file, on a thread of its own: a disk that stands still must not hold a transfer's
+//! A reporter that also keeps the status file, and the metrics file where there is one, on a thread of its own: a disk that stands still must not hold a transfer's
 //! deadlines.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::metrics::Metrics;
 use super::{Phase, Status, StatusFile};
 use crate::error::{Error, Side};
 use crate::progress::{Reporter, Snapshot};
@@ -39,19 +40,29 @@ struct Page {
 }
 
 impl Published {
-    /// For a transfer of `role` that begins now. Where the file cannot be kept `inner` is told, and the transfer goes on.
-    pub fn new(inner: Arc<dyn Reporter>, datadir: &Path, role: Side) -> Arc<Published> {
+    /// For a transfer of `role` that begins now. Where a file cannot be kept `inner` is told, and the transfer goes on.
+    pub fn new(inner: Arc<dyn Reporter>, datadir: &Path, role: Side, metrics: Option<&Path>) -> Arc<Published> {
         let status = Status::begin(role, SystemTime::now());
         let file = StatusFile::take(datadir, &status);
-        let page = Page { status, news: false, written: file.is_err() };
+        if let Err(error) = &file {
+            inner.warn(&unseen(&error.sentence()));
+        }
+        let mut files = Files { status: file.ok(), metrics: metrics.map(Metrics::new) };
+        let page = Page { status, news: true, written: false };
         let board = Arc::new(Board { page: Mutex::new(page), changed: Condvar::new() });
-        let keep = file.map_err(|e| e.sentence()).and_then(|file| {
+        let thread = std::thread::Builder::new().name("status".into()).spawn({
             let (board, inner) = (Arc::clone(&board), Arc::clone(&inner));
-            let thread = std::thread::Builder::new().name("status".into());
-            thread.spawn(move || keep(file, &board, &*inner)).map_err(|e| e.to_string())
+            move || {
+                files.keep(&board, &*inner);
+                // Nobody may see a process that is only about to end as a transfer.
+                drop(files);
+                lock(&board.page).written = true;
+                board.changed.notify_all();
+            }
         });
-        if let Err(why) = keep {
-            inner.warn(&unseen(&why));
+        if let Err(error) = thread {
+            lock(&board.page).written = true;
+            inner.warn(&unseen(&error.to_string()));
         }
         Arc::new(Published { inner, told: Mutex::default(), board })
     }
@@ -75,26 +86,35 @@ fn unseen(why: &str) -> String {
     format!("`highline status` cannot show this transfer: {why}")
 }
 
-/// Writes what changes until the end is written, or a write fails.
-fn keep(mut file: StatusFile, board: &Board, inner: &dyn Reporter) {
-    loop {
-        let status = {
-            let mut page = lock(&board.page);
-            while !page.news {
-                page = board.changed.wait(page).unwrap_or_else(PoisonError::into_inner);
+/// What is written, as far as it can be.
+struct Files {
+    status: Option<StatusFile>,
+    metrics: Option<Metrics>,
+}
+
+impl Files {
+    /// Writes what changes until the end is written, or neither can be.
+    fn keep(&mut self, board: &Board, inner: &dyn Reporter) {
+        while self.status.is_some() || self.metrics.is_some() {
+            let status = {
+                let mut page = lock(&board.page);
+                while !page.news {
+                    page = board.changed.wait(page).unwrap_or_else(PoisonError::into_inner);
+                }
+                page.news = false;
+                page.status.clone()
+            };
+            if let Some(Err(error)) = self.status.as_mut().map(|file| file.write(&status)) {
+                inner.warn(&unseen(&error.to_string()));
+                self.status = None;
             }
-            page.news = false;
-            page.status.clone()
-        };
-        let written = file.write(&status);
-        if let Err(error) = &written {
-            inner.warn(&unseen(&error.to_string()));
-        }
-        if status.ended.is_some() || written.is_err() {
-            // Nobody may see a process that is only about to end as a transfer.
-            drop(file);
-            lock(&board.page).written = true;
-            return board.changed.notify_all();
+            if let Some(Err(error)) = self.metrics.as_mut().map(|file| file.tell(&status, Instant::now())) {
+                inner.warn(&format!("the metrics file cannot be written: {error}"));
+                self.metrics = None;
+            }
+            if status.ended.is_some() {
+                return;
+            }
         }
     }
 }
@@ -159,7 +179,7 @@ mod tests {
     fn what_is_told_can_be_seen_until_the_end_and_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Arc::new(Recorder::default());
-        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Joiner);
+        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Joiner, None);
         published.meet("192.0.2.1:4444");
         published.phase(Phase::Copying);
         published.done(&Snapshot { wire: 9, ..Snapshot::default() });
@@ -182,12 +202,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(super::super::FILE)).unwrap();
         let recorder = Arc::new(Recorder::default());
-        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Donor);
+        let nowhere = dir.path().join("nowhere/m.prom");
+        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Donor, Some(&nowhere));
         published.note("goes on");
         published.end(None);
         let lines = recorder.lines();
+        assert!(
+            lines.iter().any(|line| line.starts_with("warning: the metrics file cannot be written: ")),
+            "{lines:?}"
+        );
         assert!(lines[0].starts_with("warning: `highline status` cannot show this transfer: cannot open"), "{lines:?}");
-        assert_eq!(lines[1], "goes on");
+        assert!(lines.iter().any(|line| line == "goes on"));
     }
 
     #[test]
@@ -206,7 +231,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let slow = Arc::new(Slow::default());
-        let published = Published::new(Arc::clone(&slow) as _, dir.path(), Side::Donor);
+        let published = Published::new(Arc::clone(&slow) as _, dir.path(), Side::Donor, None);
         assert_eq!(published.interval(), EVERY);
         for second in 1..=20 {
             let elapsed = Duration::from_secs(second);
