@@ -153,3 +153,20 @@ fn check_looks_with_the_eyes_of_a_running_server() {
     drop(server);
     assert!(!node.check(&["env"]).contains("running server"), "it is gone");
 }
+
+#[test]
+fn the_metrics_need_a_directory_that_the_server_may_write() {
+    let Some(node) = Node::new() else { return };
+    let options = std::fs::read_to_string(node.at("my.cnf")).unwrap();
+    std::fs::write(
+        node.at("my.cnf"),
+        format!("{options}metrics=DIR/prom/h.prom\n").replace("DIR", node.dir.path().to_str().unwrap()),
+    )
+    .unwrap();
+    assert!(node.check(&[]).contains("metrics: there is no directory DIR/prom"), "{}", node.check(&[]));
+    std::fs::create_dir(node.at("prom")).unwrap();
+    let closed = format!("metrics: the server's user {} may not write in DIR/prom", node.user);
+    assert!(node.check(&[]).contains(&closed), "{}", node.check(&[]));
+    own(&node.at("prom"));
+    assert!(!node.check(&[]).contains("metrics"), "{}", node.check(&[]));
+}

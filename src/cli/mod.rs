@@ -19,7 +19,7 @@ use crate::sst::options::SslMode;
 
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
-pub use status::StatusArgs;
+pub use status::{RateArgs, StatusArgs};
 
 /// What `--version` says after the name.
 const VERSION: &str =
@@ -52,6 +52,8 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Show the transfer of this node: phase, rate, time left, and whether it is stuck
     Status(StatusArgs),
+    /// Change the rate limit of the transfer that this node sends
+    Rate(RateArgs),
     /// Make and show certificates for all traffic of a cluster
     Certs(CertsArgs),
     /// Examine this node's configuration: is every kind of traffic secured?

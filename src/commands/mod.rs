@@ -6,6 +6,7 @@ mod demo;
 mod freeze_command;
 mod generate;
 mod privileges;
+mod rate;
 mod receive;
 mod recover;
 mod send;
@@ -44,6 +45,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Rate(args) => rate::run(&args),
         Command::Status(args) => match status::run(&args) {
             Ok(code) => return ExitCode::from(code),
             Err(error) => Err(error),

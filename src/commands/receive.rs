@@ -11,7 +11,7 @@ use crate::config;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{HOME, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
-use crate::progress::{Published, Reporter, Style, line, status};
+use crate::progress::{Publish, Published, Reporter, Style, line, status};
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
@@ -24,7 +24,9 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
         let datadir = order.roots.datadir().to_owned();
         let waiting = Waiting::bind(order, &*reporter)?;
         // Only whoever has the directory to itself speaks for it.
-        let published = Published::new(Arc::clone(&reporter), &datadir, Side::Joiner, args.talk.metrics.as_deref());
+        let metrics = args.talk.metrics.as_deref();
+        let publish = Publish { datadir: &datadir, role: Side::Joiner, metrics, rate: None };
+        let published = Published::new(Arc::clone(&reporter), publish);
         let received = async {
             writeln!(std::io::stdout(), "{}", *waiting.ticket().reveal())
                 .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;

@@ -12,7 +12,7 @@ use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::server_holding;
 use crate::position::{GaleraGtid, Position};
-use crate::progress::{Published, Reporter, Style};
+use crate::progress::{Publish, Published, Reporter, Style};
 use crate::sst::grastate::Grastate;
 use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
@@ -46,8 +46,9 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.server_version.is_none() {
         reporter.warn(&version.explain().1);
     }
-    let metrics = args.talk.metrics.as_deref();
-    let published = Published::new(Arc::clone(&reporter), order.roots.datadir(), Side::Donor, metrics);
+    let (metrics, rate) = (args.talk.metrics.as_deref(), Some(Arc::clone(&order.rate)));
+    let publish = Publish { datadir: order.roots.datadir(), role: Side::Donor, metrics, rate };
+    let published = Published::new(Arc::clone(&reporter), publish);
     let sent = block_on(async {
         let (_, stop) = Stop::on_signals()?;
         donor::send(order, server, Arc::clone(&published) as _, &stop).await

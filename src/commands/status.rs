@@ -1,7 +1,7 @@
 //! `highline status`: what the transfer of this node does, seen from outside.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::print;
@@ -19,13 +19,7 @@ const STUCK: u8 = 4;
 
 pub(super) fn run(args: &StatusArgs) -> Result<u8> {
     const EVERY: Duration = Duration::from_secs(1);
-    let datadir = match &args.datadir {
-        Some(datadir) => datadir.clone(),
-        None => configured()?,
-    };
-    let datadir = datadir
-        .canonicalize()
-        .map_err(|e| Error::io("cannot open the data directory", &datadir, e).remedy("name it with --datadir"))?;
+    let datadir = datadir(args.datadir.as_deref())?;
     let out = &mut std::io::stdout();
     loop {
         let view = View::of(look(&datadir)?, args.stuck_after.limit(), SystemTime::now());
@@ -44,10 +38,18 @@ pub(super) fn run(args: &StatusArgs) -> Result<u8> {
     }
 }
 
-/// The data directory that the option files name.
-fn configured() -> Result<PathBuf> {
-    let options = Options::read(&Defaults::default())?;
-    Ok(Node { options, path: std::env::var_os("PATH").unwrap_or_default(), now: SystemTime::now() }.datadir())
+/// The data directory that was typed, or that the option files name.
+pub(super) fn datadir(typed: Option<&Path>) -> Result<PathBuf> {
+    let datadir = match typed {
+        Some(typed) => typed.to_owned(),
+        None => {
+            let options = Options::read(&Defaults::default())?;
+            Node { options, path: std::env::var_os("PATH").unwrap_or_default(), now: SystemTime::now() }.datadir()
+        }
+    };
+    datadir
+        .canonicalize()
+        .map_err(|e| Error::io("cannot open the data directory", &datadir, e).remedy("name it with --datadir"))
 }
 
 /// A status at a time.
@@ -140,6 +142,9 @@ impl View {
         }
         if status.entries > 0 {
             rows.push(("so far", format!("{} on the wire, {}", bytes(status.wire_bytes), entries(status.entries))));
+        }
+        if let Some(rate) = status.rate_limit.filter(|_| running) {
+            rows.push(("rate limit", format!("{}/s", bytes(rate))));
         }
         let frozen = status.frozen(self.now);
         if !frozen.is_zero() {

@@ -13,7 +13,6 @@ use super::{FrozenReport, Report, SendOptions, Server, kept, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
-use crate::pace::Pace;
 use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed, seconds};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
@@ -58,7 +57,7 @@ pub(super) async fn converse(
         dialer: options.dialer,
         checksum,
         compression: Chooser::new(options.compression, Instant::now()),
-        pace: options.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
+        pace: Arc::clone(&options.rate),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
         seed: u64::from_ne_bytes(random()?),
@@ -76,8 +75,8 @@ pub(super) async fn converse(
     ));
     reporter.phase(Phase::Scanning);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
-    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
-    if let Some(rate) = options.rate.filter(|_| server.serves() && !rounds) {
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
+    if let Some(rate) = options.rate.rate().filter(|_| server.serves() && !rounds) {
         let most = seconds(Duration::from_secs(total / rate.max(1)));
         reporter.warn(&format!(
             "all of it is copied under the lock, and at rate-limit: writes wait for up to {most}; with another freeze the \

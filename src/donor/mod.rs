@@ -31,6 +31,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
+use crate::pace::Throttle;
 use crate::position::GaleraGtid;
 use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed};
 use crate::stop::Stop;
@@ -107,8 +108,8 @@ pub struct SendOptions {
     pub compression: Compression,
     /// `None` lets both sides measure and takes the faster on the slower side.
     pub checksum: Option<Checksum>,
-    /// Bytes per second on the wire.
-    pub rate: Option<u64>,
+    /// Of the wire.
+    pub rate: Arc<Throttle>,
     pub freeze: FreezeMode,
     /// A freeze that would be longer by estimate is put off for another pass.
     pub freeze_limit: Option<Duration>,

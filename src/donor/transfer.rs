@@ -11,7 +11,7 @@ use super::queue::{Queue, Work};
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
-use crate::pace::Pace;
+use crate::pace::Throttle;
 use crate::progress::{Meter, Reporter};
 use crate::threads::lock;
 
@@ -21,7 +21,7 @@ pub(super) struct Transfer {
     pub(super) dialer: Dialer,
     pub(super) checksum: Checksum,
     pub(super) compression: Chooser,
-    pub(super) pace: Option<Mutex<Pace>>,
+    pub(super) pace: Arc<Throttle>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
     /// Of the page hints: a secret.
@@ -78,7 +78,7 @@ impl Transfer {
             dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
             checksum: Checksum::Blake3,
             compression: Chooser::new(super::Compression::Auto, now),
-            pace: None,
+            pace: Arc::default(),
             meter: Arc::default(),
             reporter: Arc::new(crate::progress::Quiet),
             seed: 0,

@@ -22,7 +22,7 @@ pub use lines::Lines;
 pub use meter::{Follow, Meter, Snapshot, bytes, entries, follow, seconds};
 pub use quiet::{Quiet, Recorder};
 pub use server_log::{ProgressLines, ServerLog};
-pub use status::{Phase, Published};
+pub use status::{Phase, Publish, Published};
 pub use terminal::Terminal;
 
 /// Where a transfer's words go.

@@ -13,6 +13,7 @@ use crate::commands::block_on;
 use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
+use crate::pace::Throttle;
 use crate::position::GaleraGtid;
 use crate::progress::Reporter;
 use crate::sst::agreement::Agreement;
@@ -60,13 +61,14 @@ impl Run {
             (true, line) => self.log.note(&line),
             (false, line) => self.log.warn(&line),
         }
+        let rate = Arc::new(Throttle::new(settings.rate_limit.0, Instant::now()));
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
             lanes: settings.lanes.unwrap_or_default().get(),
             compression: settings.compress,
             checksum: settings.checksum.0,
-            rate: settings.rate_limit.0,
+            rate: Arc::clone(&rate),
             freeze: settings.freeze,
             freeze_limit: settings.freeze_limit.0,
             position: Some(donor.gtid.clone()),
@@ -87,7 +89,7 @@ impl Run {
             frozen: Mutex::new(None),
             held: AtomicBool::new(false),
         });
-        let published = self.published();
+        let published = self.published(Some(rate));
         let sent = block_on(async {
             let stop = self.stop()?;
             donor::send(order, Arc::clone(&server) as _, Arc::clone(&published) as _, &stop).await

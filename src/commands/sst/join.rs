@@ -52,7 +52,7 @@ impl Run {
         let outcome = block_on(async {
             let stop = self.stop()?;
             let waiting = Waiting::bind(order, &*self.log)?;
-            let published = self.published();
+            let published = self.published(None);
             let received = async {
                 let _marker = InProgress::create(self.layout.roots.datadir())?;
                 self.announce(&waiting)?;

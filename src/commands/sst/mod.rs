@@ -16,7 +16,8 @@ use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
 use crate::error::{Result, Side};
 use crate::link::Deadlines;
-use crate::progress::{ProgressLines, Published, Reporter, ServerLog};
+use crate::pace::Throttle;
+use crate::progress::{ProgressLines, Publish, Published, Reporter, ServerLog};
 use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
@@ -119,9 +120,9 @@ impl Run {
     }
 
     /// The log, and what is seen of this transfer from outside.
-    fn published(&self) -> Arc<Published> {
-        let (log, metrics) = (Arc::clone(&self.log) as _, self.settings.metrics.as_deref());
-        Published::new(log, self.layout.roots.datadir(), self.args.side(), metrics)
+    fn published(&self, rate: Option<Arc<Throttle>>) -> Arc<Published> {
+        let (datadir, metrics) = (self.layout.roots.datadir(), self.settings.metrics.as_deref());
+        Published::new(Arc::clone(&self.log) as _, Publish { datadir, role: self.args.side(), metrics, rate })
     }
 
     fn deadlines(&self) -> Deadlines {

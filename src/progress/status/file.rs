@@ -1,5 +1,5 @@
 //! The status file: two records in turn, so that a reader, or a crash, always finds one whole; `flock` tells whether
-//! its writer lives.
+//! its writer lives. A third is for whoever wants something of it: [`Wish`].
 //!
 //! It is written in place. A rename would change the data directory, which a donor must see hold still.
 
@@ -8,14 +8,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, open};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Status;
+use super::{Status, unix};
 use crate::error::{Error, Kind, Result};
 
 /// Its name in the data directory. A file there is no schema, and stays with the node.
@@ -35,27 +35,31 @@ struct Record {
     status: Status,
 }
 
-impl Record {
-    fn encode(&self) -> io::Result<[u8; RECORD]> {
-        let text = serde_json::to_vec(self)?;
-        let mut bytes = [b' '; RECORD];
-        let line = [checksum(&text).as_bytes(), b" ", &text].concat();
-        let place = bytes.get_mut(..line.len()).filter(|_| line.len() < RECORD);
-        place.ok_or_else(|| io::Error::other("the status is too long"))?.copy_from_slice(&line);
-        bytes[RECORD - 1] = b'\n';
-        Ok(bytes)
-    }
+fn encode(record: &impl Serialize) -> io::Result<[u8; RECORD]> {
+    let text = serde_json::to_vec(record)?;
+    let mut bytes = [b' '; RECORD];
+    let line = [checksum(&text).as_bytes(), b" ", &text].concat();
+    let place = bytes.get_mut(..line.len()).filter(|_| line.len() < RECORD);
+    place.ok_or_else(|| io::Error::other("the status is too long"))?.copy_from_slice(&line);
+    bytes[RECORD - 1] = b'\n';
+    Ok(bytes)
+}
 
-    /// `None` where it is not whole.
-    fn decode(bytes: &[u8]) -> Option<Record> {
-        let line = bytes.trim_ascii_end();
-        let (sum, text) = line.split_at_checked(16)?;
-        let text = text.strip_prefix(b" ")?;
-        if sum != checksum(text).as_bytes() {
-            return None;
-        }
-        serde_json::from_slice(text).ok()
+/// `None` where it is not whole.
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let line = bytes.trim_ascii_end();
+    let (sum, text) = line.split_at_checked(16)?;
+    let text = text.strip_prefix(b" ")?;
+    if sum != checksum(text).as_bytes() {
+        return None;
     }
+    serde_json::from_slice(text).ok()
+}
+
+fn read<T: serde::de::DeserializeOwned>(file: &File, place: u64) -> Option<T> {
+    let mut bytes = vec![0; RECORD];
+    file.read_exact_at(&mut bytes, place).ok()?;
+    decode(&bytes)
 }
 
 fn checksum(text: &[u8]) -> String {
@@ -88,16 +92,57 @@ impl StatusFile {
         let last = records(&file).map(|record| record.number).max().unwrap_or(0);
         let mut made = StatusFile { file, next: last.saturating_add(1) };
         // Both, so that no later write needs room.
-        made.write(first).and_then(|()| made.write(first)).map_err(|e| Error::io("cannot write", &path, e))?;
+        made.write(first).and_then(|()| made.write(first)).map_err(|e| failed(&path, e))?;
         Ok(made)
     }
 
     pub fn write(&mut self, status: &Status) -> io::Result<()> {
         let record = Record { number: self.next, status: status.clone() };
-        self.file.write_all_at(&record.encode()?, place(self.next))?;
+        self.file.write_all_at(&encode(&record)?, place(self.next))?;
         self.next = self.next.saturating_add(1);
         Ok(())
     }
+
+    /// What somebody wants of the transfer that this is the file of.
+    pub fn wish(&self, transfer: &Status) -> Option<Wish> {
+        let wish: Wish = read(&self.file, WISH)?;
+        (wish.pid == transfer.pid && wish.started == transfer.started).then_some(wish)
+    }
+}
+
+/// Of the third record.
+const WISH: u64 = 2 * RECORD as u64;
+
+/// What is wanted of a transfer that runs. Only who may write the file, its owner or root, can leave one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Of which transfer.
+    pid: u32,
+    started: f64,
+    /// Which one it is: its time.
+    pub at: f64,
+    /// Bytes a second on the wire; `null` is no limit.
+    pub rate_limit: Option<u64>,
+}
+
+impl Wish {
+    /// Another rate limit for `transfer`.
+    pub fn rate(transfer: &Status, rate_limit: Option<u64>, now: SystemTime) -> Wish {
+        Wish { pid: transfer.pid, started: transfer.started, at: unix(now), rate_limit }
+    }
+
+    /// Leaves it in the file of `datadir`, in place of an earlier one.
+    pub fn leave(&self, datadir: &Path) -> Result<()> {
+        let path = datadir.join(FILE);
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = open(&path, flags, Mode::empty()).map_err(|e| Error::io("cannot open", &path, e))?;
+        let written = regular(fd.into(), &path)?.write_all_at(&encode(self).map_err(|e| failed(&path, e))?, WISH);
+        written.map_err(|e| failed(&path, e))
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    Error::io("cannot write", path, error)
 }
 
 fn place(number: u64) -> u64 {
@@ -143,11 +188,7 @@ pub fn look(datadir: &Path) -> Result<Seen> {
 }
 
 fn records(file: &File) -> impl Iterator<Item = Record> + '_ {
-    [0, 1].into_iter().filter_map(|number| {
-        let mut bytes = vec![0; RECORD];
-        file.read_exact_at(&mut bytes, place(number)).ok()?;
-        Record::decode(&bytes)
-    })
+    [0, 1].into_iter().filter_map(|number| read(file, place(number)))
 }
 
 fn locked(file: &File, how: FlockOperation) -> rustix::io::Result<bool> {
@@ -172,7 +213,6 @@ fn regular(file: File, path: &Path) -> Result<File> {
 mod tests {
     use super::*;
     use crate::error::Side;
-    use std::time::SystemTime;
 
     fn status() -> Status {
         Status::begin(Side::Donor, SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000))
@@ -203,7 +243,7 @@ mod tests {
         let mut file = StatusFile::take(dir.path(), &status()).unwrap();
         let before = Status { entries: 1, ..status() };
         file.write(&before).unwrap();
-        let next = Record { number: file.next, status: Status { entries: 2, ..status() } }.encode().unwrap();
+        let next = encode(&Record { number: file.next, status: Status { entries: 2, ..status() } }).unwrap();
         for cut in [1, 17, 100, 200] {
             file.file.write_all_at(&next[..cut], place(file.next)).unwrap();
             assert_eq!(look(dir.path()).unwrap(), Seen::Live(Box::new(before.clone())), "{cut}");
@@ -234,11 +274,26 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_is_for_one_transfer() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StatusFile::take(dir.path(), &status()).unwrap();
+        assert_eq!(file.wish(&status()), None);
+        let wish = Wish::rate(&status(), Some(7), SystemTime::now());
+        wish.leave(dir.path()).unwrap();
+        assert_eq!(file.wish(&status()), Some(wish));
+        assert_eq!(look(dir.path()).unwrap(), Seen::Live(Box::new(status())), "and no news of the transfer");
+        for other in [Status { pid: 1, ..status() }, Status { started: 1.0, ..status() }] {
+            assert_eq!(file.wish(&other), None);
+        }
+    }
+
+    #[test]
     fn no_link_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("target");
         std::fs::write(&target, "x").unwrap();
         std::os::unix::fs::symlink(&target, dir.path().join(FILE)).unwrap();
+        assert!(Wish::rate(&status(), None, SystemTime::now()).leave(dir.path()).is_err());
         assert!(look(dir.path()).is_err() && StatusFile::take(dir.path(), &status()).is_err());
         assert_eq!(std::fs::read(&target).unwrap(), b"x");
     }
@@ -270,7 +325,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_content_ends_the_process(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-            let _ = Record::decode(&bytes);
+            let _ = (decode::<Record>(&bytes), decode::<Wish>(&bytes));
         }
     }
 }

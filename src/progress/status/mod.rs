@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub use file::{FILE, Seen, StatusFile, look};
-pub use publish::Published;
+pub use file::{FILE, Seen, StatusFile, Wish, look};
+pub use publish::{Publish, Published};
 
 use super::Snapshot;
 use crate::error::{Error, Kind, Side};
@@ -102,6 +102,8 @@ pub struct Status {
     pub seconds: f64,
     pub bytes_per_second: f64,
     pub wire_bytes_per_second: f64,
+    /// The donor's limit for the wire; `null` is none.
+    pub rate_limit: Option<u64>,
     /// `null` when nothing moves.
     pub eta_seconds: Option<f64>,
     /// For how long the server's clients had to wait, up to `phase_since`.
@@ -158,6 +160,7 @@ impl Status {
             seconds: 0.0,
             bytes_per_second: 0.0,
             wire_bytes_per_second: 0.0,
+            rate_limit: None,
             eta_seconds: None,
             frozen_seconds: 0.0,
             ended: None,

@@ -6,9 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::metrics::Metrics;
-use super::{Phase, Status, StatusFile};
+use super::{Phase, Status, StatusFile, Wish};
 use crate::error::{Error, Side};
-use crate::progress::{Reporter, Snapshot};
+use crate::pace::Throttle;
+use crate::progress::{Reporter, Snapshot, bytes};
 use crate::threads::lock;
 
 /// How old what is in the file may be.
@@ -39,15 +40,27 @@ struct Page {
     written: bool,
 }
 
+/// What is published, and where.
+#[derive(Debug)]
+pub struct Publish<'a> {
+    pub datadir: &'a Path,
+    pub role: Side,
+    pub metrics: Option<&'a Path>,
+    /// The donor's, which can be changed from outside.
+    pub rate: Option<Arc<Throttle>>,
+}
+
 impl Published {
-    /// For a transfer of `role` that begins now. Where a file cannot be kept `inner` is told, and the transfer goes on.
-    pub fn new(inner: Arc<dyn Reporter>, datadir: &Path, role: Side, metrics: Option<&Path>) -> Arc<Published> {
-        let status = Status::begin(role, SystemTime::now());
+    /// For a transfer that begins now. Where a file cannot be kept `inner` is told, and the transfer goes on.
+    pub fn new(inner: Arc<dyn Reporter>, publish: Publish<'_>) -> Arc<Published> {
+        let Publish { datadir, role, metrics, rate } = publish;
+        let mut status = Status::begin(role, SystemTime::now());
+        status.rate_limit = rate.as_ref().and_then(|rate| rate.rate());
         let file = StatusFile::take(datadir, &status);
         if let Err(error) = &file {
             inner.warn(&unseen(&error.sentence()));
         }
-        let mut files = Files { status: file.ok(), metrics: metrics.map(Metrics::new) };
+        let mut files = Files { status: file.ok(), metrics: metrics.map(Metrics::new), rate, wished: status.started };
         let page = Page { status, news: true, written: false };
         let board = Arc::new(Board { page: Mutex::new(page), changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("status".into()).spawn({
@@ -90,20 +103,29 @@ fn unseen(why: &str) -> String {
 struct Files {
     status: Option<StatusFile>,
     metrics: Option<Metrics>,
+    rate: Option<Arc<Throttle>>,
+    /// When the last wish was made that was granted.
+    wished: f64,
 }
 
 impl Files {
     /// Writes what changes until the end is written, or neither can be.
     fn keep(&mut self, board: &Board, inner: &dyn Reporter) {
         while self.status.is_some() || self.metrics.is_some() {
-            let status = {
-                let mut page = lock(&board.page);
-                while !page.news {
-                    page = board.changed.wait(page).unwrap_or_else(PoisonError::into_inner);
-                }
-                page.news = false;
-                page.status.clone()
+            let (status, news) = {
+                let page = lock(&board.page);
+                let waited = board.changed.wait_timeout_while(page, EVERY, |page| !page.news);
+                let (mut page, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                (page.status.clone(), std::mem::take(&mut page.news))
             };
+            // Whatever waits for a disk here, the board is free.
+            if let Some(wish) = self.new_wish(&status) {
+                self.grant(&wish, board, inner);
+                continue;
+            }
+            if !news {
+                continue;
+            }
             if let Some(Err(error)) = self.status.as_mut().map(|file| file.write(&status)) {
                 inner.warn(&unseen(&error.to_string()));
                 self.status = None;
@@ -116,6 +138,27 @@ impl Files {
                 return;
             }
         }
+    }
+
+    fn new_wish(&self, status: &Status) -> Option<Wish> {
+        self.rate.as_ref()?;
+        self.status.as_ref()?.wish(status).filter(|wish| wish.at > self.wished)
+    }
+
+    /// Does what somebody wants of this transfer.
+    fn grant(&mut self, wish: &Wish, board: &Board, inner: &dyn Reporter) {
+        self.wished = wish.at;
+        if let Some(rate) = &self.rate {
+            rate.set(wish.rate_limit, Instant::now());
+        }
+        {
+            let mut page = lock(&board.page);
+            (page.status.rate_limit, page.news) = (wish.rate_limit, true);
+        }
+        inner.note(&match wish.rate_limit {
+            Some(rate) => format!("rate-limit is {}/s from now on: asked for with `highline rate`", bytes(rate)),
+            None => "there is no rate-limit from now on: asked for with `highline rate`".into(),
+        });
     }
 }
 
@@ -166,6 +209,10 @@ mod tests {
     use crate::progress::Recorder;
     use crate::progress::status::{Seen, State, look};
 
+    fn publish(datadir: &Path, role: Side) -> Publish<'_> {
+        Publish { datadir, role, metrics: None, rate: None }
+    }
+
     fn state(dir: &Path) -> (State, Status) {
         let (status, alive) = match look(dir).unwrap() {
             Seen::Live(status) => (status, true),
@@ -179,7 +226,7 @@ mod tests {
     fn what_is_told_can_be_seen_until_the_end_and_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Arc::new(Recorder::default());
-        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Joiner, None);
+        let published = Published::new(Arc::clone(&recorder) as _, publish(dir.path(), Side::Joiner));
         published.meet("192.0.2.1:4444");
         published.phase(Phase::Copying);
         published.done(&Snapshot { wire: 9, ..Snapshot::default() });
@@ -203,7 +250,10 @@ mod tests {
         std::fs::create_dir(dir.path().join(super::super::FILE)).unwrap();
         let recorder = Arc::new(Recorder::default());
         let nowhere = dir.path().join("nowhere/m.prom");
-        let published = Published::new(Arc::clone(&recorder) as _, dir.path(), Side::Donor, Some(&nowhere));
+        let published = Published::new(
+            Arc::clone(&recorder) as _,
+            Publish { metrics: Some(&nowhere), ..publish(dir.path(), Side::Donor) },
+        );
         published.note("goes on");
         published.end(None);
         let lines = recorder.lines();
@@ -231,7 +281,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let slow = Arc::new(Slow::default());
-        let published = Published::new(Arc::clone(&slow) as _, dir.path(), Side::Donor, None);
+        let published = Published::new(Arc::clone(&slow) as _, publish(dir.path(), Side::Donor));
         assert_eq!(published.interval(), EVERY);
         for second in 1..=20 {
             let elapsed = Duration::from_secs(second);
