@@ -11,7 +11,7 @@ use crate::cli::StatusArgs;
 use crate::error::{Error, Printable, Result, Side};
 use crate::progress::status::{Ended, Phase, SCHEMA, Seen, State, Status, look, unix};
 use crate::progress::{bytes, entries, object, seconds};
-use crate::sst::args::Defaults;
+use crate::sst::server_args::Defaults;
 
 /// Exit codes for probes.
 const NO_TRANSFER: u8 = 3;
