@@ -1,7 +1,9 @@
 //! What `highline check` says of users, capabilities and mounts, against what the kernel then does.
 
 use crate::support::command::{bounded, run, server_user, succeed, text};
+use crate::support::disk::SmallDisk;
 use crate::support::template::{own, scratch};
+use highline::donor::Abilities;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -169,4 +171,20 @@ fn the_metrics_need_a_directory_that_the_server_may_write() {
     assert!(node.check(&[]).contains(&closed), "{}", node.check(&[]));
     own(&node.at("prom"));
     assert!(!node.check(&[]).contains("metrics"), "{}", node.check(&[]));
+}
+
+#[test]
+fn what_the_filesystem_can_do_is_found_out() {
+    let home = scratch("highline-check-");
+    for (kind, clones) in [("ext4", false), ("xfs", true)] {
+        let place = home.path().join(kind);
+        std::fs::create_dir(&place).unwrap();
+        let Some(disk) = SmallDisk::format(&place, kind, 320) else { return };
+        assert_eq!(Abilities::of(&place).unwrap(), Abilities { clones, direct: true }, "{kind}");
+        assert!(std::fs::read_dir(&place).unwrap().flatten().all(|entry| entry.file_name() == "lost+found"));
+        drop(disk);
+    }
+    let Some(node) = Node::new() else { return };
+    let told = node.check(&[]);
+    assert!(told.contains("in DIR/data this node's freeze as a donor: all of it is copied under the lock"), "{told}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::check::{Channel, Node, Report, privileges};
+use crate::check::{Channel, Node, Report, privileges, storage};
 use crate::error::Printable;
 
 const HERE: Channel = Channel::Host;
@@ -70,6 +70,9 @@ fn check_space(node: &Node, report: &mut Report) {
         );
     } else {
         report.ok(HERE, text);
+    }
+    if node.method() == "highline" {
+        storage::check(node, used, report);
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     if faults.is_empty() {
         return print(&mut std::io::stdout(), &format!("verified: {summary}\n"));
     }
-    let what = format!("{} differ, are missing or are extra, of {} that were sent", faults.len(), entries(all));
+    let (wrong, are) = (faults.len() as u64, if faults.len() == 1 { "is" } else { "are" });
+    let what = format!("{} {are} not what was sent; the transfer had {}", entries(wrong), entries(all));
     Err(Error::new(Kind::Integrity, what)
         .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
 }

@@ -24,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clones::Abilities;
 pub use compression::Compression;
 pub use rounds::FreezeMode;
 
