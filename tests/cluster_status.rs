@@ -59,7 +59,7 @@ fn a_transfer_is_seen_on_both_nodes_and_what_holds_it_too() {
     let mut holder = holder.args(["-e", "LOCK TABLES sb.held WRITE; SELECT SLEEP(50)"]).spawn().unwrap();
     becomes(&cluster, 1, "waiting for the server to freeze its tables");
     becomes(&cluster, 2, "waiting for the donor's next round for ");
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(3000));
     let (code, told) = status(&cluster, 1, None, &["--stuck-after", "1s"]);
     assert_eq!(code, Some(4), "{told}");
     assert!(told.contains("writes waited"), "{told}");

@@ -64,6 +64,7 @@ pub(super) async fn converse(
         rounds: Rounds::default(),
         clock: Clock::new(Instant::now()),
         in_flight: AtomicU64::new(0),
+        breaks: AtomicU64::new(0),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(

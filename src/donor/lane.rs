@@ -71,11 +71,15 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
         if written() != before {
             (before, pause) = (written(), PAUSE);
         }
-        let told = format!("lane {number} broke and is dialled again: {}", error.sentence());
+        let (first, why) = (transfer.breaks.fetch_add(1, Ordering::Relaxed) == 0, error.sentence());
         *lock(&transfer.broken) = Some(error);
         tokio::time::sleep(pause).await;
-        // Where the peer has failed, control has told why by now, and this lane is no more.
-        transfer.reporter.warn(&told);
+        // Where the peer has failed, control has told why by now, and this lane is no more. One cut is one line.
+        if first {
+            let more = transfer.breaks.swap(0, Ordering::Relaxed).saturating_sub(1);
+            let more = if more == 0 { String::new() } else { format!(", and {more} more with it") };
+            transfer.reporter.warn(&format!("lane {number} broke and is dialled again{more}: {why}"));
+        }
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

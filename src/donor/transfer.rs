@@ -30,6 +30,8 @@ pub(super) struct Transfer {
     pub(super) clock: Clock,
     /// Bytes on the wire that are not acknowledged.
     pub(super) in_flight: AtomicU64,
+    /// Lanes that broke since that was last told.
+    pub(super) breaks: AtomicU64,
     /// How the lane ended that broke last; nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
 }
@@ -85,6 +87,7 @@ impl Transfer {
             rounds: Rounds::default(),
             clock: Clock::new(now),
             in_flight: AtomicU64::new(0),
+            breaks: AtomicU64::new(0),
             broken: Mutex::new(None),
         }
     }
