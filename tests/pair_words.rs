@@ -113,3 +113,13 @@ fn plain(line: &str) -> String {
     }
     text + rest
 }
+
+#[test]
+fn pair_a_result_for_programs_has_the_peers_name_as_it_is() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 1);
+    let both = pair.arrives(&[], &["--json"]);
+    let result: serde_json::Value = serde_json::from_str(&both.donor.stdout).unwrap();
+    assert_eq!(result["session"]["peer"], "CN=highline, this run only");
+    both.donor.said("peer \"CN=highline, this run only\" verified by pin");
+}

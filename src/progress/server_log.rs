@@ -75,3 +75,19 @@ impl Reporter for ServerLog {
         Duration::from_secs(10)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_file_says_when_and_who() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = ServerLog::new(Side::Donor, ProgressLines::File(file.reopen().unwrap()));
+        log.progress(&Snapshot { total: 10, done: 5, rate: 1.0, wire_rate: 1.0, ..Snapshot::default() });
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let (when, what) = text.split_once(" 0 [Note] ").unwrap();
+        assert!(chrono::NaiveDateTime::parse_from_str(when, "%Y-%m-%d %H:%M:%S").is_ok(), "{text}");
+        assert_eq!(what, "Highline donor: 50 %, 5 B of 10 B, 1 B/s, 5.0 s left\n");
+    }
+}
