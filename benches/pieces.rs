@@ -94,7 +94,7 @@ fn queue(c: &mut Criterion) {
     let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
     c.bench_function("queue of 10,004 files", |b| {
         b.iter(|| {
-            let queue = Queue::new((0..).zip(black_box(&found)));
+            let queue = Queue::new((0..).zip(black_box(&found)), &Default::default());
             while queue.next().is_some() {
                 queue.done();
             }
@@ -124,6 +124,7 @@ async fn transfer(from: &Path, to: &Path) {
             keep: Vec::new(),
             own: Default::default(),
             install: InstallMode::Auto,
+            reuse: highline::install::Reuse::Auto,
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: "127.0.0.1".into(),
             identity: Identity::ephemeral().unwrap(),

@@ -210,6 +210,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     Ok(joiner::ReceiveOptions {
         roots,
         install: args.install,
+        reuse: args.reuse,
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
         identity,

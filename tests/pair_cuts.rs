@@ -232,6 +232,7 @@ fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
         keep: Vec::new(),
         own: Default::default(),
         install: InstallMode::Auto,
+        reuse: highline::install::Reuse::Auto,
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: "127.0.0.1".into(),
         identity: Identity::ephemeral().unwrap(),
@@ -379,6 +380,28 @@ fn pair_cuts_25_times_of_everything() {
     assert!(report.rounds.iter().filter(|round| round.live).count() >= 2, "{:?}", report.rounds);
     assert!(again <= cuts * u64::from(LANES) * MIB, "{again}");
     assert_eq!(ends.logs[1].iter().filter(|line| line.contains("has proven itself")).count(), 1);
+}
+
+/// While the joiner tells what it has, and while that is compared: each is told once.
+#[test]
+fn pair_cuts_while_both_compare() {
+    for (side, words, length) in
+        [("joiner", "the donor compares", CUT), ("donor", "already, and of", CUT), ("joiner", "agreed with", CUT / 7)]
+    {
+        let pair = Pair::default();
+        tree::plain(&pair.donor, 96);
+        tree::plain(&pair.joiner, 96);
+        tree::file(&pair.donor, "ib_logfile0", tree::noise(99, 70_000));
+        let link = link();
+        let mut acts = Acts::new(&link);
+        acts.line = (side, words, Box::new(move |link| cut(link, length)));
+        let ends = transfer(&pair, &Order { freeze: FreezeMode::Rounds, ..PLAIN }, acts);
+        ends.succeeded();
+        assert!(ends.order().contains(&"cut"), "{words}: {:#?}", ends.logs);
+        tree::assert_equal(&pair.donor, &pair.joiner);
+        let report = ends.sent.unwrap();
+        assert!(report.reused_bytes > 90 * MIB && report.wire_bytes < 2 * MIB, "{words}: {report}");
+    }
 }
 
 /// Whatever is under way at its end, the transfer goes on from there, and the joiner installs once.

@@ -4,7 +4,7 @@
 use crate::support::hostile::{Frame, Script, batch, converse, dialer, entry, offer, start};
 use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
 use crate::support::tree::{self, MIB, file};
-use highline::archive::{Batch, Codec, Extents};
+use highline::archive::{Batch, Codec, Extents, PageHints};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::link::{Control, Deadlines, Dialer, Listener, ProvenConnection, Stream};
@@ -13,7 +13,9 @@ use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
 use highline::tls::{Address, Identity, Pin, Policy, Secret, Ticket, Trust, server_config};
 use highline::tree::{Content, Entry, RelPath};
-use highline::wire::{Accept, Ack, Answer, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes};
+use highline::wire::{
+    Accept, Ack, Answer, BasisFile, Failure, FrameHeader, Message, Preamble, Purpose, Round, Speeds, WireBytes,
+};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -546,10 +548,15 @@ impl Host {
     }
 
     async fn accept(&mut self) -> Control {
+        self.accept_with(false).await
+    }
+
+    /// With a list of files that it has, if `basis`.
+    async fn accept_with(&mut self, basis: bool) -> Control {
         let mut control = self.control().await;
         control.next().await.unwrap();
         let accept =
-            Accept { checksum: Checksum::Blake3, lanes: 1, without: vec![], kept: vec![], software: "x".into() };
+            Accept { checksum: Checksum::Blake3, lanes: 1, without: vec![], kept: vec![], basis, software: "x".into() };
         control.send(Message::Accept(accept)).await.unwrap();
         control
     }
@@ -634,6 +641,81 @@ fn pair_hostile_joiners() {
             let _ = stream.read_to_end(&mut sink).await;
         });
     }
+}
+
+/// What a joiner says of the files that it has is bounded, and may be wrong: the donor's seal is over what it read.
+#[test]
+fn pair_hostile_joiners_that_say_what_they_have() {
+    let list = |path: &str, size| Message::Basis {
+        files: vec![BasisFile { path: WireBytes::from(path.as_bytes()), size }],
+        last: true,
+    };
+    host(&["donor: a path from the joiner was refused", "`..`"], 71, async |mut host| {
+        let mut control = host.accept_with(true).await;
+        control.send(list("datadir/../../etc/passwd", 1 << 20)).await.unwrap();
+        while control.next().await.is_ok() {}
+    });
+    host(&["donor: the joiner's list of the files that it has is too long"], 75, async |mut host| {
+        let mut control = host.accept_with(true).await;
+        let files = vec![BasisFile { path: WireBytes::from(b"datadir/x".as_slice()), size: 1 }; 1000];
+        for _ in 0..200 {
+            let message = Message::Basis { files: files.clone(), last: false };
+            if control.send(message).await.is_err() {
+                break;
+            }
+        }
+        while control.next().await.is_ok() {}
+    });
+    // It has never what it says: the file's digests are made up, come out of turn, or never.
+    let size = 3 * MIB;
+    let content = tree::noise(7, size as usize);
+    let asked = async |mut host: Host| {
+        let mut control = host.accept_with(true).await;
+        control.send(list("innodb-data/ibdata1", size)).await.unwrap();
+        let Ok(Message::Sample { seed, chunks }) = control.next().await else { panic!() };
+        // It guesses right.
+        let hint = |chunk: u64| PageHints::of(&content[(chunk * MIB) as usize..][..MIB as usize], seed);
+        let hints = chunks.iter().map(|at| hint(at.chunk).to_bytes().collect::<Vec<u8>>().into()).collect();
+        control.send(Message::Sampled { hints }).await.unwrap();
+        let Ok(Message::Reuse { wanted }) = control.next().await else { panic!() };
+        assert_eq!(wanted.as_bytes(), [1]);
+        assert!(matches!(control.next().await, Ok(Message::Round(_))));
+        (host, control)
+    };
+    let part = |from, chunks: usize| Message::Seeded {
+        file: 0,
+        from,
+        digests: vec![1; 32 * chunks].into(),
+        hints: vec![2; 512 * chunks].into(),
+    };
+    for said in [
+        part(1, 1),
+        part(0, 4),
+        part(0, 0),
+        Message::Seeded { file: 7, from: 0, digests: vec![1; 32].into(), hints: vec![2; 512].into() },
+    ] {
+        host(&["donor: the joiner at ", "told of a file's chunks out of turn"], 71, async |host| {
+            let (_host, mut control) = asked(host).await;
+            control.send(said.clone()).await.unwrap();
+            while control.next().await.is_ok() {}
+        });
+    }
+    host(&["donor: the joiner at ", "sent `verified` out of turn"], 71, async |host| {
+        let (_host, mut control) = asked(host).await;
+        control.send(Message::Verified).await.unwrap();
+        while control.next().await.is_ok() {}
+    });
+    // Nothing is told: it is sent, and nobody takes it.
+    host(&["donor: the joiner at ", "has written nothing for 1 s"], 110, async |host| {
+        let (mut host, mut control) = asked(host).await;
+        let _lane = host.connections.recv().await.unwrap();
+        // What the joiner is told when the donor waits no longer, and says itself.
+        while let Ok(message) = control.next().await {
+            if message == Message::NoReuse {
+                control.send(Message::SeedsOver).await.unwrap();
+            }
+        }
+    });
 }
 
 /// An old tree may take longer to remove than the donor waits for an answer, as long as it gets smaller.

@@ -12,8 +12,8 @@ use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
 use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, Part, RedoLog, RelPath, RootName};
 use highline::wire::{
-    Accept, Ack, Answer, Failure, FrameHeader, FrameKind, Kept, Message, Offer, OfferedRoot, Preamble, Purpose, Round,
-    Speeds, WireBytes,
+    Accept, Ack, Answer, BasisFile, Failure, FrameHeader, FrameKind, Kept, Message, Offer, OfferedRoot, Preamble,
+    Purpose, Round, SampledChunk, Speeds, WireBytes,
 };
 
 const POSITION: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:42";
@@ -75,12 +75,14 @@ fn messages() -> Vec<Message> {
             parts: Part::ALL.into(),
             speeds: Speeds { sha256: 400, blake3: 3000 },
             lanes: 4,
+            reuse: true,
         })),
         Message::Accept(Accept {
             checksum: Checksum::Blake3,
             lanes: 4,
             without: vec![RootName::datadir()],
             kept: vec![Kept { path: WireBytes::from(b"datadir/tmp".as_slice()), why: "tmpdir".into() }],
+            basis: true,
             software: software(),
         }),
         Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
@@ -90,6 +92,16 @@ fn messages() -> Vec<Message> {
         Message::Bye,
         Message::Heartbeat { heard: 7 },
         Message::Failure(Failure::of(&Error::new(Kind::NoSpace, "it is full").remedy("free some").on(Side::Joiner))),
+        Message::Basis {
+            files: vec![BasisFile { path: WireBytes::from(b"datadir/shop/orders.ibd".as_slice()), size: 9 << 30 }],
+            last: true,
+        },
+        Message::Sample { seed: 7, chunks: vec![SampledChunk { file: 0, chunk: 8000 }] },
+        Message::Sampled { hints: vec![vec![1; 512].into()] },
+        Message::Reuse { wanted: vec![1].into() },
+        Message::Seeded { file: 0, from: 256, digests: vec![2; 64].into(), hints: vec![3; 1024].into() },
+        Message::NoSeed { file: 0 },
+        Message::Compared { bytes: 5 << 30 },
     ]
 }
 

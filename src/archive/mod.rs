@@ -1,6 +1,7 @@
 //! What a lane carries: chunks as members of a POSIX pax archive, in batches, compressed or not.
 //!
-//! Packing and unpacking stand side by side. Bytes in, bytes out: no sockets and no files.
+//! Packing and unpacking stand side by side. Bytes in, bytes out: no sockets, and no files but the one that a chunk is
+//! read from.
 
 #![cfg_attr(
     not(test),
@@ -9,8 +10,12 @@
 
 mod codec;
 mod extents;
+mod located;
 mod member;
+mod page_hints;
 
 pub use codec::{Codec, CodecError};
 pub use extents::{Extent, Extents};
+pub use located::Located;
 pub use member::{Batch, Chunk, Member, MemberError, Patch, unpack};
+pub use page_hints::PageHints;

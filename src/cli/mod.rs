@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::donor::{Compression, FreezeMode};
+use crate::install::Reuse;
 use crate::joiner::InstallMode;
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
@@ -50,6 +51,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Finish or undo an installation that was cut short
     Recover(RecoverArgs),
+    /// Remove what transfers that failed have left for the next
+    Discard(DiscardArgs),
     /// Show the transfer of this node: phase, rate, time left, and whether it is stuck
     Status(StatusArgs),
     /// Change the rate limit of the transfer that this node sends
@@ -194,6 +197,11 @@ pub struct ReceiveArgs {
     #[arg(long, value_name = "MODE", default_value_t)]
     pub install: InstallMode,
 
+    /// Which of this node's own bytes need not be sent where they are the donor's: `auto` takes those of the old data and
+    /// of an attempt that failed, `staged` only the latter, `off` none, and then a failed attempt leaves nothing
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    pub reuse: Reuse,
+
     /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
     #[arg(long)]
     pub force_older: bool,
@@ -285,6 +293,12 @@ pub struct RecoverArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    pub tree: TreeArgs,
+}
+
+#[derive(Args, Debug)]
 pub struct SstArgs {
     /// The server's own flags for the method
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAG")]
@@ -371,6 +385,8 @@ mod tests {
             ("receive", "initial-timeout", "-1"),
             ("receive", "install", "InPlace"),
             ("receive", "install", "never"),
+            ("receive", "reuse", "Staged"),
+            ("receive", "reuse", "on"),
             ("receive", "ssl-mode", "required"),
             ("receive", "ssl-mode", "verify"),
             ("receive", "ssl-mode", "DISABLED"),

@@ -12,6 +12,7 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
+use crate::install::Reuse;
 use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
 use crate::link::Timeout;
@@ -104,6 +105,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         listen: "127.0.0.1:0".into(),
         advertise: None,
         install: InstallMode::default(),
+        reuse: Reuse::Off,
         force_older: false,
         checksum: ChecksumChoice::default(),
         initial_timeout: Some(Timeout::seconds(60)),

@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod check;
 mod demo;
+mod discard;
 mod freeze_command;
 mod generate;
 mod privileges;
@@ -45,6 +46,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
+        Command::Discard(args) => discard::run(&args),
         Command::Rate(args) => rate::run(&args),
         Command::Status(args) => match status::run(&args) {
             Ok(code) => return ExitCode::from(code),

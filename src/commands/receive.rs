@@ -9,7 +9,7 @@ use super::{block_on, json};
 use crate::cli::ReceiveArgs;
 use crate::config;
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{HOME, LOCK, MANIFEST};
+use crate::install::{HOME, KEPT, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
 use crate::progress::{Publish, Published, Reporter, Style, line, status};
 use crate::stop::Stop;
@@ -66,7 +66,9 @@ fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot read the directory", datadir, e);
     let empty = std::fs::read_dir(datadir).map_err(failed)?.filter_map(|item| item.ok()).all(|item| {
         // What an empty filesystem has, and what an attempt before this one left.
-        matches!(item.file_name().to_str(), Some("lost+found" | LOCK | status::FILE))
+        let name = item.file_name();
+        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE))
+            || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
     });
     if empty || SIGNS.iter().any(|sign| datadir.join(sign).symlink_metadata().is_ok()) {
         return Ok(());
@@ -103,6 +105,7 @@ mod tests {
             listen: "127.0.0.1:0".into(),
             advertise: None,
             install: Default::default(),
+            reuse: Default::default(),
             force_older: false,
             checksum: Default::default(),
             initial_timeout: Some(crate::link::Timeout::seconds(10)),
@@ -144,9 +147,24 @@ mod tests {
         assert_eq!(live.len(), 2, "the old tree was live, and the new one");
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bypass_removes_what_attempts_have_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        for (name, size) in [("ibdata1", 10), (".highline.kept.t", 70_000), (".highline.kept.small", 1)] {
+            std::fs::write(place(name), vec![1; size]).unwrap();
+        }
+        std::fs::create_dir_all(place(".highline/incoming/datadir")).unwrap();
+        std::fs::write(place(".highline/incoming/datadir/t"), vec![1; 70_000]).unwrap();
+        assert!(matches!(bypass(dir.path()).await, Outcome::Bypass { .. }));
+        assert_eq!(names(dir.path()), [place(".highline.lock"), place("ibdata1")]);
+    }
+
     #[test]
     fn a_mistyped_directory_is_not_taken_for_a_servers() {
         let dir = tempfile::tempdir().unwrap();
+        looks_like_a_datadir(dir.path()).unwrap();
+        std::fs::write(dir.path().join(".highline.kept.ibdata1"), "x").unwrap();
         looks_like_a_datadir(dir.path()).unwrap();
         std::fs::write(dir.path().join("thesis.txt"), "x").unwrap();
         let error = looks_like_a_datadir(dir.path()).unwrap_err();

@@ -1,10 +1,14 @@
 //! `highline recover`: ends an install that was cut short, and says what is there.
 
+use std::collections::BTreeMap;
+
 use super::print;
 use super::privileges::become_owner;
 use crate::cli::RecoverArgs;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::install::{DirLock, Recovered, holds_database, recover, recover_staged};
+use crate::install::{DirLock, KEPT, Recovered, holds_database, kept, recover, recover_staged};
+use crate::progress::bytes;
+use crate::tree::Roots;
 
 pub(super) fn run(args: &RecoverArgs) -> Result<()> {
     let datadir = args.datadir.canonicalize();
@@ -14,13 +18,23 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
     let recovered = recover(&lock)?;
     let staged = recover_staged(&lock)?;
     let text = match recovered {
-        Recovered::Nothing if staged => "no install was cut short; what a transfer had staged is removed",
+        Recovered::Nothing if staged => {
+            "no install was cut short; a transfer was, and what it had staged is out of the server's way"
+        }
         Recovered::Nothing => "nothing to recover: no install was cut short",
         Recovered::Finished => "finished: the new tree is in place",
-        Recovered::Spent => "the old tree was being removed to make room; what was left of it is gone",
+        Recovered::Spent => "the old tree was being removed to make room, and is gone",
         Recovered::Undone => "undone: the old tree is in place",
     };
     print(&mut std::io::stdout(), &format!("{text}\n"))?;
+    let left: u64 = kept(&Roots::new(&datadir, &BTreeMap::new())?)?.iter().map(|file| file.allocated).sum();
+    if left > 0 {
+        let (left, shown) = (bytes(left), Printable::path(&datadir));
+        let text = format!(
+            "kept for the next transfer: {left}, called {KEPT}*; `highline discard --datadir {shown}` removes it\n"
+        );
+        print(&mut std::io::stdout(), &text)?;
+    }
     if holds_database(&datadir) {
         return Ok(());
     }

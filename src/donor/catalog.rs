@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::page_hints::PageHints;
 use super::plan::{Basis, Had, Planned, Task};
 use super::queue::Work;
+use crate::archive::PageHints;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{CHUNK, Checksum, Digest, Seal, Sealer, chunks};
+use crate::manifest::{CHUNK, Checksum, Digest, FileDigests, Seal, Sealer, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Found, Roots, Source, Stillness, locate};
 
@@ -34,6 +34,8 @@ struct State {
     /// Clones, with the number of chunks that are not acknowledged. Each goes as soon as it can: while it is held the
     /// server's writes need room.
     clones: HashMap<u32, (Arc<Source>, u64)>,
+    /// Files of which the joiner told in this round what it has.
+    seeded: HashSet<u32>,
     /// Chunks that were read in this round and not acknowledged.
     unsure: HashSet<(u32, u64)>,
 }
@@ -50,6 +52,8 @@ pub(super) struct Known {
     pub(super) again: bool,
     /// The joiner must be told of the file's metadata and length.
     pub(super) touched: bool,
+    /// The joiner itself has told of the file.
+    pub(super) seeded: bool,
 }
 
 impl Catalog {
@@ -89,7 +93,8 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let state = State { had, open: HashMap::new(), clones, unsure: HashSet::new() };
+        let (seeded, unsure) = (HashSet::new(), HashSet::new());
+        let state = State { had, open: HashMap::new(), clones, seeded, unsure };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
@@ -99,7 +104,20 @@ impl Catalog {
     }
 
     pub(super) fn task(&self, number: u32) -> Task {
-        self.entries[number as usize].1
+        match self.entries[number as usize].1 {
+            Task::Send if self.state().seeded.contains(&number) => Task::Compare,
+            task => task,
+        }
+    }
+
+    /// The joiner has an earlier content of a file that was to be sent, with these digests and hints.
+    pub(super) fn seed(&self, number: u32, digests: FileDigests, hints: Vec<(u64, PageHints)>) {
+        let mut state = self.state();
+        if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
+            had.digests = digests;
+            had.hints = hints.into_iter().take_while(|_| self.may_keep_hints()).collect();
+            state.seeded.insert(number);
+        }
     }
 
     pub(super) fn place(&self, found: &Found) -> Result<PathBuf> {
@@ -137,12 +155,13 @@ impl Catalog {
     pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
         match &state.had[number as usize] {
-            None => Known { digest: None, hints: None, again: false, touched: false },
+            None => Known { digest: None, hints: None, again: false, touched: false, seeded: false },
             Some(had) => Known {
                 digest: had.digests.get(chunk),
                 hints: had.hints.get(&chunk).cloned(),
                 again: had.digests.is_fresh(chunk),
                 touched: had.touched,
+                seeded: state.seeded.contains(&number),
             },
         }
     }

@@ -178,7 +178,7 @@ pub(super) fn of_changed(
             Ok(file) => {
                 let holed = planned.found.allocated < planned.found.size();
                 let had = planned.had.get_or_insert_with(|| Had::nothing(planned.found.size()));
-                had.clone = Some(Arc::new(Source::of_clone(file, planned.found.size(), holed)));
+                had.clone = Some(Arc::new(Source::still(file, planned.found.size(), holed)));
                 planned.task = Task::Later;
                 *bytes = bytes.saturating_add(size);
                 made.files += 1;

@@ -9,7 +9,7 @@ use super::compression::Chooser;
 use super::offer::offer;
 use super::passes::{Hold, Passes, Sent, guarded};
 use super::transfer::{Rounds, Transfer};
-use super::{FrozenReport, Report, SendOptions, Server, kept, say_bye};
+use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
@@ -28,10 +28,13 @@ pub(super) async fn converse(
     session: Session,
 ) -> Result<Report> {
     let started = Instant::now();
-    for part in offer(&options, &roots, &found)?.into_messages()? {
+    let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
+    // A server that stands still does not wait for what the joiner reads.
+    let reuse = rounds || server.keeper() == Keeper::Nobody;
+    for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
         control.send(part).await?;
     }
-    let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
     // The scan that counts comes when the server stands still; two at once would be much memory.
     drop(found);
     let idle = options.dialer.deadlines.idle;
@@ -44,6 +47,13 @@ pub(super) async fn converse(
         return Err(Error::new(Kind::Protocol, what));
     }
 
+    let basis = match accept.basis {
+        true if !reuse => {
+            return Err(Error::new(Kind::Protocol, format!("{} offers what was not asked for", control.peer())));
+        }
+        true => reuse::basis(control, idle).await?,
+        false => Vec::new(),
+    };
     let (there, asked) = (roots.clone(), Arc::clone(&server));
     let theirs = blocking(move || kept::respected(&there, &asked.rules()?, &accept.kept)).await?;
     if !theirs.is_empty() {
@@ -65,6 +75,8 @@ pub(super) async fn converse(
         clock: Clock::new(Instant::now()),
         in_flight: AtomicU64::new(0),
         breaks: AtomicU64::new(0),
+        acknowledged: AtomicU64::new(0),
+        reused: reuse::Reused::default(),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
@@ -75,8 +87,8 @@ pub(super) async fn converse(
         progress::entries(entries),
     ));
     reporter.phase(Phase::Scanning);
-    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), roots, accept.without, theirs, lanes)?;
-    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
+    let there = (roots, accept.without, theirs);
+    let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), there, basis, lanes)?;
     if let Some(rate) = options.rate.rate().filter(|_| server.serves() && !rounds) {
         let most = seconds(Duration::from_secs(total / rate.max(1)));
         reporter.warn(&format!(
@@ -140,6 +152,7 @@ pub(super) async fn converse(
     Ok(Report {
         bytes: total,
         wire_bytes: end.wire,
+        reused_bytes: transfer.reused.bytes(),
         entries,
         seconds: started.elapsed().as_secs_f64(),
         frozen: frozen.then_some(FrozenReport {

@@ -215,6 +215,7 @@ async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight
         {
             transfer.clock.acknowledged(Instant::now());
             transfer.in_flight.fetch_sub(front.wire, Ordering::Relaxed);
+            transfer.acknowledged.fetch_add(front.wire, Ordering::Relaxed);
             lock(&transfer.broken).take();
             transfer.meter.add_done(front.bytes);
             transfer.compression.acknowledged(front.bytes, Instant::now());

@@ -12,10 +12,10 @@ mod kept;
 mod lane;
 mod offer;
 mod pack;
-mod page_hints;
 mod passes;
 mod plan;
 pub mod queue;
+mod reuse;
 mod rounds;
 mod still;
 mod transfer;
@@ -126,6 +126,8 @@ pub struct SendOptions {
 pub struct Report {
     pub bytes: u64,
     pub wire_bytes: u64,
+    /// Bytes that the joiner had already.
+    pub reused_bytes: u64,
     pub entries: u64,
     pub seconds: f64,
     /// `None` where no server had to hold still.
@@ -186,6 +188,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
         write!(f, "{} in {}, {} on the wire, ", bytes(self.bytes), entries(self.entries), bytes(self.wire_bytes))?;
+        if self.reused_bytes > 0 {
+            write!(f, "{} reused of what the joiner had, ", bytes(self.reused_bytes))?;
+        }
         write!(f, "{:.1} s, ", self.seconds)?;
         if let Some(FrozenReport { reaching, ours, clones, .. }) = self.frozen {
             let manner = if clones > 0 { format!(", by clones of {clones} files") } else { String::new() };

@@ -10,7 +10,7 @@ use crate::manifest::Checksum;
 use crate::tree::{Found, InnodbFiles, Root, Roots, Scope, parts};
 use crate::wire::{Offer, OfferedRoot, Speeds, WireBytes};
 
-pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Result<Offer> {
+pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found], reuse: bool) -> Result<Offer> {
     let mut by_root: HashMap<&str, Vec<&Found>> = HashMap::new();
     for found in found {
         by_root.entry(found.entry.path.root_str()).or_default().push(found);
@@ -59,5 +59,6 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found]) -> Re
         parts: parts(found.iter().map(|found| &found.entry)),
         speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },
         lanes: options.lanes,
+        reuse,
     })
 }

@@ -1,24 +1,21 @@
 //! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::catalog::Catalog;
 use super::compression::BatchCompressor;
-use super::page_hints::PageHints;
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
-use crate::archive::{Batch, Extent, Extents, MemberError};
+use crate::archive::{Batch, Extents, Located, MemberError, PageHints};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
 use crate::threads::lock;
-use crate::tree::{Content, Found, Source};
+use crate::tree::{Content, Found};
 use crate::wire::{FrameHeader, FrameKind};
 
 /// A frame ready to be sent, and the work that is in it.
@@ -60,7 +57,9 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
         if batch.members() == 0 {
             // The joiner has all of it.
             transfer.clock.acknowledged(Instant::now());
-            transfer.meter.add_done(bytes_of(&round, &work));
+            let bytes = bytes_of(&round, &work);
+            transfer.meter.add_done(bytes);
+            round.compared.fetch_add(bytes, Ordering::Relaxed);
             lock(spare).push(batch.into_buffer());
             round.catalog.acknowledged(&work);
             round.queue.done();
@@ -134,35 +133,6 @@ fn pack_chunk(
     }
 }
 
-/// A chunk of a file, where it has data.
-struct Located<'a> {
-    found: &'a Found,
-    place: PathBuf,
-    source: Arc<Source>,
-    offset: u64,
-    len: u32,
-    runs: Vec<(u64, u64)>,
-    extents: Extents,
-}
-
-impl<'a> Located<'a> {
-    fn new(catalog: &'a Catalog, number: u32, chunk: u64, span: &mut Pages) -> Result<Located<'a>> {
-        let found = catalog.get(number);
-        let (place, source) = (catalog.place(found)?, catalog.source(number)?);
-        let offset = chunk * CHUNK;
-        let len = (found.size() - offset).min(CHUNK) as u32;
-        let runs = source.data(&place, offset, len.into(), Extents::MAX, span)?;
-        let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
-        let extents = Extents::new(runs.iter().map(run).collect(), len)
-            .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", found.entry.path)).because(e))?;
-        Ok(Located { found, place, source, offset, len, runs, extents })
-    }
-
-    fn read(&self, into: &mut [u8], span: &mut Pages) -> Result<()> {
-        self.source.read_runs(&self.place, self.offset, &self.runs, into, span)
-    }
-}
-
 fn whole_chunk(
     transfer: &Transfer,
     round: &Round,
@@ -172,11 +142,13 @@ fn whole_chunk(
     scratch: &mut Scratch,
 ) -> Result<()> {
     let catalog = &round.catalog;
-    let located = Located::new(catalog, number, chunk, &mut scratch.span)?;
-    let Located { found, offset, len, ref extents, .. } = located;
+    let found = catalog.get(number);
+    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
+    let located = Located::new(&source, &place, chunk, found.size(), &mut scratch.span)?;
+    let Located { offset, len, ref extents, .. } = located;
     let mut hints = None;
     let digest = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |data| {
-        located.read(data, &mut scratch.span)?;
+        located.read(&source, &place, data, &mut scratch.span)?;
         // A chunk that is sent under the lock is not compared again.
         if round.live && catalog.wants_hints() {
             hints = Some(PageHints::of_runs(extents, data, len, transfer.seed));
@@ -202,16 +174,20 @@ fn compare_chunk(
     if known.touched && chunk == 0 {
         batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?;
     }
-    let located = Located::new(catalog, number, chunk, &mut scratch.span)?;
+    let (place, source) = (catalog.place(found)?, catalog.source(number)?);
+    let located = Located::new(&source, &place, chunk, found.size(), &mut scratch.span)?;
     let Located { offset, len, ref extents, .. } = located;
     scratch.chunk.resize(extents.data_len(), 0);
-    located.read(&mut scratch.chunk, &mut scratch.span)?;
+    located.read(&source, &place, &mut scratch.chunk, &mut scratch.span)?;
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
     let hints = PageHints::of_runs(extents, data, len, transfer.seed);
+    let mut sent = 0;
     if known.again || known.digest != Some(digest) {
         let before = known.hints.as_ref().filter(|_| known.digest.is_some());
-        round.changed_pages.fetch_add(hints.differing(before), Ordering::Relaxed);
+        if !known.seeded {
+            round.changed_pages.fetch_add(hints.differing(before), Ordering::Relaxed);
+        }
         // Of what is not known the joiner may have anything.
         let patch = known
             .hints
@@ -225,6 +201,7 @@ fn compare_chunk(
         let packed = match patch {
             Some((covers, clip, places)) => {
                 let checksum = transfer.checksum;
+                sent = covers.data_len() as u64;
                 batch.push_patch(&found.entry, offset, (&covers, &clip), digest, checksum, |into| {
                     let mut rest = into;
                     for place in places {
@@ -235,14 +212,19 @@ fn compare_chunk(
                     Ok::<_, PackError>(())
                 })
             }
-            None => batch
-                .push_chunk(&found.entry, offset, extents, transfer.checksum, |into| {
+            None => {
+                sent = len.into();
+                let packed = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |into| {
                     into.copy_from_slice(data);
                     Ok::<_, PackError>(())
-                })
-                .map(|_| ()),
+                });
+                packed.map(|_| ())
+            }
         };
         packed.map_err(|error| error.of(found))?;
+    }
+    if known.seeded && !known.again {
+        transfer.reused.count(len.into(), u64::from(len) - sent);
     }
     catalog.record(number, chunk, digest, Some(hints));
     Ok(())
@@ -283,27 +265,21 @@ pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
+    use super::super::catalog::Catalog;
     use super::super::plan::{Basis, Plan};
     use super::super::queue::Queue;
     use super::*;
     use crate::archive::{Member, unpack};
     use crate::tree::{Roots, Rules, Tolerance, scan};
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicU64;
 
     fn round(number: u16, roots: &Roots, basis: Basis) -> Round {
         let found = scan(&mut roots.clone(), &Rules::default(), Tolerance::None).unwrap();
         let plan = Plan::new(basis, found, false);
         let catalog = Catalog::new(roots.clone(), plan.entries, false, |_| false).unwrap();
-        Round {
-            number,
-            live: true,
-            strict: false,
-            paced: true,
-            catalog,
-            queue: Queue::new([]),
-            changed_pages: AtomicU64::new(0),
-        }
+        let (queue, compared, changed_pages) = (Queue::new([], &HashSet::new()), AtomicU64::new(0), AtomicU64::new(0));
+        Round { number, live: true, strict: false, paced: true, catalog, queue, compared, changed_pages }
     }
 
     #[test]

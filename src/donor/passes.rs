@@ -11,6 +11,7 @@ use super::catalog::{Catalog, seal};
 use super::clones;
 use super::plan::{Basis, Plan, Task};
 use super::queue::Queue;
+use super::reuse::{self, Awaited};
 use super::rounds::{Outlook, Pass, another, seconds_to_read};
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
@@ -83,6 +84,9 @@ pub(super) struct Passes {
     /// Where the joiner has its own.
     theirs: Vec<RelPath>,
     filesystems: Filesystems,
+    /// What the joiner has by its own word, until it is asked about it; then what it is going to tell of it.
+    offered: Vec<(RelPath, u64)>,
+    awaited: Option<Awaited>,
     basis: Basis,
     /// Files that are read sooner than they are cloned.
     costly: Arc<HashSet<RelPath>>,
@@ -105,9 +109,8 @@ impl Passes {
     pub(super) fn new(
         transfer: Arc<Transfer>,
         server: Arc<dyn Server>,
-        roots: Roots,
-        without: Vec<RootName>,
-        theirs: Vec<RelPath>,
+        (roots, without, theirs): (Roots, Vec<RootName>, Vec<RelPath>),
+        offered: Vec<(RelPath, u64)>,
         lanes: u16,
     ) -> Result<Passes> {
         let filesystems = Filesystems::of(&roots)?;
@@ -124,6 +127,8 @@ impl Passes {
             without,
             theirs,
             filesystems,
+            offered,
+            awaited: None,
             basis,
             costly: Arc::default(),
             number: 0,
@@ -147,11 +152,14 @@ impl Passes {
             let filesystems = self.filesystems.clone();
             // Before the reading and after the look, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
+            self.arrange(control, &found).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
             self.live_since = Some(now - MARGIN);
             self.round(control, plan, self.live_since, None, Hold::default()).await?;
             let seconds = started.elapsed().as_secs_f64();
-            passes.extend(self.reports.last().map(|round| Pass { seconds, read: round.bytes, wire: round.wire_bytes }));
+            let reused = if passes.is_empty() { self.transfer.reused.bytes() } else { 0 };
+            let pass = |round: &RoundReport| Pass { seconds, read: round.bytes, wire: round.wire_bytes, reused };
+            passes.extend(self.reports.last().map(pass));
             now = SystemTime::now();
             found = self.scan(control).await?;
             let outlook = self.outlook(&found);
@@ -161,6 +169,15 @@ impl Passes {
                 return Ok((passes, outlook));
             }
         }
+    }
+
+    /// Before the first round: what of the joiner's own files is compared.
+    async fn arrange(&mut self, control: &mut Control, found: &[Found]) -> Result<()> {
+        let offered = std::mem::take(&mut self.offered);
+        if !offered.is_empty() {
+            self.awaited = reuse::arrange(control, &self.transfer, &self.roots, offered, found).await?;
+        }
+        Ok(())
     }
 
     /// Bytes of files that are no longer what they were when they were read, as far as their stamps tell.
@@ -211,6 +228,7 @@ impl Passes {
             if looks == 0 {
                 complete(&self.roots, &found)?;
             }
+            self.arrange(control, &found).await?;
             let mut plan = Plan::new(std::mem::take(&mut self.basis), found, looks > 0);
             if looks > 0 {
                 if plan.is_empty() {
@@ -359,7 +377,8 @@ impl Passes {
         let clones = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
         let work = numbered.filter(|(_, planned)| planned.task.reads() || planned.task == Task::Update);
-        let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)));
+        let awaited = self.awaited.as_mut().map(|awaited| awaited.of_round(&plan.entries)).unwrap_or_default();
+        let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)), &awaited);
         let filesystems = self.filesystems.clone();
         // Under the lock a file is compared with itself a moment ago, whatever it lies on.
         let tells = |found: &Found| {
@@ -374,11 +393,12 @@ impl Passes {
         }
         // After rounds that were spared the limit buys nothing but a longer freeze.
         let paced = live || clones || !self.reports.iter().any(|report| report.live);
-        let round = Arc::new(Round { number, live, strict, paced, catalog, queue, changed_pages: AtomicU64::new(0) });
+        let (compared, changed_pages) = (AtomicU64::new(0), AtomicU64::new(0));
+        let round = Arc::new(Round { number, live, strict, paced, catalog, queue, compared, changed_pages });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let sent =
-            guarded(control, finished(&mut self.lanes, &self.server, &self.transfer, &round, hold.over(control))).await;
+        let work = finished(&mut self.lanes, &self.server, &self.transfer, &round, hold.over(control));
+        let sent = reuse::attended(control, &self.transfer, &round, &mut self.awaited, work).await;
         let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {

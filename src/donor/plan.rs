@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::sync::Arc;
 
-use super::page_hints::PageHints;
+use crate::archive::PageHints;
 use crate::manifest::FileDigests;
 use crate::tree::{Content, Found, RelPath, Source, Stillness};
 
@@ -298,7 +298,7 @@ mod tests {
         fs::write(dir.path().join("f"), "22").unwrap();
         let cloned = |basis: Basis| -> Basis {
             let mut basis = Plan::new(basis, look(dir.path()), false).into_basis();
-            let clone = Source::of_clone(fs::File::open(dir.path().join("f")).unwrap(), 2, false);
+            let clone = Source::still(fs::File::open(dir.path().join("f")).unwrap(), 2, false);
             basis[0].1.as_mut().unwrap().clone = Some(Arc::new(clone));
             basis
         };

@@ -3,6 +3,7 @@
 //! The largest files come first, a few side by side, chunk by chunk, so that one huge tablespace fills
 //! every lane; then the small entries, many to a batch. What a broken lane has not had acknowledged comes back.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -37,6 +38,8 @@ struct State {
     /// Batches of small entries; the next is last.
     small: Vec<Vec<u32>>,
     returned: Vec<Work>,
+    /// Entries that wait for [`Queue::release`], and their chunks.
+    awaited: HashMap<u32, Large>,
     /// Pieces of work handed out and not yet acknowledged.
     outstanding: usize,
     /// What comes back is not handed out again.
@@ -70,15 +73,21 @@ fn headers(found: &Found) -> u64 {
 const BATCH_ENTRIES: usize = 512;
 
 impl Queue {
-    /// The work of these entries, by their numbers.
-    pub fn new<'a>(entries: impl IntoIterator<Item = (u32, &'a Found)>) -> Queue {
+    /// The work of these entries, by their numbers. Those that are `awaited` are held back.
+    pub fn new<'a>(entries: impl IntoIterator<Item = (u32, &'a Found)>, awaited: &HashSet<u32>) -> Queue {
+        let mut held = HashMap::new();
         let (mut large, mut small) = (Vec::new(), Vec::new());
         let (mut batch, mut weight) = (Vec::new(), 0);
         for (number, found) in entries {
             let size = found.size();
-            if chunks(size) > 1 {
-                let journal = found.stillness() == Stillness::Journal;
-                large.push(Large { file: number, next: 0, count: chunks(size), journal });
+            let journal = found.stillness() == Stillness::Journal;
+            let whole = Large { file: number, next: 0, count: chunks(size), journal };
+            if awaited.contains(&number) {
+                held.insert(number, whole);
+                continue;
+            }
+            if whole.count > 1 {
+                large.push(whole);
                 continue;
             }
             let cost = size + headers(found);
@@ -92,9 +101,17 @@ impl Queue {
         small.push(batch);
         small.retain(|batch| !batch.is_empty());
         small.reverse();
-        large.sort_by_key(|large| (large.journal, large.count));
-        let state =
-            State { large, turn: 0, small, returned: Vec::new(), outstanding: 0, abandoned: false, closed: false };
+        large.sort_by_key(Large::order);
+        let state = State {
+            large,
+            turn: 0,
+            small,
+            returned: Vec::new(),
+            awaited: held,
+            outstanding: 0,
+            abandoned: false,
+            closed: false,
+        };
         Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
     }
 
@@ -114,11 +131,30 @@ impl Queue {
                 state.outstanding += 1;
                 return Some(work);
             }
-            if state.outstanding == 0 {
+            if state.outstanding == 0 && state.awaited.is_empty() {
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// An entry that was held back is work like any other from now on.
+    pub fn release(&self, number: u32) {
+        let mut state = self.state();
+        let Some(released) = state.awaited.remove(&number) else { return };
+        if released.count > 1 {
+            let place = state.large.partition_point(|large| large.order() <= released.order());
+            state.large.insert(place, released);
+        } else {
+            state.small.push(vec![number]);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing is left but what is held back.
+    pub fn only_awaits(&self) -> bool {
+        let state = self.state();
+        state.is_empty() && state.outstanding == 0 && !state.awaited.is_empty()
     }
 
     /// A piece of work is written and verified on the joiner.
@@ -159,7 +195,7 @@ impl Queue {
     /// Nothing more is handed out; what has been is still waited for.
     pub fn abandon(&self) {
         let mut state = self.state();
-        (state.large, state.small, state.returned) = Default::default();
+        (state.large, state.small, state.returned, state.awaited) = Default::default();
         state.abandoned = true;
         if state.outstanding == 0 {
             self.finished.notify_waiters();
@@ -180,12 +216,21 @@ impl Queue {
     /// All of the work is acknowledged.
     pub fn is_finished(&self) -> bool {
         let state = self.state();
-        let empty = state.large.is_empty() && state.small.is_empty() && state.returned.is_empty();
-        empty && state.outstanding == 0
+        state.is_empty() && state.awaited.is_empty() && state.outstanding == 0
+    }
+}
+
+impl Large {
+    fn order(&self) -> (bool, u64) {
+        (self.journal, self.count)
     }
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.large.is_empty() && self.small.is_empty() && self.returned.is_empty()
+    }
+
     fn take(&mut self) -> Option<Work> {
         if let Some(work) = self.returned.pop() {
             return Some(work);
@@ -213,12 +258,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn queue(sizes: &[u64]) -> Queue {
+        awaiting(sizes, &[])
+    }
+
+    fn awaiting(sizes: &[u64], awaited: &[u32]) -> Queue {
         let dir = tempfile::tempdir().unwrap();
         for (index, size) in sizes.iter().enumerate() {
             std::fs::File::create(dir.path().join(format!("{index:06}"))).unwrap().set_len(*size).unwrap();
         }
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
-        Queue::new((0..).zip(&scan(&mut roots, &Rules::default(), Tolerance::None).unwrap()))
+        let found = scan(&mut roots, &Rules::default(), Tolerance::None).unwrap();
+        Queue::new((0..).zip(&found), &awaited.iter().copied().collect())
     }
 
     #[test]
@@ -263,6 +313,31 @@ mod tests {
         assert!(!queue.is_finished());
         queue.done();
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn what_is_awaited_is_held_back_until_it_is_released() {
+        let queue = awaiting(&[10, 3 * CHUNK, 2 * CHUNK, 70_000], &[1, 3]);
+        let all =
+            || std::iter::from_fn(|| (!queue.only_awaits()).then(|| queue.next().inspect(|_| queue.done())).flatten());
+        let chunk = |file, chunk| Work::Chunk { file, chunk };
+        assert_eq!(all().collect::<Vec<_>>(), [chunk(2, 0), chunk(2, 1), Work::Small(vec![0])]);
+        assert!(queue.only_awaits() && !queue.is_finished());
+        queue.release(7);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.next());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            queue.release(3);
+            assert_eq!(waiter.join().unwrap(), Some(Work::Small(vec![3])));
+        });
+        queue.done();
+        queue.release(1);
+        queue.release(1);
+        assert_eq!(all().collect::<Vec<_>>(), [chunk(1, 0), chunk(1, 1), chunk(1, 2)]);
+        assert!(queue.is_finished());
+        let queue = awaiting(&[70_000], &[0]);
+        queue.abandon();
+        assert!(queue.is_finished() && queue.next().is_none());
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct Pass {
     /// Bytes that were read, and bytes that went over the wire.
     pub(super) read: u64,
     pub(super) wire: u64,
+    /// Bytes of these that the joiner had before the transfer: that tells nothing of what changes meanwhile.
+    pub(super) reused: u64,
 }
 
 /// What would have to be read under the lock if it came now.
@@ -97,7 +99,8 @@ impl FreezeMode {
 pub(super) fn seconds_to_read(passes: &[Pass], outlook: Outlook) -> f64 {
     let rate =
         |of: fn(&Pass) -> u64| passes.iter().map(|pass| of(pass) as f64 / pass.seconds.max(1e-3)).fold(1.0, f64::max);
-    let share = passes.last().map_or(1.0, |last| last.wire as f64 / last.read.max(1) as f64);
+    let share =
+        passes.last().map_or(1.0, |last| last.wire as f64 / last.read.saturating_sub(last.reused).max(1) as f64);
     let changed = outlook.changed as f64;
     (changed / rate(|pass| pass.read)).max(changed * share / rate(|pass| pass.wire))
 }
@@ -116,7 +119,7 @@ mod tests {
     use super::*;
 
     fn pass(seconds: f64, read: u64, wire: u64) -> Pass {
-        Pass { seconds, read, wire }
+        Pass { seconds, read, wire, reused: 0 }
     }
 
     const GB: u64 = 1_000_000_000;
@@ -132,6 +135,9 @@ mod tests {
         let passes = [pass(100.0, 10 * GB, 10 * GB), pass(1.0, GB, GB / 10)];
         assert!((seconds_to_read(&passes, changed) - 1.0).abs() < 1e-9);
         assert!(seconds_to_read(&passes, Outlook { changed: 0 }) < 1e-9);
+        // Nine tenths were there before; what changes has to be sent all the same.
+        let reusing = Pass { reused: 9 * GB, ..pass(10.0, 10 * GB, GB) };
+        assert!((seconds_to_read(&[reusing], changed) - 10.0).abs() < 1e-9);
     }
 
     #[test]

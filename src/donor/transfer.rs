@@ -8,6 +8,7 @@ use super::catalog::Catalog;
 use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
 use super::queue::{Queue, Work};
+use super::reuse::Reused;
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
@@ -32,6 +33,9 @@ pub(super) struct Transfer {
     pub(super) in_flight: AtomicU64,
     /// Lanes that broke since that was last told.
     pub(super) breaks: AtomicU64,
+    /// Bytes on the wire that are.
+    pub(super) acknowledged: AtomicU64,
+    pub(super) reused: Reused,
     /// How the lane ended that broke last; nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
 }
@@ -88,6 +92,8 @@ impl Transfer {
             clock: Clock::new(now),
             in_flight: AtomicU64::new(0),
             breaks: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            reused: Reused::default(),
             broken: Mutex::new(None),
         }
     }
@@ -107,6 +113,8 @@ pub(super) struct Round {
     pub(super) queue: Queue,
     /// Pages that were not what they had been when their file was last read.
     pub(super) changed_pages: AtomicU64,
+    /// Bytes of work that was compared and is as the joiner has it.
+    pub(super) compared: AtomicU64,
 }
 
 /// The rounds, one after the other. Lanes wait here for the next.

@@ -15,6 +15,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::dir::Dir;
+use super::kept::Harvest;
 use super::resolved_roots::ResolvedRoots;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{OwnName, RelPath, Root, RootName, Scope, Shape, is_key_file};
@@ -106,12 +107,14 @@ pub(super) fn into_staged<'a>(resolved: &ResolvedRoots, staged: impl Fn(&str) ->
     Ok(stays)
 }
 
-/// Empties the directories that stay, of all but the node's own. May be repeated.
+/// Empties the directories that stay, of all but the node's own and what is kept. May be repeated.
 pub(super) fn prune(resolved: &ResolvedRoots) -> Result<()> {
     for (root, name) in &resolved.stays {
         let Some(root) = resolved.roots.get(root.as_str()) else { continue };
-        if let Some(child) = Dir::open(&root.path)?.find(name)? {
-            Walk { resolved, rehearsal: false }.prune(&child)?;
+        let dir = Dir::open(&root.path)?;
+        if let Some(child) = dir.find(name)? {
+            let harvest = Harvest::of_old_tree(resolved, root, &dir);
+            Walk { resolved, rehearsal: false }.prune(&child, Path::new(name), harvest.as_ref())?;
         }
     }
     Ok(())
@@ -205,12 +208,18 @@ impl Walk<'_> {
         Err(Error::new(Kind::Usage, what).remedy(REMEDY))
     }
 
-    fn prune(&self, dir: &Dir) -> Result<()> {
+    /// `at` is where `dir` lies beneath its root.
+    fn prune(&self, dir: &Dir, at: &Path, harvest: Option<&Harvest<'_>>) -> Result<()> {
         for (name, kind) in dir.entries()? {
             match self.met(dir, &name, kind) {
                 Met::Own | Met::OwnDirectory => {}
-                Met::Above => self.prune(&dir.child(&name)?)?,
-                Met::Foreign => dir.remove(&name)?,
+                Met::Above => self.prune(&dir.child(&name)?, &at.join(&name), harvest)?,
+                Met::Foreign => {
+                    if let Some(harvest) = harvest {
+                        harvest.take(dir, &name, kind, at)?;
+                    }
+                    dir.remove(&name)?;
+                }
             }
         }
         Ok(())

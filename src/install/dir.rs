@@ -294,7 +294,7 @@ impl Dir {
 
     /// A directory's move and removal write to the directory itself: one whose mode closes it to its owner is given `bits`
     /// for that time. Returns the mode that it had.
-    fn open_up(&self, name: &OsStr, bits: Mode) -> Result<Option<Mode>> {
+    pub(super) fn open_up(&self, name: &OsStr, bits: Mode) -> Result<Option<Mode>> {
         let Some(stat) = self.stat_of(name)? else { return Ok(None) };
         let mode = Mode::from_raw_mode(stat.st_mode);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || mode.contains(bits) {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::dir::Dir;
 use super::keep::{HOME, KeepRules};
 use super::resolved_roots::ResolvedRoots;
+use super::reuse::Reuse;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{OwnName, OwnPath, RootName, Roots, Scope};
 
@@ -52,6 +53,9 @@ struct Record {
     /// The paths that the configuration gives to this node.
     #[serde(default)]
     own_paths: Vec<OwnRecord>,
+    /// What is kept of a tree that is given up.
+    #[serde(default)]
+    reuse: Reuse,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,6 +177,7 @@ pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Resul
         own: names(&resolved.own),
         stays: names(&resolved.stays),
         own_paths: resolved.keep.own().iter().map(OwnRecord::from).collect(),
+        reuse: resolved.reuse,
     };
     let mut text = serde_json::to_string_pretty(&record)
         .map_err(|e| Error::new(Kind::Io, format!("cannot write {}", home.join(NAME).display())).because(e))?;
@@ -196,6 +201,7 @@ pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(ResolvedRoots, 
     let parsed = parse(&bytes, datadir).map_err(unusable)?;
     let mut resolved = ResolvedRoots::new(&parsed.roots, parsed.keep, parsed.own)?;
     resolved.stays = parsed.stays;
+    resolved.reuse = parsed.reuse;
     Ok(Some((resolved, parsed.phase)))
 }
 
@@ -217,6 +223,7 @@ pub(crate) struct Parsed {
     keep: KeepRules,
     own: Vec<(RootName, OsString)>,
     stays: Vec<(RootName, OsString)>,
+    reuse: Reuse,
     phase: Phase,
 }
 
@@ -251,7 +258,8 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
         Ok(names.into_iter().map(|(root, name)| (root, OsString::from_vec(name.0))).collect())
     };
     let keep = KeepRules::new(record.keep, record.own_paths.into_iter().map(OwnPath::from).collect());
-    Ok(Parsed { roots, keep, own: names(record.own)?, stays: names(record.stays)?, phase: record.phase })
+    let (own, stays) = (names(record.own)?, names(record.stays)?);
+    Ok(Parsed { roots, keep, own, stays, reuse: record.reuse, phase: record.phase })
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -272,6 +280,7 @@ mod tests {
         let keep = KeepRules::new(["x*".to_owned()], paths.map(path).into_iter().collect());
         let mut resolved = ResolvedRoots::new(&roots, keep, own).unwrap();
         resolved.stays.push((RootName::datadir(), "logs".into()));
+        resolved.reuse = Reuse::Staged;
         resolved
     }
 

@@ -14,10 +14,13 @@ mod durable;
 mod failpoint;
 pub(crate) mod journal;
 mod keep;
+mod kept;
 mod lock;
 mod new_roots;
+mod recovery;
 mod rehearsal;
 mod resolved_roots;
+mod reuse;
 mod server_locks;
 #[cfg(test)]
 mod server_tests;
@@ -29,12 +32,12 @@ mod unfinished;
 
 pub use dir::removed;
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST};
+pub use kept::{KEPT, KeptFile, Tally, drop_kept, kept};
 pub use lock::{DirLock, server_holding};
 pub use new_roots::make_missing;
-pub use staging::{
-    Installed, OldTree, OwnFile, Recovered, Staging, discard, holds_database, leftover, recover, recover_staged,
-    unfinished,
-};
+pub use recovery::{Recovered, clear_earlier, discard, holds_database, leftover, recover, recover_staged, unfinished};
+pub use reuse::Reuse;
+pub use staging::{Installed, OldTree, OwnFile, Staging};
 pub use unfinished::refuse_half_switched;
 
 /// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
@@ -43,7 +46,7 @@ pub(crate) fn cut_short_for_test(datadir: &std::path::Path, steps: usize) {
     use failpoint::{Plan, arm};
     let roots = crate::tree::Roots::new(datadir, &std::collections::BTreeMap::new()).unwrap();
     let lock = std::sync::Arc::new(DirLock::take(datadir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays, Reuse::Off).unwrap();
     std::fs::write(datadir.join(HOME).join("incoming/innodb-data/ibdata1"), "new").unwrap();
     arm(Plan::Crash(steps));
     staging.install(crate::manifest::Verified::for_test(), &[]).unwrap_err();

@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
 use super::keep::{HOME, KeepRules};
+use super::reuse::Reuse;
 use super::switch::LIVE;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Roots, Scope, Shape, names, row};
@@ -21,6 +22,8 @@ pub(super) struct ResolvedRoots {
     pub(super) own: Vec<(RootName, OsString)>,
     /// First-level directories that stay in place, because what is in them is this node's own.
     pub(super) stays: Vec<(RootName, OsString)>,
+    /// What is kept of a tree that is given up.
+    pub(super) reuse: Reuse,
     /// First-level names that hold another root, with the directory they are in.
     holders: Vec<(PathBuf, OsString)>,
 }
@@ -67,7 +70,7 @@ impl ResolvedRoots {
                     .remedy("give each of them a directory of its own, in the option file or with --root"));
             }
         }
-        Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), holders })
+        Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), reuse: Reuse::Off, holders })
     }
 
     /// Whether a first-level `name` of this shape is the root's to switch.

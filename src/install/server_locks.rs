@@ -122,7 +122,7 @@ impl ServerLocks {
     }
 }
 
-fn locked_by_servers(root: &Root, name: &[u8]) -> bool {
+pub(super) fn locked_by_servers(root: &Root, name: &[u8]) -> bool {
     let theirs = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
     LOCKED.iter().any(|pattern| matches(pattern, name))
         || (root.name.is_innodb() && matches!(&root.scope, Scope::Names(patterns) if theirs(patterns)))

@@ -100,7 +100,8 @@ fn mark(datadir: &Path, which: &str) {
 fn stage(lock: &Arc<DirLock>, new: &Path) -> Staging {
     let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
     arm(Plan::Nothing);
-    let staging = Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    let staging =
+        Staging::prepare(Arc::clone(lock), &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
     for entry in fs::read_dir(new).unwrap() {
         let name = entry.unwrap().file_name();
         // As a donor does, which sends nothing that a joiner keeps.
@@ -197,7 +198,8 @@ fn a_server_starts_wherever_the_spending_of_its_tree_was_broken_off() {
         let lock = Arc::new(DirLock::take(&data).unwrap());
         let roots = Roots::new(lock.datadir(), &Default::default()).unwrap();
         arm(Plan::Nothing);
-        let mut staging = Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays).unwrap();
+        let mut staging =
+            Staging::prepare(Arc::clone(&lock), &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
         arm(Plan::Crash(at));
         let result = staging.spend_old_tree(&["grastate.dat"]);
         arm(Plan::Nothing);
@@ -350,4 +352,45 @@ fn a_running_server_is_seen_and_not_disturbed() {
     let is_new = unfinished(&lock).unwrap() == Recovered::Finished;
     assert_eq!(recover(&lock).unwrap(), if is_new { Recovered::Finished } else { Recovered::Undone });
     with_server(&data, || assert!(!data.join("ibdata1").is_symlink()));
+}
+
+/// What a failed attempt leaves is nothing to a server: it starts on the old tree and lists the schemas that it has.
+#[test]
+fn a_server_lists_nothing_of_what_a_failed_attempt_left() {
+    if server().is_none() {
+        return;
+    }
+    let temp = folder();
+    let (data, new) = (temp.path().join("data"), temp.path().join("new"));
+    make_tree(&data, 0);
+    mark(&data, "old");
+    make_tree(&new, 0);
+    let schemas = || {
+        with_server(&data, || {
+            let socket = format!("--socket={}", data.join("s.sock").display());
+            let words = ["--no-defaults", "-uroot", "-N", "-e", "SHOW DATABASES"];
+            let shown = Command::new("mariadb").args(words).arg(socket).output().unwrap();
+            assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+            String::from_utf8(shown.stdout).unwrap()
+        })
+    };
+    let before = schemas();
+    assert!(before.contains("only_old"), "{before}");
+    let lock = Arc::new(DirLock::take(&data).unwrap());
+    drop(stage(&lock, &new));
+    let roots = Roots::new(&data, &Default::default()).unwrap();
+    discard(&lock, &roots, Reuse::Auto).unwrap();
+    let left = kept(&roots).unwrap();
+    assert!(left.len() > 3, "{left:?}");
+    assert_eq!(schemas(), before);
+    assert_eq!(kept(&roots).unwrap(), left);
+    wsrep_recover(&data, 0, "with kept files");
+
+    // In place of an old tree that goes first, they are in no server's way either.
+    let mut staging = stage(&lock, &new);
+    staging.spend_old_tree(&[]).unwrap();
+    drop(staging);
+    discard(&lock, &roots, Reuse::Auto).unwrap();
+    assert!(kept(&roots).unwrap().len() >= left.len());
+    wsrep_recover(&data, 0, "after the old tree was spent");
 }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::carry;
@@ -14,14 +14,17 @@ use super::durable::make_durable;
 use super::failpoint;
 use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
+use super::kept::{self, KeptFile, drop_kept};
 use super::lock::DirLock;
+use super::recovery::refuse_unfinished;
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
+use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
-use super::switch::{self, INCOMING, LIVE, Side, Switch};
+use super::switch::{INCOMING, PREVIOUS, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
-use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape, matches};
+use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
 
 /// A file that this node writes itself and that becomes visible with the new tree, in the same
 /// moment: `grastate.dat` with the position. One by that name goes with the old tree.
@@ -43,8 +46,19 @@ pub struct Staging {
     /// The data directory's `.highline`.
     home: Dir,
     resolved: ResolvedRoots,
-    /// `incoming/<root>`, in the order of the roots.
-    places: Vec<(RootName, Dir)>,
+    /// In the order of the roots.
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    root: RootName,
+    /// The root's directory.
+    dir: Dir,
+    /// `incoming/<root>`.
+    incoming: Dir,
+    /// `seeds/<root>`.
+    seeds: Dir,
 }
 
 /// What is going to become of the old tree.
@@ -72,10 +86,11 @@ impl Staging {
     /// # Errors
     /// An unfinished switch, roots that cannot be switched (nested too deep, shared), an entry that the switch could not
     /// move, or a directory that cannot be written.
-    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree) -> Result<Staging> {
+    pub fn prepare(lock: Arc<DirLock>, roots: &Roots, keep: KeepRules, old: OldTree, reuse: Reuse) -> Result<Staging> {
         let home = lock.datadir.make(HOME)?;
         refuse_unfinished(&lock, &home)?;
-        let resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
+        let mut resolved = ResolvedRoots::new(roots, keep, Vec::new())?;
+        resolved.reuse = reuse;
         if resolved.roots.datadir() != lock.datadir() {
             return Err(Error::new(Kind::Usage, "the lock is on another data directory"));
         }
@@ -86,22 +101,41 @@ impl Staging {
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
             let dir = Dir::open(&root.path)?;
-            let incoming = dir.make(HOME)?.make(INCOMING)?;
-            incoming.remove(root.name.as_str())?;
-            let place = incoming.make(root.name.as_str())?;
-            carry::rehearse(&resolved, root, &dir, &place)?;
-            places.push((root.name.clone(), place));
+            let here = dir.make(HOME)?;
+            let empty = |kind| {
+                let above = here.make(kind)?;
+                above.remove(root.name.as_str())?;
+                above.make(root.name.as_str())
+            };
+            let incoming = empty(INCOMING)?;
+            carry::rehearse(&resolved, root, &dir, &incoming)?;
+            let seeds = empty(SEEDS)?;
+            places.push(Place { root: root.name.clone(), dir, incoming, seeds });
         }
         Ok(Staging { _lock: lock, home, resolved, places })
     }
 
     /// The directory to open a root's entries beneath.
     pub fn directory(&self, root: &str) -> Option<BorrowedFd<'_>> {
-        self.place(root).map(AsFd::as_fd)
+        self.place(root).map(|place| place.incoming.as_fd())
     }
 
-    fn place(&self, root: &str) -> Option<&Dir> {
-        self.places.iter().find(|(name, _)| name.as_str() == root).map(|(_, dir)| dir)
+    fn place(&self, root: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.root.as_str() == root)
+    }
+
+    /// The directory for a root's files that are not of the new tree yet, on the same filesystem. What stays there goes
+    /// with the staging area; of an attempt that fails, what has a kept name stays kept.
+    pub fn seeds(&self, root: &str) -> Option<BorrowedFd<'_>> {
+        self.place(root).map(|place| place.seeds.as_fd())
+    }
+
+    /// Moves a kept file into its root's [`Staging::seeds`]; returns what it is called there. `None` when it is no longer
+    /// what [`super::kept()`] has found.
+    pub fn take_kept(&self, kept: &KeptFile) -> Result<Option<OsString>> {
+        let Some(place) = self.place(kept.path.root_str()) else { return Ok(None) };
+        let taken = kept::take(&place.dir, &kept.name, &place.seeds)?;
+        Ok(taken.then(|| kept.name.clone()))
     }
 
     /// What an entry of the donor's first level is called here; see [`crate::tree::Root::local_name`].
@@ -164,7 +198,7 @@ impl Staging {
     /// What could not be brought to disk: nothing was switched.
     pub fn sync(&self) -> Result<()> {
         failpoint::step("sync")?;
-        make_durable(&self.places.iter().map(|(_, dir)| dir).collect::<Vec<_>>())
+        make_durable(&self.places.iter().map(|place| &place.incoming).collect::<Vec<_>>())
     }
 
     /// Writes the manifest that is going to describe the tree in place, durably.
@@ -173,7 +207,8 @@ impl Staging {
     }
 
     /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
-    /// directories of listed content, of which the transfer replaces what it brings.
+    /// directories of listed content, of which the transfer replaces what it brings. With [`Reuse::Auto`] its larger files
+    /// get kept names instead: they become part of the new tree, or [`super::drop_kept`] removes them.
     ///
     /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
     /// provider holds it open, because a position without its data must never be believed.
@@ -207,7 +242,9 @@ impl Staging {
         for file in own {
             let place = self.place(file.root.as_str());
             match (place, file.name.to_str()) {
-                (Some(dir), Some(name)) if plain(&file.name) => dir.write(name, &file.content, file.mode)?,
+                (Some(place), Some(name)) if plain(&file.name) => {
+                    place.incoming.write(name, &file.content, file.mode)?;
+                }
                 _ => {
                     let what = format!("{}/{} is not a name in a root", file.root, Printable(file.name.as_bytes()));
                     return Err(Error::new(Kind::Usage, what));
@@ -215,7 +252,7 @@ impl Staging {
             }
             self.resolved.own.push((file.root.clone(), file.name.clone()));
         }
-        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root))?;
+        self.resolved.stays = carry::into_staged(&self.resolved, |root| self.place(root).map(|place| &place.incoming))?;
         self.sync()?;
         let mut locks = ServerLocks::take(&self.resolved, Side::Old)?;
         let switch = Switch::new(&self.resolved, &self.home)?;
@@ -254,13 +291,16 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
         }
     };
     carry::prune(resolved)?;
+    if resolved.reuse == Reuse::Auto {
+        kept::harvest_switched(resolved, PREVIOUS)?;
+    }
     let cleaned = clean_or_set_aside(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())?;
     Ok(left.or(cleaned))
 }
 
 /// What cannot be removed keeps nobody from the next transfer; it is returned.
-fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
+pub(super) fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
     match failpoint::past(Switch::clean(resolved, home, incoming))? {
         Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
         Ok(()) => Ok(None),
@@ -285,142 +325,6 @@ fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error)
 }
 
 fn finish(resolved: &ResolvedRoots, home: &Dir) -> Result<()> {
-    Switch::clean(resolved, home, true)?;
+    Switch::clean(resolved, home, true).and(drop_kept(&resolved.roots))?;
     journal::remove(home, resolved.roots.datadir())
-}
-
-/// What [`recover`] found and did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovered {
-    /// No switch was unfinished.
-    Nothing,
-    /// The new tree is in place.
-    Finished,
-    /// The old tree is in place.
-    Undone,
-    /// The old tree is gone, as was asked for, and no new one is there.
-    Spent,
-}
-
-/// Removes what is staged in these roots, so that a server which serves the old tree does not list
-/// `.highline` as a schema.
-///
-/// # Errors
-/// An unfinished switch: it must be recovered first.
-pub fn discard(lock: &DirLock, roots: &Roots) -> Result<()> {
-    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
-    refuse_unfinished(lock, &home)?;
-    for path in roots.directories() {
-        Dir::open(path)?.remove(HOME)?;
-    }
-    Ok(())
-}
-
-fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
-    if journal::exists(home)? {
-        let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
-        return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
-    }
-    Ok(())
-}
-
-/// Ends a switch that a crash broke off: back to the old tree where that is live, on to the new one where that is. So
-/// a server that has run in between goes on with the tree that it knows.
-///
-/// # Errors
-/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or an entry that could
-/// not be moved: the tree is still seen whole, and a later recovery goes on.
-pub fn recover(lock: &DirLock) -> Result<Recovered> {
-    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
-    let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
-        lock.datadir.drop_empty(HOME, home)?;
-        return Ok(Recovered::Nothing);
-    };
-    let recovered = ahead(home, phase)?;
-    let (live, gone) = match recovered {
-        Recovered::Finished => (Side::New, Side::Old),
-        Recovered::Spent => (Side::Old, Side::Old),
-        _ => (Side::Old, Side::New),
-    };
-    let locks = ServerLocks::take(&resolved, live)?;
-    match recovered {
-        Recovered::Finished if phase == Phase::Switching => {
-            Switch::new(&resolved, home)?.forward()?;
-            journal::write(home, &resolved, Phase::Finished)?;
-        }
-        // The selector goes first when what is left is removed.
-        Recovered::Spent if home.stat_of(LIVE)?.is_some() => {
-            Switch::new(&resolved, home)?.spend()?;
-        }
-        Recovered::Undone if phase != Phase::Undone => {
-            Switch::new(&resolved, home)?.back()?;
-            journal::write(home, &resolved, Phase::Undone)?;
-        }
-        _ => {}
-    }
-    if recovered == Recovered::Spent {
-        carry::prune(&resolved)?;
-    }
-    // What is staged would be a schema to the server, and the next transfer begins anew.
-    clean_or_set_aside(&resolved, home, true)?;
-    journal::remove(home, lock.datadir())?;
-    locks.release(gone);
-    Ok(recovered)
-}
-
-/// Whether the data directory has what a server's data begins with: the system tablespace, or, where that lies elsewhere, the
-/// schema `mysql`.
-pub fn holds_database(datadir: &Path) -> bool {
-    let names = std::fs::read_dir(datadir).into_iter().flatten().filter_map(|item| Some(item.ok()?.file_name()));
-    names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
-}
-
-/// Removes what a transfer staged that was killed, in all directories of which this one tells, where no install is
-/// unfinished. Says whether there was something.
-pub fn recover_staged(lock: &DirLock) -> Result<bool> {
-    let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
-    refuse_unfinished(lock, &home)?;
-    let staged = home.stat_of(INCOMING)?.is_some();
-    if staged {
-        for name in [INCOMING, NEW_MANIFEST, "manifest.new.tmp"] {
-            home.remove(name)?;
-        }
-    }
-    lock.datadir.drop_empty(HOME, &home)?;
-    Ok(staged)
-}
-
-/// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.
-pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
-    let left = |path: &Path| -> Result<()> {
-        let dir = Dir::open(path)?;
-        let Some(home) = dir.find(HOME)? else { return Ok(()) };
-        home.remove(switch::LEFTOVER)?;
-        dir.drop_empty(HOME, &home).map(|_| ())
-    };
-    let failed = roots.directories().into_iter().chain([lock.datadir()]).find_map(|path| left(path).err());
-    failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))
-}
-
-/// What [`recover`] would make of this data directory; nothing is touched.
-///
-/// # Errors
-/// As [`recover`] where the journal cannot be trusted.
-pub fn unfinished(lock: &DirLock) -> Result<Recovered> {
-    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
-    match journal::read(home, lock.datadir())? {
-        Some((_, phase)) => ahead(home, phase),
-        None => Ok(Recovered::Nothing),
-    }
-}
-
-/// Where a recovery leads: to the tree that a server sees now.
-fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
-    Ok(match phase {
-        Phase::Finished => Recovered::Finished,
-        Phase::Undone => Recovered::Undone,
-        Phase::Spending if home.stat_of(LIVE)?.is_none() || !switch::old_is_live(home)? => Recovered::Spent,
-        Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
-        Phase::Spending | Phase::Switching => Recovered::Undone,
-    })
 }

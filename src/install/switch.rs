@@ -31,6 +31,8 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Scope, matches};
 
 pub(super) const INCOMING: &str = "incoming";
+/// Files that may become part of the new tree.
+pub(super) const SEEDS: &str = "seeds";
 pub(super) const PREVIOUS: &str = "previous";
 const ASIDE: &str = "aside";
 const CARRY: &str = "carry";
@@ -376,7 +378,7 @@ impl<'a> Switch<'a> {
 
 /// The directories of a switch in a root's `.highline`.
 fn working(incoming: bool) -> impl Iterator<Item = &'static str> {
-    [PREVIOUS, ASIDE, CARRY].into_iter().chain(incoming.then_some(INCOMING))
+    [PREVIOUS, ASIDE, CARRY].into_iter().chain(incoming.then_some([INCOMING, SEEDS]).into_iter().flatten())
 }
 
 /// Whether the selector in this `.highline` leads to the old tree.

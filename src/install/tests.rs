@@ -229,7 +229,8 @@ impl Joiner {
 
     fn stage(&self, lock: &Arc<DirLock>) -> Staging {
         arm(Plan::Nothing);
-        let staging = Staging::prepare(Arc::clone(lock), &self.roots, keep(&self.roots), OldTree::Stays).unwrap();
+        let staging =
+            Staging::prepare(Arc::clone(lock), &self.roots, keep(&self.roots), OldTree::Stays, Reuse::Auto).unwrap();
         for root in self.roots.iter() {
             let files: Vec<(&str, &str)> = NEW
                 .iter()
@@ -456,7 +457,7 @@ fn an_old_tree_in_a_lower_layer_is_replaced_or_kept_whole() {
 #[test]
 fn what_cannot_move_is_refused_before_anything_is_staged() {
     let refused = |joiner: &Joiner, old: OldTree| {
-        let error = Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old).unwrap_err();
+        let error = Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old, Reuse::Auto).unwrap_err();
         assert!(error.remedy_text().is_some());
         assert_eq!(read(joiner.temp.path()), old_tree(), "nothing has moved");
         error.sentence()
@@ -480,7 +481,8 @@ fn what_cannot_move_is_refused_before_anything_is_staged() {
     fs::create_dir(joiner.temp.path().join("data/app/deep")).unwrap();
     let at = joiner.temp.path().join("data/app/deep");
     let mount = Mounted::new(&["-t", "tmpfs", "t"], &at).unwrap();
-    let error = Staging::prepare(joiner.lock(), &joiner.roots, KeepRules::default(), OldTree::Stays).unwrap_err();
+    let error =
+        Staging::prepare(joiner.lock(), &joiner.roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap_err();
     assert!(error.sentence().contains("/data/app/deep"), "{}", error.sentence());
     drop(mount);
     // What is kept may be a mount.
@@ -501,7 +503,7 @@ fn an_immutable_entry_is_refused_by_its_attribute_and_what_is_deep_hinders_no_la
         eprintln!("skipped: this needs chattr, and the right to use it");
         return;
     }
-    let prepare = |old| Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old);
+    let prepare = |old| Staging::prepare(joiner.lock(), &joiner.roots, keep(&joiner.roots), old, Reuse::Auto);
     let error = prepare(OldTree::Stays).unwrap_err();
     let place = joiner.temp.path().join("data/app");
     assert_eq!(
@@ -673,11 +675,11 @@ fn what_is_staged_can_be_thrown_away() {
     let joiner = Joiner::new(&all_old());
     let lock = joiner.lock();
     joiner.stage(&lock);
-    discard(&lock, &joiner.roots).unwrap();
+    discard(&lock, &joiner.roots, Reuse::Auto).unwrap();
     joiner.assert_clean("discarded");
     assert_eq!(read(joiner.temp.path()), old_tree());
     joiner.install(joiner.stage(&lock), Plan::Crash(150)).unwrap_err();
-    assert_eq!(discard(&lock, &joiner.roots).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(discard(&lock, &joiner.roots, Reuse::Auto).unwrap_err().kind(), Kind::Usage);
 }
 
 #[test]
@@ -688,7 +690,8 @@ fn spending_the_old_tree_leaves_what_is_kept() {
         let lock = joiner.lock();
         arm(Plan::Nothing);
         let mut staging =
-            Staging::prepare(Arc::clone(&lock), &joiner.roots, keep(&joiner.roots), OldTree::Stays).unwrap();
+            Staging::prepare(Arc::clone(&lock), &joiner.roots, keep(&joiner.roots), OldTree::Stays, Reuse::Auto)
+                .unwrap();
         arm(plan);
         let result = staging.spend_old_tree(&["grastate.dat"]);
         (joiner, lock, result)
@@ -724,4 +727,128 @@ fn spending_the_old_tree_leaves_what_is_kept() {
             assert_eq!(read(joiner.temp.path()), new_tree(), "{why}");
         }
     }
+}
+
+/// Of an old tree that goes first the larger files stay as a basis, wherever that is broken off; a hard link's other name is
+/// safe, and nothing is kept that a server may wait to lock.
+#[test]
+fn spending_keeps_the_larger_files_of_the_old_tree() {
+    const LARGE: usize = 64 << 10;
+    let large = |name: &str| vec![name.len() as u8; LARGE];
+    let names = ["data/app/big.ibd", "data/gone/big.ibd", "data/gone/deep/x.ibd", "data/mysql/help.ibd"];
+    let locked = ["data/ibdata1", "redo/ib_logfile0", "data/undo/undo001"];
+    let kept_paths =
+        ["datadir/app/big.ibd", "datadir/gone/big.ibd", "datadir/gone/deep/x.ibd", "datadir/mysql/help.ibd"];
+    let spend = |plan, reuse| {
+        let joiner = Joiner::new(&all_old());
+        let place = |name: &str| joiner.temp.path().join(name);
+        fs::create_dir(place("data/gone/deep")).unwrap();
+        for name in names.iter().chain(&locked) {
+            fs::write(place(name), [b"old ".as_slice(), &large(name)].concat()).unwrap();
+        }
+        fs::write(place("data/ib_buffer_pool"), large("x")).unwrap();
+        fs::write(place("precious"), large("precious")).unwrap();
+        fs::hard_link(place("precious"), place("data/app/linked.ibd")).unwrap();
+        let before = read(joiner.temp.path());
+        let lock = joiner.lock();
+        arm(Plan::Nothing);
+        let rules = keep(&joiner.roots);
+        let mut staging = Staging::prepare(Arc::clone(&lock), &joiner.roots, rules, OldTree::Stays, reuse).unwrap();
+        arm(plan);
+        let result = staging.spend_old_tree(&["grastate.dat"]);
+        (joiner, lock, before, result)
+    };
+    let found = |joiner: &Joiner| -> Vec<String> {
+        kept(&joiner.roots).unwrap().iter().map(|file| file.path.to_string()).collect()
+    };
+    let rest = tree_of(&[STAYS, &[("outside/t1.ibd", "old outside")]]);
+    let spent = |joiner: &Joiner, why: &str| {
+        let mut now = read(joiner.temp.path());
+        assert_eq!(now.remove(Path::new("precious")), Some(large("precious")), "{why}");
+        now.remove(Path::new("data/gone/deep"));
+        assert_eq!(now, rest, "{why}");
+    };
+    for reuse in [Reuse::Staged, Reuse::Off] {
+        let (joiner, _lock, _, result) = spend(Plan::Nothing, reuse);
+        assert!(result.unwrap().is_none());
+        spent(&joiner, "nothing is kept");
+        assert_eq!(found(&joiner), [""; 0], "{reuse}");
+    }
+    let (joiner, lock, _, result) = spend(Plan::Nothing, Reuse::Auto);
+    let total = steps();
+    assert!(result.unwrap().is_none());
+    spent(&joiner, "spent");
+    assert_eq!(found(&joiner), kept_paths);
+    let staging = joiner.stage(&lock);
+    assert!(joiner.install(staging, Plan::Nothing).unwrap().leftover.is_none());
+    assert_eq!(found(&joiner), [""; 0], "a new tree is there");
+
+    let (mut undone, mut ended) = (0, 0);
+    for exchange in [true, false] {
+        set_without_exchange(!exchange);
+        for plan in (0..total).flat_map(|at| [Plan::Crash(at), Plan::Fail(at)]) {
+            let (joiner, lock, before, result) = spend(plan, Reuse::Auto);
+            arm(Plan::Nothing);
+            let why = format!("{plan:?} {:?}", result.as_ref().map_err(Error::sentence));
+            // What could not be moved stays where it is, and is told of.
+            if matches!(result, Ok(Some(_))) {
+                continue;
+            }
+            let crashed = result.as_ref().is_err_and(is_crash);
+            let whole =
+                joiner.seen().get(Path::new("data/ibdata1")).is_some_and(|content| content.starts_with(b"old "));
+            match recover(&lock).unwrap_or_else(|error| panic!("{why}: {}", error.sentence())) {
+                Recovered::Nothing | Recovered::Undone if whole => {
+                    assert_eq!(read(joiner.temp.path()), before, "{why}");
+                    assert_eq!(found(&joiner), [""; 0], "{why}");
+                    undone += 1;
+                }
+                Recovered::Nothing | Recovered::Spent => {
+                    spent(&joiner, &why);
+                    // A file that could not be kept is gone with the others.
+                    let all = found(&joiner);
+                    assert!(all == kept_paths || (!crashed && all.len() == 3), "{why}: {all:?}");
+                    ended += 1;
+                }
+                other => panic!("{why}: {other:?}"),
+            }
+            for name in &names {
+                let kept = format!(".highline.kept.{}", name.trim_start_matches("data/").replace('/', "%2f"));
+                if let Ok(content) = fs::read(joiner.roots.datadir().join(kept)) {
+                    assert_eq!(content, [b"old ".as_slice(), &large(name)].concat(), "{why}");
+                }
+            }
+        }
+    }
+    assert!(undone > 40 && ended > 40, "{undone} {ended}");
+}
+
+/// A switch that had not come: what was staged is a basis for the next attempt; once it has come, nobody needs one.
+#[test]
+fn recovery_keeps_what_was_staged_and_drops_it_once_it_is_in_place() {
+    let total = count();
+    let (mut undone, mut finished) = (0, 0);
+    for at in (0..total).step_by(3) {
+        let joiner = Joiner::new(&all_old());
+        let lock = joiner.lock();
+        let staging = joiner.stage(&lock);
+        let incoming = joiner.roots.datadir().join(".highline/incoming");
+        fs::write(incoming.join("datadir/app/t.ibd"), vec![1; 64 << 10]).unwrap();
+        fs::write(joiner.roots.datadir().join(".highline.kept.app2%2fx"), vec![1; 64 << 10]).unwrap();
+        joiner.install(staging, Plan::Crash(at)).unwrap_err();
+        arm(Plan::Nothing);
+        let found = || kept(&joiner.roots).unwrap().iter().map(|file| file.path.to_string()).collect::<Vec<_>>();
+        match recover(&lock).unwrap() {
+            Recovered::Undone => {
+                assert_eq!(found(), ["datadir/app/t.ibd", "datadir/app2/x"], "{at}");
+                undone += 1;
+            }
+            Recovered::Finished => {
+                assert_eq!(found(), [""; 0], "{at}");
+                finished += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(undone > 8 && finished > 8, "{undone} {finished}");
 }

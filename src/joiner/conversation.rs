@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::ledger::Ledger;
+use super::basis::Basis;
+use super::earlier::{self, Told};
+use super::ledger::{Ledger, Reused};
+use super::reuse::arrange;
+use super::seeding::{Order, Seeding};
 use super::staged_tree::StagedTree;
 use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
-    DirLock, KeepRules, OldTree, Recovered, Staging, discard, leftover, make_missing, recover, removed,
+    DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, kept, leftover, make_missing,
+    recover, removed,
 };
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
@@ -53,6 +58,7 @@ struct Tree {
     verified: Verified,
     round: Round,
     lanes: u16,
+    reused: Reused,
 }
 
 impl Conversation {
@@ -96,8 +102,9 @@ impl Conversation {
         Control::answer(connection, control, self.options.deadlines, Arc::clone(&self.reporter))
     }
 
-    /// Removes what is staged, when the threads that write to it have ended.
-    pub(super) async fn clear(&mut self) {
+    /// Ends an attempt that `failure` made fail, when the threads that write have ended: what is staged is kept for the
+    /// next, or removed.
+    pub(super) async fn clear(&mut self, failure: &Error) {
         const PATIENCE: Duration = Duration::from_secs(3);
         if let Some(ledger) = self.ledger.take() {
             ledger.close();
@@ -105,9 +112,10 @@ impl Conversation {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
-            match blocking(move || discard(&lock, &roots)).await {
-                Ok(()) => return,
+            let (lock, roots, reuse) = (Arc::clone(&self.lock), self.options.roots.clone(), self.options.reuse);
+            let cause = earlier::Cause::from(failure);
+            match blocking(move || earlier::leave(&lock, &roots, reuse, &cause)).await {
+                Ok(told) => return told.iter().for_each(|line| self.reporter.note(line)),
                 Err(left) if Instant::now() > deadline => {
                     return self.reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
                 }
@@ -132,7 +140,7 @@ impl Conversation {
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
         self.touched = true;
-        let Tree { staging, verified, round, lanes } = *taken;
+        let Tree { staging, verified, round, lanes, reused } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
         let node = Arc::clone(&self.options.node);
@@ -162,6 +170,7 @@ impl Conversation {
         Ok(Outcome::Installed(Box::new(Report {
             bytes,
             wire_bytes: self.meter.snapshot().wire,
+            reused,
             entries,
             seconds: started.elapsed().as_secs_f64(),
             install_seconds,
@@ -181,9 +190,16 @@ impl Conversation {
             let (lock, roots) = (Arc::clone(&self.lock), self.options.roots.clone());
             if let Some(told) = cut_short(&lock) {
                 self.reporter.warn(&told);
+                return Ok(Taken::Nothing(offer.position));
+            }
             // What a killed run left staged would show up in the server as a schema.
-            } else if let Err(left) = blocking(move || discard(&lock, &roots)).await {
-                self.reporter.warn(&format!("what an earlier run staged could not be removed: {}", left.sentence()));
+            match blocking(move || earlier::forget(&lock, &roots)).await {
+                Ok(gone) if gone.files == 0 => {}
+                Ok(gone) => self.reporter.note(&format!("removed {}, which an earlier attempt had left", Told(gone))),
+                Err(left) => {
+                    let what = format!("what an earlier attempt left could not be removed: {}", left.sentence());
+                    self.reporter.warn(&what);
+                }
             }
             return Ok(Taken::Nothing(offer.position));
         }
@@ -207,14 +223,34 @@ impl Conversation {
         make_missing(&self.lock, &options.roots)?;
         let without = preflight::examine(&mut options.roots, &offer)?;
         let keep = KeepRules::new(options.keep.clone(), options.own.clone());
-        let warnings = {
+        let (lock, roots, reuse) = (Arc::clone(&self.lock), options.roots.clone(), options.reuse);
+        let clearing = blocking(move || clear_earlier(&lock, &roots, reuse, SystemTime::now()));
+        let gone = told_of(control, clearing).await?;
+        if gone.files > 0 {
+            let why = if reuse.keeps() { "more than a week ago" } else { "and reuse=off" };
+            self.reporter.note(&format!("removed {}, which an earlier attempt had left, {why}", Told(gone)));
+        }
+        let room = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
             blocking(move || {
                 room::room(&roots, &offer, mode, &|directory, name, shape| keep.keeps(directory, name, shape))
             })
             .await?
         };
-        warnings.iter().for_each(|warning| self.reporter.warn(warning));
+        room.warnings.iter().for_each(|warning| self.reporter.warn(warning));
+        let mut reuse = options.reuse;
+        if room.counts_on_kept {
+            let roots = options.roots.clone();
+            let gone = blocking(move || drop_kept(&roots)).await?;
+            if gone.files > 0 {
+                self.reporter.note(&format!(
+                    "removed {}, which an earlier attempt had left: the new data needs the room",
+                    Told(gone)
+                ));
+            }
+            // Nor may the old tree's files stay beside it.
+            reuse = if reuse == Reuse::Auto { Reuse::Staged } else { reuse };
+        }
         if !without.is_empty() {
             self.reporter
                 .note("the donor's binary logs do not travel: this node writes none, or uses another name for them");
@@ -225,28 +261,37 @@ impl Conversation {
         let spend = options.install == InstallMode::InPlace;
         self.touched |= spend;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
+        let offered = offer.clone();
         let staging = blocking(move || {
             let old = if spend { OldTree::GoesFirst } else { OldTree::Stays };
-            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep, old)?;
+            let mut staging = Staging::prepare(Arc::clone(&lock), &roots, keep.clone(), old, reuse)?;
+            // Before an old tree becomes part of it.
+            let earlier = kept(&roots)?;
             let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
                 reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
             }
-            let kept = staging.kept()?;
-            Ok((staging, kept))
+            let own = staging.kept()?;
+            let old_tree = (!spend).then_some(&keep);
+            let basis = Basis::find(&roots, &offered, &staging, reuse, &earlier, old_tree).unwrap_or_else(|error| {
+                reporter.note(&format!("nothing that is here is reused: {}", error.sentence()));
+                Basis::none(&roots)
+            });
+            Ok((staging, own, basis))
         });
-        let (staging, kept) = told_of(control, staging).await?;
+        let (staging, own, basis) = told_of(control, staging).await?;
         let staging = Arc::new(staging);
         // Those that an option names; what each node has is known.
-        let named = kept.iter().filter(|(_, why)| !why.contains(' '));
+        let named = own.iter().filter(|(_, why)| !why.contains(' '));
         let named: Vec<String> = named.map(|(path, option)| format!("{path} ({option})")).collect();
         if !named.is_empty() {
             self.reporter.note(&format!("kept, because it is this node's own: {}", listed(&named)));
         }
-        let kept = kept.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
-        let accept = Accept { checksum, lanes, without, kept, software: options.software.clone() };
+        let kept = own.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
+        let software = options.software.clone();
+        let accept = Accept { checksum, lanes, without, kept, basis: !basis.is_empty(), software };
         control.send(Message::Accept(accept)).await?;
-        let round = control.expect(|m| if let Message::Round(round) = m { Ok(round) } else { Err(m) }).await?;
+        let (round, order) = arrange(control, basis, checksum, &*self.reporter).await?;
 
         if round.number != 0 {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));
@@ -264,23 +309,31 @@ impl Conversation {
         self.ledger = Some(Arc::clone(&ledger));
         self.reporter.phase(Phase::Copying);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
-        let theirs = self.gather(control, &ledger, &offer, lanes).await?;
+        let theirs = self.gather(control, &ledger, &offer, lanes, order).await?;
         drop(reports);
         self.reporter.phase(Phase::Verifying);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
+        let reused = written.reused();
         let finished = blocking(move || {
             let (manifest, round) = written.finish()?;
             Ok((manifest.verify(theirs)?, round))
         });
         let (verified, round) = finished.await?;
         let staging = alone(staging, self.options.deadlines.idle).await?;
-        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes })))
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused })))
     }
 
     /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
-    async fn gather(&mut self, control: &mut Control, ledger: &Arc<Ledger>, offer: &Offer, most: u16) -> Result<Seal> {
+    async fn gather(
+        &mut self,
+        control: &mut Control,
+        ledger: &Arc<Ledger>,
+        offer: &Offer,
+        most: u16,
+        order: Option<Order>,
+    ) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
         // Dropped for a lane that comes again: it ends the one before.
@@ -291,8 +344,17 @@ impl Conversation {
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         let mut under_way = true;
+        let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
+        let mut compared = 0;
         loop {
+            let seeds = async {
+                match &mut seeding {
+                    Some(seeding) => seeding.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                message = seeds => control.send(message).await?,
                 Some(connection) = self.connections.recv() => match connection.purpose {
                     // The threads of those that were replaced may still be writing.
                     Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
@@ -307,6 +369,9 @@ impl Conversation {
                 message = control.next() => match message? {
                     Message::Seal { entries, digest } => {
                         farewell(&mut lanes).await?;
+                        if let Some(seeding) = seeding {
+                            seeding.end().await;
+                        }
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, a freeze perhaps, may be long in coming.
@@ -314,6 +379,12 @@ impl Conversation {
                         under_way = false;
                         self.reporter.phase(Phase::Pausing);
                     }
+                    Message::Compared { bytes } => {
+                        let bytes = bytes.min(ledger.announced());
+                        self.meter.add_done(bytes.saturating_sub(compared));
+                        compared = compared.max(bytes);
+                    }
+                    Message::NoReuse => seeding.iter().for_each(Seeding::stop),
                     Message::Withdrawn { paths } => {
                         for path in paths {
                             withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
@@ -327,15 +398,18 @@ impl Conversation {
                         let begun = blocking(move || ledger.begin(round, withdrawn));
                         tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
                         turn.send_replace(number);
+                        compared = 0;
                         (under_way, last.1) = (true, Instant::now());
                         self.reporter.phase(Phase::Copying);
                     }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
-                    let wire = self.meter.snapshot().wire;
-                    if wire != last.0 || !under_way {
-                        last = (wire, Instant::now());
+                    // While both sides compare, nothing need arrive.
+                    let now = self.meter.snapshot();
+                    let moved = now.wire + now.done + seeding.as_ref().map_or(0, Seeding::read);
+                    if moved != last.0 || !under_way {
+                        last = (moved, Instant::now());
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))

@@ -3,11 +3,13 @@
 //! A later round brings a newer version of what changed: other metadata, another length, other chunks. What it does
 //! not bring stays as it was, and the seal decides over all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::basis::Origin;
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
@@ -32,14 +34,38 @@ pub struct Ledger {
     allowed: AtomicU64,
     /// The bytes of all attributes, which are kept in memory until the end.
     attributes: AtomicU64,
+    /// Files that this node had, by the path that they may become; `None` when it is too late for more.
+    seeds: Mutex<Option<HashMap<RelPath, Seed>>>,
+    /// Bytes of them that are as the donor has them, as far as it has said.
+    reused: [AtomicU64; 2],
     /// Nothing more is taken.
     closed: AtomicBool,
+}
+
+/// A file of this node's that lies beside the staged tree and may become part of it.
+#[derive(Debug)]
+pub(super) struct Seed {
+    /// What it is called among the seeds.
+    pub(super) name: OsString,
+    pub(super) origin: Origin,
+    /// It was made for this transfer alone.
+    pub(super) copied: bool,
+    pub(super) size: u64,
+    /// Of all its chunks, as they were read and written.
+    pub(super) digests: FileDigests,
 }
 
 /// The most bytes of extended attributes in one tree. A database keeps none.
 const ATTRIBUTES: u64 = 32 << 20;
 /// The most rounds. An honest donor needs a few.
 pub(super) const ROUNDS: u16 = 100;
+
+/// Bytes of a tree that this node had before, by where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reused {
+    pub old_tree: u64,
+    pub earlier_attempt: u64,
+}
 
 #[derive(Debug)]
 struct Record {
@@ -65,6 +91,8 @@ struct Staged {
     patched: BTreeSet<u64>,
     /// Threads that write to it now. The modification time is set when the last has ended.
     writing: u32,
+    /// It was a seed until this round.
+    seeded: Option<Origin>,
 }
 
 impl Staged {
@@ -76,14 +104,21 @@ impl Staged {
             digests: FileDigests::new(size),
             patched: BTreeSet::new(),
             writing: 0,
+            seeded: None,
         }
+    }
+
+    /// What a seed becomes: a file that an earlier round has written, as it were.
+    fn seeded(digests: FileDigests, size: u64, origin: Origin) -> Staged {
+        let digests = digests.renewed(size);
+        Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(0) }
     }
 
     /// The same file as a later round has it.
     fn renewed(&self, size: u64) -> Staged {
         let digests = self.digests.clone().renewed(size);
         let patched = self.patched.range(..chunks(size)).copied().collect();
-        Staged { target: None, made: self.made, written_before: self.made, digests, patched, writing: 0 }
+        Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(0) }
     }
 }
 
@@ -97,6 +132,8 @@ impl Ledger {
             records: Mutex::new(BTreeMap::new()),
             promised: AtomicU64::new(0),
             attributes: AtomicU64::new(0),
+            seeds: Mutex::new(Some(HashMap::new())),
+            reused: Default::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -107,6 +144,7 @@ impl Ledger {
         if round.number.checked_add(1) != Some(next.number) || next.number >= ROUNDS {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", next.number)));
         }
+        self.weed();
         // What lies in a directory goes before it.
         withdrawn.sort_unstable();
         for path in withdrawn.into_iter().rev() {
@@ -131,6 +169,55 @@ impl Ledger {
         }
     }
 
+    /// Takes a seed for the file that may come under `path`; says whether it did. One that comes after the file is of no use.
+    pub(super) fn plant(&self, path: &RelPath, seed: Seed) -> bool {
+        let records = lock(&self.records);
+        match &mut *lock(&self.seeds) {
+            Some(seeds) if !records.contains_key(path) => seeds.insert(path.clone(), seed).is_none(),
+            _ => false,
+        }
+    }
+
+    /// The round that may use seeds is over.
+    fn weed(&self) {
+        for (path, seed) in lock(&self.seeds).take().into_iter().flatten() {
+            // What an earlier attempt left stays for the next, should this one fail. What cannot be removed now goes with the
+            // staging area.
+            if seed.copied {
+                let _ = self.tree.remove_seed(&path, &seed.name);
+            }
+        }
+    }
+
+    /// The file that `path` is to be from now on: its seed, where there is one.
+    fn staged(&self, path: &RelPath, size: u64) -> Result<Staged> {
+        let seed = lock(&self.seeds).as_mut().and_then(|seeds| seeds.remove(path));
+        let Some(seed) = seed else { return Ok(Staged::new(size)) };
+        self.tree.adopt(path, &seed.name)?;
+        let known = if seed.size == size { size } else { seed.size.min(size) / CHUNK * CHUNK };
+        self.reused[seed.origin as usize].fetch_add(known, Ordering::Relaxed);
+        Ok(Staged::seeded(seed.digests, size, seed.origin))
+    }
+
+    /// Bytes of this node's own files that are as the donor has them. Known when the first round is over.
+    pub(super) fn reused(&self) -> Reused {
+        let of = |origin: Origin| self.reused[origin as usize].load(Ordering::Relaxed);
+        Reused { old_tree: of(Origin::OldTree), earlier_attempt: of(Origin::EarlierAttempt) }
+    }
+
+    /// The bytes of all files, as the round that is under way announced them.
+    pub(super) fn announced(&self) -> u64 {
+        self.round.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    pub(super) fn tree(&self) -> &StagedTree {
+        &self.tree
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Takes nothing more: threads that still hold members find that out at the next one.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
@@ -140,7 +227,7 @@ impl Ledger {
     /// a dead lane still had of an earlier round is passed over: it came again on another.
     pub fn take(&self, number: u16, member: Member<'_>) -> Result<u64> {
         let round = self.round.read().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::Relaxed) {
+        if self.is_closed() {
             return Err(Error::new(Kind::Interrupted, "the transfer has ended"));
         }
         if number < round.number {
@@ -180,16 +267,21 @@ impl Ledger {
             if chunk.patch.is_some() && file.digests.get(number).is_none() {
                 return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
             }
+            let replaced = file.seeded.filter(|_| file.digests.get(number).is_some());
             // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
             // in between, and then it comes again in a later round.
             if file.digests.take(number, digest) != Seen::New {
                 drop(file);
                 return self.touch(&path, &record).map(|()| 0);
             }
-            match chunk.patch {
+            match &chunk.patch {
                 Some(_) => file.patched.insert(number),
                 None => file.patched.remove(&number),
             };
+            if let Some(origin) = replaced {
+                let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
+                self.reused[origin as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
+            }
             let filled = chunks(*size) == 1 && chunk.extents.is_whole(len);
             let target = self.open(&path, *size, &mut file, filled)?;
             file.writing += 1;
@@ -287,7 +379,10 @@ impl Ledger {
                 }
                 self.promised.store(promised, Ordering::Relaxed);
                 let known = known.as_ref().and_then(|known| known.file.as_ref());
-                Some(Mutex::new(known.map_or_else(|| Staged::new(size), |known| lock(known).renewed(size))))
+                Some(Mutex::new(match known {
+                    Some(known) => lock(known).renewed(size),
+                    None => self.staged(&path, size)?,
+                }))
             }
             _ => None,
         };
@@ -314,6 +409,7 @@ impl Ledger {
     /// Makes the links, settles the directories and gives the manifest of all that was written, and what the last round
     /// said of it.
     pub fn finish(self) -> Result<(Manifest, Round)> {
+        self.weed();
         let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
         let round = self.round.into_inner().unwrap_or_else(PoisonError::into_inner);
         if records.len() as u64 != round.entries {
@@ -620,6 +716,153 @@ mod tests {
         assert_eq!((stat.mode() & 0o777, stat.mtime()), (0o400, 77));
         assert_eq!(std::fs::metadata(staged.join("fresh")).unwrap().mode() & 0o777, 0o400);
         assert!(std::fs::metadata(staged.join("holed")).unwrap().blocks() * 512 < CHUNK / 2);
+    }
+
+    fn seed(name: &str, size: u64, digests: FileDigests) -> Seed {
+        Seed { name: name.into(), origin: Origin::OldTree, copied: true, size, digests }
+    }
+
+    /// A seed of `content`, as if this node had it.
+    fn planted(ledger: &Ledger, path: &str, content: &[u8]) -> bool {
+        let path = RelPath::parse(path.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut ledger.tree().make_seed(&path, "4".as_ref()).unwrap(), content).unwrap();
+        let mut digests = FileDigests::new(content.len() as u64);
+        for (chunk, bytes) in (0..).zip(content.chunks(CHUNK as usize)) {
+            digests.take(chunk, Checksum::Blake3.digest(bytes));
+        }
+        ledger.plant(&path, seed("4", content.len() as u64, digests))
+    }
+
+    fn patch(entry: &Entry, offset: u64, whole: &[u8], covers: &str) -> Batch {
+        let mut batch = Batch::default();
+        let covers = Extents::parse(covers, whole.len() as u32).unwrap();
+        let digest = Checksum::Blake3.digest(whole);
+        let packed =
+            batch.push_patch::<MemberError>(entry, offset, (&covers, &covers), digest, Checksum::Blake3, |place| {
+                let run = covers.iter().next().unwrap();
+                place.copy_from_slice(&whole[run.start as usize..][..run.len as usize]);
+                Ok(())
+            });
+        packed.unwrap();
+        batch
+    }
+
+    #[test]
+    fn a_seed_becomes_the_file_when_it_is_spoken_of() {
+        let mib = CHUNK as usize;
+        let old: Vec<u8> = [vec![1; mib], vec![2; mib], vec![3; 500]].concat();
+        let changed = |at: std::ops::Range<usize>, byte, size| {
+            let mut now = old.clone();
+            now.resize(size, byte);
+            now[at].fill(byte);
+            now
+        };
+        let end = old.len();
+        // What the donor has now, the chunks that it sends whole or as patches, and what is reused.
+        for (now, whole, patched, reused) in [
+            (old.clone(), vec![], None, end),
+            (changed(16_384..32_768, 7, end), vec![], Some("16384+16384"), end - 16_384),
+            (changed(mib..2 * mib, 7, end), vec![1], None, end - mib),
+            (changed(0..0, 7, end + mib), vec![2, 3], None, 2 * mib),
+            (changed(0..0, 7, mib + 3), vec![1], None, mib),
+            (changed(0..0, 7, 100), vec![0], None, 0),
+            (changed(0..end, 0, end), vec![0, 1, 2], None, 0),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = entry("datadir/f", Content::File { size: now.len() as u64 });
+            let ledger = ledger(dir.path(), 1, now.len() as u64);
+            assert!(planted(&ledger, "datadir/f", &old));
+            assert!(!dir.path().join(".highline/incoming/datadir/f").exists());
+            ledger.take(0, Member::Entry(file.clone())).unwrap();
+            assert!(!planted_again(&ledger), "too late");
+            let mut digests = Vec::new();
+            for (chunk, bytes) in (0..).zip(now.chunks(mib)) {
+                digests.push(Checksum::Blake3.digest(bytes));
+                if whole.contains(&chunk) {
+                    // What is all zeros comes as a hole.
+                    let zeros = bytes.iter().all(|byte| *byte == 0);
+                    let runs = if zeros { Extents::default() } else { Extents::whole(bytes.len() as u32) };
+                    let mut batch = Batch::default();
+                    let filled =
+                        batch.push_chunk::<MemberError>(&file, chunk * CHUNK, &runs, Checksum::Blake3, |data| {
+                            data.copy_from_slice(&bytes[..data.len()]);
+                            Ok(())
+                        });
+                    filled.unwrap();
+                    take(&ledger, &batch).unwrap();
+                }
+            }
+            if let Some(covers) = patched {
+                take(&ledger, &patch(&file, 0, &now[..mib], covers)).unwrap();
+            }
+            assert_eq!(
+                ledger.reused(),
+                Reused { old_tree: reused as u64, earlier_attempt: 0 },
+                "{whole:?} {patched:?}"
+            );
+            let (manifest, _) = ledger.finish().unwrap();
+            assert!(std::fs::read(dir.path().join(".highline/incoming/datadir/f")).unwrap() == now, "{whole:?}");
+            assert_eq!(manifest.items()[0].digest, Some(Checksum::Blake3.fold(&digests)));
+            let seeds = std::fs::read_dir(dir.path().join(".highline/seeds/datadir")).unwrap().count();
+            assert_eq!(seeds, 0);
+        }
+    }
+
+    fn planted_again(ledger: &Ledger) -> bool {
+        let path = RelPath::parse(b"datadir/f").unwrap();
+        ledger.plant(&path, seed("5", 1, FileDigests::new(1)))
+    }
+
+    /// The file came whole before anybody knew of the seed, and the seeds of a round are of no use in the next.
+    #[test]
+    fn a_seed_that_is_late_or_of_no_use_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path(), 2, 99);
+        let seeds = || std::fs::read_dir(dir.path().join(".highline/seeds/datadir")).unwrap().count();
+        take(&ledger, &batch(&entry("datadir/f", Content::File { size: 5 }), 0, 1)).unwrap();
+        assert!(!planted_again(&ledger));
+        assert!(planted(&ledger, "datadir/g", b"hello") && seeds() == 1);
+        ledger.begin(round(1, 2, 99), vec![]).unwrap();
+        assert_eq!(seeds(), 0);
+        assert!(!planted(&ledger, "datadir/h", b"hello"), "its round is over");
+        let new = entry("datadir/g", Content::File { size: 5 });
+        at(&ledger, 1, &batch(&new, 0, 3)).unwrap();
+        ledger.finish().unwrap();
+        assert_eq!(std::fs::read(dir.path().join(".highline/incoming/datadir/g")).unwrap(), [3; 5]);
+    }
+
+    /// Whoever believes digests that are not those of the content is found out: by the seal where nothing was sent, by
+    /// what is read back where a part was.
+    #[test]
+    fn a_lie_about_a_seed_ends_in_a_refusal() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = vec![1; CHUNK as usize];
+        let file = entry("datadir/f", Content::File { size: CHUNK });
+        let sealed = |dir: &std::path::Path, old: &[u8], what: &dyn Fn(&Ledger)| {
+            let ledger = ledger(dir, 1, CHUNK);
+            assert!(planted(&ledger, "datadir/f", old));
+            ledger.take(0, Member::Entry(file.clone())).unwrap();
+            what(&ledger);
+            let theirs = Manifest::new(
+                Checksum::Blake3,
+                vec![Item { entry: file.clone(), digest: Some(Checksum::Blake3.digest(&now)) }],
+            );
+            ledger.finish().and_then(|(manifest, _)| manifest.verify(theirs.unwrap().seal()))
+        };
+        assert!(sealed(dir.path(), &now, &|_| {}).is_ok());
+        let mut old = now.clone();
+        old[700_000] = 9;
+        let dir = tempfile::tempdir().unwrap();
+        let error = sealed(dir.path(), &old, &|_| {}).unwrap_err();
+        assert!(error.sentence().starts_with("the copy is not what the donor sealed"), "{}", error.sentence());
+        let dir = tempfile::tempdir().unwrap();
+        let patched = |ledger: &Ledger| _ = take(ledger, &patch(&file, 0, &now, "0+16384")).unwrap();
+        let error = sealed(dir.path(), &old, &patched).unwrap_err();
+        assert!(
+            error.sentence().ends_with("is not what the donor has, although its parts are"),
+            "{}",
+            error.sentence()
+        );
     }
 
     #[test]

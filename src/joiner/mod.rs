@@ -4,12 +4,16 @@
 //! examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
 //! the lanes.
 
+mod basis;
 mod conversation;
+mod earlier;
 mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod reuse;
 mod room;
+mod seeding;
 mod staged_tree;
 mod target;
 
@@ -19,12 +23,12 @@ use std::sync::Arc;
 
 use conversation::Conversation;
 pub use fit::{Facts, OldData, OlderDonor, PageSize};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Reused};
 pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, HOME, OwnFile, Recovered, holds_database, server_holding, unfinished};
+use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Deadlines, Listener};
@@ -65,6 +69,7 @@ pub struct ReceiveOptions {
     /// The paths that the configuration gives to this node.
     pub own: Own,
     pub install: InstallMode,
+    pub reuse: Reuse,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.
     pub advertise: String,
@@ -94,6 +99,7 @@ pub enum Outcome {
 pub struct Report {
     pub bytes: u64,
     pub wire_bytes: u64,
+    pub reused: Reused,
     pub entries: u64,
     /// From the donor's arrival to the installed tree.
     pub seconds: f64,
@@ -108,6 +114,13 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {}, {} on the wire, ", bytes(self.bytes), entries(self.entries), bytes(self.wire_bytes))?;
+        for (reused, whose) in
+            [(self.reused.old_tree, "the old data"), (self.reused.earlier_attempt, "an earlier attempt")]
+        {
+            if reused > 0 {
+                write!(f, "{} reused of {whose}, ", bytes(reused))?;
+            }
+        }
         write!(f, "{:.1} s, of these {:.1} s for disk and switch", self.seconds, self.install_seconds)
     }
 }
@@ -182,7 +195,7 @@ impl Waiting {
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
-                conversation.clear().await;
+                conversation.clear(&error).await;
                 if !conversation.touched {
                     reporter.note(UNTOUCHED);
                 }
@@ -238,6 +251,6 @@ fn without_donor(asked: Error) -> Error {
 pub(crate) fn staged_tree_for_test(dir: &std::path::Path) -> StagedTree {
     let roots = Roots::new(dir, &std::collections::BTreeMap::new()).unwrap();
     let lock = Arc::new(DirLock::take(dir).unwrap());
-    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays).unwrap();
+    let staging = Staging::prepare(lock, &roots, KeepRules::default(), OldTree::Stays, Reuse::Auto).unwrap();
     StagedTree::new(Arc::new(staging), Owners { there: (0, 0), here: None })
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::InstallMode;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::install::HOME;
+use crate::install::{HOME, kept as kept_files};
 use crate::progress::bytes;
 use crate::tree::{Roots, Scope, Shape};
 use crate::wire::Offer;
@@ -22,14 +22,24 @@ struct Need<'a> {
     with_names: u64,
 }
 
+/// There is room.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// What the log must tell.
+    pub(super) warnings: Vec<String>,
+    /// Only if what an earlier attempt has left becomes part of the new tree, or goes. So too with an old tree that goes
+    /// first, whatever of it is kept.
+    pub(super) counts_on_kept: bool,
+}
+
 /// Each filesystem must hold what arrives on it; `kept` tells which first-level names of a directory stay when the old tree
-/// goes first. Returns what the log must tell.
+/// goes first.
 pub(super) fn room(
     roots: &Roots,
     offer: &Offer,
     mode: InstallMode,
     kept: &dyn Fn(&Path, &OsStr, Shape) -> bool,
-) -> Result<Vec<String>> {
+) -> Result<Room> {
     let mut needs: BTreeMap<u64, Need<'_>> = BTreeMap::new();
     for offered in &offer.roots {
         let Some(root) = roots.get(offered.name.as_str()) else { continue };
@@ -44,23 +54,31 @@ pub(super) fn room(
             .saturating_add(offered.allocated / 100)
             .saturating_add(entries);
     }
-    let mut warnings = Vec::new();
+    let mut found = Room::default();
+    let mut earlier: BTreeMap<u64, u64> = BTreeMap::new();
+    for file in kept_files(roots)? {
+        let bytes = earlier.entry(file.device).or_default();
+        *bytes = bytes.saturating_add(file.allocated);
+    }
     let mut old = None;
     for (device, need) in needs {
         let path = Printable::path(need.path);
         let stat =
             rustix::fs::statvfs(need.path).map_err(|e| Error::io("cannot ask for the space of", need.path, e))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let earlier = earlier.get(&device).copied().unwrap_or(0);
+        let needed = if mode == InstallMode::InPlace { need.allocated } else { need.with_names };
+        if needed <= free {
+            continue;
+        }
+        found.counts_on_kept = true;
         if mode != InstallMode::InPlace {
-            if need.with_names <= free {
+            if needed <= free.saturating_add(earlier) {
                 continue;
             }
-            let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(need.with_names));
+            let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(needed));
             return Err(Error::new(Kind::NoSpace, what)
                 .remedy("free space there, or say install=inplace: it removes the old data before the new arrives"));
-        }
-        if need.allocated <= free {
-            continue;
         }
         let old = match &old {
             Some(old) => old,
@@ -69,27 +87,27 @@ pub(super) fn room(
         let old = match old {
             Ok(old) => old.get(&device).copied().unwrap_or(0),
             Err(error) => {
-                warnings.push(format!("how much room the old data gives back on {path} is not known: {error}"));
+                found.warnings.push(format!("how much room the old data gives back on {path} is not known: {error}"));
                 continue;
             }
         };
-        if need.allocated <= free.saturating_add(old) {
+        if needed <= free.saturating_add(earlier).saturating_add(old) {
             continue;
         }
         let what = format!(
             "{path} has {} free, the old data that would go first takes {} there, and the donor sends {}",
             bytes(free),
             bytes(old),
-            bytes(need.allocated)
+            bytes(needed)
         );
         if compresses(need.path) {
-            warnings.push(format!("{what}: it fits only if this filesystem compresses it well"));
+            found.warnings.push(format!("{what}: it fits only if this filesystem compresses it well"));
         } else {
             let remedy = "the old data was not touched; free space there, or give the node a larger filesystem";
             return Err(Error::new(Kind::NoSpace, what).remedy(remedy));
         }
     }
-    Ok(warnings)
+    Ok(found)
 }
 
 /// Bytes by filesystem that go when the old tree goes, and what an earlier run left staged.

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
-use crate::install::Staging;
+use crate::install::{KeptFile, Staging};
 use crate::threads::lock;
 use crate::tree::{Content, Metadata, RelPath};
 
@@ -181,6 +181,45 @@ impl StagedTree {
             rustix::fs::fremovexattr(&file, name).map_err(|e| failure("cannot set the metadata of", path, e))?;
         }
         Ok(file.into())
+    }
+
+    fn seeds(&self, path: &RelPath) -> Result<BorrowedFd<'_>> {
+        let seeds = self.staging.seeds(path.root_str());
+        seeds.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))
+    }
+
+    /// A new file that may become `path` later, empty, to be read and written.
+    pub(super) fn make_seed(&self, path: &RelPath, name: &OsStr) -> Result<std::fs::File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(self.seeds(path)?, name, flags, Mode::RUSR | Mode::WUSR);
+        Ok(made.map_err(|e| failure("cannot make a copy of", path, e))?.into())
+    }
+
+    /// Opens a seed, to read it.
+    pub(super) fn open_seed(&self, path: &RelPath, name: &OsStr) -> Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(self.seeds(path)?, name, flags, Mode::empty());
+        Ok(opened.map_err(|e| failure("cannot open what is kept of", path, e))?.into())
+    }
+
+    /// Moves a file of an earlier attempt among the seeds; says what it is called there, `None` when it is no longer what it
+    /// was.
+    pub(super) fn take_kept(&self, kept: &KeptFile) -> Result<Option<OsString>> {
+        self.staging.take_kept(kept)
+    }
+
+    /// Gives the seed of that name the place of `path`, where nothing is yet.
+    pub(super) fn adopt(&self, path: &RelPath, name: &OsStr) -> Result<()> {
+        let parent = self.parent(path)?;
+        rustix::fs::renameat(self.seeds(path)?, name, &parent, &*self.last(path))
+            .map_err(|e| failure("cannot put in place what is here of", path, e))
+    }
+
+    pub(super) fn remove_seed(&self, path: &RelPath, name: &OsStr) -> Result<()> {
+        match rustix::fs::unlinkat(self.seeds(path)?, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failure("cannot remove the copy of", path, error)),
+        }
     }
 
     /// Opens a file that has arrived, to read it.

@@ -51,6 +51,7 @@ pub const TABLE: &[Row] = &[
         true,
         "lock, manifest and status of this program",
     ),
+    files(&[".highline.kept.*"], true, "what an earlier attempt has left for the next"),
     directories(&[".highline"], true, "where this program stages a tree"),
     files(
         &["ddl_log.log", "ddl_recovery*.log", "tc.log"],
@@ -181,6 +182,7 @@ mod tests {
             ("server_audit.log.3", false, true),
             (".highline.manifest", false, true),
             (crate::progress::status::FILE, false, true),
+            (".highline.kept.shop%2ft.ibd", false, true),
             ("ddl_recovery.log", false, false),
             ("ddl_recovery-backup.log", false, false),
             ("tc.log", false, false),
@@ -238,6 +240,7 @@ mod tests {
             "mysql",
             "ib_buffer_pool",
             "#rocksdb",
+            ".highline.kept.x",
         ] {
             assert!(row(name.as_ref(), Shape::Directory).is_none(), "{name}");
         }

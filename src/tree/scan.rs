@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
+
 use super::data_files::is_data_file;
 use super::entry::{Content, Entry, Metadata, Mtime};
 use super::node_owned::is_key_file;
@@ -302,7 +304,7 @@ impl<'a> Scan<'a> {
     fn passes_over(&self, error: &Error) -> bool {
         match self.tolerance {
             Tolerance::None => false,
-            Tolerance::Vanished => error.kind() == Kind::NotFound,
+            Tolerance::Vanished => is_gone(error),
             Tolerance::Unreadable => true,
         }
     }
@@ -422,6 +424,14 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Whether something is no longer there, or is of another kind by now: a file in place of a directory or a link, a link or a
+/// directory in place of a file.
+fn is_gone(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let code = cause.and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    error.kind() == Kind::NotFound || matches!(code, Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::INVAL))
+}
+
 fn stray(link: &Path, why: &str) -> Error {
     let what = format!("{} is a link that stands for a data file, and {why}", Printable::path(link));
     Error::new(Kind::Usage, what).remedy("put the file itself there, or let the link lead to where it is")
@@ -449,11 +459,11 @@ fn list(directory: &Path) -> Result<Vec<OsString>> {
 /// The `user.*` attributes of a file, none where the filesystem keeps none (`xattr(7)`).
 fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     const LONGEST: usize = 64 * 1024;
-    let failed = |e: rustix::io::Errno| Error::io("cannot read the attributes of", place, e);
+    let failed = |e: Errno| Error::io("cannot read the attributes of", place, e);
     let mut names = vec![0; 4096];
     let length = match rustix::fs::llistxattr(place, names.as_mut_slice()) {
-        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
-        Err(rustix::io::Errno::RANGE) => {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {
             names.resize(LONGEST, 0);
             rustix::fs::llistxattr(place, names.as_mut_slice()).map_err(failed)?
         }
@@ -601,6 +611,29 @@ mod tests {
         let mut roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
         assert_eq!(names(&scan(&mut roots, &Rules::default(), Tolerance::Vanished).unwrap()), ["datadir/u"]);
         assert!(scan(&mut roots, &Rules::default(), Tolerance::None).is_err());
+    }
+
+    #[test]
+    fn what_becomes_another_thing_under_a_live_server_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "").unwrap();
+        symlink("link", &link).unwrap();
+        let io = |error| Error::io("cannot read", &file, error);
+        for error in [
+            list(&file).unwrap_err(),
+            list(&dir.path().join("none")).unwrap_err(),
+            list(&file.join("beneath")).unwrap_err(),
+            io(fs::read_link(&file).unwrap_err()),
+            io(fs::read(dir.path()).unwrap_err()),
+            io(fs::read(&link).unwrap_err()),
+            io(fs::symlink_metadata(file.join("beneath")).unwrap_err()),
+        ] {
+            assert!(is_gone(&error), "{}", error.sentence());
+        }
+        for code in [Errno::ACCESS, Errno::IO, Errno::MFILE] {
+            assert!(!is_gone(&io(code.into())), "{code}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{Advice, FsWord, Mode, OFlags, SeekFrom, fadvise, fdatasync, fstatfs, open, seek};
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::entry::Content;
 use super::roots::Roots;
@@ -63,7 +63,7 @@ impl Source {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match open(place, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone (open(2)).
-            Err(rustix::io::Errno::PERM) => open(place, flags, Mode::empty()),
+            Err(Errno::PERM) => open(place, flags, Mode::empty()),
             other => other,
         };
         let file = File::from(opened.map_err(|e| vanished_or(place, e.into()))?);
@@ -84,9 +84,10 @@ impl Source {
         Ok(())
     }
 
-    /// An open file of `size` bytes that nobody changes: a clone. All of it is on disk, for what is shared must be
-    /// (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time under the lock.
-    pub fn of_clone(file: File, size: u64, holed: bool) -> Source {
+    /// An open file of `size` bytes that nobody changes: a clone, or one of an old tree. All of a clone is on disk, for
+    /// what is shared must be (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time
+    /// under the lock.
+    pub fn still(file: File, size: u64, holed: bool) -> Source {
         let holes = match holed {
             true if Holes::are_told(&file, size) => Holes::Ask,
             true => Holes::Read,
@@ -142,7 +143,7 @@ impl Source {
         while at < end {
             let start = match seek(&self.file, SeekFrom::Data(at)) {
                 Ok(start) if start < end => start,
-                Ok(_) | Err(rustix::io::Errno::NXIO) => break,
+                Ok(_) | Err(Errno::NXIO) => break,
                 Err(error) => return Err(error.into()),
             };
             let stop = if runs.len() + 1 == most { end } else { seek(&self.file, SeekFrom::Hole(start))?.min(end) };
@@ -217,7 +218,7 @@ impl Source {
         }
         let from_disk = match cached(bytes) {
             Ok(count) if count == bytes.len() => return Ok(()),
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => true,
+            Ok(_) | Err(Errno::AGAIN) => true,
             Err(_) => false,
         };
         self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
@@ -262,8 +263,8 @@ pub fn readable(roots: &Roots, found: &[Found]) -> Result<()> {
         let Some(place) = locate(roots, &found.entry.path) else { continue };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match open(&place, flags, Mode::empty()) {
-            // It has vanished, or is a link by now.
-            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => {}
+            // It has vanished, or is another thing by now, or what it lay in is.
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
             Err(error) => {
                 let (_, names, count) = refused.get_or_insert_with(|| (error.into(), Vec::new(), 0));
                 *count += 1;
@@ -290,10 +291,10 @@ pub fn vanished(place: &Path) -> Error {
 const STOP: &str = "stop the server, or whatever else writes there, and start again";
 
 fn vanished_or(place: &Path, error: io::Error) -> Error {
-    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => vanished(place),
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => vanished(place),
         // It has become a link, or a socket.
-        Some(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => changed(place),
+        Some(Errno::LOOP | Errno::NXIO) => changed(place),
         _ => Error::io("cannot open", place, error),
     }
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
-use super::offer::{Offer, OfferedRoot};
+use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, WireBytes};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;
@@ -24,46 +24,6 @@ pub enum Purpose {
     Lane {
         number: u16,
     },
-}
-
-/// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Speeds {
-    pub sha256: u32,
-    pub blake3: u32,
-}
-
-/// Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct WireBytes(Vec<u8>);
-
-impl WireBytes {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&[u8]> for WireBytes {
-    fn from(bytes: &[u8]) -> WireBytes {
-        WireBytes(bytes.to_vec())
-    }
-}
-
-impl TryFrom<String> for WireBytes {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<WireBytes, &'static str> {
-        crate::manifest::unescape(&text).map(WireBytes).ok_or("a path's text is malformed")
-    }
-}
-
-impl From<WireBytes> for String {
-    fn from(bytes: WireBytes) -> String {
-        let mut text = String::new();
-        crate::manifest::escape(&bytes.0, &mut text);
-        text
-    }
 }
 
 /// A path of the joiner's own.
@@ -85,6 +45,9 @@ pub struct Accept {
     /// What lies here and stays, so that nothing may arrive there.
     #[serde(default)]
     pub kept: Vec<Kept>,
+    /// A list of files that the joiner has follows: `Basis`.
+    #[serde(default)]
+    pub basis: bool,
     /// The peer's software, for the log.
     pub software: String,
 }
@@ -114,8 +77,17 @@ pub struct Failure {
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum Message {
     Accept(Accept),
+    /// Joiner, after `Accept`: the files that it has already, in as many messages as it takes.
+    Basis {
+        files: Vec<BasisFile>,
+        last: bool,
+    },
     /// Donor: the joiner's `Durable` has arrived, nothing follows.
     Bye,
+    /// Donor: so many bytes of this round were compared and are as the joiner has them. It is at work.
+    Compared {
+        bytes: u64,
+    },
     /// Joiner: everything is on disk and installed.
     Durable,
     Failure(Failure),
@@ -129,6 +101,12 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
+    /// Donor: what the joiner has is not used, or not any more.
+    NoReuse,
+    /// Joiner: this file of its list, counted from 0, cannot be had after all.
+    NoSeed {
+        file: u32,
+    },
     /// The last part of an offer, and all of most.
     Offer(Box<Offer>),
     /// Donor: roots of an offer that is too long for one message, before it.
@@ -139,11 +117,36 @@ pub enum Message {
     Removing {
         entries: u64,
     },
+    /// Donor: these files of the joiner's list are wanted, a bit each, the first in the lowest bit of the first byte.
+    Reuse {
+        wanted: Base64,
+    },
     Round(Round),
     /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
     RoundOver {
         number: u16,
     },
+    /// Donor: the joiner is asked for the hints of these chunks, and makes all its hints with this seed.
+    Sample {
+        seed: u64,
+        chunks: Vec<SampledChunk>,
+    },
+    /// Joiner: the hints of each of them, in their order; none of one that could not be read.
+    Sampled {
+        hints: Vec<Base64>,
+    },
+    /// Joiner: digests and hints of chunks of a file of its list, from chunk `from` on. With those of the last chunk the
+    /// file is ready to be compared with.
+    Seeded {
+        file: u32,
+        from: u64,
+        /// 32 bytes a chunk.
+        digests: Base64,
+        /// Eight bytes a page.
+        hints: Base64,
+    },
+    /// Joiner: it has said all of its list that it is going to say.
+    SeedsOver,
     /// Donor: the digest over the whole manifest.
     Seal {
         entries: u64,
@@ -203,6 +206,15 @@ impl Message {
             Message::OfferPart { .. } => "offer-part",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
+            Message::Basis { .. } => "basis",
+            Message::Compared { .. } => "compared",
+            Message::NoReuse => "no-reuse",
+            Message::NoSeed { .. } => "no-seed",
+            Message::Reuse { .. } => "reuse",
+            Message::Sample { .. } => "sample",
+            Message::Sampled { .. } => "sampled",
+            Message::Seeded { .. } => "seeded",
+            Message::SeedsOver => "seeds-over",
             Message::Seal { .. } => "seal",
             Message::Verified => "verified",
             Message::Welcome { .. } => "welcome",
@@ -240,6 +252,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contents::Speeds;
     use super::*;
     use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
@@ -276,6 +289,7 @@ mod tests {
                 parts: [Part::RedoLog, Part::AriaControl].into(),
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
+                reuse: true,
             })),
             Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
@@ -283,8 +297,21 @@ mod tests {
                 lanes: 4,
                 without: vec![],
                 kept: vec![Kept { path: WireBytes::from(b"datadir/logs/e".as_slice()), why: "log-error".into() }],
+                basis: true,
                 software: "highline 0.2.0".into(),
             }),
+            Message::Basis {
+                files: vec![BasisFile { path: WireBytes::from(b"datadir/a b".as_slice()), size: u64::MAX }],
+                last: true,
+            },
+            Message::Sample { seed: u64::MAX, chunks: vec![SampledChunk { file: 1, chunk: 2 }] },
+            Message::Sampled { hints: vec![vec![1, 2, 255].into(), Base64::default()] },
+            Message::Reuse { wanted: vec![5].into() },
+            Message::NoReuse,
+            Message::Seeded { file: 1, from: 0, digests: vec![7; 32].into(), hints: vec![9; 512].into() },
+            Message::NoSeed { file: 1 },
+            Message::SeedsOver,
+            Message::Compared { bytes: 9 },
             Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
             Message::RoundOver { number: 0 },
             Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },

@@ -9,14 +9,18 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+mod basis;
+mod contents;
 mod frame;
 mod message;
 mod offer;
 mod preamble;
 
+pub use basis::BasisParts;
+pub use contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, Speeds, WireBytes};
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
-pub use message::{Accept, Failure, Kept, Message, Purpose, Round, Speeds, WireBytes};
-pub use offer::{Offer, OfferParts, OfferedRoot};
+pub use message::{Accept, Failure, Kept, Message, Purpose, Round};
+pub use offer::OfferParts;
 pub use preamble::{Preamble, VERSION};
 
 /// Why bytes are not what the protocol allows.

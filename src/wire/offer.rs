@@ -1,52 +1,10 @@
-//! The offer: what the donor has, in as many messages as it takes.
+//! The offer in as many messages as it takes.
 
-use std::collections::BTreeSet;
+use serde::Serialize;
 
-use serde::{Deserialize, Serialize};
-
-use super::message::{Message, Speeds, WireBytes};
+use super::contents::{Offer, OfferedRoot, WireBytes};
+use super::message::Message;
 use crate::error::{Error, Kind, Result};
-use crate::position::GaleraGtid;
-use crate::tree::{InnodbFiles, RootName};
-
-/// One root of the donor and what it weighs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfferedRoot {
-    pub name: RootName,
-    /// Where it lies on the donor.
-    pub path: WireBytes,
-    /// Of a directory that is not the server's alone: the first-level names that travel.
-    #[serde(default)]
-    pub names: Vec<WireBytes>,
-    /// Bytes by length and bytes that its filesystem has really given to it.
-    pub bytes: u64,
-    pub allocated: u64,
-    pub entries: u64,
-}
-
-/// What the donor has, before anything is touched. By default nothing, and nothing is known of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
-    pub bypass: bool,
-    pub position: Option<GaleraGtid>,
-    /// Such as `10.11.19-MariaDB`.
-    pub server_version: Option<String>,
-    /// What a server that starts on these files has to cope with.
-    #[serde(default)]
-    pub innodb: InnodbFiles,
-    /// As the donor is configured, where that is known.
-    #[serde(default)]
-    pub lower_case_table_names: Option<u8>,
-    /// User and group of the donor's data directory.
-    pub owner: (u32, u32),
-    pub roots: Vec<OfferedRoot>,
-    /// Which parts of a data directory are there; a tree that lacks one is none.
-    #[serde(default)]
-    pub parts: BTreeSet<crate::tree::Part>,
-    pub speeds: Speeds,
-    pub lanes: u16,
-}
 
 impl Offer {
     /// The most bytes of JSON that all roots of an offer take, and the most roots and names: what a joiner keeps of an
@@ -180,6 +138,7 @@ fn length(value: &impl Serialize) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::contents::Speeds;
     use super::*;
 
     fn root(name: &str, path: &str, names: impl IntoIterator<Item = String>) -> OfferedRoot {

@@ -38,6 +38,7 @@ impl Run {
             keep: self.settings.keep.clone(),
             own: self.layout.own.clone(),
             install: self.settings.install,
+            reuse: self.settings.reuse,
             listen,
             advertise,
             identity,

@@ -24,6 +24,7 @@ pub use tls::{Requested, SslMode, TlsSettings};
 
 use crate::donor::{Compression, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
+use crate::install::Reuse;
 use crate::joiner::InstallMode;
 use crate::link::{Lanes, Timeout};
 use crate::manifest::ChecksumChoice;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub checksum: ChecksumChoice,
     pub rate_limit: RateLimit,
     pub install: InstallMode,
+    pub reuse: Reuse,
     pub freeze: FreezeMode,
     /// For ever: a freeze may take as long as it must.
     pub freeze_limit: Timeout,
@@ -129,6 +131,7 @@ impl Settings {
                 .parsed_for(donor, &[(Highline, "rate-limit"), (Sst, "rlimit")], str::parse)?
                 .unwrap_or_default(),
             install: look.parsed_for(joiner, &[(Highline, "install")], str::parse)?.unwrap_or_default(),
+            reuse: look.parsed_for(joiner, &[(Highline, "reuse")], str::parse)?.unwrap_or_default(),
             freeze: look.parsed_for(donor, &[(Highline, "freeze")], str::parse)?.unwrap_or_default(),
             freeze_limit: look.parsed_for(donor, &[(Highline, "freeze-limit")], str::parse)?.unwrap_or(Timeout(None)),
             timeouts: timeouts(look)?,
@@ -310,7 +313,8 @@ pub(super) mod tests {
         assert_eq!(settings.timeouts, timeouts);
         assert_eq!((settings.lanes, settings.rate_limit), (Some(Lanes::near(4)), RateLimit(Some(200 << 20))));
         assert_eq!([settings.compress.to_string(), settings.checksum.to_string()], ["zstd:3", "sha256"]);
-        let joiner = role("[highline]\nlisten=:4445\ninstall=staged\n", Side::Joiner).unwrap();
+        let joiner = role("[highline]\nlisten=:4445\ninstall=staged\nreuse=off\n", Side::Joiner).unwrap();
+        assert_eq!(joiner.reuse, Reuse::Off);
         assert_eq!((joiner.listen.unwrap().port, joiner.install), (Some(4445), InstallMode::Staged));
         assert_eq!((settings.max_binlogs, settings.keep), (Binlogs::All, vec!["a".into(), "*.b".to_owned()]));
         assert_eq!((settings.progress, settings.tmpdir), (ProgressTo::File("/run/p".into()), Some("/t".into())));
@@ -402,6 +406,7 @@ pub(super) mod tests {
             (Side::Donor, "[highline]\nlock-timeout=soon"),
             (Side::Donor, "[sst]\nsst-max-binlogs=x"),
             (Side::Joiner, "[highline]\ninstall=never"),
+            (Side::Joiner, "[highline]\nreuse=on"),
             (Side::Joiner, "[highline]\nlisten=a b"),
             (Side::Joiner, "[sst]\nsst-initial-timeout=soon"),
         ] {

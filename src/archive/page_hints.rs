@@ -1,30 +1,30 @@
-//! Which pages of a chunk changed since it was last sent, by digests too short to believe: they save bytes and decide
+//! Which pages of a chunk are not what the other side has, by digests too short to believe: they save bytes and decide
 //! nothing. The chunk's own digest, and at the end the seal, tell whether the joiner has the right ones.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::archive::{Extent, Extents};
+use super::{Extent, Extents};
 use crate::manifest::CHUNK;
 
 /// The bytes of a page: InnoDB's own by default, and what pays best when only some rows were written.
-pub(super) const PAGE: usize = 16 << 10;
+const PAGE: usize = 16 << 10;
 const PAGES: usize = CHUNK as usize / PAGE;
 
 /// Eight bytes a page: 512 bytes for a chunk of 1 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PageHints(Box<[u64]>);
+pub struct PageHints(Box<[u64]>);
 
 impl PageHints {
     /// What one chunk's hints cost at most.
-    pub(super) const BYTES: usize = PAGES * 8;
+    pub const BYTES: usize = PAGES * 8;
 
-    /// `seed` is a secret of this transfer, so that nobody can make two pages with one hint.
-    pub(super) fn of(chunk: &[u8], seed: u64) -> PageHints {
+    /// `seed` is a secret of this transfer, so that nobody can put two pages with one hint into a table.
+    pub fn of(chunk: &[u8], seed: u64) -> PageHints {
         PageHints(chunk.chunks(PAGE).map(|page| xxh3_64_with_seed(page, seed)).collect())
     }
 
     /// The same of a chunk of `len` bytes that has `data` where `extents` say, and holes elsewhere.
-    pub(super) fn of_runs(extents: &Extents, data: &[u8], len: u32, seed: u64) -> PageHints {
+    pub fn of_runs(extents: &Extents, data: &[u8], len: u32, seed: u64) -> PageHints {
         if extents.is_whole(len) {
             return PageHints::of(data, seed);
         }
@@ -41,15 +41,43 @@ impl PageHints {
     }
 
     /// How many pages are not what they were: all of them where nothing is known.
-    pub(super) fn differing(&self, before: Option<&PageHints>) -> u64 {
+    pub fn differing(&self, before: Option<&PageHints>) -> u64 {
         let known = before.map_or(&[][..], |before| &before.0);
         let same = self.0.iter().zip(known).filter(|(now, before)| now == before).count();
-        (self.0.len() - same) as u64
+        self.0.len().saturating_sub(same) as u64
+    }
+
+    /// The bytes of the hints of a chunk of `len` bytes.
+    pub fn bytes_of(len: u64) -> usize {
+        usize::try_from(len.min(CHUNK)).unwrap_or(0).div_ceil(PAGE).saturating_mul(8)
+    }
+
+    /// Eight bytes a page, big-endian.
+    pub fn to_bytes(&self) -> impl Iterator<Item = u8> {
+        self.0.iter().flat_map(|hint| hint.to_be_bytes())
+    }
+
+    /// What [`PageHints::to_bytes`] gave.
+    pub fn from_bytes(bytes: &[u8]) -> PageHints {
+        PageHints(bytes.as_chunks::<8>().0.iter().map(|hint| u64::from_be_bytes(*hint)).collect())
+    }
+
+    /// How many of these pages `other` has too, and how many there are. Pages that are all zeros do not count: every
+    /// file has them.
+    pub fn shared(&self, other: &PageHints, seed: u64) -> (u64, u64) {
+        let zeros = xxh3_64_with_seed(&[0; PAGE], seed);
+        let mut theirs = other.0.iter();
+        self.0.iter().map(|ours| (ours, theirs.next())).filter(|(ours, _)| **ours != zeros).fold(
+            (0, 0),
+            |(same, all): (u64, u64), (ours, theirs)| {
+                (same.saturating_add(u64::from(theirs == Some(ours))), all.saturating_add(1))
+            },
+        )
     }
 
     /// The runs of pages that are not what they were. `None` when most are, so that the whole chunk is the better thing
     /// to send, or when the lengths differ.
-    pub(super) fn changed(&self, now: &PageHints, len: u32) -> Option<Extents> {
+    pub fn changed(&self, now: &PageHints, len: u32) -> Option<Extents> {
         if self.0.len() != now.0.len() {
             return None;
         }
@@ -57,15 +85,15 @@ impl PageHints {
         let mut runs: Vec<Extent> = Vec::new();
         let mut pages = 0usize;
         for (number, _) in (0u32..).zip(self.0.iter().zip(&now.0)).filter(|(_, (before, now))| before != now) {
-            let start = number * page;
+            let start = number.saturating_mul(page);
             let length = page.min(len.saturating_sub(start));
-            match runs.last_mut().filter(|run| run.start + run.len == start) {
-                Some(run) => run.len += length,
+            match runs.last_mut().filter(|run| run.start.saturating_add(run.len) == start) {
+                Some(run) => run.len = run.len.saturating_add(length),
                 None => runs.push(Extent { start, len: length }),
             }
-            pages += 1;
+            pages = pages.saturating_add(1);
         }
-        if pages * 2 > now.0.len() { None } else { Extents::new(runs, len).ok() }
+        if pages.saturating_mul(2) > now.0.len() { None } else { Extents::new(runs, len).ok() }
     }
 }
 
@@ -88,6 +116,22 @@ mod tests {
         assert_eq!(hints.changed(&hints, CHUNK as u32).unwrap().data_len(), 0);
         now[..CHUNK as usize / 2 + 1].fill(9);
         assert_eq!(hints.changed(&PageHints::of(&now, 7), CHUNK as u32), None);
+    }
+
+    #[test]
+    fn hints_travel_as_bytes_and_are_counted_without_zeros() {
+        let mut chunk = vec![7; 3 * PAGE + 5];
+        chunk[PAGE..2 * PAGE].fill(0);
+        let hints = PageHints::of(&chunk, 9);
+        let bytes: Vec<u8> = hints.to_bytes().collect();
+        assert_eq!((bytes.len(), PageHints::bytes_of(chunk.len() as u64)), (32, 32));
+        assert_eq!((PageHints::bytes_of(0), PageHints::bytes_of(CHUNK)), (0, PageHints::BYTES));
+        assert_eq!(PageHints::from_bytes(&bytes), hints);
+        assert_eq!(hints.shared(&hints, 9), (3, 3));
+        chunk[0] = 1;
+        assert_eq!(hints.shared(&PageHints::of(&chunk, 9), 9), (2, 3));
+        assert_eq!(hints.shared(&PageHints::of(&chunk[..PAGE], 9), 9), (0, 3), "what is shorter lacks pages");
+        assert_eq!(PageHints::of(&[0; PAGE], 9).shared(&hints, 9), (0, 0));
     }
 
     #[test]

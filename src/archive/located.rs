@@ -1,0 +1,36 @@
+//! A chunk of an open file: where it has data, and that data.
+
+use std::path::Path;
+
+use super::{Extent, Extents};
+use crate::direct::Pages;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::manifest::CHUNK;
+use crate::tree::Source;
+
+/// Where one chunk lies and where it has data.
+#[derive(Debug)]
+pub struct Located {
+    pub offset: u64,
+    pub len: u32,
+    pub extents: Extents,
+    runs: Vec<(u64, u64)>,
+}
+
+impl Located {
+    /// Chunk number `chunk` of a file of `size` bytes at `place`. `span` is memory that [`Located::read`] uses again.
+    pub fn new(source: &Source, place: &Path, chunk: u64, size: u64, span: &mut Pages) -> Result<Located> {
+        let offset = chunk.saturating_mul(CHUNK);
+        let len = u32::try_from(size.saturating_sub(offset).min(CHUNK)).unwrap_or_default();
+        let runs = source.data(place, offset, len.into(), Extents::MAX, span)?;
+        let run = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
+        let extents = Extents::new(runs.iter().map(run).collect(), len)
+            .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", Printable::path(place))).because(e))?;
+        Ok(Located { offset, len, extents, runs })
+    }
+
+    /// Fills `into`, which is as long as the data, with the runs one after the other.
+    pub fn read(&self, source: &Source, place: &Path, into: &mut [u8], span: &mut Pages) -> Result<()> {
+        source.read_runs(place, self.offset, &self.runs, into, span)
+    }
+}

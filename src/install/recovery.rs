@@ -1,0 +1,189 @@
+//! After a crash or a failure: what is ended, what is removed, and what a data directory would be found to be.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::carry;
+use super::dir::Dir;
+use super::failpoint;
+use super::journal::{self, Phase};
+use super::keep::{HOME, NEW_MANIFEST};
+use super::kept::{self, Tally};
+use super::lock::DirLock;
+use super::reuse::Reuse;
+use super::server_locks::ServerLocks;
+use super::staging::clean_or_set_aside;
+use super::switch::{self, INCOMING, LIVE, PREVIOUS, SEEDS, Side, Switch};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::tree::{Roots, matches};
+
+/// What [`recover`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// No switch was unfinished.
+    Nothing,
+    /// The new tree is in place.
+    Finished,
+    /// The old tree is in place.
+    Undone,
+    /// The old tree is gone, as was asked for, and no new one is there.
+    Spent,
+}
+
+/// Ends an attempt: of what is staged in these roots that stays which a later one may use. The rest goes, so that a
+/// server which serves the old tree does not list `.highline` as a schema.
+///
+/// # Errors
+/// An unfinished switch: it must be recovered first.
+pub fn discard(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<()> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
+    refuse_unfinished(lock, &home)?;
+    if reuse.keeps() {
+        kept::harvest_staged(roots)?;
+    }
+    for path in roots.directories() {
+        Dir::open(path)?.remove(HOME)?;
+    }
+    Ok(())
+}
+
+/// Before an attempt: what an earlier one that was killed has staged is kept, and what may no longer be used goes. Returns
+/// what that was.
+///
+/// # Errors
+/// As [`discard`].
+pub fn clear_earlier(lock: &DirLock, roots: &Roots, reuse: Reuse, now: SystemTime) -> Result<Tally> {
+    if let Some(home) = lock.datadir.find(HOME)? {
+        refuse_unfinished(lock, &home)?;
+        if reuse.keeps() {
+            kept::harvest_staged(roots)?;
+        }
+        for path in roots.directories() {
+            if let Some(home) = Dir::open(path)?.find(HOME)? {
+                home.remove(INCOMING)?;
+                home.remove(SEEDS)?;
+            }
+        }
+    }
+    if reuse.keeps() { kept::drop_aged(roots, now) } else { kept::drop_kept(roots) }
+}
+
+pub(super) fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
+    if journal::exists(home)? {
+        let what = format!("{} has an unfinished install", Printable::path(lock.datadir()));
+        return Err(Error::new(Kind::Usage, what).remedy("run highline recover first"));
+    }
+    Ok(())
+}
+
+/// Ends a switch that a crash broke off: back to the old tree where that is live, on to the new one where that is. So
+/// a server that has run in between goes on with the tree that it knows.
+///
+/// # Errors
+/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or an entry that could
+/// not be moved: the tree is still seen whole, and a later recovery goes on.
+pub fn recover(lock: &DirLock) -> Result<Recovered> {
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
+        lock.datadir.drop_empty(HOME, home)?;
+        return Ok(Recovered::Nothing);
+    };
+    let recovered = ahead(home, phase)?;
+    let (live, gone) = match recovered {
+        Recovered::Finished => (Side::New, Side::Old),
+        Recovered::Spent => (Side::Old, Side::Old),
+        _ => (Side::Old, Side::New),
+    };
+    let locks = ServerLocks::take(&resolved, live)?;
+    match recovered {
+        Recovered::Finished if phase == Phase::Switching => {
+            Switch::new(&resolved, home)?.forward()?;
+            journal::write(home, &resolved, Phase::Finished)?;
+        }
+        // The selector goes first when what is left is removed.
+        Recovered::Spent if home.stat_of(LIVE)?.is_some() => {
+            Switch::new(&resolved, home)?.spend()?;
+        }
+        Recovered::Undone if phase != Phase::Undone => {
+            Switch::new(&resolved, home)?.back()?;
+            journal::write(home, &resolved, Phase::Undone)?;
+        }
+        _ => {}
+    }
+    match recovered {
+        Recovered::Spent => {
+            carry::prune(&resolved)?;
+            if resolved.reuse == Reuse::Auto {
+                kept::harvest_switched(&resolved, PREVIOUS)?;
+            }
+        }
+        Recovered::Undone if resolved.reuse.keeps() => kept::harvest_switched(&resolved, INCOMING)?,
+        Recovered::Finished => drop(failpoint::past(kept::drop_kept(&resolved.roots))?),
+        _ => {}
+    }
+    // What is staged would be a schema to the server.
+    clean_or_set_aside(&resolved, home, true)?;
+    journal::remove(home, lock.datadir())?;
+    locks.release(gone);
+    Ok(recovered)
+}
+
+/// Whether the data directory has what a server's data begins with: the system tablespace, or, where that lies elsewhere, the
+/// schema `mysql`.
+pub fn holds_database(datadir: &Path) -> bool {
+    let names = std::fs::read_dir(datadir).into_iter().flatten().filter_map(|item| Some(item.ok()?.file_name()));
+    names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
+}
+
+/// Ends a transfer that was killed, in all directories of which this one tells, where no install is unfinished: of what it
+/// has staged that stays which the next may use. Says whether there was something.
+pub fn recover_staged(lock: &DirLock) -> Result<bool> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
+    refuse_unfinished(lock, &home)?;
+    let staged = home.stat_of(INCOMING)?.is_some();
+    if staged {
+        kept::harvest_staged(&Roots::new(lock.datadir(), &BTreeMap::new())?)?;
+        for name in [INCOMING, SEEDS, NEW_MANIFEST, "manifest.new.tmp"] {
+            home.remove(name)?;
+        }
+    }
+    lock.datadir.drop_empty(HOME, &home)?;
+    Ok(staged)
+}
+
+/// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.
+pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
+    let left = |path: &Path| -> Result<()> {
+        let dir = Dir::open(path)?;
+        let Some(home) = dir.find(HOME)? else { return Ok(()) };
+        home.remove(switch::LEFTOVER)?;
+        dir.drop_empty(HOME, &home).map(|_| ())
+    };
+    let failed = roots.directories().into_iter().chain([lock.datadir()]).find_map(|path| left(path).err());
+    failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))
+}
+
+/// What [`recover`] would make of this data directory; nothing is touched.
+///
+/// # Errors
+/// As [`recover`] where the journal cannot be trusted.
+pub fn unfinished(lock: &DirLock) -> Result<Recovered> {
+    let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
+    match journal::read(home, lock.datadir())? {
+        Some((_, phase)) => ahead(home, phase),
+        None => Ok(Recovered::Nothing),
+    }
+}
+
+/// Where a recovery leads: to the tree that a server sees now.
+fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
+    Ok(match phase {
+        Phase::Finished => Recovered::Finished,
+        Phase::Undone => Recovered::Undone,
+        Phase::Spending if home.stat_of(LIVE)?.is_none() || !switch::old_is_live(home)? => Recovered::Spent,
+        Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
+        Phase::Spending | Phase::Switching => Recovered::Undone,
+    })
+}

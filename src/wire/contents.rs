@@ -1,0 +1,138 @@
+//! What messages carry: bytes as text, the offer, what the joiner has.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::position::GaleraGtid;
+use crate::tree::{InnodbFiles, RootName};
+
+/// How fast a side digests with one thread, in MB/s. Zero: it will not use that checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speeds {
+    pub sha256: u32,
+    pub blake3: u32,
+}
+
+/// Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WireBytes(Vec<u8>);
+
+impl WireBytes {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for WireBytes {
+    fn from(bytes: &[u8]) -> WireBytes {
+        WireBytes(bytes.to_vec())
+    }
+}
+
+impl TryFrom<String> for WireBytes {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<WireBytes, &'static str> {
+        crate::manifest::unescape(&text).map(WireBytes).ok_or("a path's text is malformed")
+    }
+}
+
+impl From<WireBytes> for String {
+    fn from(bytes: WireBytes) -> String {
+        let mut text = String::new();
+        crate::manifest::escape(&bytes.0, &mut text);
+        text
+    }
+}
+
+/// One root of the donor and what it weighs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedRoot {
+    pub name: RootName,
+    /// Where it lies on the donor.
+    pub path: WireBytes,
+    /// Of a directory that is not the server's alone: the first-level names that travel.
+    #[serde(default)]
+    pub names: Vec<WireBytes>,
+    /// Bytes by length and bytes that its filesystem has really given to it.
+    pub bytes: u64,
+    pub allocated: u64,
+    pub entries: u64,
+}
+
+/// What the donor has, before anything is touched. By default nothing, and nothing is known of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The donor has nothing to send: the joiner's own data is recent enough (IST).
+    pub bypass: bool,
+    pub position: Option<GaleraGtid>,
+    /// Such as `10.11.19-MariaDB`.
+    pub server_version: Option<String>,
+    /// What a server that starts on these files has to cope with.
+    #[serde(default)]
+    pub innodb: InnodbFiles,
+    /// As the donor is configured, where that is known.
+    #[serde(default)]
+    pub lower_case_table_names: Option<u8>,
+    /// User and group of the donor's data directory.
+    pub owner: (u32, u32),
+    pub roots: Vec<OfferedRoot>,
+    /// Which parts of a data directory are there; a tree that lacks one is none.
+    #[serde(default)]
+    pub parts: BTreeSet<crate::tree::Part>,
+    pub speeds: Speeds,
+    pub lanes: u16,
+    /// The donor can compare with what the joiner has already.
+    #[serde(default)]
+    pub reuse: bool,
+}
+
+/// Bytes as text: base64 without padding (RFC 4648 §4).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Base64(Vec<u8>);
+
+impl Base64 {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Base64 {
+    fn from(bytes: Vec<u8>) -> Base64 {
+        Base64(bytes)
+    }
+}
+
+impl TryFrom<String> for Base64 {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Base64, &'static str> {
+        STANDARD_NO_PAD.decode(text).map(Base64).map_err(|_| "the text is not base64")
+    }
+}
+
+impl From<Base64> for String {
+    fn from(bytes: Base64) -> String {
+        STANDARD_NO_PAD.encode(bytes.0)
+    }
+}
+
+/// A file that the joiner has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BasisFile {
+    /// `root/part/part`.
+    pub path: WireBytes,
+    pub size: u64,
+}
+
+/// A chunk of one of these files, which is known by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampledChunk {
+    pub file: u32,
+    pub chunk: u64,
+}

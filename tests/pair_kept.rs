@@ -1,0 +1,191 @@
+//! What a failed attempt leaves for the next: plain files beside the old tree, and when they go.
+
+use crate::support::faulty_link::{FaultyLink, WELL};
+use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
+use crate::support::tree::{self, MIB, file};
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+const SLOW: [&str; 4] = ["--rate-limit", "4M", "--lanes", "2"];
+
+fn pair() -> Pair {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 6);
+    file(&pair.donor, "shop/t.ibd", tree::noise(70, 3 * MIB as usize));
+    tree::old(&pair.joiner);
+    pair
+}
+
+/// What lies in the joiner's directory that is ours, but for the lock and the manifest.
+fn ours(joiner: &Path) -> Vec<String> {
+    let names = fs::read_dir(joiner).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with(".highline") && ![".highline.lock", ".highline.manifest"].contains(&&**name))
+        .collect();
+    names.sort();
+    names
+}
+
+const KEPT: [&str; 2] = [".highline.kept.ibdata1", ".highline.kept.shop%2ft.ibd"];
+
+/// A transfer of which some has arrived, cut for good.
+fn fails(pair: &Pair, receive: &[&str]) -> Both {
+    let joiner = pair.receive(&[&["--idle-timeout", "1s"], receive].concat());
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &SLOW);
+    link.passed(5 * MIB);
+    link.cut(|_| true);
+    let both = Both::of(donor, joiner, SECONDS);
+    assert_eq!((both.donor.code(), both.joiner.code()), (32, 32), "{}\n{}", both.donor.stderr, both.joiner.stderr);
+    both
+}
+
+#[test]
+fn pair_a_failed_transfer_leaves_plain_files_and_the_old_tree() {
+    let pair = pair();
+    let before = tree::read(&pair.joiner);
+    let both = fails(&pair, &[]);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    assert_eq!(ours(&pair.joiner), KEPT);
+    assert!(KEPT.iter().all(|name| fs::symlink_metadata(pair.joiner.join(name)).unwrap().is_file()));
+    both.joiner.said("kept for the next attempt: ");
+    both.joiner
+        .said("in 2 files, called .highline.kept.* in the server's directories; a full transfer, an IST or a week");
+    let discard = format!("`highline discard --datadir {}`", pair.joiner.display());
+    both.joiner.said(&discard);
+
+    // A donor that has such files sends none of them, and its tree verifies with them.
+    pair.arrives(&[], &[]);
+    assert_eq!(ours(&pair.joiner), [""; 0], "a new tree is there");
+    file(&pair.donor, KEPT[1], tree::noise(1, 100_000));
+    pair.arrives(&[], &[]);
+    assert_eq!(ours(&pair.joiner), [""; 0]);
+    file(&pair.joiner, KEPT[1], tree::noise(1, 100_000));
+    pair.verify().succeeded();
+
+    let both = fails(&pair, &["--reuse", "off"]);
+    assert_eq!(ours(&pair.joiner), [""; 0], "nor what an attempt before it had left");
+    both.joiner.said("removed 102 kB in 1 file, which an earlier attempt had left, and reuse=off");
+}
+
+#[test]
+fn pair_discard_removes_what_failed_transfers_left_and_nothing_else() {
+    let pair = pair();
+    let before = tree::read(&pair.joiner);
+    let datadir = pair.joiner.to_str().unwrap();
+    let discard = || pair.run(&["discard", "--datadir", datadir]);
+    assert_eq!(discard().stdout, "nothing to discard: no transfer has left anything\n");
+    fails(&pair, &[]);
+    symlink("/nowhere", pair.joiner.join(".highline.kept.planted")).unwrap();
+    let done = discard();
+    done.succeeded();
+    assert!(done.stdout.starts_with("discarded: ") && done.stdout.contains(" in 3 files"), "{}", done.stdout);
+    assert_eq!(ours(&pair.joiner), [""; 0]);
+    // One that works is not disturbed.
+    let joiner = pair.receive(&[]);
+    discard().failed(16, &["another highline (process "]);
+    joiner.running.signal(Signal::TERM);
+    joiner.running.end(SECONDS).failed(4, &[]);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    pair.run(&["discard", "--datadir", "/nowhere"]).failed(2, &["cannot read the directory /nowhere"]);
+}
+
+/// What a killed process could not keep itself is kept by whoever comes next, and a crash of that one loses nothing.
+#[test]
+fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
+    let datadir = |pair: &Pair| pair.joiner.to_str().unwrap().to_owned();
+    let killed = |pair: &Pair| {
+        let mut joiner = pair.receive(&[]);
+        let link = FaultyLink::to(joiner.address(), |_| WELL);
+        let donor = pair.send(&redirected(&joiner.ticket, link.address), &SLOW);
+        link.passed(5 * MIB);
+        joiner.running.signal(Signal::KILL);
+        joiner.running.child.wait().unwrap();
+        let _ = donor.end(LIMIT);
+        assert!(ours(&pair.joiner).contains(&".highline".to_owned()));
+    };
+    let pair = pair();
+    let before = tree::read(&pair.joiner);
+    killed(&pair);
+    let recovered = pair.run(&["recover", "--datadir", &datadir(&pair)]);
+    recovered.succeeded();
+    assert!(recovered.stdout.contains("a transfer was, and what it had staged is out of the server's way"));
+    assert!(recovered.stdout.contains("`highline discard --datadir /"), "{}", recovered.stdout);
+    assert_eq!(ours(&pair.joiner), KEPT);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    pair.run(&["discard", "--datadir", &datadir(&pair)]).succeeded();
+
+    killed(&pair);
+    // The next attempt comes no further than its consent, and leaves what the one before it had.
+    let joiner = pair.receive(&["--idle-timeout", "1s"]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--rate-limit", "1"]);
+    joiner.running.says("agreed with the donor");
+    donor.signal(Signal::TERM);
+    Both::of(donor, joiner, SECONDS).failed(4, &["donor: ended by SIGTERM"]);
+    assert_eq!(ours(&pair.joiner), KEPT);
+    tree::assert_same(&before, &tree::read(&pair.joiner));
+    // Discarding takes what is staged, too.
+    killed(&pair);
+    let done = pair.run(&["discard", "--datadir", &datadir(&pair)]);
+    assert!(done.stdout.contains(" in 2 files"), "{}", done.stdout);
+    assert_eq!(ours(&pair.joiner), [""; 0]);
+    pair.arrives(&[], &[]);
+}
+
+/// Where the disk is short what was kept goes, and the log says so; and a full disk keeps nothing.
+#[test]
+fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
+    let mut pair = Pair::default();
+    let Some(_disk) = pair.small_disk(28) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    tree::plain(&pair.donor, 12);
+    tree::old(&pair.joiner);
+    for mode in ["auto", "inplace"] {
+        // With it there is no room for both trees.
+        file(&pair.joiner, KEPT[1], tree::noise(1, 16 * MIB as usize));
+        let both = pair.transfer(&["--install", mode], &[]);
+        both.succeeded();
+        tree::assert_equal(&pair.donor, &pair.joiner);
+        assert_eq!(ours(&pair.joiner), [""; 0]);
+        both.joiner.said("removed 16.8 MB in 1 file, which an earlier attempt had left: the new data needs the room");
+        fs::remove_file(pair.joiner.join("ibdata1")).unwrap();
+        tree::old(&pair.joiner);
+    }
+    // Not even without it: the room that it takes is the server's.
+    file(&pair.joiner, KEPT[1], tree::noise(1, MIB as usize));
+    tree::plain(&pair.donor, 40);
+    let both = pair.transfer(&[], &[]);
+    both.failed(28, &["joiner: ", " free, and the donor sends "]);
+    both.joiner.said("nothing is kept for the next attempt, because a filesystem here is, or would be, full");
+    assert_eq!(ours(&pair.joiner), [""; 0]);
+}
+
+/// With less than a twentieth free, what was staged goes, because the old tree's server needs the room.
+#[test]
+fn pair_a_short_disk_is_left_to_the_server() {
+    let mut pair = Pair::default();
+    let Some(_disk) = pair.small_disk(32) else { return };
+    pair.joiner = pair.home().join("disk/joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    tree::plain(&pair.donor, 6);
+    file(&pair.donor, "shop/t.ibd", tree::noise(70, 3 * MIB as usize));
+    tree::old(&pair.joiner);
+    let joiner = pair.receive(&["--idle-timeout", "1s"]);
+    let link = FaultyLink::to(joiner.address(), |_| WELL);
+    let donor = pair.send(&redirected(&joiner.ticket, link.address), &SLOW);
+    link.passed(5 * MIB);
+    let free = rustix::fs::statvfs(&pair.joiner).unwrap();
+    file(pair.home(), "disk/filler", vec![1; (free.f_bavail * free.f_frsize - MIB) as usize]);
+    link.cut(|_| true);
+    let both = Both::of(donor, joiner, SECONDS);
+    let kept = ours(&pair.joiner);
+    if both.joiner.code() == 28 {
+        return assert_eq!(kept, [""; 0]);
+    }
+    both.joiner.said("nothing is kept for the next attempt, because less than a twentieth of the filesystem of ");
+    assert_eq!(kept, [""; 0]);
+}
