@@ -37,7 +37,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
             waiting.receive(Arc::clone(&published) as _, &stop).await
         };
         let outcome = received.await;
-        published.end(outcome.as_ref().err());
+        published.end(outcome.as_ref().map(Outcome::reused));
         outcome
     })
     .map_err(|e| e.on(Side::Joiner))?;

@@ -54,7 +54,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
         donor::send(order, server, Arc::clone(&published) as _, &stop).await
     })
     .map_err(|e| e.on(Side::Donor));
-    published.end(sent.as_ref().err());
+    published.end(sent.as_ref().map(|report| report.reused_bytes));
     let report = sent?;
     reporter.note(&format!("done: {report}"));
     if args.talk.json {

@@ -146,6 +146,9 @@ impl View {
         if let Some(rate) = status.rate_limit.filter(|_| running) {
             rows.push(("rate limit", format!("{}/s", bytes(rate))));
         }
+        if status.reused_bytes > 0 {
+            rows.push(("reused", format!("{} that the joiner had", bytes(status.reused_bytes))));
+        }
         let frozen = status.frozen(self.now);
         if !frozen.is_zero() {
             rows.push(("writes waited", seconds(frozen)));

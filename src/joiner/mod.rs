@@ -94,6 +94,16 @@ pub enum Outcome {
     Installed(Box<Report>),
 }
 
+impl Outcome {
+    /// Bytes of the new tree that this node had already.
+    pub fn reused(&self) -> u64 {
+        match self {
+            Outcome::Bypass(_) => 0,
+            Outcome::Installed(report) => report.reused.old_tree.saturating_add(report.reused.earlier_attempt),
+        }
+    }
+}
+
 /// What a finished transfer was.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {

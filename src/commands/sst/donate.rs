@@ -94,7 +94,7 @@ impl Run {
             let stop = self.stop()?;
             donor::send(order, Arc::clone(&server) as _, Arc::clone(&published) as _, &stop).await
         });
-        published.end(sent.as_ref().err());
+        published.end(sent.as_ref().map(|report| report.reused_bytes));
         let report = sent?;
         self.log.note(&format!("done: {report}"));
         let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);

@@ -60,7 +60,7 @@ impl Run {
                 waiting.receive(Arc::clone(&published) as _, &stop).await
             };
             let outcome = received.await;
-            published.end(outcome.as_ref().err());
+            published.end(outcome.as_ref().map(Outcome::reused));
             outcome
         })?;
         let position = match outcome {

@@ -49,6 +49,9 @@ const GAUGES: &[Gauge] = &[
     ("highline_last_transfer_wire_bytes", "Bytes on the wire.", |now| {
         now.ended.as_ref().map(|_| now.wire_bytes as f64)
     }),
+    ("highline_last_transfer_reused_bytes", "Bytes that the joiner had already and were not sent.", |now| {
+        now.ended.as_ref().map(|_| now.reused_bytes as f64)
+    }),
     ("highline_last_transfer_frozen_seconds", "How long clients' writes waited on the donor.", |now| {
         now.ended.as_ref().map(|_| now.frozen_seconds)
     }),

@@ -98,6 +98,8 @@ pub struct Status {
     /// Of all passes.
     pub wire_bytes: u64,
     pub entries: u64,
+    /// What the joiner had already and was not sent; known at the end.
+    pub reused_bytes: u64,
     /// Since bytes began to flow.
     pub seconds: f64,
     pub bytes_per_second: f64,
@@ -157,6 +159,7 @@ impl Status {
             tree_bytes: 0,
             wire_bytes: 0,
             entries: 0,
+            reused_bytes: 0,
             seconds: 0.0,
             bytes_per_second: 0.0,
             wire_bytes_per_second: 0.0,

@@ -80,9 +80,13 @@ impl Published {
         Arc::new(Published { inner, told: Mutex::default(), board })
     }
 
-    /// The transfer is over. Waits a moment until that is written.
-    pub fn end(&self, error: Option<&Error>) {
-        self.update(|status| status.end(error, SystemTime::now()));
+    /// The transfer is over: with so many bytes that the joiner had and were not sent, or an error. Waits a moment until
+    /// that is written.
+    pub fn end(&self, outcome: Result<u64, &Error>) {
+        self.update(|status| {
+            status.reused_bytes = outcome.unwrap_or(0);
+            status.end(outcome.err(), SystemTime::now());
+        });
         let page = lock(&self.board.page);
         drop(self.board.changed.wait_timeout_while(page, PATIENCE, |page| !page.written));
     }
@@ -236,7 +240,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(state(dir.path()).0, State::Running);
-        published.end(Some(&Error::new(Kind::NoSpace, "cannot write x").on(Side::Joiner)));
+        published.end(Err(&Error::new(Kind::NoSpace, "cannot write x").on(Side::Joiner)));
         let (state, status) = state(dir.path());
         let failed = status.ended.unwrap().error.unwrap();
         assert_eq!((state, failed.kind, failed.text.as_str()), (State::Failed, Kind::NoSpace, "cannot write x"));
@@ -255,7 +259,7 @@ mod tests {
             Publish { metrics: Some(&nowhere), ..publish(dir.path(), Side::Donor) },
         );
         published.note("goes on");
-        published.end(None);
+        published.end(Ok(0));
         let lines = recorder.lines();
         assert!(
             lines.iter().any(|line| line.starts_with("warning: the metrics file cannot be written: ")),
@@ -289,6 +293,6 @@ mod tests {
         }
         // Over ten seconds each: 100 bytes, then 300 more.
         assert_eq!(*lock(&slow.0), [10.0, 30.0]);
-        published.end(None);
+        published.end(Ok(0));
     }
 }
