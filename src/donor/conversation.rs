@@ -13,8 +13,7 @@ use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse, say_
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
-use crate::pace::Pace;
-use crate::progress::{Meter, Reporter, bytes, follow, listed};
+use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed, seconds};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -30,7 +29,7 @@ pub(super) async fn converse(
 ) -> Result<Report> {
     let started = Instant::now();
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
     // A server that stands still does not wait for what the joiner reads.
     let reuse = rounds || server.keeper() == Keeper::Nobody;
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
@@ -68,25 +67,35 @@ pub(super) async fn converse(
         dialer: options.dialer,
         checksum,
         compression: Chooser::new(options.compression, Instant::now()),
-        pace: options.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
+        pace: Arc::clone(&options.rate),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
         seed: u64::from_ne_bytes(random()?),
         rounds: Rounds::default(),
         clock: Clock::new(Instant::now()),
         in_flight: AtomicU64::new(0),
+        breaks: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
         reused: reuse::Reused::default(),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {entries} entries",
+        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
         options.compression,
         bytes(total),
+        progress::entries(entries),
     ));
+    reporter.phase(Phase::Scanning);
     let there = (roots, accept.without, theirs);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), there, basis, lanes)?;
+    if let Some(rate) = options.rate.rate().filter(|_| server.serves() && !rounds) {
+        let most = seconds(Duration::from_secs(total / rate.max(1)));
+        reporter.warn(&format!(
+            "all of it is copied under the lock, and at rate-limit: writes wait for up to {most}; with another freeze the \
+             limit holds while the server works, and not under its lock"
+        ));
+    }
     let (mut clone, mut freezes) = (false, 0);
     let (frozen, reached, ours, position) = loop {
         if rounds {
@@ -100,9 +109,15 @@ pub(super) async fn converse(
         // Nobody stands still for a link that is cut.
         control.stands().await?;
         let freezing = Instant::now();
+        if server.serves() {
+            reporter.phase(Phase::Freezing);
+        }
         let freeze = Arc::clone(&server);
         let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
         let reached = freezing.elapsed();
+        if server.serves() {
+            reporter.phase(Phase::Frozen);
+        }
         let position = frozen.or_else(|| options.position.clone());
         let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
         let cut = server.serves().then(|| options.freeze_limit.unwrap_or(CUT));
@@ -110,6 +125,7 @@ pub(super) async fn converse(
         let ours = freezing.elapsed() - reached;
         let release = Arc::clone(&server);
         let released = blocking(move || release.release()).await;
+        reporter.phase(Phase::Scanning);
         // Released all the same: to tell the peer why this failed may take seconds.
         let still = still?;
         released?;
@@ -123,9 +139,11 @@ pub(super) async fn converse(
     passes.of_clones(control, &position).await?;
     drop(reports);
 
+    reporter.phase(Phase::Verifying);
     let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    reporter.phase(Phase::Installing);
     reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     say_bye(control).await?;

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
+use crate::progress::Phase;
 use crate::threads::{self, alone, blocking};
 use crate::tree::{
     Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Stamp, Tolerance, locate, scan_fully,
@@ -386,6 +387,10 @@ impl Passes {
         let catalog = Catalog::new(self.roots.clone(), plan.entries, live.is_none(), tells)?;
         let strict = self.server.keeper() == Keeper::Nobody;
         let live = live.is_some();
+        let held = self.server.serves() && !live && !clones;
+        if !held {
+            self.transfer.reporter.phase(Phase::Copying);
+        }
         // After rounds that were spared the limit buys nothing but a longer freeze.
         let paced = live || clones || !self.reports.iter().any(|report| report.live);
         let (compared, changed_pages) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -402,6 +407,9 @@ impl Passes {
             }
         };
         self.transfer.rounds.end();
+        if live {
+            self.transfer.reporter.phase(Phase::Scanning);
+        }
         control.send(Message::RoundOver { number }).await?;
         let idle = self.transfer.dialer.deadlines.idle;
         let round =

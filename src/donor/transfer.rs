@@ -12,7 +12,7 @@ use super::reuse::Reused;
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
-use crate::pace::Pace;
+use crate::pace::Throttle;
 use crate::progress::{Meter, Reporter};
 use crate::threads::lock;
 
@@ -22,7 +22,7 @@ pub(super) struct Transfer {
     pub(super) dialer: Dialer,
     pub(super) checksum: Checksum,
     pub(super) compression: Chooser,
-    pub(super) pace: Option<Mutex<Pace>>,
+    pub(super) pace: Arc<Throttle>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
     /// Of the page hints: a secret.
@@ -31,6 +31,8 @@ pub(super) struct Transfer {
     pub(super) clock: Clock,
     /// Bytes on the wire that are not acknowledged.
     pub(super) in_flight: AtomicU64,
+    /// Lanes that broke since that was last told.
+    pub(super) breaks: AtomicU64,
     /// Bytes on the wire that are.
     pub(super) acknowledged: AtomicU64,
     pub(super) reused: Reused,
@@ -82,13 +84,14 @@ impl Transfer {
             dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
             checksum: Checksum::Blake3,
             compression: Chooser::new(super::Compression::Auto, now),
-            pace: None,
+            pace: Arc::default(),
             meter: Arc::default(),
             reporter: Arc::new(crate::progress::Quiet),
             seed: 0,
             rounds: Rounds::default(),
             clock: Clock::new(now),
             in_flight: AtomicU64::new(0),
+            breaks: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             reused: Reused::default(),
             broken: Mutex::new(None),
