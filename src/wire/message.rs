@@ -252,8 +252,8 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::contents::Speeds;
+    use super::*;
     use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
 
