@@ -22,6 +22,7 @@ mod cluster_signals;
 mod cluster_trust;
 mod cluster_under_the_freeze;
 mod cluster_what_travels;
+mod house;
 mod option_files;
 mod package;
 mod pair_by_root;

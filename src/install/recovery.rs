@@ -9,13 +9,13 @@ use super::carry;
 use super::dir::Dir;
 use super::failpoint;
 use super::journal::{self, Phase};
-use super::keep::{HOME, NEW_MANIFEST};
+use super::keep::{HOME, LIVE, NEW_MANIFEST};
 use super::kept::{self, Tally};
 use super::lock::DirLock;
 use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
 use super::staging::clean_or_set_aside;
-use super::switch::{self, INCOMING, LIVE, PREVIOUS, SEEDS, Side, Switch};
+use super::switch::{self, INCOMING, PREVIOUS, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, matches};
 
