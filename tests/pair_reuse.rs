@@ -329,3 +329,24 @@ fn pair_reuse_is_not_believed() {
         }
     }
 }
+
+/// There is no room for a second copy: the old file itself becomes the new one.
+#[test]
+fn pair_reuse_needs_no_second_copys_room() {
+    let mut pair = Pair::default();
+    let Some(_disk) = pair.small_disk(120) else {
+        println!("not run: this needs the right to mount");
+        return;
+    };
+    pair.joiner = pair.home().join("disk/joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    twins(&pair, 10);
+    // Of two tables nothing is as it was, and one the donor does not have.
+    for name in ["sb/t2.ibd", "sb/t5.ibd"] {
+        tree::file(&pair.donor, name, tree::noise(9, 10 * MIB as usize));
+    }
+    tree::file(&pair.joiner, "sb/gone.ibd", tree::noise(8, 20 * MIB as usize));
+    let (both, figures) = arrives(&pair, &["--install", "inplace"], &[]);
+    assert!(figures.reused >= 60 * MIB && figures.wire < 22 * MIB, "{figures:?}");
+    both.joiner.said("reused of the old data");
+}

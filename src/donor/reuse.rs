@@ -385,7 +385,8 @@ impl Awaited {
             waited: course.waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         };
         let why = outlook.hopeless()?;
-        self.abandon(round);
+        // What is awaited is sent when the joiner has heard: it may have to make room first.
+        self.given_up = true;
         Some(why)
     }
 

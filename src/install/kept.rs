@@ -6,6 +6,7 @@
 //!
 //! Not in directories outside ([`Scope::Listed`]): who removes what is kept must know where to look.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -158,26 +159,31 @@ fn wire_path(roots: &Roots, directory: &Path, beneath: &Path) -> Option<RelPath>
 /// # Errors
 /// The first that could not be removed; what could is gone.
 pub fn drop_kept(roots: &Roots) -> Result<Tally> {
-    drop_where(roots, |_| true)
+    drop_where(roots, |_, _| true)
+}
+
+/// The same, but for what lies at these places.
+pub fn drop_kept_but(roots: &Roots, stay: &HashSet<PathBuf>) -> Result<Tally> {
+    drop_where(roots, |place, _| !stay.contains(place))
 }
 
 /// Removes what was kept more than seven days before `now`.
 pub(super) fn drop_aged(roots: &Roots, now: SystemTime) -> Result<Tally> {
-    drop_where(roots, |stat| {
+    drop_where(roots, |_, stat| {
         let kept = UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
         // A clock that was wrong then, or is now, must not keep it for ever.
         now.duration_since(kept).unwrap_or_else(|ahead| ahead.duration()) > LIFETIME
     })
 }
 
-fn drop_where(roots: &Roots, goes: impl Fn(&Stat) -> bool) -> Result<Tally> {
+fn drop_where(roots: &Roots, goes: impl Fn(&Path, &Stat) -> bool) -> Result<Tally> {
     let (mut tally, mut first) = (Tally::default(), Ok(()));
     for dir in directories(roots)? {
         for (name, kind) in dir.entries()? {
             if !name.as_bytes().starts_with(KEPT.as_bytes()) || kind == FileType::Directory {
                 continue;
             }
-            let Some(stat) = dir.stat_of(&name)?.filter(&goes) else { continue };
+            let Some(stat) = dir.stat_of(&name)?.filter(|stat| goes(&dir.join(&name), stat)) else { continue };
             match failpoint::past(dir.remove(&name))? {
                 Ok(()) => tally.add(&stat),
                 Err(error) => first = first.and(Err(error)),

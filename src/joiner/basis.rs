@@ -116,6 +116,10 @@ impl Basis {
         Ok(Basis { roots: roots.clone(), files })
     }
 
+    pub(super) fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }

@@ -18,8 +18,8 @@ use super::staged_tree::StagedTree;
 use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
-    DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, kept, leftover, make_missing,
-    recover, removed,
+    DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, drop_kept_but, kept, leftover,
+    make_missing, recover, removed,
 };
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
@@ -239,7 +239,10 @@ impl Conversation {
         };
         room.warnings.iter().for_each(|warning| self.reporter.warn(warning));
         let mut reuse = options.reuse;
-        if room.counts_on_kept {
+        let spend = options.install == InstallMode::InPlace;
+        // Then what is not wanted of an old tree goes before anything comes, and the rest becomes part of the new one.
+        let tight = room.counts_on_kept && spend && offer.reuse && reuse == Reuse::Auto;
+        if room.counts_on_kept && !tight {
             let roots = options.roots.clone();
             let gone = blocking(move || drop_kept(&roots)).await?;
             if gone.files > 0 {
@@ -258,7 +261,6 @@ impl Conversation {
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
-        let spend = options.install == InstallMode::InPlace;
         self.touched |= spend;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let offered = offer.clone();
@@ -291,7 +293,20 @@ impl Conversation {
         let software = options.software.clone();
         let accept = Accept { checksum, lanes, without, kept, basis: !basis.is_empty(), software };
         control.send(Message::Accept(accept)).await?;
-        let (round, order) = arrange(control, basis, checksum, &*self.reporter).await?;
+        let (round, mut order) = arrange(control, basis, checksum, &*self.reporter).await?;
+        if tight {
+            let stay = order.as_ref().map(Order::places).unwrap_or_default();
+            let roots = options.roots.clone();
+            let gone = blocking(move || drop_kept_but(&roots, &stay)).await?;
+            if gone.files > 0 {
+                let what =
+                    format!("removed {}, of which the donor has nothing: the new data needs the room", Told(gone));
+                self.reporter.note(&what);
+            }
+            if let Some(order) = &mut order {
+                order.tight = true;
+            }
+        }
 
         if round.number != 0 {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));

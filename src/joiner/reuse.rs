@@ -31,7 +31,8 @@ pub(super) async fn arrange(
     loop {
         match control.next().await? {
             Message::Round(round) => {
-                let order = asked.zip(wanted).map(|(seed, wanted)| Order { basis, wanted, checksum, seed });
+                let order =
+                    asked.zip(wanted).map(|(seed, wanted)| Order { basis, wanted, checksum, seed, tight: false });
                 return Ok((round, order));
             }
             Message::Sample { seed, chunks } if asked.is_none() => {

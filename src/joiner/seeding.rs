@@ -4,9 +4,11 @@
 //! A seed of the old tree is a copy, by reflink where the filesystem can (`FICLONE`, ioctl_ficlone(2)), else run by run; the
 //! old tree is only read. One of an earlier attempt is moved there. Each becomes the staged file when the donor first speaks of that path (`joiner::ledger`).
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -21,6 +23,7 @@ use super::target::Target;
 use crate::archive::{Located, PageHints};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
+use crate::install::drop_kept;
 use crate::manifest::{Checksum, FileDigests, chunks};
 use crate::progress::Reporter;
 use crate::threads::ended;
@@ -45,6 +48,16 @@ pub(super) struct Order {
     pub(super) checksum: Checksum,
     /// Of the hints.
     pub(super) seed: u64,
+    /// What does not become part of the new tree must leave its room to that.
+    pub(super) tight: bool,
+}
+
+impl Order {
+    /// Where the wanted files lie.
+    pub(super) fn places(&self) -> HashSet<PathBuf> {
+        let wanted = self.wanted.iter().filter_map(|number| self.basis.get(*number));
+        wanted.map(|had| self.basis.place(had)).collect()
+    }
 }
 
 /// Seeding that is under way. It ends when this is dropped.
@@ -109,6 +122,12 @@ impl Seeding {
                         }
                     }
                 });
+                // Before the donor sends what is in its place.
+                if shared.order.tight
+                    && let Err(error) = drop_kept(shared.order.basis.roots())
+                {
+                    shared.reporter.warn(&format!("old data that is not reused remains: {}", error.sentence()));
+                }
                 let _ = tell.blocking_send(Message::SeedsOver);
             }
         });
@@ -227,8 +246,8 @@ impl Shared {
         match done {
             Ok(last) => self.say(tell, last),
             Err(failed) => {
-                // What is kept stays for the next attempt, should this one fail.
-                if copied {
+                // What is kept stays for the next attempt, should this one fail, where there is room for it.
+                if copied || self.order.tight {
                     let _ = self.ledger.tree().remove_seed(path, &name);
                 }
                 Err(failed)
