@@ -34,10 +34,10 @@ use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Spee
 /// What the parts of one reception share.
 pub(super) struct Conversation {
     lock: Arc<DirLock>,
-    options: ReceiveOptions,
-    connections: mpsc::Receiver<ProvenConnection>,
-    reporter: Arc<dyn Reporter>,
-    meter: Arc<Meter>,
+    pub(super) options: ReceiveOptions,
+    pub(super) connections: mpsc::Receiver<ProvenConnection>,
+    pub(super) reporter: Arc<dyn Reporter>,
+    pub(super) meter: Arc<Meter>,
     /// What this node is; being found out since the wait began.
     facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
@@ -108,7 +108,7 @@ impl Conversation {
         const PATIENCE: Duration = Duration::from_secs(3);
         if let Some(ledger) = self.ledger.take() {
             ledger.close();
-            let _ = alone(ledger, PATIENCE).await;
+            let _ = threads::alone(ledger, PATIENCE).await;
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -329,113 +329,16 @@ impl Conversation {
         self.reporter.phase(Phase::Verifying);
 
         self.ledger = None;
-        let written = alone(ledger, self.options.deadlines.idle).await?;
+        let idle = self.options.deadlines.idle;
+        let written = threads::alone(ledger, idle).await.ok_or_else(stands_still)?;
         let reused = written.reused();
         let finished = blocking(move || {
             let (manifest, round) = written.finish()?;
             Ok((manifest.verify(theirs)?, round))
         });
         let (verified, round) = finished.await?;
-        let staging = alone(staging, self.options.deadlines.idle).await?;
+        let staging = threads::alone(staging, idle).await.ok_or_else(stands_still)?;
         Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused })))
-    }
-
-    /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
-    async fn gather(
-        &mut self,
-        control: &mut Control,
-        ledger: &Arc<Ledger>,
-        offer: &Offer,
-        most: u16,
-        order: Option<Order>,
-    ) -> Result<Seal> {
-        let idle = self.options.deadlines.idle;
-        let mut lanes = JoinSet::new();
-        // Dropped for a lane that comes again: it ends the one before.
-        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
-        let (turn, turns) = watch::channel(0);
-        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
-        let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
-        let mut withdrawn = Vec::new();
-        let mut last = (0, Instant::now());
-        let mut under_way = true;
-        let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
-        let mut compared = 0;
-        loop {
-            let seeds = async {
-                match &mut seeding {
-                    Some(seeding) => seeding.next().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                message = seeds => control.send(message).await?,
-                Some(connection) = self.connections.recv() => match connection.purpose {
-                    // The threads of those that were replaced may still be writing.
-                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
-                        let peer = format!("the donor at {}", connection.address);
-                        let (place, replaced) = oneshot::channel();
-                        places.insert(number, place);
-                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
-                    }
-                    _ => drop(tokio::spawn(lane::turn_away(connection.stream))),
-                },
-                Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
-                message = control.next() => match message? {
-                    Message::Seal { entries, digest } => {
-                        farewell(&mut lanes).await?;
-                        if let Some(seeding) = seeding {
-                            seeding.end().await;
-                        }
-                        return Ok(Seal { entries, digest });
-                    }
-                    // What follows, a freeze perhaps, may be long in coming.
-                    Message::RoundOver { .. } => {
-                        under_way = false;
-                        self.reporter.phase(Phase::Pausing);
-                    }
-                    Message::Compared { bytes } => {
-                        let bytes = bytes.min(ledger.announced());
-                        self.meter.add_done(bytes.saturating_sub(compared));
-                        compared = compared.max(bytes);
-                    }
-                    Message::NoReuse => seeding.iter().for_each(Seeding::stop),
-                    Message::Withdrawn { paths } => {
-                        for path in paths {
-                            withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
-                        }
-                        preflight::fits_offer(offer, withdrawn.len() as u64)?;
-                    }
-                    Message::Round(round) => {
-                        preflight::fits_offer(offer, round.entries)?;
-                        let number = round.number;
-                        let (ledger, withdrawn) = (Arc::clone(ledger), std::mem::take(&mut withdrawn));
-                        let begun = blocking(move || ledger.begin(round, withdrawn));
-                        tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
-                        turn.send_replace(number);
-                        compared = 0;
-                        (under_way, last.1) = (true, Instant::now());
-                        self.reporter.phase(Phase::Copying);
-                    }
-                    other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
-                },
-                () = tokio::time::sleep(Duration::from_secs(1)) => {
-                    // While both sides compare, nothing need arrive.
-                    let now = self.meter.snapshot();
-                    let moved = now.wire + now.done + seeding.as_ref().map_or(0, Seeding::read);
-                    if moved != last.0 || !under_way {
-                        last = (moved, Instant::now());
-                    } else if last.1.elapsed() > idle {
-                        if shared.in_hand.load(Ordering::Relaxed) > 0 {
-                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
-                                .remedy("see whether this node's disk stands still; idle-timeout sets the limit"));
-                        }
-                        return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
-                            .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -473,40 +376,6 @@ async fn whole_offer(control: &mut Control) -> Result<Offer> {
     }
 }
 
-/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
-/// fate. What one of them still has to complain of counts.
-async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
-    let all = async {
-        while let Some(ended) = lanes.join_next().await {
-            threads::ended("a lane", ended)?;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
-}
-
-fn refused(error: PathError) -> Error {
-    Error::new(Kind::Protocol, "a path from the donor was refused").because(error)
-}
-
-fn stands_still() -> Error {
-    Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still")
-}
-
-/// The value itself, once nobody else holds it.
-async fn alone<T>(shared: Arc<T>, limit: Duration) -> Result<T> {
-    let deadline = Instant::now() + limit;
-    let mut shared = shared;
-    loop {
-        match Arc::try_unwrap(shared) {
-            Ok(value) => return Ok(value),
-            Err(_) if Instant::now() > deadline => return Err(stands_still()),
-            Err(still) => shared = still,
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 fn bye(message: Message) -> std::result::Result<(), Message> {
     if let Message::Bye = message { Ok(()) } else { Err(message) }
 }
@@ -529,4 +398,8 @@ fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
         Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
             .remedy("give checksum the same value on both sides, or take it away")
     })
+}
+
+pub(super) fn stands_still() -> Error {
+    Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still")
 }

@@ -13,6 +13,7 @@ mod ledger;
 mod preflight;
 mod reuse;
 mod room;
+mod rounds;
 mod seeding;
 mod staged_tree;
 mod target;

@@ -1,0 +1,138 @@
+//! The rounds as they arrive: lanes come and go, the donor announces and withdraws, files of this node are seeded, until
+//! the seal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::conversation::{Conversation, stands_still};
+use super::ledger::Ledger;
+use super::seeding::{Order, Seeding};
+use super::{lane, preflight};
+use crate::error::{Error, Kind, Result};
+use crate::link::Control;
+use crate::manifest::Seal;
+use crate::progress::Phase;
+use crate::threads::{self, blocking};
+use crate::tree::{PathError, RelPath};
+use crate::wire::{Message, Offer, Purpose};
+
+impl Conversation {
+    /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
+    pub(super) async fn gather(
+        &mut self,
+        control: &mut Control,
+        ledger: &Arc<Ledger>,
+        offer: &Offer,
+        most: u16,
+        order: Option<Order>,
+    ) -> Result<Seal> {
+        let idle = self.options.deadlines.idle;
+        let mut lanes = JoinSet::new();
+        // Dropped for a lane that comes again: it ends the one before.
+        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
+        let (turn, turns) = watch::channel(0);
+        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
+        let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
+        let mut withdrawn = Vec::new();
+        let mut last = (0, Instant::now());
+        let mut under_way = true;
+        let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
+        let mut compared = 0;
+        loop {
+            let seeds = async {
+                match &mut seeding {
+                    Some(seeding) => seeding.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = seeds => control.send(message).await?,
+                Some(connection) = self.connections.recv() => match connection.purpose {
+                    // The threads of those that were replaced may still be writing.
+                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
+                        let peer = format!("the donor at {}", connection.address);
+                        let (place, replaced) = oneshot::channel();
+                        places.insert(number, place);
+                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
+                    }
+                    _ => drop(tokio::spawn(lane::turn_away(connection.stream))),
+                },
+                Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
+                message = control.next() => match message? {
+                    Message::Seal { entries, digest } => {
+                        farewell(&mut lanes).await?;
+                        if let Some(seeding) = seeding {
+                            seeding.end().await;
+                        }
+                        return Ok(Seal { entries, digest });
+                    }
+                    // What follows, a freeze perhaps, may be long in coming.
+                    Message::RoundOver { .. } => {
+                        under_way = false;
+                        self.reporter.phase(Phase::Pausing);
+                    }
+                    Message::Compared { bytes } => {
+                        let bytes = bytes.min(ledger.announced());
+                        self.meter.add_done(bytes.saturating_sub(compared));
+                        compared = compared.max(bytes);
+                    }
+                    Message::NoReuse => seeding.iter().for_each(Seeding::stop),
+                    Message::Withdrawn { paths } => {
+                        for path in paths {
+                            withdrawn.push(RelPath::parse(path.as_bytes()).map_err(refused)?);
+                        }
+                        preflight::fits_offer(offer, withdrawn.len() as u64)?;
+                    }
+                    Message::Round(round) => {
+                        preflight::fits_offer(offer, round.entries)?;
+                        let number = round.number;
+                        let (ledger, withdrawn) = (Arc::clone(ledger), std::mem::take(&mut withdrawn));
+                        let begun = blocking(move || ledger.begin(round, withdrawn));
+                        tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
+                        turn.send_replace(number);
+                        compared = 0;
+                        (under_way, last.1) = (true, Instant::now());
+                        self.reporter.phase(Phase::Copying);
+                    }
+                    other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
+                },
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    // While both sides compare, nothing need arrive.
+                    let now = self.meter.snapshot();
+                    let moved = now.wire + now.done + seeding.as_ref().map_or(0, Seeding::read);
+                    if moved != last.0 || !under_way {
+                        last = (moved, Instant::now());
+                    } else if last.1.elapsed() > idle {
+                        if shared.in_hand.load(Ordering::Relaxed) > 0 {
+                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
+                                .remedy("see whether this node's disk stands still; idle-timeout sets the limit"));
+                        }
+                        return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
+                            .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
+/// fate. What one of them still has to complain of counts.
+async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = lanes.join_next().await {
+            threads::ended("a lane", ended)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
+}
+
+fn refused(error: PathError) -> Error {
+    Error::new(Kind::Protocol, "a path from the donor was refused").because(error)
+}
