@@ -18,15 +18,13 @@ fn pair() -> Pair {
     pair
 }
 
-/// What lies in the joiner's directory that is ours, but for the lock and the manifest, and a log that may have arrived.
+/// What lies in the joiner's directory that is ours, but for what always does, and a log that may have arrived.
 fn ours(joiner: &Path) -> Vec<String> {
+    const OTHERS: [&str; 4] =
+        [".highline.lock", ".highline.manifest", ".highline.status", ".highline.kept.ib_logfile0"];
     let names = fs::read_dir(joiner).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names
-        .filter(|name| {
-            name.starts_with(".highline")
-                && ![".highline.lock", ".highline.manifest", ".highline.kept.ib_logfile0"].contains(&&**name)
-        })
-        .collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(".highline") && !OTHERS.contains(&&**name)).collect();
     names.sort();
     names
 }
