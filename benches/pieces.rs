@@ -147,7 +147,7 @@ async fn transfer(from: &Path, to: &Path) {
         lanes: 4,
         compression: Compression::Auto,
         checksum: None,
-        rate: None,
+        rate: Default::default(),
         freeze: FreezeMode::default(),
         freeze_limit: None,
         position: None,

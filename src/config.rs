@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
 use crate::donor::{self, Keeper, Unattended};
@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, OldData, OlderDonor, PageSize};
 use crate::link::{Deadlines, Dialer, Lanes};
+use crate::pace::Throttle;
 use crate::position::Position;
 use crate::progress::Style;
 use crate::sst::binlog::Binlog;
@@ -130,7 +131,7 @@ fn root(typed: &OsString) -> Result<(RootName, PathBuf)> {
 }
 
 fn deadlines(args: &DeadlineArgs) -> Deadlines {
-    Deadlines { connect: args.connect_timeout.limit(), idle: args.idle_timeout.limit(), ..Deadlines::default() }
+    Deadlines { idle: args.idle_timeout.limit(), ..Deadlines::default() }
 }
 
 fn identity(args: &IdentityArgs) -> Result<Option<Identity>> {
@@ -172,12 +173,18 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
     let trust = trust(&args.identity, &names)?;
     let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
     let options = donor::SendOptions {
-        dialer: Dialer { ticket, tls, trust, deadlines: deadlines(&args.deadlines), software: SOFTWARE.into() },
+        dialer: Dialer {
+            ticket,
+            tls,
+            trust,
+            deadlines: Deadlines { connect: args.connect_timeout.limit(), ..deadlines(&args.deadlines) },
+            software: SOFTWARE.into(),
+        },
         roots: placed.roots,
         lanes: args.lanes.lanes.unwrap_or_default().get(),
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
-        rate: args.lanes.rate_limit.unwrap_or_default().0,
+        rate: Arc::new(Throttle::new(args.lanes.rate_limit.unwrap_or_default().0, Instant::now())),
         freeze: args.freeze,
         freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,

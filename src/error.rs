@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do when a peer goes away without a word.
+pub const PEER_ENDED: &str = "see its log for why it ended; where it tells nothing, its process was killed (out of memory?), its host \
+went down, or something between the two cut the connection";
+
 /// The kind of a failure. Its number is the process's exit code and an `errno`, because the database
 /// server prints a script's exit code through `strerror` (`wsp::process::wait`, `sql/wsrep_utils.cc`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -192,7 +196,10 @@ impl Error {
             Kind::Io => Kind::Network,
             other => other,
         };
-        let made = Error::new(kind, doing);
+        let mut made = Error::new(kind, doing);
+        if kind == Kind::Disconnected {
+            made = made.remedy(PEER_ENDED);
+        }
         // An end in the middle says no more than that the peer closed, and rustls says it with a link to its manual.
         if error.kind() == io::ErrorKind::UnexpectedEof { made } else { made.because(error) }
     }

@@ -1,9 +1,44 @@
 //! A rate limit: as people write it, and how long to wait before the next bytes may go.
 //!
-//! Pure: time is an argument.
+//! Time is an argument.
 
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// The rate limit of a transfer, or none; it may change while bytes flow.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<Option<Pace>>);
+
+impl Throttle {
+    /// `rate` is in bytes per second.
+    pub fn new(rate: Option<u64>, now: Instant) -> Throttle {
+        Throttle(Mutex::new(rate.map(|rate| Pace::new(rate, now))))
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Option<Pace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes per second.
+    pub fn rate(&self) -> Option<u64> {
+        self.pace().as_ref().map(Pace::rate)
+    }
+
+    pub fn set(&self, rate: Option<u64>, now: Instant) {
+        *self.pace() = rate.map(|rate| Pace::new(rate, now));
+    }
+
+    /// [`Pace::piece`].
+    pub fn piece(&self, most: usize) -> usize {
+        self.pace().as_ref().map_or(most, |pace| pace.piece(most))
+    }
+
+    /// [`Pace::take`].
+    pub fn take(&self, bytes: u64, now: Instant) -> Duration {
+        self.pace().as_mut().map_or(Duration::ZERO, |pace| pace.take(bytes, now))
+    }
+}
 
 /// A token bucket that fills at a steady rate and holds a tenth of a second of it.
 #[derive(Clone, Debug)]
@@ -99,6 +134,18 @@ mod tests {
         assert_eq!(pace.take(500, start), Duration::from_millis(500));
         assert_eq!(pace.take(500, start), Duration::from_millis(1000));
         assert_eq!(pace.take(0, start + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_limit_changes_at_once_and_owes_nothing_of_the_old_one() {
+        let start = Instant::now();
+        let throttle = Throttle::new(Some(10), start);
+        assert_eq!(throttle.take(1000, start), Duration::from_secs(100));
+        throttle.set(Some(1000), start);
+        assert_eq!((throttle.rate(), throttle.take(500, start)), (Some(1000), Duration::from_millis(500)));
+        throttle.set(None, start);
+        assert_eq!((throttle.rate(), throttle.take(u64::MAX, start)), (None, Duration::ZERO));
+        assert_eq!(throttle.piece(1 << 20), 1 << 20);
     }
 
     #[test]

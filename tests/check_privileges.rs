@@ -1,7 +1,9 @@
 //! What `highline check` says of users, capabilities and mounts, against what the kernel then does.
 
 use crate::support::command::{bounded, run, server_user, succeed, text};
+use crate::support::disk::SmallDisk;
 use crate::support::template::{own, scratch};
+use highline::donor::Abilities;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -152,4 +154,37 @@ fn check_looks_with_the_eyes_of_a_running_server() {
     assert!(said.contains("ERROR    DIR/data is read-only for the running server"), "{said}");
     drop(server);
     assert!(!node.check(&["env"]).contains("running server"), "it is gone");
+}
+
+#[test]
+fn the_metrics_need_a_directory_that_the_server_may_write() {
+    let Some(node) = Node::new() else { return };
+    let options = std::fs::read_to_string(node.at("my.cnf")).unwrap();
+    std::fs::write(
+        node.at("my.cnf"),
+        format!("{options}metrics=DIR/prom/h.prom\n").replace("DIR", node.dir.path().to_str().unwrap()),
+    )
+    .unwrap();
+    assert!(node.check(&[]).contains("metrics: there is no directory DIR/prom"), "{}", node.check(&[]));
+    std::fs::create_dir(node.at("prom")).unwrap();
+    let closed = format!("metrics: the server's user {} may not write in DIR/prom", node.user);
+    assert!(node.check(&[]).contains(&closed), "{}", node.check(&[]));
+    own(&node.at("prom"));
+    assert!(!node.check(&[]).contains("metrics"), "{}", node.check(&[]));
+}
+
+#[test]
+fn what_the_filesystem_can_do_is_found_out() {
+    let home = scratch("highline-check-");
+    for (kind, clones) in [("ext4", false), ("xfs", true)] {
+        let place = home.path().join(kind);
+        std::fs::create_dir(&place).unwrap();
+        let Some(disk) = SmallDisk::format(&place, kind, 320) else { return };
+        assert_eq!(Abilities::of(&place).unwrap(), Abilities { clones, direct: true }, "{kind}");
+        assert!(std::fs::read_dir(&place).unwrap().flatten().all(|entry| entry.file_name() == "lost+found"));
+        drop(disk);
+    }
+    let Some(node) = Node::new() else { return };
+    let told = node.check(&[]);
+    assert!(told.contains("in DIR/data this node's freeze as a donor: all of it is copied under the lock"), "{told}");
 }

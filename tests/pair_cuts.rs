@@ -9,6 +9,7 @@ use highline::error::Result;
 use highline::install::OwnFile;
 use highline::joiner::{self, Facts, InstallMode, Node, Outcome, Waiting};
 use highline::link::{Deadlines, Dialer};
+use highline::pace::Throttle;
 use highline::position::GaleraGtid;
 use highline::progress::{Recorder, Reporter, Snapshot};
 use highline::stop::Stop;
@@ -259,7 +260,7 @@ fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
             lanes: LANES,
             compression: Compression::Auto,
             checksum: None,
-            rate: order.rate,
+            rate: Arc::new(Throttle::new(order.rate, Instant::now())),
             freeze: order.freeze,
             freeze_limit: order.freeze_limit,
             position: None,

@@ -1,13 +1,14 @@
 //! Several rounds over a tree that is written to all the while, in every way that a filesystem allows, until it stands
 //! still: the joiner's tree equals it.
 
-use crate::support::pair::Pair;
+use crate::support::pair::{Both, LIMIT, Pair};
 use crate::support::tree::{self, MIB};
 use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::{OwnFile, Reuse};
 use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
 use highline::link::{Deadlines, Dialer};
+use highline::pace::Throttle;
 use highline::position::GaleraGtid;
 use highline::progress::Recorder;
 use highline::stop::Stop;
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Numbers that are the same for the same seed.
 struct Dice(u64);
@@ -233,7 +234,7 @@ async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: Freez
         compression: Compression::Auto,
         checksum: None,
         // So slow that a freeze would be long, and passes follow each other.
-        rate: passes.then_some(2 << 20),
+        rate: Arc::new(Throttle::new(passes.then_some(2 << 20), Instant::now())),
         freeze,
         freeze_limit: None,
         position: None,
@@ -384,4 +385,23 @@ fn pair_rounds_a_freeze_limit_releases_the_server() {
     both.failed(110, &["donor: ", "could not be sent within the freeze-limit of 0.02 s, 3 times"]);
     assert_eq!(fs::read_to_string(count).unwrap(), "\n\n\n", "released three times");
     tree::assert_same(&before, &tree::read(&pair.joiner));
+}
+
+/// What appears while a tree should hold still is noticed by the directory that it is in.
+#[test]
+fn pair_rounds_a_file_that_appears_under_the_lock_comes_along() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 6);
+    let joiner = pair.receive(&[]);
+    let donor = pair.send(&joiner.ticket, &["--live", "--rate-limit", "3M"]);
+    donor.says("agreed with");
+    std::thread::sleep(Duration::from_millis(500));
+    fs::create_dir(pair.donor.join("late")).unwrap();
+    for name in ["late.ibd", "late/t.ibd"] {
+        tree::file(&pair.donor, name, tree::noise(7, 50_000));
+    }
+    let both = Both::of(donor, joiner, LIMIT);
+    both.succeeded();
+    both.donor.said("changed while the tree was read and are looked at again");
+    tree::assert_equal(&pair.donor, &pair.joiner);
 }

@@ -159,7 +159,7 @@ fn pair_verify_names_what_differs() {
     fs::write(there("text"), "short").unwrap();
     fs::set_permissions(there("hole last"), fs::Permissions::from_mode(0o600)).unwrap();
     let verified = pair.verify();
-    verified.failed(74, &["5 of ", " are not what was sent"]);
+    verified.failed(74, &["5 entries are not what was sent; the transfer had 101 entries"]);
     let lines: Vec<&str> = verified.stdout.lines().collect();
     let expected = [
         "datadir/hole last: its mode is 0600, 0644 was sent",
@@ -193,12 +193,12 @@ fn pair_verify_reads_the_layout_from_the_option_file() {
     file(&here, "db1.000008", "");
     fs::write(here.join("db1.000007"), "others").unwrap();
     let verified = pair.run(&configured);
-    verified.failed(74, &["2 of "]);
+    verified.failed(74, &["2 entries are not what was sent"]);
     assert_eq!(
         verified.stdout.lines().collect::<Vec<_>>(),
         ["binlog/binlog.000007: its content differs", "binlog/binlog.000008: extra, it was not sent"]
     );
-    pair.run(&["verify", "--datadir", datadir, &root(&here)]).failed(74, &["of "]);
+    pair.run(&["verify", "--datadir", datadir, &root(&here)]).failed(74, &["entries are not what was sent"]);
 }
 
 fn grastate(root: &Path, seqno: i64, bootstrap: u8) {

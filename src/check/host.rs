@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Channel, Node, Report, privileges};
+use super::{Channel, Node, Report, privileges, storage};
 use crate::error::Printable;
 use crate::tree::free_space;
 
@@ -70,6 +70,9 @@ fn check_space(node: &Node, report: &mut Report) {
         );
     } else {
         report.ok(HERE, text);
+    }
+    if node.method() == "highline" {
+        storage::check(node, used, report);
     }
 }
 

@@ -18,6 +18,7 @@ pub mod own;
 pub mod peer;
 pub mod privileges;
 pub mod replication;
+mod storage;
 pub mod transfer;
 
 use crate::sst::options::odd_quotes;

@@ -43,6 +43,7 @@ pub fn check(node: &Node, report: &mut Report) {
     check_tree(&server, &layout, report);
     check_port(&server, running.is_some(), node.transfer_port(), report);
     check_files(&server, report);
+    check_metrics(&server, node, report);
     if let Some(view) = pid.and_then(View::of) {
         view.check(node, &layout.roots, report);
     }
@@ -107,6 +108,19 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
         report.note(HERE, format!("this check may not look into {unseen}: run it as root or as {user}"));
     } else if fine {
         report.ok(HERE, format!("the server's user {user} may do in its directories what a transfer needs"));
+    }
+}
+
+/// The metrics file is replaced as a whole, in its directory.
+fn check_metrics(server: &Actor, node: &Node, report: &mut Report) {
+    let Ok(settings) = Settings::resolve(&node.options.files, Side::Joiner, &node.datadir()) else { return };
+    let Some(directory) = settings.metrics.as_deref().and_then(Path::parent) else { return };
+    let (shown, user) = (Printable::path(directory), called(server.uid));
+    let remedy = format!("mkdir -p {shown} && chown {} {shown}", owner(server.uid));
+    if !directory.is_dir() {
+        report.warning(HERE, format!("metrics: there is no directory {shown}"), remedy);
+    } else if closed(server, directory, 3) || directory.ancestors().skip(1).any(|above| closed(server, above, 1)) {
+        report.warning(HERE, format!("metrics: the server's user {user} may not write in {shown}"), remedy);
     }
 }
 

@@ -3,6 +3,7 @@
 mod certs;
 mod check;
 pub mod pages;
+mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::sst::options::SslMode;
 
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
+pub use status::{RateArgs, StatusArgs};
 
 /// What `--version` says after the name.
 const VERSION: &str =
@@ -51,6 +53,10 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Remove what transfers that failed have left for the next
     Discard(DiscardArgs),
+    /// Show the transfer of this node: phase, rate, time left, and whether it is stuck
+    Status(StatusArgs),
+    /// Change the rate limit of the transfer that this node sends
+    Rate(RateArgs),
     /// Make and show certificates for all traffic of a cluster
     Certs(CertsArgs),
     /// Examine this node's configuration: is every kind of traffic secured?
@@ -119,10 +125,6 @@ pub struct IdentityArgs {
 /// How long to wait for what.
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// How long a donor tries to reach the joiner; 0 is for ever
-    #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
-    pub connect_timeout: Timeout,
-
     /// How long a transfer may stand still before it fails; 0 is for ever
     #[arg(long, value_name = "TIME", default_value_t = Timeout::IDLE)]
     pub idle_timeout: Timeout,
@@ -134,6 +136,10 @@ pub struct TalkArgs {
     /// How progress is shown on standard error
     #[arg(long, value_enum, default_value_t)]
     pub progress: ProgressStyle,
+
+    /// Keep the figures of this transfer and the last one in a file, in Prometheus' text format
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
 
     /// Print the result as one JSON object at the end (`send` on standard output, `receive` on standard error)
     #[arg(long)]
@@ -245,6 +251,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "TIME", requires = "freeze_command")]
     pub freeze_limit: Option<Timeout>,
 
+    /// How long to try to reach the joiner; 0 is for ever
+    #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
+    pub connect_timeout: Timeout,
+
     #[command(flatten)]
     pub lanes: LaneArgs,
     #[command(flatten)]
@@ -304,6 +314,14 @@ pub struct GenerateArgs {
 
 /// Reads the command line; help and mistakes come back as what `clap` made of them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    // The server's flags may hold these words; alone they are a person's.
+    if let [_, verb, asked] = args.as_mut_slice()
+        && verb == "sst"
+        && (asked == "--help" || asked == "-h")
+    {
+        (*verb, *asked) = ("help".into(), "sst".into());
+    }
     Cli::try_parse_from(args)
 }
 
@@ -336,6 +354,10 @@ mod tests {
         let cli = parse(typed.map(OsString::from)).unwrap();
         let Command::Sst(args) = cli.command else { panic!() };
         assert_eq!(args.flags, ["--role", "joiner", "--help", "--mysqld-args", "-x"]);
+        for asked in ["--help", "-h"] {
+            let help = parse(["highline", "sst", asked].map(OsString::from)).unwrap_err();
+            assert!(!help.use_stderr() && help.to_string().contains("wsrep_sst_method=highline"), "{help}");
+        }
     }
 
     /// One value, one parser: what an option file takes, the command line takes, with the same words where it does not.

@@ -11,7 +11,7 @@ use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::install::Reuse;
 use crate::joiner::InstallMode;
 use crate::joiner::{Outcome, Waiting};
@@ -43,7 +43,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
         let ticket = waiting.ticket().clone();
         let (donor, server) = config::donor(&send_args(&from, args), ticket)?;
         let joining = waiting.receive(Arc::new(Quiet), &stop);
-        let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(), &stop);
+        let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(Side::Donor), &stop);
         tokio::try_join!(sending, joining)
     })?;
     let Outcome::Installed(received) = received else {
@@ -91,11 +91,11 @@ fn tree(dir: &Path) -> TreeArgs {
 }
 
 fn deadlines() -> DeadlineArgs {
-    DeadlineArgs { connect_timeout: Timeout::seconds(10), idle_timeout: Timeout::IDLE }
+    DeadlineArgs { idle_timeout: Timeout::IDLE }
 }
 
 fn talk() -> TalkArgs {
-    TalkArgs { progress: ProgressStyle::None, json: false }
+    TalkArgs { progress: ProgressStyle::None, metrics: None, json: false }
 }
 
 fn receive_args(dir: &Path) -> ReceiveArgs {
@@ -122,6 +122,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         freeze_command: None,
         freeze: FreezeMode::default(),
         freeze_limit: None,
+        connect_timeout: Timeout::seconds(10),
         lanes: args.lanes.clone(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),

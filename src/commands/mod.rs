@@ -7,10 +7,12 @@ mod discard;
 mod freeze_command;
 mod generate;
 mod privileges;
+mod rate;
 mod receive;
 mod recover;
 mod send;
 mod sst;
+mod status;
 mod verify;
 
 use std::ffi::OsString;
@@ -45,6 +47,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Discard(args) => discard::run(&args),
+        Command::Rate(args) => rate::run(&args),
+        Command::Status(args) => match status::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
         Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
             Ok(worst) => return ExitCode::from(worst),
@@ -56,7 +63,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("highline: {}", error.report());
+            crate::progress::line(&format!("highline: {}", error.report()));
             ExitCode::from(error.kind().exit_code())
         }
     }

@@ -11,7 +11,7 @@ use crate::config;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{HOME, KEPT, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
-use crate::progress::Style;
+use crate::progress::{Publish, Published, Reporter, Style, line, status};
 use crate::sst::grastate::NO_POSITION;
 use crate::stop::Stop;
 
@@ -19,18 +19,27 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     let order = config::joiner(args)?;
     become_owner(order.roots.datadir())?;
     looks_like_a_datadir(order.roots.datadir())?;
-    let reporter = Style::from(args.talk.progress).reporter();
+    let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Joiner);
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals()?;
+        let datadir = order.roots.datadir().to_owned();
         let waiting = Waiting::bind(order, &*reporter)?;
-        let ticket = waiting.ticket().reveal();
-        writeln!(std::io::stdout(), "{}", *ticket)
-            .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
-        reporter.note(&format!(
-            "waiting for a donor at {}; give it the ticket: highline send --datadir DIR TICKET",
-            waiting.ticket().address
-        ));
-        waiting.receive(Arc::clone(&reporter), &stop).await
+        // Only whoever has the directory to itself speaks for it.
+        let metrics = args.talk.metrics.as_deref();
+        let publish = Publish { datadir: &datadir, role: Side::Joiner, metrics, rate: None };
+        let published = Published::new(Arc::clone(&reporter), publish);
+        let received = async {
+            writeln!(std::io::stdout(), "{}", *waiting.ticket().reveal())
+                .map_err(|e| Error::new(Kind::Io, "cannot print the ticket").because(e))?;
+            reporter.note(&format!(
+                "waiting for a donor at {}; give it the ticket: highline send --datadir DIR TICKET",
+                waiting.place()
+            ));
+            waiting.receive(Arc::clone(&published) as _, &stop).await
+        };
+        let outcome = received.await;
+        published.end(outcome.as_ref().map(Outcome::reused));
+        outcome
     })
     .map_err(|e| e.on(Side::Joiner))?;
     match outcome {
@@ -44,7 +53,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
                 None => reporter.warn(NO_POSITION),
             }
             if args.talk.json {
-                eprintln!("{}", json(&report)?);
+                line(&json(&report)?);
             }
         }
     }
@@ -59,7 +68,8 @@ fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
     let empty = std::fs::read_dir(datadir).map_err(failed)?.filter_map(|item| item.ok()).all(|item| {
         // What an empty filesystem has, and what an attempt before this one left.
         let name = item.file_name();
-        matches!(name.to_str(), Some("lost+found" | LOCK)) || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
+        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE))
+            || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
     });
     if empty || SIGNS.iter().any(|sign| datadir.join(sign).symlink_metadata().is_ok()) {
         return Ok(());
@@ -101,14 +111,11 @@ mod tests {
             checksum: Default::default(),
             initial_timeout: Some(crate::link::Timeout::seconds(10)),
             identity: IdentityArgs::default(),
-            deadlines: DeadlineArgs {
-                connect_timeout: crate::link::Timeout::seconds(5),
-                idle_timeout: crate::link::Timeout::IDLE,
-            },
-            talk: TalkArgs { progress: ProgressStyle::None, json: false },
+            deadlines: DeadlineArgs { idle_timeout: crate::link::Timeout::IDLE },
+            talk: TalkArgs { progress: ProgressStyle::None, metrics: None, json: false },
         })
         .unwrap();
-        let reporter = Style::from(ProgressStyle::None).reporter();
+        let reporter = Style::from(ProgressStyle::None).reporter(Side::Joiner);
         let (_, stop) = Stop::on_signals().unwrap();
         let waiting = Waiting::bind(order, &*reporter).unwrap();
         let ticket = waiting.ticket().reveal().parse::<crate::tls::Ticket>().unwrap();

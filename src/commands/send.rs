@@ -11,7 +11,7 @@ use crate::config;
 use crate::donor::{self, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::install::{running, server_holding};
-use crate::progress::Style;
+use crate::progress::{Publish, Published, Reporter, Style};
 use crate::sst::grastate::{Grastate, NO_POSITION};
 use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
             .on(Side::Donor)
             .remedy("stop it first, or freeze it and say --live, or let --freeze-command freeze it at the end"));
     }
-    let reporter = Style::from(args.talk.progress).reporter();
+    let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
     order.position = Grastate::position(order.roots.datadir())?;
     if order.position.is_none() && args.freeze_command.is_none() {
         reporter.warn(NO_POSITION);
@@ -44,11 +44,16 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if order.server_version.is_none() {
         reporter.warn(&version.explain().1);
     }
-    let report = block_on(async {
+    let (metrics, rate) = (args.talk.metrics.as_deref(), Some(Arc::clone(&order.rate)));
+    let publish = Publish { datadir: order.roots.datadir(), role: Side::Donor, metrics, rate };
+    let published = Published::new(Arc::clone(&reporter), publish);
+    let sent = block_on(async {
         let (_, stop) = Stop::on_signals()?;
-        donor::send(order, server, Arc::clone(&reporter), &stop).await
+        donor::send(order, server, Arc::clone(&published) as _, &stop).await
     })
-    .map_err(|e| e.on(Side::Donor))?;
+    .map_err(|e| e.on(Side::Donor));
+    published.end(sent.as_ref().map(|report| report.reused_bytes));
+    let report = sent?;
     reporter.note(&format!("done: {report}"));
     if args.talk.json {
         print(&mut std::io::stdout(), &format!("{}\n", json(&report)?))?;
@@ -67,5 +72,9 @@ fn ticket(typed: &str) -> Result<Ticket> {
     BufReader::new(std::io::stdin().take(MOST))
         .read_line(&mut text)
         .map_err(|e| Error::new(Kind::Usage, "cannot read the ticket from standard input").because(e))?;
-    Ok(text.parse::<Ticket>()?)
+    if text.trim().is_empty() {
+        return Err(Error::new(Kind::Usage, "no ticket came on standard input")
+            .remedy("`highline receive` prints it as its first line; where it printed none, it says why"));
+    }
+    Ok(text.trim().parse::<Ticket>()?)
 }

@@ -14,7 +14,7 @@ use crate::config::{self, Placed};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
-use crate::progress::bytes;
+use crate::progress::{bytes, entries};
 use crate::threads::ended;
 use crate::tree::{Content, Roots, Rules, Tolerance, locate, scan};
 
@@ -27,11 +27,14 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         print(&mut std::io::stdout(), &format!("{fault}\n"))?;
     }
     let total: u64 = manifest.items().iter().map(size).sum();
-    let summary = format!("{} entries, {}, checksum {}", manifest.items().len(), bytes(total), manifest.checksum());
+    let all = manifest.items().len() as u64;
+    let summary = format!("{}, {}, checksum {}", entries(all), bytes(total), manifest.checksum());
     if faults.is_empty() {
         return print(&mut std::io::stdout(), &format!("verified: {summary}\n"));
     }
-    Err(Error::new(Kind::Integrity, format!("{} of {summary} are not what was sent", faults.len()))
+    let (wrong, are) = (faults.len() as u64, if faults.len() == 1 { "is" } else { "are" });
+    let what = format!("{} {are} not what was sent; the transfer had {}", entries(wrong), entries(all));
+    Err(Error::new(Kind::Integrity, what)
         .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
 }
 

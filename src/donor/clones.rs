@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::plan::{Had, Plan, Planned, Task};
+use crate::direct::{Direct, PAGE};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
 use crate::tree::{Filesystems, RelPath, Roots, Source, free_space, locate};
@@ -43,6 +45,27 @@ fn clone(file: &File, directory: &Path) -> std::io::Result<File> {
             Ok(unnamed.into())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What the filesystem of a directory can do for a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    pub clones: bool,
+    /// Reading past the page cache.
+    pub direct: bool,
+}
+
+impl Abilities {
+    /// Tries it with files that have no name.
+    ///
+    /// # Errors
+    /// No file can be made there, or none without a name.
+    pub fn of(directory: &Path) -> std::io::Result<Abilities> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all_at(&[1; PAGE], 0)?;
+        Ok(Abilities { clones: clone(&file, directory).is_ok(), direct: Direct::reading(&file).is_some() })
     }
 }
 

@@ -4,17 +4,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::answer::{OLD_TREE, SLOW, answer};
 use super::clock::Clock;
 use super::compression::Chooser;
+use super::hold::{Hold, Sent};
 use super::offer::offer;
-use super::passes::{Hold, Passes, Sent, guarded};
-use super::transfer::{Rounds, Transfer};
+use super::passes::{Passes, guarded};
+use super::transfer::{Reused, Rounds, Transfer};
 use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
-use crate::pace::Pace;
-use crate::progress::{Meter, Reporter, bytes, follow, listed};
+use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed, seconds};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -30,7 +31,7 @@ pub(super) async fn converse(
 ) -> Result<Report> {
     let started = Instant::now();
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate);
+    let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
     // A server that stands still does not wait for what the joiner reads.
     let reuse = rounds || server.keeper() == Keeper::Nobody;
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
@@ -68,25 +69,35 @@ pub(super) async fn converse(
         dialer: options.dialer,
         checksum,
         compression: Chooser::new(options.compression, Instant::now()),
-        pace: options.rate.map(|rate| Mutex::new(Pace::new(rate, Instant::now()))),
+        pace: Arc::clone(&options.rate),
         meter: Arc::clone(&meter),
         reporter: Arc::clone(reporter),
         seed: u64::from_ne_bytes(random()?),
         rounds: Rounds::default(),
         clock: Clock::new(Instant::now()),
         in_flight: AtomicU64::new(0),
+        breaks: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
-        reused: reuse::Reused::default(),
+        reused: Reused::default(),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {entries} entries",
+        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
         options.compression,
         bytes(total),
+        progress::entries(entries),
     ));
+    reporter.phase(Phase::Scanning);
     let there = (roots, accept.without, theirs);
     let mut passes = Passes::new(Arc::clone(&transfer), Arc::clone(&server), there, basis, lanes)?;
+    if let Some(rate) = options.rate.rate().filter(|_| server.serves() && !rounds) {
+        let most = seconds(Duration::from_secs(total / rate.max(1)));
+        reporter.warn(&format!(
+            "all of it is copied under the lock, and at rate-limit: writes wait for up to {most}; with another freeze the \
+             limit holds while the server works, and not under its lock"
+        ));
+    }
     let (mut clone, mut freezes) = (false, 0);
     let (frozen, reached, ours, position) = loop {
         if rounds {
@@ -100,9 +111,15 @@ pub(super) async fn converse(
         // Nobody stands still for a link that is cut.
         control.stands().await?;
         let freezing = Instant::now();
+        if server.serves() {
+            reporter.phase(Phase::Freezing);
+        }
         let freeze = Arc::clone(&server);
         let frozen = guarded(control, blocking(move || freeze.freeze())).await?;
         let reached = freezing.elapsed();
+        if server.serves() {
+            reporter.phase(Phase::Frozen);
+        }
         let position = frozen.or_else(|| options.position.clone());
         let until = options.freeze_limit.filter(|_| rounds).map(|limit| Instant::now() + limit);
         let cut = server.serves().then(|| options.freeze_limit.unwrap_or(CUT));
@@ -110,6 +127,7 @@ pub(super) async fn converse(
         let ours = freezing.elapsed() - reached;
         let release = Arc::clone(&server);
         let released = blocking(move || release.release()).await;
+        reporter.phase(Phase::Scanning);
         // Released all the same: to tell the peer why this failed may take seconds.
         let still = still?;
         released?;
@@ -123,9 +141,11 @@ pub(super) async fn converse(
     passes.of_clones(control, &position).await?;
     drop(reports);
 
+    reporter.phase(Phase::Verifying);
     let (Seal { entries, digest }, rounds) = passes.seal().await?;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
+    reporter.phase(Phase::Installing);
     reporter.note("verified by the joiner, which now syncs and installs it");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     say_bye(control).await?;
@@ -175,35 +195,6 @@ fn broken_off(freezes: u32, why: Sent, limit: Option<Duration>, reporter: &Arc<d
         return Ok(());
     }
     Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times")).remedy(remedy))
-}
-
-/// Remedies for a joiner that is slow to answer.
-const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
-pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
-
-/// What the joiner answers. Heartbeats alone do not extend the wait: it has five times `idle`, for before it has verified it
-/// may have the last chunks to write; and again from each time that it has removed more of its old tree.
-pub(super) async fn answer<T>(
-    control: &mut Control,
-    idle: Duration,
-    remedy: &'static str,
-    pick: impl FnOnce(Message) -> std::result::Result<T, Message>,
-) -> Result<T> {
-    let limit = idle.saturating_mul(5);
-    let mut removed = 0;
-    let mut deadline = tokio::time::Instant::now() + limit;
-    while let Ok(message) = tokio::time::timeout_at(deadline, control.next()).await {
-        match message? {
-            Message::Removing { entries } if entries > removed => {
-                removed = entries;
-                deadline = tokio::time::Instant::now() + limit;
-            }
-            Message::Removing { .. } => {}
-            answer => return pick(answer).map_err(|other| control.unexpected(&other)),
-        }
-    }
-    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs());
-    Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 
 /// Whether a checksum is one that the offer allowed.

@@ -71,9 +71,15 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
         if written() != before {
             (before, pause) = (written(), PAUSE);
         }
-        transfer.reporter.warn(&format!("lane {number} broke and is dialled again: {}", error.sentence()));
+        let (first, why) = (transfer.breaks.fetch_add(1, Ordering::Relaxed) == 0, error.sentence());
         *lock(&transfer.broken) = Some(error);
         tokio::time::sleep(pause).await;
+        // Where the peer has failed, control has told why by now, and this lane is no more. One cut is one line.
+        if first {
+            let more = transfer.breaks.swap(0, Ordering::Relaxed).saturating_sub(1);
+            let more = if more == 0 { String::new() } else { format!(", and {more} more with it") };
+            transfer.reporter.warn(&format!("lane {number} broke and is dialled again{more}: {why}"));
+        }
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
@@ -142,21 +148,21 @@ async fn send(
     while let Some(Frame { header, payload, round, work }) = frames.recv().await {
         members += u64::from(header.members);
         let (bytes, wire) = (bytes_of(&round, &work), (FrameHeader::LEN + payload.len()) as u64);
-        let pace = transfer.pace.as_ref().filter(|_| round.paced);
-        let piece = pace.map_or(PIECE, |pace| lock(pace).piece(PIECE));
+        let pace = round.paced.then(|| Arc::clone(&transfer.pace));
+        let piece = pace.as_ref().map_or(PIECE, |pace| pace.piece(PIECE));
         transfer.in_flight.fetch_add(wire, Ordering::Relaxed);
         lock(&flight.pending).push_back(Pending { members, bytes, wire, round, work });
         let header = header.encode();
         for piece in [header.as_slice()].into_iter().chain(payload.chunks(piece)) {
-            if let Some(pace) = pace {
-                let wait = lock(pace).take(piece.len() as u64, Instant::now());
+            if let Some(pace) = &pace {
+                let wait = pace.take(piece.len() as u64, Instant::now());
                 tokio::time::sleep(wait).await;
             }
             flight.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
             writer.write_all(piece).await.map_err(lost)?;
+            transfer.meter.add_wire(piece.len() as u64);
         }
         writer.flush().await.map_err(lost)?;
-        transfer.meter.add_wire(wire);
         lock(spare).push(payload);
         loop {
             let told = flight.acknowledged.notified();

@@ -3,11 +3,13 @@
 //! [`send`] scans, connects and converses. Beside the conversation: the offer, the catalog of what travels, the queue
 //! of work, packing with its choice of compression, and the lanes.
 
+mod answer;
 mod catalog;
 mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod hold;
 mod kept;
 mod lane;
 mod offer;
@@ -24,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clones::Abilities;
 pub use compression::Compression;
 pub use rounds::FreezeMode;
 
@@ -31,14 +34,16 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::refuse_half_switched;
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
+use crate::pace::Throttle;
 use crate::position::GaleraGtid;
-use crate::progress::{Quiet, Reporter, bytes, listed};
+use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
 use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
 use crate::wire::{Message, Offer};
-use conversation::{SLOW, answer, converse};
+use answer::{SLOW, answer};
+use conversation::converse;
 use passes::scanned;
 
 /// The server whose data is sent: whoever can make it hold still.
@@ -107,8 +112,8 @@ pub struct SendOptions {
     pub compression: Compression,
     /// `None` lets both sides measure and takes the faster on the slower side.
     pub checksum: Option<Checksum>,
-    /// Bytes per second on the wire.
-    pub rate: Option<u64>,
+    /// Of the wire.
+    pub rate: Arc<Throttle>,
     pub freeze: FreezeMode,
     /// A freeze that would be longer by estimate is put off for another pass.
     pub freeze_limit: Option<Duration>,
@@ -174,7 +179,7 @@ impl fmt::Display for RoundReport {
             RoundReport { clones: true, .. } => "from clones, after the server's release",
             _ => "under the lock",
         };
-        write!(f, "round {} {when}: {} of {} entries read, ", self.number, bytes(self.bytes), self.files)?;
+        write!(f, "round {} {when}: {} of {} read, ", self.number, bytes(self.bytes), entries(self.files))?;
         if self.pages > 0 {
             write!(f, "{} pages changed, ", self.pages)?;
         }
@@ -185,7 +190,7 @@ impl fmt::Display for RoundReport {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = (self.bytes as f64 / self.seconds.max(0.001)) as u64;
-        write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        write!(f, "{} in {}, {} on the wire, ", bytes(self.bytes), entries(self.entries), bytes(self.wire_bytes))?;
         if self.reused_bytes > 0 {
             write!(f, "{} reused of what the joiner had, ", bytes(self.reused_bytes))?;
         }
@@ -263,16 +268,21 @@ pub async fn send(
         asked = stop.requested() => Err(asked),
     };
     let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
-    let Scanned { found, stays } = scanned;
+    let Scanned { found, mut stays } = scanned;
+    // Lock, manifest and status are no news to anybody.
+    stays.retain(|name| !name.starts_with(".highline."));
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
+    reporter.phase(Phase::Connecting);
+    reporter.meet(&options.dialer.ticket.address.to_string());
     let dialled = tokio::select! {
         dialled = Control::dial(&options.dialer, Arc::clone(&reporter)) => dialled,
         asked = stop.requested() => Err(asked),
     };
     let (mut control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
     reporter.note(&format!("connected to {}: {session}", options.dialer.peer()));
+    reporter.phase(Phase::Agreeing);
     let sent = tokio::select! {
         sent = converse(options, (roots, found), server, &reporter, &mut control, session) => sent,
         asked = stop.requested() => Err(asked),

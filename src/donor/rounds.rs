@@ -67,7 +67,7 @@ impl FreezeMode {
     /// Whether the tree is copied in one pass under the lock.
     ///
     /// `rate` is the limit in bytes a second.
-    pub(super) fn is_whole(self, bytes: u64, rate: Option<u64>) -> bool {
+    pub fn is_whole(self, bytes: u64, rate: Option<u64>) -> bool {
         match self {
             FreezeMode::Whole => true,
             FreezeMode::Auto => bytes < SMALL && rate.is_none_or(|rate| bytes < rate.saturating_mul(MOMENT)),

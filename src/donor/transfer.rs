@@ -8,11 +8,10 @@ use super::catalog::Catalog;
 use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
 use super::queue::{Queue, Work};
-use super::reuse::Reused;
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
-use crate::pace::Pace;
+use crate::pace::Throttle;
 use crate::progress::{Meter, Reporter};
 use crate::threads::lock;
 
@@ -22,7 +21,7 @@ pub(super) struct Transfer {
     pub(super) dialer: Dialer,
     pub(super) checksum: Checksum,
     pub(super) compression: Chooser,
-    pub(super) pace: Option<Mutex<Pace>>,
+    pub(super) pace: Arc<Throttle>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
     /// Of the page hints: a secret.
@@ -31,11 +30,31 @@ pub(super) struct Transfer {
     pub(super) clock: Clock,
     /// Bytes on the wire that are not acknowledged.
     pub(super) in_flight: AtomicU64,
+    /// Lanes that broke since that was last told.
+    pub(super) breaks: AtomicU64,
     /// Bytes on the wire that are.
     pub(super) acknowledged: AtomicU64,
     pub(super) reused: Reused,
     /// How the lane ended that broke last; nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
+}
+
+/// Bytes of seeded files that were compared, and what of them need not be sent.
+#[derive(Debug, Default)]
+pub(super) struct Reused {
+    pub(super) compared: AtomicU64,
+    equal: AtomicU64,
+}
+
+impl Reused {
+    pub(super) fn count(&self, compared: u64, equal: u64) {
+        self.compared.fetch_add(compared, Ordering::Relaxed);
+        self.equal.fetch_add(equal, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.equal.load(Ordering::Relaxed)
+    }
 }
 
 impl Transfer {
@@ -82,13 +101,14 @@ impl Transfer {
             dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
             checksum: Checksum::Blake3,
             compression: Chooser::new(super::Compression::Auto, now),
-            pace: None,
+            pace: Arc::default(),
             meter: Arc::default(),
             reporter: Arc::new(crate::progress::Quiet),
             seed: 0,
             rounds: Rounds::default(),
             clock: Clock::new(now),
             in_flight: AtomicU64::new(0),
+            breaks: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             reused: Reused::default(),
             broken: Mutex::new(None),

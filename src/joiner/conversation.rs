@@ -24,7 +24,7 @@ use crate::install::{
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Seal, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Reporter, bytes, follow, listed};
+use crate::progress::{Meter, Phase, Reporter, bytes, entries, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
@@ -42,6 +42,8 @@ pub(super) struct Conversation {
     facts: JoinHandle<Result<Facts>>,
     /// What is written to while lanes run.
     ledger: Option<Arc<Ledger>>,
+    /// The old tree is going or gone.
+    pub(super) touched: bool,
 }
 
 /// What a donor has brought.
@@ -68,7 +70,8 @@ impl Conversation {
     ) -> Conversation {
         let node = Arc::clone(&options.node);
         let facts = tokio::spawn(blocking(move || Ok(node.facts())));
-        Conversation { lock, options, connections, reporter, meter: Arc::new(Meter::default()), facts, ledger: None }
+        let (meter, ledger, touched) = (Arc::new(Meter::default()), None, false);
+        Conversation { lock, options, connections, reporter, meter, facts, ledger, touched }
     }
 
     /// The first control connection that has proven itself, and the donor's number for this conversation.
@@ -132,9 +135,11 @@ impl Conversation {
             Taken::Tree(taken) => taken,
             Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
+        self.reporter.phase(Phase::Installing);
         self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
         // From here on nobody is asked: the switch runs to its end.
+        self.touched = true;
         let Tree { staging, verified, round, lanes, reused } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
@@ -256,6 +261,7 @@ impl Conversation {
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
         let (lock, roots) = (Arc::clone(&self.lock), options.roots.clone());
+        self.touched |= spend;
         let (node, reporter) = (Arc::clone(&options.node), Arc::clone(&self.reporter));
         let offered = offer.clone();
         let staging = blocking(move || {
@@ -307,18 +313,20 @@ impl Conversation {
         }
         preflight::fits_offer(&offer, round.entries)?;
         self.reporter.note(&format!(
-            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {} entries",
+            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {}",
             bytes(round.bytes),
-            round.entries
+            entries(round.entries)
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
         self.meter.set_total(round.bytes);
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
+        self.reporter.phase(Phase::Copying);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
         let theirs = self.gather(control, &ledger, &offer, lanes, order).await?;
         drop(reports);
+        self.reporter.phase(Phase::Verifying);
 
         self.ledger = None;
         let written = alone(ledger, self.options.deadlines.idle).await?;
@@ -382,7 +390,10 @@ impl Conversation {
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, a freeze perhaps, may be long in coming.
-                    Message::RoundOver { .. } => under_way = false,
+                    Message::RoundOver { .. } => {
+                        under_way = false;
+                        self.reporter.phase(Phase::Pausing);
+                    }
                     Message::Compared { bytes } => {
                         let bytes = bytes.min(ledger.announced());
                         self.meter.add_done(bytes.saturating_sub(compared));
@@ -404,6 +415,7 @@ impl Conversation {
                         turn.send_replace(number);
                         compared = 0;
                         (under_way, last.1) = (true, Instant::now());
+                        self.reporter.phase(Phase::Copying);
                     }
                     other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
                 },

@@ -34,7 +34,7 @@ use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Deadlines, Listener};
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
-use crate::progress::{Reporter, bytes};
+use crate::progress::{Phase, Reporter, bytes, entries};
 use crate::stop::Stop;
 use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
 use crate::tree::{Own, Roots};
@@ -94,6 +94,16 @@ pub enum Outcome {
     Installed(Box<Report>),
 }
 
+impl Outcome {
+    /// Bytes of the new tree that this node had already.
+    pub fn reused(&self) -> u64 {
+        match self {
+            Outcome::Bypass(_) => 0,
+            Outcome::Installed(report) => report.reused.old_tree.saturating_add(report.reused.earlier_attempt),
+        }
+    }
+}
+
 /// What a finished transfer was.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
@@ -113,7 +123,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {} entries, {} on the wire, ", bytes(self.bytes), self.entries, bytes(self.wire_bytes))?;
+        write!(f, "{} in {}, {} on the wire, ", bytes(self.bytes), entries(self.entries), bytes(self.wire_bytes))?;
         for (reused, whose) in
             [(self.reused.old_tree, "the old data"), (self.reused.earlier_attempt, "an earlier attempt")]
         {
@@ -159,6 +169,12 @@ impl Waiting {
         &self.ticket
     }
 
+    /// Where the donor is told to dial, and where this node listens, where that is another address.
+    pub fn place(&self) -> String {
+        let (announced, listens) = (self.ticket.address.to_string(), self.listener.address().to_string());
+        if announced == listens { announced } else { format!("{announced} (this node listens on {listens})") }
+    }
+
     /// Waits for the donor that holds the ticket, and takes what it sends.
     ///
     /// Dropped before its end it leaves the old tree as it is, except in the middle of the switch,
@@ -173,22 +189,33 @@ impl Waiting {
             connection = conversation.donor() => connection,
             asked = stop.requested() => Err(without_donor(asked)),
         };
-        let (connection, number) = connection.map_err(|e| e.on(Side::Joiner))?;
+        let (connection, number) = connection.map_err(|e| {
+            reporter.note(UNTOUCHED);
+            e.on(Side::Joiner)
+        })?;
         let session = connection.session.clone();
         let (donor, software) = (connection.address, connection.software.clone());
         let mut control = conversation.control(connection, number);
         reporter.note(&format!("the donor at {donor} has proven itself ({software}): {session}"));
+        reporter.meet(&donor.to_string());
+        reporter.phase(Phase::Agreeing);
         match conversation.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let error = control.cause(error.on(Side::Joiner)).await;
                 control.fail(&error).await;
                 conversation.clear(&error).await;
+                if !conversation.touched {
+                    reporter.note(UNTOUCHED);
+                }
                 Err(error)
             }
         }
     }
 }
+
+/// What an operator wants to know first about a transfer that has failed.
+const UNTOUCHED: &str = "this node's data is as it was before";
 
 /// What an install that was cut short means for this node's data, if there was one.
 fn cut_short(lock: &DirLock) -> Option<String> {

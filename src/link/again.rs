@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::dial::Missed;
 use super::{Dialer, Stream};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, PEER_ENDED, Result};
 use crate::wire::Purpose;
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Again {
                         Next::Late => return Err(late(&broken)),
                         Next::Gone => {
                             let what = format!("{peer} closed the connection, and nobody listens there any more");
-                            return Err(Error::new(Kind::Disconnected, what).remedy("see its log for why it ended"));
+                            return Err(Error::new(Kind::Disconnected, what).remedy(PEER_ENDED));
                         }
                     }
                 }

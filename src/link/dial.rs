@@ -37,7 +37,7 @@ impl Dialer {
         let started = Instant::now();
         loop {
             let left = self.deadlines.connect.saturating_sub(started.elapsed());
-            let tcp = socket::connect(address.host(), address.port(), left).await?;
+            let tcp = socket::connect(address.host(), address.port(), left, self.deadlines.connect).await?;
             match self.shake(tcp, purpose).await {
                 // A joiner that strangers crowd pushes out the oldest of those who are not yet proven.
                 Err(error) if error.kind() == Kind::Disconnected && started.elapsed() < self.deadlines.connect / 2 => {

@@ -122,12 +122,23 @@ async fn keep(
                 Err(error) => {
                     let count = refused.fetch_add(1, Ordering::Relaxed);
                     if count < LOGGED || count.is_multiple_of(100) {
-                        reporter.warn(&format!("refused a connection from {address}: {}", error.sentence()));
+                        reporter.warn(&refusal(address, &error));
                     }
                 }
             }
         }));
     }
+}
+
+/// For the joiner's log, the address once.
+fn refusal(address: SocketAddr, error: &Error) -> String {
+    let (sentence, peer) = (error.sentence(), caller(address));
+    let why = sentence.strip_prefix(&format!("{peer}: ")).map_or_else(|| sentence.replace(&peer, "it"), str::to_owned);
+    format!("refused a connection from {address}: {why}")
+}
+
+fn caller(address: SocketAddr) -> String {
+    format!("the donor at {address}")
 }
 
 impl Check {
@@ -138,7 +149,7 @@ impl Check {
     }
 
     async fn greet(&self, tcp: TcpStream, address: SocketAddr) -> Result<ProvenConnection> {
-        let peer = format!("the donor at {address}");
+        let peer = caller(address);
         let lost = |e| Error::net(format!("{peer} closed the connection"), e);
         let tcp = BufReader::with_capacity(READ_AT_ONCE, tcp);
         let stream = self.tls.accept(tcp).await.map_err(|e| explain_io(e, &peer))?;

@@ -29,15 +29,14 @@ pub(super) fn tune(stream: &TcpStream, deadlines: &Deadlines) {
 pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let failed = |e: std::io::Error| {
         let busy = e.kind() == std::io::ErrorKind::AddrInUse;
-        let error = Error::net(format!("cannot listen on {address}"), e);
-        if busy {
-            error.remedy(format!(
-                "see who holds the port with `ss -ltnp 'sport = :{}'`, or choose another with listen",
-                address.port()
-            ))
-        } else {
-            error
+        let what = format!("cannot listen on {address}");
+        if !busy {
+            return Error::net(what, e);
         }
+        Error::new(Kind::Busy, what).because(e).remedy(format!(
+            "see who holds the port with `ss -ltnp 'sport = :{}'`, or choose another with listen",
+            address.port()
+        ))
     };
     let open = |address: SocketAddr| -> std::io::Result<TcpListener> {
         let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
@@ -56,9 +55,9 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
     }
 }
 
-/// Resolves and connects to any of a name's addresses, IPv6 and IPv4 in turn, until `limit` has passed.
-pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream> {
-    let deadline = tokio::time::Instant::now() + limit;
+/// Resolves and connects to any of a name's addresses, IPv6 and IPv4 in turn, until `left` of `limit` has passed.
+pub(super) async fn connect(host: &str, port: u16, left: Duration, limit: Duration) -> Result<TcpStream> {
+    let deadline = tokio::time::Instant::now() + left;
     let mut pause = Duration::from_millis(50);
     loop {
         let error = match try_all(host, port, deadline).await {
@@ -68,7 +67,7 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
         if tokio::time::Instant::now() + pause >= deadline {
             return Err(Error::new(
                 if error.kind() == std::io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Network },
-                format!("cannot reach the joiner at {host}:{port} within {} s", limit.as_secs()),
+                format!("cannot reach the joiner at {host}:{port} within {} s", limit.as_secs_f32()),
             )
             .because(error)
             .remedy("see whether the joiner still waits there, and whether a firewall lets the port through"));

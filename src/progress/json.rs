@@ -1,56 +1,113 @@
 //! Progress as JSON on standard error, one object a line, for programs.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Reporter, Snapshot};
+use super::status::{SCHEMA, State, Status, unix};
+use super::{Phase, Reporter, Snapshot};
+use crate::error::Side;
+use crate::threads::lock;
 
-/// Objects with the field `event`: `note`, `warning` or `progress`.
+/// Objects with the field `event`: `note`, `warning`, or `progress` with the fields of the status.
 #[derive(Debug)]
-pub struct Json;
+pub struct Json {
+    status: Mutex<Status>,
+}
+
+impl Json {
+    pub fn new(role: Side) -> Json {
+        Json { status: Mutex::new(Status::begin(role, SystemTime::now())) }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Status, SystemTime)) {
+        let now = SystemTime::now();
+        let mut status = lock(&self.status);
+        change(&mut status, now);
+        super::line(&progress(&status, now).to_string());
+    }
+
+    fn say(&self, event: &str, text: &str) {
+        let (role, time) = (lock(&self.status).role, unix(SystemTime::now()));
+        super::line(&json!({"event": event, "schema": SCHEMA, "time": time, "role": role, "text": text}).to_string());
+    }
+}
 
 impl Reporter for Json {
     fn note(&self, line: &str) {
-        eprintln!("{}", json!({"event": "note", "text": line}));
+        self.say("note", line);
     }
 
     fn warn(&self, line: &str) {
-        eprintln!("{}", json!({"event": "warning", "text": line}));
+        self.say("warning", line);
     }
 
     fn progress(&self, now: &Snapshot) {
-        eprintln!("{}", object(now));
+        self.tell(|status, time| status.count(now, time));
     }
 
     fn interval(&self) -> Duration {
         Duration::from_secs(1)
     }
+
+    fn done(&self, last: &Snapshot) {
+        self.tell(|status, time| status.count(last, time));
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.tell(|status, time| status.enter(phase, time));
+    }
+
+    fn meet(&self, peer: &str) {
+        lock(&self.status).meet(peer);
+    }
 }
 
-fn object(now: &Snapshot) -> serde_json::Value {
-    json!({
-        "event": "progress",
-        "bytes": now.done,
-        "total_bytes": now.total,
-        "wire_bytes": now.wire,
-        "entries": now.entries,
-        "round": now.round,
-        "seconds": now.elapsed.as_secs_f64(),
-        "bytes_per_second": now.rate,
-        "eta_seconds": now.eta().map(|eta| eta.as_secs_f64()),
-    })
+/// The object of a status: as in the file, and what can be told only at a time.
+pub fn object(status: &Status, state: State, now: SystemTime) -> Value {
+    let mut object = json!(status);
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("state".into(), json!(state));
+        fields.insert("time".into(), json!(unix(now)));
+        fields.insert("phase_seconds".into(), json!(status.in_phase(now).as_secs_f64()));
+        fields.insert("idle_seconds".into(), json!(status.idle(now).as_secs_f64()));
+        fields.insert("frozen_seconds".into(), json!(status.frozen(now).as_secs_f64()));
+    }
+    object
+}
+
+fn progress(status: &Status, now: SystemTime) -> Value {
+    let mut object = object(status, State::Running, now);
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("event".into(), "progress".into());
+    }
+    object
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The page that says what each field means.
+    const PAGE: &str = include_str!("../../docs/status.md");
+
     #[test]
-    fn an_object_has_the_documented_fields() {
-        let object = object(&Snapshot { total: 10, done: 5, rate: 1.0, ..Snapshot::default() });
-        assert_eq!(object["eta_seconds"], 5.0);
-        assert_eq!(object["bytes"], 5);
-        assert_eq!(object.as_object().unwrap().len(), 9);
+    fn an_object_has_the_documented_fields_and_no_others() {
+        let now = SystemTime::now();
+        let mut status = Status::begin(Side::Donor, now);
+        status.count(&Snapshot { total: 10, done: 5, rate: 1.0, ..Snapshot::default() }, now);
+        let object = progress(&status, now);
+        assert_eq!((&object["eta_seconds"], &object["bytes"]), (&5.0.into(), &5.into()));
+        let told = object.as_object().unwrap().keys().filter(|name| *name != "event");
+        let mut told: Vec<&str> = told.map(String::as_str).collect();
+        let (_, table) = PAGE.split_once("| field |").unwrap();
+        let row = |line: &'static str| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name);
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut documented: Vec<&str> = rows.filter_map(row).collect();
+        told.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(told, documented);
+        assert!(PAGE.contains(&format!("`schema` is {SCHEMA}")));
     }
 }

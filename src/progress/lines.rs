@@ -16,26 +16,21 @@ impl Lines {
     }
 }
 
-/// `45 %, 1.2 GB of 2.6 GB, 310 MB/s, 4.5 s left`.
+/// `45 %, 1.2 GB of 2.6 GB, 310 MB/s (120 MB/s on the wire), 4.5 s left`.
 pub(super) fn sentence(now: &Snapshot) -> String {
     let left = now.eta().map_or_else(|| "stalled".to_owned(), |eta| format!("{} left", seconds(eta)));
     let round = now.round_words();
-    format!(
-        "{round}{} %, {} of {}, {}/s, {left}",
-        now.percent(),
-        bytes(now.done),
-        bytes(now.total),
-        bytes(now.rate as u64)
-    )
+    let (rate, wire) = (bytes(now.rate as u64), now.wire_words());
+    format!("{round}{} %, {} of {}, {rate}/s{wire}, {left}", now.percent(), bytes(now.done), bytes(now.total))
 }
 
 impl Reporter for Lines {
     fn note(&self, line: &str) {
-        eprintln!("{}: {line}", self.name);
+        super::line(&format!("{}: {line}", self.name));
     }
 
     fn warn(&self, line: &str) {
-        eprintln!("{}: warning: {line}", self.name);
+        super::line(&format!("{}: warning: {line}", self.name));
     }
 
     fn progress(&self, now: &Snapshot) {
@@ -55,8 +50,11 @@ mod tests {
 
     #[test]
     fn a_line_says_it_all() {
-        let now = Snapshot { total: 2_600_000_000, done: 1_200_000_000, rate: 310e6, ..Snapshot::default() };
+        let (rate, wire_rate) = (310e6, 310e6);
+        let now = Snapshot { total: 2_600_000_000, done: 1_200_000_000, rate, wire_rate, ..Snapshot::default() };
         assert_eq!(sentence(&now), "46 %, 1.2 GB of 2.6 GB, 310 MB/s, 4.5 s left");
-        assert_eq!(sentence(&Snapshot { rate: 0.0, ..now }), "46 %, 1.2 GB of 2.6 GB, 0 B/s, stalled");
+        let compressed = Snapshot { wire_rate: 120e6, ..now };
+        assert_eq!(sentence(&compressed), "46 %, 1.2 GB of 2.6 GB, 310 MB/s (120 MB/s on the wire), 4.5 s left");
+        assert_eq!(sentence(&Snapshot { rate: 0.0, wire_rate: 0.0, ..now }), "46 %, 1.2 GB of 2.6 GB, 0 B/s, stalled");
     }
 }

@@ -30,8 +30,9 @@ pub struct Snapshot {
     /// The pass over the tree that bytes and total are of, counted from 0.
     pub round: u64,
     pub elapsed: Duration,
-    /// Bytes per second since the last snapshot.
+    /// Bytes per second since the last snapshot: of the pass, and on the wire.
     pub rate: f64,
+    pub wire_rate: f64,
 }
 
 impl Default for Meter {
@@ -80,11 +81,22 @@ impl Meter {
             round: self.round.load(Ordering::Relaxed),
             elapsed: self.start.elapsed(),
             rate: 0.0,
+            wire_rate: 0.0,
         }
     }
 }
 
 impl Snapshot {
+    /// The same, with its rates since `last`.
+    #[must_use]
+    pub fn since(self, last: &Snapshot) -> Snapshot {
+        let passed = self.elapsed.saturating_sub(last.elapsed).as_secs_f64().max(1e-9);
+        // A new pass begins its count anew.
+        let before = if self.round == last.round { last.done } else { 0 };
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
+        Snapshot { rate: rate(self.done, before), wire_rate: rate(self.wire, last.wire), ..self }
+    }
+
     /// Per cent of the total, 100 when there is nothing to do. What is sent again is in no total.
     pub fn percent(&self) -> u64 {
         (self.done * 100).checked_div(self.total).unwrap_or(100).min(100)
@@ -93,6 +105,12 @@ impl Snapshot {
     /// `round 2: ` in later rounds, for what is told of them.
     pub fn round_words(&self) -> String {
         if self.round == 0 { String::new() } else { format!("round {}: ", self.round) }
+    }
+
+    /// ` (120 MB/s on the wire)` where that is another rate.
+    pub fn wire_words(&self) -> String {
+        let much_the_same = (self.wire_rate - self.rate).abs() <= self.rate / 20.0;
+        if much_the_same { String::new() } else { format!(" ({}/s on the wire)", bytes(self.wire_rate as u64)) }
     }
 
     /// How long the rest takes at the present rate; `None` when nothing moves.
@@ -106,31 +124,30 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Follow {
     task: tokio::task::JoinHandle<()>,
+    meter: Arc<Meter>,
     reporter: Arc<dyn Reporter>,
 }
 
 impl Drop for Follow {
     fn drop(&mut self) {
         self.task.abort();
-        self.reporter.done();
+        self.reporter.done(&self.meter.snapshot());
     }
 }
 
 /// Reports `meter` at the reporter's interval until the result is dropped. Needs a runtime.
 pub fn follow(meter: Arc<Meter>, reporter: Arc<dyn Reporter>) -> Follow {
-    let teller = Arc::clone(&reporter);
+    let (teller, followed) = (Arc::clone(&reporter), Arc::clone(&meter));
     let task = tokio::spawn(async move {
-        let mut last = meter.snapshot();
+        let mut last = followed.snapshot();
         loop {
             tokio::time::sleep(teller.interval()).await;
-            let mut now = meter.snapshot();
-            let passed = (now.elapsed - last.elapsed).as_secs_f64();
-            now.rate = now.done.saturating_sub(last.done) as f64 / passed.max(1e-9);
+            let now = followed.snapshot().since(&last);
             teller.progress(&now);
             last = now;
         }
     });
-    Follow { task, reporter }
+    Follow { task, meter, reporter }
 }
 
 /// `1.5 GB`: three digits at most, decimal units.
@@ -147,6 +164,11 @@ pub fn bytes(count: u64) -> String {
     }
     let digits = if unit == "B" || value >= 99.95 { 0 } else { 1 };
     format!("{value:.digits$} {unit}")
+}
+
+/// `1 entry`, `1649 entries`.
+pub fn entries(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
 }
 
 /// `45 s`, `3 min 20 s`, `2 h 5 min`.
@@ -176,6 +198,7 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
+        assert_eq!([0, 1, 2].map(entries), ["0 entries", "1 entry", "2 entries"]);
         for (time, text) in [(0, "0.0 s"), (45, "45 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")] {
             assert_eq!(seconds(Duration::from_secs(time)), text);
         }

@@ -8,17 +8,21 @@ mod lines;
 mod meter;
 mod quiet;
 mod server_log;
+pub mod status;
 mod terminal;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use json::Json;
+use crate::error::Side;
+
+pub use json::{Json, object};
 pub use lines::Lines;
-pub use meter::{Follow, Meter, Snapshot, bytes, follow, seconds};
+pub use meter::{Follow, Meter, Snapshot, bytes, entries, follow, seconds};
 pub use quiet::{Quiet, Recorder};
 pub use server_log::{ProgressLines, ServerLog};
+pub use status::{Phase, Publish, Published};
 pub use terminal::Terminal;
 
 /// Where a transfer's words go.
@@ -34,8 +38,14 @@ pub trait Reporter: Send + Sync + std::fmt::Debug {
     /// How often [`Reporter::progress`] is wanted.
     fn interval(&self) -> Duration;
 
-    /// The transfer is over; a bar disappears.
-    fn done(&self) {}
+    /// The transfer does something else now.
+    fn phase(&self, _: Phase) {}
+
+    /// Where the peer is.
+    fn meet(&self, _peer: &str) {}
+
+    /// No more progress comes after this, which has no rates; a bar disappears.
+    fn done(&self, _: &Snapshot) {}
 }
 
 /// How progress is shown: `--progress`.
@@ -52,15 +62,22 @@ pub enum Style {
 }
 
 impl Style {
-    pub fn reporter(self) -> Arc<dyn Reporter> {
+    /// For a transfer of `role`.
+    pub fn reporter(self, role: Side) -> Arc<dyn Reporter> {
         match self {
             Style::Auto if std::io::stderr().is_terminal() => Arc::new(Terminal::new()),
             Style::Bar => Arc::new(Terminal::new()),
             Style::Auto | Style::Lines => Arc::new(Lines::new("highline")),
-            Style::Json => Arc::new(Json),
+            Style::Json => Arc::new(Json::new(role)),
             Style::None => Arc::new(Quiet),
         }
     }
+}
+
+/// A line on standard error in one write, so that two programs on one terminal do not mix theirs.
+pub fn line(text: &str) {
+    // Whoever closed it does not read.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// At most this many bytes of names go into one line of the log.

@@ -14,7 +14,7 @@ impl Reporter for Quiet {
     fn note(&self, _: &str) {}
 
     fn warn(&self, line: &str) {
-        eprintln!("highline: warning: {line}");
+        super::line(&format!("highline: warning: {line}"));
     }
 
     fn progress(&self, _: &Snapshot) {}

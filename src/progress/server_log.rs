@@ -36,10 +36,14 @@ impl ServerLog {
     }
 
     fn print(&self, level: &str, text: &str) {
-        let now = Local::now().format("%Y-%m-%d %H:%M:%S");
+        let head = self.head(level);
         for line in text.lines() {
-            eprintln!("{now} 0 [{level}] Highline {}: {}", self.side, line.trim_start());
+            super::line(&format!("{head}{}", line.trim_start()));
         }
+    }
+
+    fn head(&self, level: &str) -> String {
+        format!("{} 0 [{level}] Highline {}: ", Local::now().format("%Y-%m-%d %H:%M:%S"), self.side)
     }
 }
 
@@ -60,11 +64,30 @@ impl Reporter for ServerLog {
             ProgressLines::Log => self.note(&sentence(now)),
             ProgressLines::Nowhere => {}
             // A reader that went away must not end the transfer.
-            ProgressLines::File(file) => drop(writeln!(&*file, "{}", sentence(now))),
+            ProgressLines::File(file) => {
+                let line = format!("{}{}\n", self.head("Note"), sentence(now));
+                drop((&*file).write_all(line.as_bytes()));
+            }
         }
     }
 
     fn interval(&self) -> Duration {
         Duration::from_secs(10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_file_says_when_and_who() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = ServerLog::new(Side::Donor, ProgressLines::File(file.reopen().unwrap()));
+        log.progress(&Snapshot { total: 10, done: 5, rate: 1.0, wire_rate: 1.0, ..Snapshot::default() });
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let (when, what) = text.split_once(" 0 [Note] ").unwrap();
+        assert!(chrono::NaiveDateTime::parse_from_str(when, "%Y-%m-%d %H:%M:%S").is_ok(), "{text}");
+        assert_eq!(what, "Highline donor: 50 %, 5 B of 10 B, 1 B/s, 5.0 s left\n");
     }
 }

@@ -152,7 +152,7 @@ impl Fault {
                 "use the ticket that this very run of the joiner printed; if you did, somebody stands between the two hosts"
             }
             Fault::SelfSigned { .. } => {
-                "sign it by an authority of ssl-ca (`highline certs node NAME`), or leave ssl-mode unset to trust the ticket alone"
+                "one called `highline, this run only` was made because none is configured on that node: set cert and key there, signed by an authority of ca here (`highline certs node NAME`); or leave ssl-mode unset on both to trust the ticket alone"
             }
             Fault::UnknownIssuer { .. } => {
                 "if that issuer is an intermediate authority, append its certificate to the node's certificate file; if it is a new CA, add it to ssl-ca here"
@@ -203,7 +203,7 @@ pub fn explain(error: rustls::Error, subject: &str) -> Error {
         rustls::Error::NoCertificatesPresented => say(
             Kind::Untrusted,
             "presented no certificate, though an authority is configured here",
-            "give it ssl-cert and ssl-key (or tcert and tkey) in its option file, or take ssl-ca away here",
+            "set cert and key on that node (in [highline], or any place that docs/galera.md names), or leave ssl-mode unset here",
         ),
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => say(
             Kind::Untrusted,
@@ -213,7 +213,7 @@ pub fn explain(error: rustls::Error, subject: &str) -> Error {
         rustls::Error::AlertReceived(A::CertificateRequired) => say(
             Kind::Untrusted,
             "demands a certificate, and none is configured here",
-            "set ssl-cert and ssl-key (or tcert and tkey) in this host's option file",
+            "set cert and key on this node (in [highline], or any place that docs/galera.md names; by hand --cert and --key)",
         ),
         rustls::Error::AlertReceived(
             alert @ (A::UnknownCA

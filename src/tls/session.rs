@@ -62,7 +62,7 @@ impl Session {
                 .peer_certificates()
                 .and_then(|chain| chain.first())
                 .and_then(|leaf| Certificate::parse(leaf).ok())
-                .map(|facts| facts.title()),
+                .map(|facts| facts.title().trim_matches('"').to_owned()),
             verified: "not verified".to_owned(),
         }
     }
@@ -72,7 +72,7 @@ impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}, {}, ", self.version, self.cipher, self.key_exchange)?;
         match &self.peer {
-            Some(peer) => write!(f, "peer {peer} verified by {}", self.verified),
+            Some(peer) => write!(f, "peer \"{peer}\" verified by {}", self.verified),
             None => write!(f, "peer: {}", self.verified),
         }
     }

@@ -46,7 +46,11 @@ pub const TABLE: &[Row] = &[
     },
     files(&["grastate.dat", "gvwstate.dat"], true, "where the provider stands"),
     files(&["galera.cache", "gcache.page.*"], true, "the provider's write-set cache"),
-    files(&[".highline", ".highline.lock", ".highline.manifest"], true, "lock and manifest of this program"),
+    files(
+        &[".highline", ".highline.lock", ".highline.manifest", ".highline.status"],
+        true,
+        "lock, manifest and status of this program",
+    ),
     files(&[".highline.kept.*"], true, "what an earlier attempt has left for the next"),
     directories(&[".highline"], true, "where this program stages a tree"),
     files(
@@ -177,6 +181,7 @@ mod tests {
             ("general.log-20260101.gz", false, true),
             ("server_audit.log.3", false, true),
             (".highline.manifest", false, true),
+            (crate::progress::status::FILE, false, true),
             (".highline.kept.shop%2ft.ibd", false, true),
             ("ddl_recovery.log", false, false),
             ("ddl_recovery-backup.log", false, false),

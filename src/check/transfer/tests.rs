@@ -632,6 +632,7 @@ fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
         ("general_log_file=DIR/data/shop/g\n", "general-log-file: DIR/data/shop/g lies among the data"),
         ("wsrep_provider_options=\"gcache.dir=DIR/data/gc\"\n", "gcache.dir: DIR/data/gc/galera.cache lies among"),
         ("[highline]\nprogress=DIR/data/progress\n", "progress: DIR/data/progress lies among the data"),
+        ("[highline]\nmetrics=h.prom\n", "metrics: DIR/data/h.prom lies among the data"),
         ("[client]\nssl-key=DIR/data/c-key\n", "ssl-key: DIR/data/c-key lies among the data"),
     ] {
         let report = host.transfer(&format!("wsrep_sst_method=highline\n{text}"), &[]);

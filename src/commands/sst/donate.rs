@@ -10,10 +10,10 @@ use super::Run;
 use super::log::Log;
 use crate::check::own::Own;
 use crate::commands::block_on;
-use crate::config::SOFTWARE;
 use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::Dialer;
+use crate::pace::Throttle;
 use crate::position::GaleraGtid;
 use crate::progress::Reporter;
 use crate::sst::agreement::Agreement;
@@ -38,7 +38,7 @@ impl Run {
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
         let Own { identity, trust, policy, .. } = self.own(ticket.address.host())?;
         let tls = client_config(identity.as_ref(), ticket.pin, trust.clone(), &policy)?;
-        Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: SOFTWARE.into() })
+        Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: self.software() })
     }
 
     pub(super) fn bypass(&self, donor: &DonorArgs) -> Result<()> {
@@ -61,13 +61,14 @@ impl Run {
             (true, line) => self.log.note(&line),
             (false, line) => self.log.warn(&line),
         }
+        let rate = Arc::new(Throttle::new(settings.rate_limit.0, Instant::now()));
         let order = donor::SendOptions {
             dialer: self.dialer(donor)?,
             roots: self.layout.roots.clone(),
             lanes: settings.lanes.unwrap_or_default().get(),
             compression: settings.compress,
             checksum: settings.checksum.0,
-            rate: settings.rate_limit.0,
+            rate: Arc::clone(&rate),
             freeze: settings.freeze,
             freeze_limit: settings.freeze_limit.0,
             position: Some(donor.gtid.clone()),
@@ -88,11 +89,13 @@ impl Run {
             frozen: Mutex::new(None),
             held: AtomicBool::new(false),
         });
-        let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
-        let report = block_on(async {
+        let published = self.published(Some(rate));
+        let sent = block_on(async {
             let stop = self.stop()?;
-            donor::send(order, Arc::clone(&server) as _, reporter, &stop).await
-        })?;
+            donor::send(order, Arc::clone(&server) as _, Arc::clone(&published) as _, &stop).await
+        });
+        published.end(sent.as_ref().map(|report| report.reused_bytes));
+        let report = sent?;
         self.log.note(&format!("done: {report}"));
         let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);
         lock(&self.dialogue).say(&Line::Done(&frozen.as_ref().unwrap_or(&donor.gtid).position))

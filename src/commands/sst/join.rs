@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
-use crate::config::{self, SOFTWARE};
+use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::install::OwnFile;
 use crate::joiner::{self, Facts, Node, OldData, OlderDonor, Outcome, PageSize, Waiting};
@@ -21,7 +21,7 @@ use crate::sst::dialogue::{Line, Ready};
 use crate::sst::grastate::Grastate;
 use crate::sst::marker::InProgress;
 use crate::threads::lock;
-use crate::tls::{Identity, Ticket};
+use crate::tls::Identity;
 use crate::wire::Round;
 
 impl Run {
@@ -48,16 +48,19 @@ impl Run {
             lanes: self.settings.lanes.map_or(Lanes::MAX, Lanes::get),
             checksum: self.settings.checksum.0,
             node: Arc::new(Joined { run: Arc::clone(self), old: self.old_data() }),
-            software: SOFTWARE.into(),
+            software: self.software(),
         };
-        let reporter: Arc<dyn Reporter> = Arc::clone(&self.log) as _;
         let outcome = block_on(async {
             let stop = self.stop()?;
-            let waiting = Waiting::bind(order, &*reporter)?;
-            let marker = InProgress::create(self.layout.roots.datadir())?;
-            self.announce(waiting.ticket())?;
-            let outcome = waiting.receive(Arc::clone(&reporter), &stop).await;
-            drop(marker);
+            let waiting = Waiting::bind(order, &*self.log)?;
+            let published = self.published(None);
+            let received = async {
+                let _marker = InProgress::create(self.layout.roots.datadir())?;
+                self.announce(&waiting)?;
+                waiting.receive(Arc::clone(&published) as _, &stop).await
+            };
+            let outcome = received.await;
+            published.end(outcome.as_ref().map(Outcome::reused));
             outcome
         })?;
         let position = match outcome {
@@ -74,12 +77,13 @@ impl Run {
         lock(&self.dialogue).say(&Line::Position(&position))
     }
 
-    fn announce(&self, ticket: &Ticket) -> Result<()> {
+    fn announce(&self, waiting: &Waiting) -> Result<()> {
+        let ticket = waiting.ticket();
         let text = ticket.reveal();
         let credentials = text.split_once('@').and_then(|(credentials, _)| credentials.split_once(':'));
         let address = SstAddress::new(ticket.address.host(), ticket.address.port(), &["highline", "1"])?;
         lock(&self.dialogue).say(&Line::Ready(&Ready::new(credentials, address)?))?;
-        self.log.note(&format!("waiting for the donor at {}", ticket.address));
+        self.log.note(&format!("waiting for the donor at {}", waiting.place()));
         Ok(())
     }
 

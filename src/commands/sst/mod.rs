@@ -16,7 +16,8 @@ use crate::cli::SstArgs as Typed;
 use crate::config::SOFTWARE;
 use crate::error::{Result, Side};
 use crate::link::Deadlines;
-use crate::progress::{ProgressLines, Reporter, ServerLog};
+use crate::pace::Throttle;
+use crate::progress::{ProgressLines, Publish, Published, Reporter, ServerLog};
 use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
@@ -107,6 +108,21 @@ impl Run {
         let own = Own::of(&self.settings.tls, self.args.side(), Some(host), SystemTime::now())?;
         own.notes.iter().for_each(|note| self.log.note(note));
         Ok(own)
+    }
+
+    /// For the peer's log, which otherwise has an address alone: `wsrep_node_name`, by default the host's name.
+    fn software(&self) -> String {
+        const LONGEST: usize = 64;
+        let given = self.files.last(Tier::Server, "wsrep-node-name").and_then(|item| item.text().ok());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name: String = given.unwrap_or(&host).chars().take(LONGEST).collect();
+        format!("{SOFTWARE} on {name}")
+    }
+
+    /// The log, and what is seen of this transfer from outside.
+    fn published(&self, rate: Option<Arc<Throttle>>) -> Arc<Published> {
+        let (datadir, metrics) = (self.layout.roots.datadir(), self.settings.metrics.as_deref());
+        Published::new(Arc::clone(&self.log) as _, Publish { datadir, role: self.args.side(), metrics, rate })
     }
 
     fn deadlines(&self) -> Deadlines {

@@ -53,6 +53,8 @@ pub struct Settings {
     /// `tree::Roots`.
     pub keep: Vec<String>,
     pub progress: ProgressTo,
+    /// The file for Prometheus.
+    pub metrics: Option<PathBuf>,
     /// Where the server or the operator wants temporary files.
     pub tmpdir: Option<PathBuf>,
     /// Where each effective value came from, for one line of the log.
@@ -136,6 +138,7 @@ impl Settings {
             max_binlogs: max_binlogs(look)?,
             keep: kept(look)?,
             progress: progress(look)?,
+            metrics: look.path(&[(Highline, "metrics")]),
             tmpdir: look.path(&[
                 (Highline, "tmpdir"),
                 (Sst, "tmpdir"),
@@ -301,7 +304,7 @@ pub(super) mod tests {
         let settings = resolve(
             "[highline]\nlisten=:4445\nlanes=4\ncompress=zstd:3\nchecksum=SHA256\nrate_limit=200M\ninstall=staged\n\
              connect-timeout=5\ninitial-timeout=0\nidle-timeout=90s\nlock-timeout=1m\nmax-binlogs=-1\nkeep=a, *.b\n\
-             progress=/run/p\ntmpdir=/t\nca=/ca\ncert=/c\nkey=/k\nssl-mode=VERIFY_IDENTITY\ncrl=/r\npeer-name=n\n\
+             progress=/run/p\nmetrics=h.prom\ntmpdir=/t\nca=/ca\ncert=/c\nkey=/k\nssl-mode=VERIFY_IDENTITY\ncrl=/r\npeer-name=n\n\
              match-common-name=on\ntls-version=TLSv1.3\nssl-cipher=c\ncapath=/cas\n",
         )
         .unwrap();
@@ -315,6 +318,7 @@ pub(super) mod tests {
         assert_eq!((joiner.listen.unwrap().port, joiner.install), (Some(4445), InstallMode::Staged));
         assert_eq!((settings.max_binlogs, settings.keep), (Binlogs::All, vec!["a".into(), "*.b".to_owned()]));
         assert_eq!((settings.progress, settings.tmpdir), (ProgressTo::File("/run/p".into()), Some("/t".into())));
+        assert_eq!(settings.metrics, Some("/data/h.prom".into()));
         assert!(settings.tls.match_common_name && settings.notes.is_empty(), "{:?}", settings.notes);
     }
 
