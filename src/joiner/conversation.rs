@@ -1,34 +1,31 @@
 //! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
 
-use std::collections::HashMap;
 use std::io::BufWriter;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::basis::Basis;
 use super::earlier::{self, Told};
 use super::ledger::{Ledger, Reused};
 use super::reuse::arrange;
-use super::seeding::{Order, Seeding};
+use super::seeding::Order;
 use super::staged_tree::StagedTree;
-use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, lane, preflight, room};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, preflight, room};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
     DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, drop_kept_but, kept, leftover,
     make_missing, recover, removed,
 };
 use crate::link::{Control, Followers, ProvenConnection};
-use crate::manifest::{Checksum, Seal, Verified};
+use crate::manifest::{Checksum, Verified};
 use crate::position::GaleraGtid;
 use crate::progress::{Meter, Phase, Reporter, bytes, entries, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
-use crate::tree::{PathError, RelPath};
 use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Speeds, WireBytes};
 
 /// What the parts of one reception share.
