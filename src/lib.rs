@@ -23,6 +23,7 @@
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
+//! | [`host_port`] | `HOST:PORT` as people write it |
 //! | [`position`] | `uuid:seqno`, and the domain behind it |
 //! | [`version`] | a server's version, and whose files it can read |
 //! | [`error`] | what went wrong, on whose side, and what to do |
@@ -37,6 +38,7 @@ pub mod donor;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host_port;
 pub mod install;
 pub mod joiner;
 pub mod link;

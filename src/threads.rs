@@ -1,5 +1,6 @@
-//! Work on threads of its own, and the values that they share. A thread that panics costs whoever waits for it an error, and nobody else.
+//! Work on threads and in processes of its own, and the values that threads share. A thread that panics costs whoever waits for it an error, and nobody else.
 
+use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,17 @@ pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
     }
 }
 
+/// How `child` ended; `None` when it still runs after `limit`.
+pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match child.try_wait()? {
+            None if Instant::now() <= deadline => std::thread::sleep(Duration::from_millis(5)),
+            ended => return Ok(ended),
+        }
+    }
+}
+
 /// Waits for `mutex`. What a thread that panicked has left in it is used on, so no change to it may stand half done
 /// where a panic is possible.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,6 +57,17 @@ mod tests {
         assert_eq!(blocking(|| Ok(7)).await.unwrap(), 7);
         let error = blocking(|| -> Result<()> { panic!("on purpose") }).await.unwrap_err();
         assert_eq!(error.sentence(), "a worker thread ended unexpectedly");
+    }
+
+    #[test]
+    fn a_process_is_waited_for_no_longer_than_the_limit() {
+        let spawn = |script| std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let ended = ended_within(&mut spawn("exit 3"), Duration::from_secs(60)).unwrap();
+        assert_eq!(ended.unwrap().code(), Some(3));
+        let mut child = spawn("exec sleep 60");
+        assert_eq!(ended_within(&mut child, Duration::from_millis(20)).unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

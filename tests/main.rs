@@ -23,6 +23,7 @@ mod cluster_status;
 mod cluster_trust;
 mod cluster_under_the_freeze;
 mod cluster_what_travels;
+mod house;
 mod option_files;
 mod package;
 mod pair_by_root;

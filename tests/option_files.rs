@@ -57,10 +57,10 @@ const ROWS: &[Row] = &[
         "wsrep-cluster-name in [mysqld]: the typographic quote “ quotes nothing",
     ),
     ("curly_provider.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: it holds the typographic quote “"),
-    ("quote_over_lines.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: its quote does not end on its line"),
+    ("quote_over_lines.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: its quote is not closed on its line"),
     ("line_break_escaped.cnf", Well, Well, 1, ""),
-    ("quote_never_ends.cnf", Well, Well, 1, "tca in [sst]: the quote does not end on its line"),
-    ("stray_semicolon.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: there is a ; behind the closing quote"),
+    ("quote_never_ends.cnf", Well, Well, 1, "tca in [sst]: its quote is not closed on its line"),
+    ("stray_semicolon.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: a ; follows the closing quote"),
     (
         "provider_twice.cnf",
         Well,

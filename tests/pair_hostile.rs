@@ -106,6 +106,7 @@ fn pair_hostile_names() {
         ("datadir/grastate.dax", "datadir/grastate.dat"),
         ("datadir/.highlinx/journal", "datadir/.highline/journal"),
         ("datadir/.highline.locx", "datadir/.highline.lock"),
+        ("datadir/.highline.kepx.t", "datadir/.highline.kept.t"),
     ] {
         named(honest, evil, 22, &format!("{evil}: this node has no place for it"));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::check::{Channel, Level, Node, Report};
+use super::{Channel, Level, Node, Report};
 use crate::error::Printable;
 use crate::tls::certificate::Purpose;
 use crate::tls::pem::{Pem, all_there};

@@ -1,8 +1,8 @@
 //! TLS between clients and this server.
 
-use crate::check::certificates::{Files, Judge, Materials, Need};
-use crate::check::options::Group;
-use crate::check::{Channel, Node, Report};
+use super::certificates::{Files, Judge, Materials, Need};
+use super::options::Group;
+use super::{Channel, Node, Report};
 use crate::tls::pem::Pem;
 use crate::version::Series;
 

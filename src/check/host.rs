@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::check::{Channel, Node, Report, privileges, storage};
+use super::{Channel, Node, Report, privileges, storage};
 use crate::error::Printable;
+use crate::tree::free_space;
 
 const HERE: Channel = Channel::Host;
 
@@ -55,11 +56,10 @@ fn listeners(port: u16) -> bool {
 fn check_space(node: &Node, report: &mut Report) {
     let datadir = node.datadir();
     let shown = Printable::path(&datadir);
-    let Ok(filesystem) = rustix::fs::statvfs(&datadir) else {
+    let Ok(free) = free_space(&datadir) else {
         report.warning(HERE, format!("there is no data directory {shown}"), "make it, or set datadir in [mysqld]");
         return;
     };
-    let free = filesystem.f_bavail.saturating_mul(filesystem.f_frsize);
     let used = allocated(&datadir, 16);
     let text = format!("{shown} holds {}, its filesystem has {} free", size(used), size(free));
     if free < used {

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::check::options::{Group, Options};
-use crate::check::own::PORT;
+use super::options::{Group, Options};
+use super::own::PORT;
+use crate::host_port::HostPort;
 use crate::sst::options::{ListenOn, Tier};
 
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ impl Node {
 
     /// The host that `key` names; `AUTO` leaves it to the server.
     fn host(&self, key: &str) -> Option<String> {
-        let host = self.options.server(key).map(host_of);
+        let host = self.options.server(key).map(|text| place(text).host);
         host.filter(|host| !host.is_empty() && !host.eq_ignore_ascii_case("auto"))
     }
 
@@ -88,7 +89,7 @@ impl Node {
     pub fn transfer_port(&self) -> u16 {
         let listen = self.options.files.last(Tier::Highline, "listen").filter(|_| self.method() == "highline");
         let listen = listen.and_then(|item| item.text().ok()?.parse::<ListenOn>().ok()?.port);
-        let given = || self.options.server("wsrep-sst-receive-address").and_then(port_of);
+        let given = || self.options.server("wsrep-sst-receive-address").and_then(|text| place(text).port);
         listen.or_else(given).unwrap_or(PORT)
     }
 
@@ -106,46 +107,8 @@ impl Node {
     }
 }
 
-/// The host of `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
-pub(crate) fn host_of(text: &str) -> String {
+/// What an option calls an address; one that is none is a host's name.
+fn place(text: &str) -> HostPort {
     let text = text.trim();
-    if let Some((host, _)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return host.to_owned();
-    }
-    match text.split_once(':') {
-        Some((host, rest)) if !rest.contains(':') => host.to_owned(),
-        _ => text.to_owned(),
-    }
-}
-
-/// The port of the same forms.
-pub(crate) fn port_of(text: &str) -> Option<u16> {
-    let text = text.trim();
-    match text.rsplit_once(']') {
-        Some((_, rest)) => rest.strip_prefix(':')?.parse().ok(),
-        None => match text.split_once(':') {
-            Some((_, port)) => port.parse().ok(),
-            None => None,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_and_ports_are_taken_apart() {
-        for (text, host, port) in [
-            ("192.0.2.1", "192.0.2.1", None),
-            ("192.0.2.1:4445", "192.0.2.1", Some(4445)),
-            ("node1.example:1", "node1.example", Some(1)),
-            ("[2001:db8::1]:4444", "2001:db8::1", Some(4444)),
-            ("[2001:db8::1]", "2001:db8::1", None),
-            ("2001:db8::1", "2001:db8::1", None),
-            ("x:y", "x", None),
-        ] {
-            assert_eq!((host_of(text).as_str(), port_of(text)), (host, port), "{text}");
-        }
-    }
+    text.parse().unwrap_or_else(|_| HostPort { host: text.to_owned(), port: None })
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::ClientConnection;
 use rustls_pki_types::CertificateDer;
 
-use crate::check::{Channel, Level, Report};
+use super::{Channel, Level, Report};
 use crate::error::{Error, Kind, Printable, Result};
+use crate::host_port::HostPort;
 use crate::tls::certificate::Purpose;
 use crate::tls::config::look_config;
 use crate::tls::refusal::explain_io;
@@ -70,13 +71,13 @@ pub fn look(
     now: SystemTime,
     report: &mut Report,
 ) -> Result<()> {
-    let host = crate::check::node::host_of(address);
     let shown = Printable(address.as_bytes()).to_string();
-    if crate::check::node::port_of(address).is_none() {
-        return Err(Error::new(Kind::Usage, format!("{shown} is not HOST:PORT"))
-            .remedy("write 192.0.2.1:4444 or [2001:db8::1]:4567"));
-    }
-    let name = peer_name(&host)?;
+    let place: Option<HostPort> = address.trim().parse().ok();
+    let place = place.filter(|place| place.port.is_some()).ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{shown} is not HOST:PORT"))
+            .remedy("write 192.0.2.1:4444 or [2001:db8::1]:4567")
+    })?;
+    let name = peer_name(&place.host)?;
     let mut socket = dial(address, &shown)?;
     let mut connection =
         ClientConnection::new(look_config(identity)?, name.clone()).map_err(|e| crate::tls::explain(e, &shown))?;
@@ -91,7 +92,13 @@ pub fn look(
     let Some((leaf, intermediates)) = chain.split_first() else { return Ok(()) };
     describe(leaf, intermediates, now, report);
     if !Certificate::is_for(leaf, &name) {
-        report.note(HERE, format!("its certificate is not for {host}: VERIFY_IDENTITY refuses it under this address"));
+        report.note(
+            HERE,
+            format!(
+                "its certificate is not for {}: VERIFY_IDENTITY refuses it under this address",
+                Printable(place.host.as_bytes())
+            ),
+        );
     }
     match authorities {
         None => report.note(HERE, "its chain was not judged: no CA is configured here"),

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::check::actor::{Actor, account, called, owner, server_on, word};
-use crate::check::{Channel, Level, Node, Report};
+use super::actor::{Actor, account, called, owner, server_on, word};
+use super::{Channel, Level, Node, Report};
 use crate::error::{Printable, Side};
 use crate::sst::layout::Layout;
 use crate::sst::options::Settings;

@@ -1,8 +1,8 @@
 //! TLS between the nodes: group communication and IST, which Galera's provider does.
 
-use crate::check::certificates::{Files, Judge, Materials, Need};
-use crate::check::options::is_off;
-use crate::check::{Channel, Node, Report};
+use super::certificates::{Files, Judge, Materials, Need};
+use super::options::is_off;
+use super::{Channel, Node, Report};
 use crate::error::Printable;
 use crate::sst::options::{ProviderOptions, Tier};
 use crate::tls::Policy;

@@ -8,8 +8,8 @@ use super::print;
 use crate::cli::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 use crate::error::{Printable, Result};
 use crate::tls::authority::{AuthorityDir, Made, NodeName, NodeRequest};
-use crate::tls::config::provider;
 use crate::tls::pem::Pem;
+use crate::tls::provider::provider;
 use crate::tls::safe_file::Existing;
 use crate::tls::{Certificate, Pin};
 

@@ -19,7 +19,7 @@ use crate::link::Timeout;
 use crate::manifest::ChecksumChoice;
 use crate::progress::{Quiet, Style, bytes};
 use crate::stop::Stop;
-use crate::tree::Rules;
+use crate::tree::{Rules, free_space};
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let size = args.size.0.max(1);
@@ -75,8 +75,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
 }
 
 fn room(parent: &Path, size: u64) -> Result<()> {
-    let stat = rustix::fs::statvfs(parent).map_err(|e| Error::io("cannot ask for the space of", parent, e))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = free_space(parent)?;
     if free / 5 * 2 < size {
         return Err(Error::new(
             Kind::NoSpace,

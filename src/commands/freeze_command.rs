@@ -5,14 +5,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::donor::{Keeper, Server};
 use crate::error::{Error, Kind, Result};
-use crate::position::{GaleraGtid, Position};
+use crate::position::GaleraGtid;
 use crate::progress::Reporter;
-use crate::sst::grastate::Grastate;
-use crate::threads::lock;
+use crate::sst::grastate::{Grastate, NO_POSITION};
+use crate::threads::{ended_within, lock};
 use crate::tree::Rules;
 
 /// The command is run by `sh -c`. Its first line says that the server stands still; the end of its input asks it to let
@@ -53,32 +53,24 @@ impl Server for Commanded {
         }
         self.reporter.note(&format!("the freeze command says: {}", crate::error::Printable(line.trim().as_bytes())));
         // A server that was stopped has written its position by now.
-        let position = Grastate::read(&self.datadir)?.map(|state| state.position).filter(Position::is_known);
+        let position = Grastate::position(&self.datadir)?;
         if position.is_none() {
-            self.reporter.warn(super::send::NO_POSITION);
+            self.reporter.warn(NO_POSITION);
         }
-        Ok(position.map(GaleraGtid::from))
+        Ok(position)
     }
 
     fn release(&self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(10);
         let Some(mut child) = lock(&self.running).take() else { return Ok(()) };
         drop(child.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for the freeze command").because(e))? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
-                    self.reporter.warn(&format!("the freeze command ended with {status}"));
-                    return Ok(());
-                }
-                None if Instant::now() > deadline => {
-                    self.reporter.warn("the freeze command goes on although its input has ended; it is left alone");
-                    return Ok(());
-                }
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
+        let ended = ended_within(&mut child, PATIENCE);
+        match ended.map_err(|e| Error::new(Kind::Io, "cannot wait for the freeze command").because(e))? {
+            Some(status) if status.success() => {}
+            Some(status) => self.reporter.warn(&format!("the freeze command ended with {status}")),
+            None => self.reporter.warn("the freeze command goes on although its input has ended; it is left alone"),
         }
+        Ok(())
     }
 
     fn rules(&self) -> Result<Rules> {

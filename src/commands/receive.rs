@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{HOME, KEPT, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
 use crate::progress::{Publish, Published, Reporter, Style, line, status};
+use crate::sst::grastate::NO_POSITION;
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
@@ -49,7 +50,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
                 Some(gtid) => {
                     reporter.note(&format!("position {}: the node can join by IST from there", gtid.position))
                 }
-                None => reporter.warn(super::send::NO_POSITION),
+                None => reporter.warn(NO_POSITION),
             }
             if args.talk.json {
                 line(&json(&report)?);

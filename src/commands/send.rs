@@ -9,11 +9,10 @@ use super::{block_on, json, print};
 use crate::cli::SendArgs;
 use crate::config;
 use crate::donor::{self, Server};
-use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::server_holding;
-use crate::position::{GaleraGtid, Position};
+use crate::error::{Error, Kind, Result, Side};
+use crate::install::{running, server_holding};
 use crate::progress::{Publish, Published, Reporter, Style};
-use crate::sst::grastate::Grastate;
+use crate::sst::grastate::{Grastate, NO_POSITION};
 use crate::sst::version::ServerVersion;
 use crate::stop::Stop;
 use crate::tls::Ticket;
@@ -25,13 +24,12 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if !order.live
         && let Some(held) = server_holding(&order.roots)?
     {
-        return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
+        return Err(running(&held)
             .on(Side::Donor)
             .remedy("stop it first, or freeze it and say --live, or let --freeze-command freeze it at the end"));
     }
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
-    let state = Grastate::read(order.roots.datadir())?;
-    order.position = state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from);
+    order.position = Grastate::position(order.roots.datadir())?;
     if order.position.is_none() && args.freeze_command.is_none() {
         reporter.warn(NO_POSITION);
     }
@@ -62,10 +60,6 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     Ok(())
 }
-
-/// What both sides say when the donor's position is not known.
-pub(super) const NO_POSITION: &str = "the donor's grastate.dat holds no position, so the joiner will ask for a full SST \
-at its next start; after a crash `mariadbd --wsrep-recover` on the donor prints the position and a clean stop writes it";
 
 fn ticket(typed: &str) -> Result<Ticket> {
     /// Longer than any ticket.

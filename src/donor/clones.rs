@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{IFlags, Mode, OFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags, open, statvfs};
+use rustix::fs::{IFlags, Mode, OFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags, open};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -21,7 +21,7 @@ use super::plan::{Had, Plan, Planned, Task};
 use crate::direct::{Direct, PAGE};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
-use crate::tree::{Filesystems, RelPath, Roots, Source, locate};
+use crate::tree::{Filesystems, RelPath, Roots, Source, free_space, locate};
 
 /// Below this mean length of an extent a clone costs more than reading: each of them takes as long as some 32 KiB.
 const SHORTEST_EXTENT: u64 = 64 << 10;
@@ -85,23 +85,18 @@ fn most() -> usize {
 
 /// Whether the filesystem of `directory` has room for clones of so many bytes, should the server write all of them.
 fn fits(directory: &Path, cloned: u64) -> Result<bool> {
-    Ok(free(directory)? > cloned.saturating_add(cloned / 10).saturating_add(RESERVE))
+    Ok(free_space(directory)? > cloned.saturating_add(cloned / 10).saturating_add(RESERVE))
 }
 
 /// Fails when the filesystem of `directory`, on which clones are held, runs out of room.
 pub(super) fn watch(directory: &Path) -> Result<()> {
-    let free = free(directory)?;
+    let free = free_space(directory)?;
     if free > RESERVE {
         return Ok(());
     }
     let what = format!("only {} are free on the filesystem of {}", bytes(free), Printable::path(directory));
     Err(Error::new(Kind::NoSpace, format!("{what}, and clones of the server's files were held there"))
         .remedy("free space there, or set freeze=rounds, which needs none"))
-}
-
-fn free(directory: &Path) -> Result<u64> {
-    let stat = statvfs(directory).map_err(|e| Error::io("cannot ask for the space of", directory, e))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Smaller files are read, not cloned.

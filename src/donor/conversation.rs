@@ -4,11 +4,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::answer::{OLD_TREE, SLOW, answer};
 use super::clock::Clock;
 use super::compression::Chooser;
+use super::hold::{Hold, Sent};
 use super::offer::offer;
-use super::passes::{Hold, Passes, Sent, guarded};
-use super::transfer::{Rounds, Transfer};
+use super::passes::{Passes, guarded};
+use super::transfer::{Reused, Rounds, Transfer};
 use super::{FrozenReport, Keeper, Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
@@ -76,7 +78,7 @@ pub(super) async fn converse(
         in_flight: AtomicU64::new(0),
         breaks: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
-        reused: reuse::Reused::default(),
+        reused: Reused::default(),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
@@ -193,35 +195,6 @@ fn broken_off(freezes: u32, why: Sent, limit: Option<Duration>, reporter: &Arc<d
         return Ok(());
     }
     Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times")).remedy(remedy))
-}
-
-/// Remedies for a joiner that is slow to answer.
-const OLD_TREE: &str = "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
-pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
-
-/// What the joiner answers. Heartbeats alone do not extend the wait: it has five times `idle`, for before it has verified it
-/// may have the last chunks to write; and again from each time that it has removed more of its old tree.
-pub(super) async fn answer<T>(
-    control: &mut Control,
-    idle: Duration,
-    remedy: &'static str,
-    pick: impl FnOnce(Message) -> std::result::Result<T, Message>,
-) -> Result<T> {
-    let limit = idle.saturating_mul(5);
-    let mut removed = 0;
-    let mut deadline = tokio::time::Instant::now() + limit;
-    while let Ok(message) = tokio::time::timeout_at(deadline, control.next()).await {
-        match message? {
-            Message::Removing { entries } if entries > removed => {
-                removed = entries;
-                deadline = tokio::time::Instant::now() + limit;
-            }
-            Message::Removing { .. } => {}
-            answer => return pick(answer).map_err(|other| control.unexpected(&other)),
-        }
-    }
-    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs());
-    Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }
 
 /// Whether a checksum is one that the offer allowed.

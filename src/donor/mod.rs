@@ -3,11 +3,13 @@
 //! [`send`] scans, connects and converses. Beside the conversation: the offer, the catalog of what travels, the queue
 //! of work, packing with its choice of compression, and the lanes.
 
+mod answer;
 mod catalog;
 mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod hold;
 mod kept;
 mod lane;
 mod offer;
@@ -40,7 +42,8 @@ use crate::threads::blocking;
 use crate::tls::Session;
 use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
 use crate::wire::{Message, Offer};
-use conversation::{SLOW, answer, converse};
+use answer::{SLOW, answer};
+use conversation::converse;
 use passes::scanned;
 
 /// The server whose data is sent: whoever can make it hold still.

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::catalog::{Catalog, seal};
 use super::clones;
+use super::hold::{Hold, Sent, finished};
 use super::plan::{Basis, Plan, Task};
 use super::queue::Queue;
 use super::reuse::{self, Awaited};
@@ -21,7 +22,7 @@ use crate::link::Control;
 use crate::manifest::Seal;
 use crate::position::GaleraGtid;
 use crate::progress::Phase;
-use crate::threads::{self, alone, blocking};
+use crate::threads::{alone, blocking};
 use crate::tree::{
     Filesystems, Found, RelPath, RootName, Roots, Scanned, Source, Stamp, Tolerance, locate, scan_fully,
 };
@@ -30,48 +31,6 @@ use crate::wire::{self, Message, WireBytes};
 /// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
 /// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
 const MARGIN: Duration = Duration::from_secs(10);
-
-/// How long a server may be held for one round.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hold {
-    pub(super) until: Option<Instant>,
-    /// While nothing passes to the joiner.
-    pub(super) cut: Option<Duration>,
-}
-
-impl Hold {
-    fn over(self, control: &Control) -> impl Future<Output = Sent> + use<> {
-        let cut = self.cut.map(|bound| control.cut_for(bound));
-        let late = async move {
-            match self.until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let cut = async move {
-            match cut {
-                Some(cut) => cut.await,
-                None => std::future::pending().await,
-            }
-        };
-        async move {
-            tokio::select! {
-                () = late => Sent::Late,
-                () = cut => Sent::Cut,
-            }
-        }
-    }
-}
-
-/// What became of a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Whole,
-    /// It was broken off, and the server released: it was held for as long as it may be.
-    Late,
-    /// The same, because nothing has passed to the joiner for so long.
-    Cut,
-}
 
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
 pub(super) struct Passes {
@@ -426,58 +385,6 @@ impl Passes {
         self.reports.push(report);
         Ok(sent)
     }
-}
-
-/// Returns when all of the round's work is acknowledged, or fails with the lanes. When `over` says so the rest is left
-/// out.
-async fn finished(
-    lanes: &mut JoinSet<Result<()>>,
-    server: &Arc<dyn Server>,
-    transfer: &Transfer,
-    round: &Round,
-    over: impl Future<Output = Sent>,
-) -> Result<Sent> {
-    let over = async {
-        let why = over.await;
-        round.queue.abandon();
-        // What is under way was read already; nobody has to stand still for it.
-        let server = Arc::clone(server);
-        let released = blocking(move || server.release()).await;
-        round.queue.finished().await;
-        released.map(|()| why)
-    };
-    let failed = async {
-        while let Some(ended) = lanes.join_next().await {
-            threads::ended("a lane", ended)?;
-        }
-        Err(Error::new(Kind::Io, "the lanes ended before the work did"))
-    };
-    let stuck = async {
-        loop {
-            tokio::time::sleep((transfer.dialer.deadlines.idle / 10).min(Duration::from_secs(1))).await;
-            if transfer.rounds.is_closed() {
-                return Err(Error::new(Kind::Io, "packing ended before the work did"));
-            }
-            if let Some(error) = transfer.stuck(Instant::now()) {
-                return Err(error);
-            }
-        }
-    };
-    let whole = async {
-        round.queue.finished().await;
-        if round.queue.is_abandoned() {
-            // Why is said by whoever broke it off.
-            std::future::pending().await
-        }
-    };
-    tokio::select! {
-        biased;
-        () = whole => Ok(Sent::Whole),
-        over = over => over,
-        failed = failed => failed,
-        stuck = stuck => stuck,
-    }
-    .map_err(|error| transfer.rounds.failure().unwrap_or(error))
 }
 
 /// As many messages as it takes.

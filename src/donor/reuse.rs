@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::conversation::{SLOW, answer};
+use super::answer::{SLOW, answer};
 use super::plan::Planned;
 use super::transfer::{Round, Transfer};
 use crate::archive::{Located, PageHints};
@@ -33,24 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LONGER: u64 = 64 << 20;
 /// Files of which the joiner may tell at a time.
 const TELLING: usize = 8;
-
-/// Bytes of seeded files that were compared, and what of them need not be sent.
-#[derive(Debug, Default)]
-pub(super) struct Reused {
-    compared: AtomicU64,
-    equal: AtomicU64,
-}
-
-impl Reused {
-    pub(super) fn count(&self, compared: u64, equal: u64) {
-        self.compared.fetch_add(compared, Ordering::Relaxed);
-        self.equal.fetch_add(equal, Ordering::Relaxed);
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.equal.load(Ordering::Relaxed)
-    }
-}
 
 /// A file that both sides have.
 #[derive(Clone, Debug)]

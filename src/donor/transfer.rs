@@ -8,7 +8,6 @@ use super::catalog::Catalog;
 use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
 use super::queue::{Queue, Work};
-use super::reuse::Reused;
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
@@ -38,6 +37,24 @@ pub(super) struct Transfer {
     pub(super) reused: Reused,
     /// How the lane ended that broke last; nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
+}
+
+/// Bytes of seeded files that were compared, and what of them need not be sent.
+#[derive(Debug, Default)]
+pub(super) struct Reused {
+    pub(super) compared: AtomicU64,
+    equal: AtomicU64,
+}
+
+impl Reused {
+    pub(super) fn count(&self, compared: u64, equal: u64) {
+        self.compared.fetch_add(compared, Ordering::Relaxed);
+        self.equal.fetch_add(equal, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.equal.load(Ordering::Relaxed)
+    }
 }
 
 impl Transfer {

@@ -115,11 +115,10 @@ impl Dir {
     /// As root, gives what was made to the owner of this directory, so that the server's user can go on with it.
     pub(super) fn give(&self, fd: impl AsFd, path: &Path) -> Result<()> {
         let owner = self.stat()?;
-        if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
-            let (uid, gid) = (fs::Uid::from_raw(owner.st_uid), fs::Gid::from_raw(owner.st_gid));
-            fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| Error::io("cannot give to its owner", path, e))?;
+        if owner.st_uid == 0 {
+            return Ok(());
         }
-        Ok(())
+        give_as_root(fd, &owner).map_err(|e| Error::io("cannot give to its owner", path, e))
     }
 
     /// The directory `name` in `to`, made with this one's mode and owner when it is missing.
@@ -128,11 +127,7 @@ impl Dir {
             return Ok(there);
         }
         let (made, stat) = (to.make(name)?, self.stat()?);
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
-            fs::fchown(&made.fd, Some(uid), Some(gid))
-                .map_err(|e| Error::io("cannot give to its owner", &made.path, e))?;
-        }
+        give_as_root(&made.fd, &stat).map_err(|e| Error::io("cannot give to its owner", &made.path, e))?;
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
         fs::fchmod(&made.fd, mode).map_err(|e| Error::io("cannot set the mode of", &made.path, e))?;
         Ok(made)
@@ -463,6 +458,14 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Gives what was made to the owner and group of `like`, where this process is root; others cannot.
+pub(super) fn give_as_root(fd: impl AsFd, like: &fs::Stat) -> rustix::io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    fs::fchown(fd, Some(fs::Uid::from_raw(like.st_uid)), Some(fs::Gid::from_raw(like.st_gid)))
 }
 
 /// Whether `bytes` end in `suffix` at a path's part.

@@ -17,6 +17,7 @@ use super::keep::{HOME, KeepRules};
 use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
 use crate::error::{Error, Kind, Printable, Result};
+use crate::manifest::Escaped;
 use crate::tree::{OwnName, OwnPath, RootName, Roots, Scope};
 
 const NAME: &str = "journal";
@@ -77,9 +78,9 @@ enum OwnNameRecord {
 
 impl From<&OwnPath> for OwnRecord {
     fn from(own: &OwnPath) -> OwnRecord {
-        let bytes = |name: &OsString| Escaped(name.as_bytes().to_vec());
+        let bytes = |name: &OsString| Escaped::from(name.as_bytes());
         OwnRecord {
-            directory: Escaped(own.directory.as_os_str().as_bytes().to_vec()),
+            directory: Escaped::from(own.directory.as_os_str().as_bytes()),
             name: match &own.name {
                 OwnName::File(name) => OwnNameRecord::File(bytes(name)),
                 OwnName::Directory(name) => OwnNameRecord::Directory(bytes(name)),
@@ -93,10 +94,10 @@ impl From<&OwnPath> for OwnRecord {
 impl From<OwnRecord> for OwnPath {
     fn from(record: OwnRecord) -> OwnPath {
         OwnPath {
-            directory: PathBuf::from(OsString::from_vec(record.directory.0)),
+            directory: PathBuf::from(OsString::from_vec(record.directory.into_bytes())),
             name: match record.name {
-                OwnNameRecord::File(name) => OwnName::File(OsString::from_vec(name.0)),
-                OwnNameRecord::Directory(name) => OwnName::Directory(OsString::from_vec(name.0)),
+                OwnNameRecord::File(name) => OwnName::File(OsString::from_vec(name.into_bytes())),
+                OwnNameRecord::Directory(name) => OwnName::Directory(OsString::from_vec(name.into_bytes())),
                 OwnNameRecord::Files(pattern) => OwnName::Files(pattern),
             },
             option: record.option,
@@ -121,45 +122,12 @@ enum ScopeRecord {
     Listed,
 }
 
-/// Bytes as text: `%` and everything but printable ASCII stand as `%` and two hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-struct Escaped(Vec<u8>);
-
-impl From<Escaped> for String {
-    fn from(bytes: Escaped) -> String {
-        let mut text = String::new();
-        for byte in bytes.0 {
-            match byte {
-                b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
-                _ => text.push_str(&format!("%{byte:02x}")),
-            }
-        }
-        text
-    }
-}
-
-impl TryFrom<String> for Escaped {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Escaped, String> {
-        let mut parts = text.split('%');
-        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-        for part in parts {
-            let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            bytes.push(code.ok_or_else(|| format!("a % without two digits in {text}"))?);
-            bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
-        }
-        Ok(Escaped(bytes))
-    }
-}
-
 /// Writes the journal of a switch on these roots. `home` is the data directory's `.highline`.
 pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Result<()> {
     let datadir = resolved.roots.datadir();
     let roots = resolved.roots.iter().map(|root| RootRecord {
         name: root.name.clone(),
-        path: Escaped(root.path.strip_prefix(datadir).unwrap_or(&root.path).as_os_str().as_bytes().to_vec()),
+        path: Escaped::from(root.path.strip_prefix(datadir).unwrap_or(&root.path).as_os_str().as_bytes()),
         scope: match &root.scope {
             Scope::Whole => ScopeRecord::Whole,
             Scope::Names(patterns) => ScopeRecord::Names(patterns.clone()),
@@ -167,7 +135,7 @@ pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Resul
         },
     });
     let names = |names: &[(RootName, OsString)]| {
-        names.iter().map(|(root, name)| (root.clone(), Escaped(name.as_bytes().to_vec()))).collect()
+        names.iter().map(|(root, name)| (root.clone(), Escaped::from(name.as_bytes()))).collect()
     };
     let record = Record {
         version: VERSION,
@@ -238,7 +206,7 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
     if record.version != VERSION {
         return Err(format!("it has version {}, this program knows {VERSION}", record.version).into());
     }
-    let path = |escaped: &Escaped| PathBuf::from(OsStr::from_bytes(&escaped.0));
+    let path = |escaped: &Escaped| PathBuf::from(OsStr::from_bytes(escaped.as_bytes()));
     let others = record.roots.iter().filter(|root| root.name.as_str() != RootName::DATADIR);
     let paths: BTreeMap<RootName, PathBuf> = others.map(|root| (root.name.clone(), path(&root.path))).collect();
     let mut roots = Roots::new(datadir, &paths)?;
@@ -252,10 +220,10 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
     }
     let names = |names: Vec<(RootName, Escaped)>| -> Result<Vec<_>, Box<dyn std::error::Error + Send + Sync>> {
         let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
-        if !names.iter().all(|(_, name)| plain(&name.0)) {
+        if !names.iter().all(|(_, name)| plain(name.as_bytes())) {
             return Err("a file of its own has no plain name".into());
         }
-        Ok(names.into_iter().map(|(root, name)| (root, OsString::from_vec(name.0))).collect())
+        Ok(names.into_iter().map(|(root, name)| (root, OsString::from_vec(name.into_bytes()))).collect())
     };
     let keep = KeepRules::new(record.keep, record.own_paths.into_iter().map(OwnPath::from).collect());
     let (own, stays) = (names(record.own)?, names(record.stays)?);

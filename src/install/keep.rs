@@ -12,6 +12,8 @@ use crate::tree::{Own, Shape, names, row};
 /// It must not outlive them: a server lists it as a schema `#mysql50#.highline`, at which
 /// `mariadb-dump --all-databases` and `mariadb-upgrade` stop (10.11.19). Files beside it are not listed.
 pub const HOME: &str = ".highline";
+/// The selector of the tree that a server sees, beneath [`HOME`] in the data directory.
+pub(super) const LIVE: &str = "live";
 /// The lock of [`super::DirLock`], in the data directory.
 pub const LOCK: &str = ".highline.lock";
 /// The manifest of the tree that is in place, in the data directory.

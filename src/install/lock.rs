@@ -108,7 +108,8 @@ pub(super) fn held_by_server(dir: &Dir, name: &OsStr) -> Result<bool> {
     Ok(rustix::process::fcntl_getlk(&fd, &wanted).map_err(failed)?.is_some())
 }
 
-pub(super) fn running(file: &Path) -> Error {
+/// A server that runs holds `file`, so the tree is not to be read or written.
+pub fn running(file: &Path) -> Error {
     let what = format!("a running server holds {}", Printable::path(file));
     Error::new(Kind::Busy, what).remedy("stop the server first")
 }

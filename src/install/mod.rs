@@ -33,7 +33,7 @@ mod unfinished;
 pub use dir::removed;
 pub use keep::{HOME, KeepRules, LOCK, MANIFEST};
 pub use kept::{KEPT, KeptFile, Tally, drop_kept, kept};
-pub use lock::{DirLock, server_holding};
+pub use lock::{DirLock, running, server_holding};
 pub use new_roots::make_missing;
 pub use recovery::{Recovered, clear_earlier, discard, holds_database, leftover, recover, recover_staged, unfinished};
 pub use reuse::Reuse;

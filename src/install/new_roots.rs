@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dir::give_as_root;
 use super::lock::DirLock;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, Scope};
@@ -37,10 +38,7 @@ fn make<'a>(path: &'a Path, like: &rustix::fs::Stat) -> std::result::Result<(), 
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::open(place, flags, Mode::empty()).map_err(failed)?;
-        if rustix::process::geteuid().is_root() {
-            let owner = (Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)));
-            rustix::fs::fchown(&made, owner.0, owner.1).map_err(failed)?;
-        }
+        give_as_root(&made, like).map_err(failed)?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(like.st_mode)).map_err(failed)?;
         if let Some(parent) = place.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let parent = rustix::fs::open(parent, flags.difference(OFlags::NOFOLLOW), Mode::empty());

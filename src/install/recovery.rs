@@ -9,13 +9,13 @@ use super::carry;
 use super::dir::Dir;
 use super::failpoint;
 use super::journal::{self, Phase};
-use super::keep::{HOME, NEW_MANIFEST};
+use super::keep::{HOME, LIVE, NEW_MANIFEST};
 use super::kept::{self, Tally};
 use super::lock::DirLock;
+use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
-use super::staging::clean_or_set_aside;
-use super::switch::{self, INCOMING, LIVE, PREVIOUS, SEEDS, Side, Switch};
+use super::switch::{self, INCOMING, PREVIOUS, SEEDS, Side, Switch};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, matches};
 
@@ -186,4 +186,12 @@ fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
         Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
         Phase::Spending | Phase::Switching => Recovered::Undone,
     })
+}
+
+/// What cannot be removed keeps nobody from the next transfer; it is returned.
+pub(super) fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
+    match failpoint::past(Switch::clean(resolved, home, incoming))? {
+        Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
+        Ok(()) => Ok(None),
+    }
 }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
-use super::keep::{HOME, KeepRules};
+use super::keep::{HOME, KeepRules, LIVE};
 use super::reuse::Reuse;
-use super::switch::LIVE;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Roots, Scope, Shape, names, row};
 

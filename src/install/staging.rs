@@ -16,7 +16,7 @@ use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
 use super::kept::{self, KeptFile, drop_kept};
 use super::lock::DirLock;
-use super::recovery::refuse_unfinished;
+use super::recovery::{clean_or_set_aside, refuse_unfinished};
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
@@ -297,14 +297,6 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
     let cleaned = clean_or_set_aside(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())?;
     Ok(left.or(cleaned))
-}
-
-/// What cannot be removed keeps nobody from the next transfer; it is returned.
-pub(super) fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
-    match failpoint::past(Switch::clean(resolved, home, incoming))? {
-        Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),
-        Ok(()) => Ok(None),
-    }
 }
 
 /// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.

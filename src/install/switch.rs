@@ -25,7 +25,7 @@ use rustix::fs::FileType;
 
 use super::dir::{Dir, ends_with};
 use super::failpoint;
-use super::keep::{HOME, KeepRules, MANIFEST, NEW_MANIFEST};
+use super::keep::{HOME, KeepRules, LIVE, MANIFEST, NEW_MANIFEST};
 use super::resolved_roots::ResolvedRoots;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, RootName, Scope, matches};
@@ -38,7 +38,6 @@ const ASIDE: &str = "aside";
 const CARRY: &str = "carry";
 /// What could not be removed after a switch, out of the way of the next one.
 pub(super) const LEFTOVER: &str = "leftover";
-pub(super) const LIVE: &str = "live";
 
 /// Files that a server may remove at a start: when one is gone, it was a server's doing.
 const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dir::Dir;
 use super::journal::{self, Phase};
-use super::keep::HOME;
-use super::switch::LIVE;
+use super::keep::{HOME, LIVE};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::Roots;
 

@@ -28,7 +28,7 @@ pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, server_holding, unfinished};
+use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, running, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
 use crate::link::{Deadlines, Listener};
@@ -150,8 +150,7 @@ impl Waiting {
     /// An install that was cut short is only told of: what is to come may be a bypass, which touches nothing.
     pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
         if let Some(held) = server_holding(&options.roots)? {
-            return Err(Error::new(Kind::Busy, format!("a running server holds {}", Printable::path(&held)))
-                .remedy("stop the server of this node first"));
+            return Err(running(&held));
         }
         let lock = Arc::new(DirLock::take(options.roots.datadir())?);
         if let Some(told) = cut_short(&lock).or_else(|| emptied(&lock)) {

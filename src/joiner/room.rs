@@ -11,7 +11,7 @@ use super::InstallMode;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{HOME, kept as kept_files};
 use crate::progress::bytes;
-use crate::tree::{Roots, Scope, Shape};
+use crate::tree::{Roots, Scope, Shape, free_space};
 use crate::wire::Offer;
 
 /// What one filesystem must hold.
@@ -63,9 +63,7 @@ pub(super) fn room(
     let mut old = None;
     for (device, need) in needs {
         let path = Printable::path(need.path);
-        let stat =
-            rustix::fs::statvfs(need.path).map_err(|e| Error::io("cannot ask for the space of", need.path, e))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = free_space(need.path)?;
         let earlier = earlier.get(&device).copied().unwrap_or(0);
         let needed = if mode == InstallMode::InPlace { need.allocated } else { need.with_names };
         if needed <= free {

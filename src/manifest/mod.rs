@@ -5,14 +5,14 @@
 mod choice;
 mod chunk_digests;
 mod digest;
+mod escaped;
 mod file_digests;
 mod text;
-
-pub(crate) use text::{escape, unescape};
 
 pub use choice::ChecksumChoice;
 pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
+pub use escaped::Escaped;
 pub use file_digests::{FileDigests, Seen};
 
 use crate::error::{Error, Kind, Result};

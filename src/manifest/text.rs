@@ -15,6 +15,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, Write};
 
+use super::escaped::{escape, hex, unescape};
 use super::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry, Metadata, Mtime, RelPath};
@@ -55,33 +56,6 @@ pub(super) fn line(entry: &Entry, digest: Option<Digest>, out: &mut String) {
         });
     }
     out.push('\n');
-}
-
-pub(crate) fn escape(bytes: &[u8], out: &mut String) {
-    for &byte in bytes {
-        if byte.is_ascii_graphic() && byte != b'%' && byte != b'=' {
-            out.push(byte.into());
-        } else {
-            let _ = write!(out, "%{byte:02x}");
-        }
-    }
-}
-
-pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => hex(rest.next()?, rest.next()?)?,
-            byte => byte,
-        });
-    }
-    Some(bytes)
-}
-
-fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).filter(|_| !b.is_ascii_uppercase());
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 impl Manifest {

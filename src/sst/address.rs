@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Kind, Printable, Result};
+use crate::host_port::{HostPort, HostPortError};
 
 /// `host[:port][/part…]`, in the characters that the donor's server lets through
 /// (`address_char`, `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`.
@@ -13,8 +14,7 @@ use crate::error::{Error, Kind, Printable, Result};
 /// An IPv6 host stands in brackets in the text and without them in [`SstAddress::host`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SstAddress {
-    host: String,
-    port: Option<u16>,
+    place: HostPort,
     parts: Vec<String>,
 }
 
@@ -24,8 +24,7 @@ impl SstAddress {
 
     pub fn new(host: &str, port: u16, parts: &[&str]) -> Result<SstAddress> {
         let address = SstAddress {
-            host: host.to_owned(),
-            port: Some(port),
+            place: HostPort { host: host.to_owned(), port: Some(port) },
             parts: parts.iter().map(|&part| part.to_owned()).collect(),
         };
         let text = address.to_string();
@@ -39,11 +38,11 @@ impl SstAddress {
 
     /// Empty when the server knew none: every local address is meant.
     pub fn host(&self) -> &str {
-        &self.host
+        &self.place.host
     }
 
     pub fn port(&self) -> Option<u16> {
-        self.port
+        self.place.port
     }
 
     /// What follows the first `/`, split at every `/`.
@@ -69,38 +68,14 @@ impl FromStr for SstAddress {
             Some((authority, path)) => (authority, path.split('/').map(str::to_owned).collect()),
             None => (text, Vec::new()),
         };
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(bracketed) => {
-                let (host, rest) = bracketed.split_once(']').ok_or_else(|| refuse(text, "a bracket is not closed"))?;
-                (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
-            }
-            None => match authority.split_once(':') {
-                Some((_, rest)) if rest.contains(':') => (authority, Some("")),
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, Some("")),
-            },
-        };
-        let port = match port.ok_or_else(|| refuse(text, "a port must follow the bracket"))? {
-            "" => None,
-            digits => Some(digits.parse().map_err(|_| refuse(text, "its port is not a number from 0 to 65535"))?),
-        };
-        if host.contains(['[', ']']) {
-            return Err(refuse(text, "a bracket stands where none may be"));
-        }
-        Ok(SstAddress { host: host.to_owned(), port, parts })
+        let place = authority.parse().map_err(|error: HostPortError| refuse(text, &error.to_string()))?;
+        Ok(SstAddress { place, parts })
     }
 }
 
 impl fmt::Display for SstAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]", self.host)?
-        } else {
-            f.write_str(&self.host)?
-        }
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
-        }
+        self.place.fmt(f)?;
         self.parts.iter().try_for_each(|part| write!(f, "/{part}"))
     }
 }
@@ -157,7 +132,7 @@ mod tests {
             ("h:99999", "not a number from 0 to 65535"),
             ("[::1", "not closed"),
             ("[::1]x", "must follow the bracket"),
-            ("a]b", "where none may be"),
+            ("a]b", "only an IPv6 address stands in brackets"),
         ] {
             match text.parse::<SstAddress>() {
                 Ok(address) => assert!(why.is_empty(), "{text} gave {address}"),

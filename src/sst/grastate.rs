@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Printable, Result};
-use crate::position::Position;
+use crate::position::{GaleraGtid, Position};
 
 /// What `SavedState` (galera, `saved_state.cpp`) writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Grastate {
     pub position: Position,
     pub safe_to_bootstrap: bool,
 }
+
+/// What both sides say when the donor's position is not known.
+pub const NO_POSITION: &str = "the donor's grastate.dat holds no position, so the joiner will ask for a full SST \
+at its next start; after a crash `mariadbd --wsrep-recover` on the donor prints the position and a clean stop writes it";
 
 impl Grastate {
     pub const NAME: &str = "grastate.dat";
@@ -41,6 +45,12 @@ impl Grastate {
         }
         let strange = |why: &str| Error::new(Kind::Usage, format!("{}: {why}", Printable::path(&path)));
         Self::parse(&text).map(Some).map_err(|why| strange(&why))
+    }
+
+    /// The position of the data in this directory; `None` where no file holds a known one.
+    pub fn position(datadir: &Path) -> Result<Option<GaleraGtid>> {
+        let state = Self::read(datadir)?;
+        Ok(state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from))
     }
 
     /// Reads `key: value` lines; other keys, comments and odd lines are passed over.

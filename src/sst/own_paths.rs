@@ -49,7 +49,6 @@ const PATHS: &[&str] = &[
     "crl",
     "crlpath",
     "key",
-    "log-error",
     "log-slow-query-file",
     "metrics",
     "relay-log-index",
@@ -58,7 +57,6 @@ const PATHS: &[&str] = &[
     "tcapath",
     "tcert",
     "tkey",
-    "server-audit-file-path",
 ];
 
 /// How the names of options end that hold a path.

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
+use super::certificate::{Certificate, Moment};
+use super::pem::{Pem, files_of};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::certificate::{Certificate, Moment};
-use crate::tls::pem::{Pem, files_of};
 
 /// The authorities of a file or directory: several at once, so that an old and a new one overlap while
 /// certificates are replaced.

@@ -17,14 +17,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::Authorities;
+use super::certificate::{Certificate, Moment, Purpose};
+use super::pem::{Pem, files_of};
+use super::pin::Pin;
+use super::random;
+use super::safe_file::{self, Existing, Secrecy};
+use super::verification::{check_path, unix_time};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::Authorities;
-use crate::tls::certificate::{Certificate, Moment, Purpose};
-use crate::tls::pem::{Pem, files_of};
-use crate::tls::pin::Pin;
-use crate::tls::random;
-use crate::tls::safe_file::{self, Existing, Secrecy};
-use crate::tls::verification::{check_path, unix_time};
 
 /// Clocks of nodes differ; a certificate is valid from this long before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);

@@ -10,8 +10,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name, X509Version};
 use x509_parser::public_key::PublicKey;
 
+use super::Pin;
 use crate::error::Printable;
-use crate::tls::Pin;
 
 /// A certificate's own words, safe to print.
 #[derive(Clone, Debug)]

@@ -1,31 +1,27 @@
 //! The `rustls` configurations of both ends.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::refusal::explain;
+use super::verification::{DonorVerifier, JoinerVerifier};
+use super::{Identity, Pin, Policy, Trust};
 use crate::error::{Error, Kind, Result};
-use crate::tls::verification::{DonorVerifier, JoinerVerifier};
-use crate::tls::{Identity, Pin, Policy, Trust};
 
 /// The name of our protocol in the TLS handshake (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"highline/1";
 
-/// The cryptography under TLS: aws-lc-rs, in its FIPS form when built with the feature `fips`.
-pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        #[cfg(feature = "fips")]
-        let provider = rustls::crypto::default_fips_provider();
-        #[cfg(not(feature = "fips"))]
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        Arc::new(provider)
-    });
-    Arc::clone(&PROVIDER)
+/// Both sides must have agreed on Highline's protocol by ALPN.
+pub(crate) fn require_alpn(agreed: Option<&[u8]>, subject: &str) -> Result<()> {
+    match agreed {
+        Some(protocol) if protocol == ALPN => Ok(()),
+        _ => Err(explain(rustls::Error::NoApplicationProtocol, subject)),
+    }
 }
 
 /// The donor's end: it dials, always demands `pin`, and judges the joiner's certificate by `trust`.

@@ -8,10 +8,10 @@ use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData};
 use rustls_pki_types::ServerName;
 use time::OffsetDateTime;
 
+use super::testing::{Ca, DAY, named};
+use super::verification::{Trust, peer_name};
+use super::{Authorities, Identity, Policy, Session, client_config, explain, server_config};
 use crate::error::Kind;
-use crate::tls::testing::{Ca, DAY, named};
-use crate::tls::verification::{Trust, peer_name};
-use crate::tls::{Authorities, Identity, Policy, Session, client_config, explain, server_config};
 
 type Outcome = (Result<(), rustls::Error>, Result<(), rustls::Error>);
 

@@ -11,12 +11,12 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
+use super::certificate::{Certificate, Moment, Purpose};
+use super::pem::Pem;
+use super::refusal::Refusal;
+use super::verification::{check_path, unix_time};
+use super::{Authorities, Pin, Trust};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::certificate::{Certificate, Moment, Purpose};
-use crate::tls::pem::Pem;
-use crate::tls::refusal::Refusal;
-use crate::tls::verification::{check_path, unix_time};
-use crate::tls::{Authorities, Pin, Trust};
 
 /// A certificate chain and the key that proves it.
 #[derive(Clone)]

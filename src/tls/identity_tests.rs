@@ -7,11 +7,11 @@ use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
+use super::certificate::{KeyType, Purpose};
+use super::testing::{Ca, DAY, named, openssl, write};
+use super::verification::check_path;
+use super::{Authorities, Certificate, Identity};
 use crate::error::Kind;
-use crate::tls::certificate::{KeyType, Purpose};
-use crate::tls::testing::{Ca, DAY, named, openssl, write};
-use crate::tls::verification::check_path;
-use crate::tls::{Authorities, Certificate, Identity};
 
 #[test]
 fn keys_and_certificates_of_openssl_are_read_in_every_form() {

@@ -16,6 +16,7 @@ pub mod pem;
 pub mod pin;
 pub mod policy;
 pub mod proof;
+pub mod provider;
 mod random;
 pub mod refusal;
 pub mod safe_file;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 
+use super::provider::provider;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::tls::config::provider;
 
 /// The cipher suites to offer, best first. The version is always TLS 1.3.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use rustls::{AlertDescription, CertificateError, OtherError};
 use rustls_pki_types::CertificateDer;
 
-use crate::error::{Error, Kind, Result};
-use crate::tls::certificate::{Certificate, Moment, Purpose};
-use crate::tls::{Authorities, Pin};
+use super::certificate::{Certificate, Moment, Purpose};
+use super::{Authorities, Pin};
+use crate::error::{Error, Kind};
 
 /// A refused certificate: whose it is, and what is wrong with it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -263,13 +263,5 @@ pub fn explain_io(error: std::io::Error, subject: &str) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(tls) => explain(tls.clone(), subject),
         None => Error::net(format!("{subject}: the TLS handshake failed"), error),
-    }
-}
-
-/// Both sides must have agreed on Highline's protocol by ALPN.
-pub(crate) fn require_alpn(agreed: Option<&[u8]>, subject: &str) -> Result<()> {
-    match agreed {
-        Some(protocol) if protocol == crate::tls::ALPN => Ok(()),
-        _ => Err(explain(rustls::Error::NoApplicationProtocol, subject)),
     }
 }

@@ -4,11 +4,11 @@ use std::fmt;
 
 use rustls::CommonState;
 
+use super::Certificate;
+use super::config::require_alpn;
+use super::policy::suite_name;
+use super::verification::Trust;
 use crate::error::Result;
-use crate::tls::Certificate;
-use crate::tls::policy::suite_name;
-use crate::tls::refusal::require_alpn;
-use crate::tls::verification::Trust;
 
 /// One finished handshake. `Display` makes the line for the log.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::tls::{Authorities, Identity};
+use super::{Authorities, Identity};
 
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 

@@ -15,8 +15,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::{Pin, random};
 use crate::error::{Error, Kind, Result};
-use crate::tls::{Pin, random};
+use crate::host_port::HostPort;
 
 /// 256 random bits that only the two sides of one transfer know.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -111,22 +112,14 @@ impl FromStr for Address {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Address, TicketError> {
-        let (host, port) = text.rsplit_once(':').ok_or(TicketError::Address)?;
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.contains(':') && !bracketed {
-            return Err(TicketError::Address);
-        }
-        Address::new(host, port.parse().map_err(|_| TicketError::Address)?)
+        let HostPort { host, port } = text.parse().map_err(|_| TicketError::Address)?;
+        Address::new(&host, port.ok_or(TicketError::Address)?)
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        HostPort { host: self.host.clone(), port: Some(self.port) }.fmt(f)
     }
 }
 

@@ -14,9 +14,10 @@ use webpki::{
     EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
-use crate::tls::certificate::{Certificate, Moment, Purpose};
-use crate::tls::refusal::{Fault, Refusal};
-use crate::tls::{Authorities, Pin};
+use super::certificate::{Certificate, Moment, Purpose};
+use super::provider::provider;
+use super::refusal::{Fault, Refusal};
+use super::{Authorities, Pin};
 
 /// How the peer's certificate is judged, beside the pin that a donor always checks.
 #[derive(Clone, Debug)]
@@ -104,7 +105,7 @@ pub(crate) fn check_path(
         Purpose::Server => KeyUsage::server_auth(),
         Purpose::Client => KeyUsage::client_auth(),
     };
-    let algorithms = super::config::provider().signature_verification_algorithms.all;
+    let algorithms = provider().signature_verification_algorithms.all;
     let anchors = authorities.vouching(leaf, Moment::from(now));
     certificate.verify_for_usage(algorithms, &anchors, intermediates, now, usage, revocation, None).map(|_| ()).map_err(
         |error| {

@@ -1,10 +1,10 @@
-//! What the filesystems beneath the roots can be believed.
+//! What the filesystems beneath the roots can be believed, and how much room is left on them.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open, statfs, syncfs};
+use rustix::fs::{Mode, OFlags, open, statfs, statvfs, syncfs};
 
 use super::roots::Roots;
 use crate::error::{Error, Result};
@@ -67,4 +67,10 @@ impl Filesystems {
         }
         Ok(())
     }
+}
+
+/// Bytes that this process may still write to the filesystem of `directory` (`f_bavail`, statvfs(3)).
+pub fn free_space(directory: &Path) -> Result<u64> {
+    let stat = statvfs(directory).map_err(|e| Error::io("cannot ask for the space of", directory, e))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

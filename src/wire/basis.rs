@@ -1,7 +1,8 @@
 //! What the joiner has already, as it tells the donor: a list of files, then digests and hints of their chunks. All of
 //! that says what need not be sent; content is believed only by the seal.
 
-use super::contents::{BasisFile, WireBytes};
+use super::WireBytes;
+use super::contents::BasisFile;
 use super::message::Message;
 use crate::error::{Error, Kind, Result};
 use crate::tree::RelPath;

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::WireBytes;
 use crate::position::GaleraGtid;
 use crate::tree::{InnodbFiles, RootName};
 
@@ -14,39 +15,6 @@ use crate::tree::{InnodbFiles, RootName};
 pub struct Speeds {
     pub sha256: u32,
     pub blake3: u32,
-}
-
-/// Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct WireBytes(Vec<u8>);
-
-impl WireBytes {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&[u8]> for WireBytes {
-    fn from(bytes: &[u8]) -> WireBytes {
-        WireBytes(bytes.to_vec())
-    }
-}
-
-impl TryFrom<String> for WireBytes {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<WireBytes, &'static str> {
-        crate::manifest::unescape(&text).map(WireBytes).ok_or("a path's text is malformed")
-    }
-}
-
-impl From<WireBytes> for String {
-    fn from(bytes: WireBytes) -> String {
-        let mut text = String::new();
-        crate::manifest::escape(&bytes.0, &mut text);
-        text
-    }
 }
 
 /// One root of the donor and what it weighs.

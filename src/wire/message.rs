@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::WireError;
-use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, WireBytes};
+use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk};
+use super::{WireBytes, WireError};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
 use crate::position::GaleraGtid;

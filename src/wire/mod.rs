@@ -17,11 +17,13 @@ mod offer;
 mod preamble;
 
 pub use basis::BasisParts;
-pub use contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, Speeds, WireBytes};
+pub use contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, Speeds};
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
 pub use message::{Accept, Failure, Kept, Message, Purpose, Round};
 pub use offer::OfferParts;
 pub use preamble::{Preamble, VERSION};
+
+pub use crate::manifest::Escaped as WireBytes;
 
 /// Why bytes are not what the protocol allows.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

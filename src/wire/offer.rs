@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::contents::{Offer, OfferedRoot, WireBytes};
+use super::WireBytes;
+use super::contents::{Offer, OfferedRoot};
 use super::message::Message;
 use crate::error::{Error, Kind, Result};
 

@@ -9,7 +9,7 @@ use crate::check::{Level, Node, Report};
 use crate::error::{Error, Printable, Result, Side};
 use crate::sst::layout::Layout;
 use crate::sst::options::{ProviderOptions, Settings, SslMode, TlsSettings};
-use crate::tls::config::provider;
+use crate::tls::provider::provider;
 
 pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     check_script(node, "highline", report);

@@ -23,9 +23,9 @@ pub(super) struct Script<'a> {
 }
 
 /// The certificates of one role, `check_server_ssl_config` in `wsrep_sst_common`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct ScriptTls {
-    pub(super) side: Option<Side>,
+    pub(super) side: Side,
     pub(super) ca: Option<PathBuf>,
     pub(super) capath: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl<'a> Script<'a> {
         let relative =
             given.into_iter().filter_map(|(part, given)| Some((format!("{prefix}{part}"), given?.to_owned())));
         let relative = relative.filter(|(_, given)| !given.starts_with('/')).collect();
-        ScriptTls { side: Some(side), ca: path(ca), capath: path(capath), cert: path(cert), key: path(key), relative }
+        ScriptTls { side, ca: path(ca), capath: path(capath), cert: path(cert), key: path(key), relative }
     }
 
     /// What is set and has no effect.
@@ -197,7 +197,7 @@ impl ScriptTls {
 
     /// Names the files for a closer look; the CA only where it is used.
     pub(super) fn add_to(&self, node: &Node, materials: &mut Materials, with_ca: bool) {
-        let need = if self.side == Some(Side::Donor) { Need::donor() } else { Need::joiner(node) };
+        let need = if self.side == Side::Donor { Need::donor() } else { Need::joiner(node) };
         let cas = self.ca.iter().chain(&self.capath).filter(|_| with_ca).cloned().collect();
         let files = Files { cert: self.cert.clone(), key: self.key.clone(), cas, crls: Vec::new() };
         materials.add("state transfer", Judge::OpenSsl, files, need);

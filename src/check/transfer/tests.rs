@@ -597,7 +597,7 @@ fn clients_and_replication_are_judged() {
         (
             "wsrep_provider_options=\"gcache.size=1G;\nsocket.ssl_cert=/c;socket.ssl_key=/k\"\n",
             Level::Error,
-            "wsrep-provider-options in [mysqld]: its quote does not end on its line",
+            "wsrep-provider-options in [mysqld]: its quote is not closed on its line",
         ),
         ("wsrep_provider_options=“socket.ssl=yes”\n", Level::Error, "it holds the typographic quote “"),
         (

@@ -1,8 +1,7 @@
 //! Options of the server's own scripts that mean something else here, or nothing: each with its reason.
 
-use super::Requested;
 use super::files::{Item, Tier};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Requested};
 use crate::error::{Printable, Result};
 
 /// Keys of the server's own scripts that have no effect, and why.

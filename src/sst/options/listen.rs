@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::host_port::HostPort;
+
 /// `HOST`, `HOST:PORT`, `:PORT` or `[IPv6]:PORT`; at least one of the two is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOn {
@@ -17,31 +19,21 @@ impl FromStr for ListenOn {
     fn from_str(text: &str) -> Result<ListenOn, String> {
         let wrong =
             || format!("`{text}` is not HOST, HOST:PORT or :PORT, such as 192.0.2.1:4444 or [2001:db8::1]:4444");
-        let (host, port) = match text.rsplit_once(':') {
-            // A bare IPv6 address has no port.
-            Some((host, _)) if host.contains(':') && !host.ends_with(']') => (text, None),
-            Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let bare = inner.unwrap_or(host);
-        let is_v6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
-        let plain = bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if !(is_v6 || plain && inner.is_none()) || bare.is_empty() && port.is_none() {
+        let HostPort { host, port } = text.parse().map_err(|_| wrong())?;
+        let is_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+        let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        // A colon without a port is a port that somebody forgot.
+        let forgotten = port.is_none() && text.ends_with(':') && !is_v6;
+        if !(is_v6 || plain) || forgotten || host.is_empty() && port.is_none() {
             return Err(wrong());
         }
-        Ok(ListenOn { host: (!bare.is_empty()).then(|| bare.to_owned()), port })
+        Ok(ListenOn { host: (!host.is_empty()).then_some(host), port })
     }
 }
 
 impl fmt::Display for ListenOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Some(host) if host.contains(':') => write!(f, "[{host}]")?,
-            Some(host) => f.write_str(host)?,
-            None => {}
-        }
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+        HostPort { host: self.host.clone().unwrap_or_default(), port: self.port }.fmt(f)
     }
 }
 

@@ -22,6 +22,16 @@ impl fmt::Display for Source {
     }
 }
 
+/// A text with the place that it came from: what the server's own groups say about client
+/// connections is a weaker wish than what was written for transfers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    pub text: String,
+    pub tier: Tier,
+    /// `ssl-cipher in [sst]`.
+    pub name: String,
+}
+
 /// A place where a value may stand.
 pub(super) type Place<'a> = (Tier, &'a str);
 

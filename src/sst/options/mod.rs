@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 
 pub use files::{Item, OptionFiles, Tier};
 pub use listen::ListenOn;
-pub use lookup::Source;
+pub use lookup::{Requested, Source};
 pub use provider::{Lost, ProviderOptions};
 pub use quotes::odd_quotes;
-pub use tls::{Requested, SslMode, TlsSettings};
+pub use tls::{SslMode, TlsSettings};
 
 use crate::donor::{Compression, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};

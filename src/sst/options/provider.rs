@@ -2,7 +2,7 @@
 //! people break it.
 
 use super::files::{Item, OptionFiles, Tier};
-use super::quotes::CURLY;
+use super::quotes::{CURLY, broken_quote};
 
 const NAME: &str = "wsrep-provider-options";
 
@@ -98,19 +98,6 @@ fn pairs(text: &str) -> Vec<(&str, &str)> {
     text.split(';').filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key.trim(), value.trim())).collect()
 }
 
-/// The option reader takes quotes away only where they are the first and the last character of the value.
-fn broken_quote(text: &str) -> Option<&'static str> {
-    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    let inner = text.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
-    if inner.len() > 1 && inner.ends_with(quote) {
-        Some("there is a ; behind the closing quote, so that the quotes become a part of the value")
-    } else if text.matches(quote).count() > 1 {
-        Some("there is more behind the closing quote, so that the quotes become a part of the value")
-    } else {
-        Some("its quote does not end on its line: an option ends with its line, also within quotes")
-    }
-}
-
 fn lost(last: &Item, earlier: &[&Item], kept: &[(&str, &str)]) -> Option<Lost> {
     let mut names: Vec<&str> = Vec::new();
     for item in earlier {
@@ -158,12 +145,12 @@ mod tests {
     #[test]
     fn broken_ones_are_told_how() {
         for (text, says) in [
-            ("\"gcache.size=1G;\n socket.ssl_cert=/c;socket.ssl_key=/k\"", "its quote does not end on its line"),
-            ("'gcache.size=1G", "its quote does not end on its line"),
+            ("\"gcache.size=1G;\n socket.ssl_cert=/c;socket.ssl_key=/k\"", "its quote is not closed on its line"),
+            ("'gcache.size=1G", "its quote is not closed on its line"),
             ("gcache.size=1G;\nsocket.ssl_cert=/c", "socket.ssl_cert stands on a line of its own"),
-            ("\"gcache.size=1G;socket.ssl=yes\";", "there is a ; behind the closing quote"),
-            ("\"gcache.size=1G\" ;\n", "there is a ; behind the closing quote"),
-            ("\"gcache.size=1G\";\"pc.weight=2", "there is more behind the closing quote"),
+            ("\"gcache.size=1G;socket.ssl=yes\";", "a ; follows the closing quote"),
+            ("\"gcache.size=1G\" ;\n", "a ; follows the closing quote"),
+            ("\"gcache.size=1G\";\"pc.weight=2", "something follows the closing quote"),
             ("“gcache.size=1G;pc.weight=2”", "it holds the typographic quote “"),
             ("gcache.size=1G;socket.ssl", "`socket.ssl` has no value"),
         ] {

@@ -12,25 +12,29 @@ pub fn odd_quotes(files: &OptionFiles) -> Vec<String> {
     let items = tiers.iter().flat_map(|tier| files.tier(*tier)).filter(|item| item.key != "wsrep-provider-options");
     let sentence = |item: &super::Item| {
         let text = item.value.as_deref()?.to_str()?;
-        let first = text.chars().next()?;
-        let why = match first {
-            '"' | '\'' if text.matches(first).count() == 1 => {
-                "the quote does not end on its line, and an option ends with its line".to_owned()
-            }
-            '"' | '\'' if text.trim_end_matches([';', ' ']).ends_with(first) => {
-                "there is a ; behind the closing quote, so that the quotes are a part of the value".to_owned()
-            }
-            '"' | '\'' => {
-                "there is more behind the closing quote, so that the quotes are a part of the value".to_owned()
-            }
+        let why = match text.chars().next()? {
             curly if CURLY.contains(&curly) => {
-                format!("the typographic quote {curly} quotes nothing and is a part of the value: write \"")
+                format!("the typographic quote {curly} quotes nothing and is part of the value: write \"")
             }
-            _ => return None,
+            _ => broken_quote(text)?.to_owned(),
         };
         Some(format!("{}: {why}", item.name()))
     };
     items.filter_map(sentence).collect()
+}
+
+/// What is wrong with a value that still begins with a quote: the option reader takes quotes away only where they are the
+/// first and the last character of the value.
+pub(super) fn broken_quote(text: &str) -> Option<&'static str> {
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let inner = text.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+    Some(if inner.len() > 1 && inner.ends_with(quote) {
+        "a ; follows the closing quote, so the quotes are part of the value"
+    } else if text.matches(quote).count() > 1 {
+        "something follows the closing quote, so the quotes are part of the value"
+    } else {
+        "its quote is not closed on its line: an option ends with its line, even within quotes"
+    })
 }
 
 #[cfg(test)]
@@ -47,10 +51,10 @@ mod tests {
         assert_eq!(
             odd_quotes(&files),
             [
-                "ca in [highline]: there is more behind the closing quote, so that the quotes are a part of the value",
-                "tcert in [sst]: there is a ; behind the closing quote, so that the quotes are a part of the value",
-                "datadir in [mysqld]: the typographic quote “ quotes nothing and is a part of the value: write \"",
-                "ssl-key in [mysqld]: the quote does not end on its line, and an option ends with its line",
+                "ca in [highline]: something follows the closing quote, so the quotes are part of the value",
+                "tcert in [sst]: a ; follows the closing quote, so the quotes are part of the value",
+                "datadir in [mysqld]: the typographic quote “ quotes nothing and is part of the value: write \"",
+                "ssl-key in [mysqld]: its quote is not closed on its line: an option ends with its line, even within quotes",
             ]
         );
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::files::{Item, Tier};
 use super::foreign;
-use super::lookup::{Lookup, Place, everywhere, refuse};
+use super::lookup::{Lookup, Place, Requested, everywhere, refuse};
 use super::provider::ProviderOptions;
 use crate::error::{Error, Result, Side};
 
@@ -58,16 +58,6 @@ impl fmt::Display for SslMode {
             SslMode::VerifyIdentity => "VERIFY_IDENTITY",
         })
     }
-}
-
-/// A text with the place that it came from: what the server's own groups say about client
-/// connections is a weaker wish than what was written for transfers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requested {
-    pub text: String,
-    pub tier: Tier,
-    /// `ssl-cipher in [sst]`.
-    pub name: String,
 }
 
 /// Files and rules for TLS, for one role.

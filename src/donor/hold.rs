@@ -1,0 +1,106 @@
+//! How long a server may be held for a round, and how a round ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::Server;
+use super::transfer::{Round, Transfer};
+use crate::error::{Error, Kind, Result};
+use crate::link::Control;
+use crate::threads::{self, blocking};
+
+/// How long a server may be held for one round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    pub(super) until: Option<Instant>,
+    /// While nothing passes to the joiner.
+    pub(super) cut: Option<Duration>,
+}
+
+impl Hold {
+    pub(super) fn over(self, control: &Control) -> impl Future<Output = Sent> + use<> {
+        let cut = self.cut.map(|bound| control.cut_for(bound));
+        let late = async move {
+            match self.until {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cut = async move {
+            match cut {
+                Some(cut) => cut.await,
+                None => std::future::pending().await,
+            }
+        };
+        async move {
+            tokio::select! {
+                () = late => Sent::Late,
+                () = cut => Sent::Cut,
+            }
+        }
+    }
+}
+
+/// What became of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Whole,
+    /// It was broken off, and the server released: it was held for as long as it may be.
+    Late,
+    /// The same, because nothing has passed to the joiner for so long.
+    Cut,
+}
+
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. When `over` says so the rest is left
+/// out.
+pub(super) async fn finished(
+    lanes: &mut JoinSet<Result<()>>,
+    server: &Arc<dyn Server>,
+    transfer: &Transfer,
+    round: &Round,
+    over: impl Future<Output = Sent>,
+) -> Result<Sent> {
+    let over = async {
+        let why = over.await;
+        round.queue.abandon();
+        // What is under way was read already; nobody has to stand still for it.
+        let server = Arc::clone(server);
+        let released = blocking(move || server.release()).await;
+        round.queue.finished().await;
+        released.map(|()| why)
+    };
+    let failed = async {
+        while let Some(ended) = lanes.join_next().await {
+            threads::ended("a lane", ended)?;
+        }
+        Err(Error::new(Kind::Io, "the lanes ended before the work did"))
+    };
+    let stuck = async {
+        loop {
+            tokio::time::sleep((transfer.dialer.deadlines.idle / 10).min(Duration::from_secs(1))).await;
+            if transfer.rounds.is_closed() {
+                return Err(Error::new(Kind::Io, "packing ended before the work did"));
+            }
+            if let Some(error) = transfer.stuck(Instant::now()) {
+                return Err(error);
+            }
+        }
+    };
+    let whole = async {
+        round.queue.finished().await;
+        if round.queue.is_abandoned() {
+            // Why is said by whoever broke it off.
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        biased;
+        () = whole => Ok(Sent::Whole),
+        over = over => over,
+        failed = failed => failed,
+        stuck = stuck => stuck,
+    }
+    .map_err(|error| transfer.rounds.failure().unwrap_or(error))
+}
