@@ -31,12 +31,12 @@ pub use compression::Compression;
 pub use rounds::FreezeMode;
 
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::refuse_half_switched;
+use crate::install::{LOCK, MANIFEST, refuse_half_switched};
 use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::pace::Throttle;
 use crate::position::GaleraGtid;
-use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed};
+use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed, status};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
@@ -269,8 +269,8 @@ pub async fn send(
     };
     let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
     let Scanned { found, mut stays } = scanned;
-    // Lock, manifest and status are no news to anybody.
-    stays.retain(|name| !name.starts_with(".highline."));
+    // No news to anybody.
+    stays.retain(|name| ![LOCK, MANIFEST, status::FILE].contains(&name.as_str()));
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
     }
