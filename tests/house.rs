@@ -137,3 +137,41 @@ fn arrows_between_rooms_point_down_the_list() {
     }
     assert!(arrows > 300, "{arrows}");
 }
+
+#[test]
+fn files_of_one_folder_import_each_other_by_super() {
+    let modules = modules();
+    for (module, code) in &modules {
+        let beneath = format!("{module}::");
+        let is_folder = modules.keys().any(|other| other.starts_with(&beneath));
+        let folder = if is_folder { Some(module.as_str()) } else { module.rsplit_once("::").map(|(folder, _)| folder) };
+        let Some(folder) = folder else { continue };
+        let path = format!("use crate::{folder}::");
+        assert!(!code.contains(&path), "src/{module}: `{path}…` is in the same folder: `use super::…`");
+        assert!(!code.contains("super::super::"), "src/{module}: beyond its folder a path begins with `crate::`");
+    }
+}
+
+/// A Galera log prints what these rooms say, and there nobody typed a flag.
+#[test]
+fn what_both_front_ends_say_names_a_flag_only_by_hand() {
+    const ROOMS: [&str; 8] = ["donor", "joiner", "install", "link", "archive", "wire", "manifest", "tree"];
+    let mut seen = 0;
+    for (module, code) in modules() {
+        if !ROOMS.contains(&module.split("::").next().unwrap()) {
+            continue;
+        }
+        // A sentence goes on over the ends of lines.
+        let text = code.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
+        for (at, _) in
+            text.match_indices("--").filter(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()))
+        {
+            let before: String = text[..at].chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
+            let after: String = text[at..].chars().take(40).collect();
+            let told = before.contains("by hand") || after.contains("by hand") || before.contains("highline ");
+            assert!(told, "src/{module}: {before}{after}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}

@@ -21,7 +21,7 @@ use super::keep::HOME;
 use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
 use super::server_locks::locked_by_servers;
-use super::switch::{INCOMING, SEEDS};
+use super::switched_root::{INCOMING, SEEDS};
 use crate::error::{Error, Result};
 use crate::tree::{RelPath, Root, Roots, Scope, Shape, row};
 

@@ -26,6 +26,7 @@ mod server_locks;
 mod server_tests;
 mod staging;
 mod switch;
+mod switched_root;
 #[cfg(test)]
 mod tests;
 mod unfinished;

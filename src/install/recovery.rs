@@ -15,7 +15,8 @@ use super::lock::DirLock;
 use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
-use super::switch::{self, INCOMING, PREVIOUS, SEEDS, Side, Switch};
+use super::switch::{self, Switch};
+use super::switched_root::{INCOMING, PREVIOUS, SEEDS, Side};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, matches};
 

@@ -66,7 +66,7 @@ impl ResolvedRoots {
                 let why =
                     format!("{} and {} have one directory, {}", root.name, other.name, Printable::path(&root.path));
                 return Err(Error::new(Kind::Usage, why)
-                    .remedy("give each of them a directory of its own, in the option file or with --root"));
+                    .remedy("give each of them a directory of its own, in the option file, or by hand with --root"));
             }
         }
         Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), reuse: Reuse::Off, holders })

@@ -16,7 +16,7 @@ use super::dir::Dir;
 use super::keep::HOME;
 use super::lock::{LOCKED, held_by_server, running};
 use super::resolved_roots::ResolvedRoots;
-use super::switch::{INCOMING, PREVIOUS, Side};
+use super::switched_root::{INCOMING, PREVIOUS, Side};
 use crate::error::{Error, Result};
 use crate::tree::{Root, Scope, matches};
 

@@ -6,17 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::mem::discriminant;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::basis::Origin;
+use super::read_back::{Patched, read_back};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
-use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, FileDigests, Item, Manifest, Seen, chunks};
-use crate::threads::{ended, lock};
+use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
 
@@ -418,7 +418,7 @@ impl Ledger {
                 format!("{} of {} entries have arrived", records.len(), round.entries),
             ));
         }
-        read_back(&self.tree, self.checksum, &records)?;
+        read_back(&self.tree, self.checksum, &patched(&records))?;
         for (path, record) in &records {
             let held =
                 |parent| records.get(&parent).is_some_and(|record: &Arc<Record>| record.content == Content::Directory);
@@ -469,40 +469,15 @@ impl Ledger {
     }
 }
 
-/// Reads every chunk of which only a part came last, and compares it with what the donor said that it must be.
-fn read_back(tree: &StagedTree, checksum: Checksum, records: &BTreeMap<RelPath, Arc<Record>>) -> Result<()> {
+/// The chunks of which only a part came last.
+fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
     let patched = records.iter().filter_map(|(path, record)| {
         let (file, Content::File { size }) = (lock(record.file.as_ref()?), &record.content) else { return None };
-        let chunks =
-            file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?))).collect::<Vec<_>>();
-        (!chunks.is_empty()).then_some((path, *size, chunks))
+        let chunks = file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?)));
+        let patched = Patched { path, size: *size, chunks: chunks.collect() };
+        (!patched.chunks.is_empty()).then_some(patched)
     });
-    let patched: Vec<_> = patched.collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut bytes = Pages::default();
-        while let Some((path, size, chunks)) = patched.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let file = Target::reading(tree.read(path)?);
-            for (chunk, digest) in chunks {
-                let offset = chunk * CHUNK;
-                bytes.resize(size.saturating_sub(offset).min(CHUNK) as usize, 0);
-                file.read(&mut bytes, offset).map_err(|e| failure("cannot read", path, e))?;
-                if checksum.digest(&bytes) != *digest {
-                    let what =
-                        format!("{path}: the chunk at {offset} is not what the donor has, although its parts are");
-                    return Err(
-                        Error::new(Kind::Integrity, what).remedy("start the transfer again; nothing was installed")
-                    );
-                }
-            }
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(patched.len().max(1));
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| ended("a reading thread", worker.join()))
-    })
+    patched.collect()
 }
 
 fn twice(path: &RelPath) -> Error {

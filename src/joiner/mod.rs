@@ -11,6 +11,7 @@ mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod read_back;
 mod reuse;
 mod room;
 mod rounds;

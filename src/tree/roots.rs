@@ -98,8 +98,11 @@ impl Roots {
         }
         for (name, path) in paths {
             if name.as_str() == RootName::DATADIR {
-                return Err(Error::new(Kind::Usage, format!("--root {name}={}", Printable::path(path)))
-                    .remedy("the data directory itself is named with --datadir"));
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("{name} is given a second path, {}", Printable::path(path)),
+                )
+                .remedy("by hand, only --datadir names the data directory itself"));
             }
             if STANDARD.iter().all(|(standard, _)| *standard != name.as_str()) {
                 roots.push(Root { name: name.clone(), path: absolute(path)?, scope: Scope::Listed, stem: None });

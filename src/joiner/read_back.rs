@@ -1,0 +1,50 @@
+//! Reading back what came in parts: only the disk says whether they make up the chunk that the donor has.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::staged_tree::{StagedTree, failure};
+use super::target::Target;
+use crate::direct::Pages;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{CHUNK, Checksum, Digest};
+use crate::threads::ended;
+use crate::tree::RelPath;
+
+/// A file of `size` bytes, and those of its chunks of which only a part came last, each with the digest that the donor gave.
+pub(super) struct Patched<'a> {
+    pub(super) path: &'a RelPath,
+    pub(super) size: u64,
+    pub(super) chunks: Vec<(u64, Digest)>,
+}
+
+/// Reads every such chunk, on several threads, and compares it with its digest.
+///
+/// # Errors
+/// [`Kind::Integrity`] where one is not what the donor has.
+pub(super) fn read_back(tree: &StagedTree, checksum: Checksum, patched: &[Patched<'_>]) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut bytes = Pages::default();
+        while let Some(Patched { path, size, chunks }) = patched.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let file = Target::reading(tree.read(path)?);
+            for (chunk, digest) in chunks {
+                let offset = chunk * CHUNK;
+                bytes.resize(size.saturating_sub(offset).min(CHUNK) as usize, 0);
+                file.read(&mut bytes, offset).map_err(|e| failure("cannot read", path, e))?;
+                if checksum.digest(&bytes) != *digest {
+                    let what =
+                        format!("{path}: the chunk at {offset} is not what the donor has, although its parts are");
+                    return Err(
+                        Error::new(Kind::Integrity, what).remedy("start the transfer again; nothing was installed")
+                    );
+                }
+            }
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(patched.len().max(1));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| ended("a reading thread", worker.join()))
+    })
+}
