@@ -262,8 +262,8 @@ fn cluster_freeze_of_an_idle_donor_is_short() {
     assert!(ours < 0.3, "{ours} s\n{}", said(&cluster, 1));
     let log = cluster.log(1);
     let last = log.lines().rfind(|line| line.contains(" under the lock: ")).unwrap();
-    let (_, wire) = last.split_once("entries read, ").unwrap();
-    let small = wire.split(' ').nth(1).is_some_and(|unit| matches!(unit, "B" | "KiB" | "kB" | "KB"));
+    let (before, _) = last.split_once(" on the wire").unwrap();
+    let small = before.rsplit(' ').next().is_some_and(|unit| matches!(unit, "B" | "KiB" | "kB" | "KB"));
     assert!(small, "{last}");
     arrives(&mut cluster);
 }
