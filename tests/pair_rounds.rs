@@ -273,7 +273,10 @@ fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
     let pair = Pair::default();
     let (from, to) = (&pair.donor, &pair.joiner);
     fill(from);
-    old(to, seed);
+    // With an old tree little is sent, and the first pass may be the only one.
+    if seed.is_multiple_of(2) {
+        old(to, seed);
+    }
     let restless = Restless::start(from, seed);
     let server = Arc::new(Frozen(move || restless.end()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -285,7 +288,7 @@ fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
 #[test]
 fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
     // More seeds: HIGHLINE_SEEDS=1000
-    let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(3);
+    let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
     let (mut most, mut reused) = (0, 0);
     for seed in 1..=seeds {
         let report = rounds(seed * 7919, FreezeMode::Rounds);
