@@ -283,11 +283,12 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
 
 /// A host that a donor may reach: the address that is listened on, else this host's name.
 pub fn advertised(listen: SocketAddr) -> String {
-    if listen.ip().is_unspecified() {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
-    } else {
-        listen.ip().to_string()
-    }
+    if listen.ip().is_unspecified() { host_name() } else { listen.ip().to_string() }
+}
+
+/// This host's name (`uname(2)`).
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -121,8 +121,6 @@ fn pair_status_is_for_root_and_the_owner_and_follows_no_link() {
         return;
     }
     let home = tempfile::Builder::new().prefix("status").tempdir_in("/var/tmp").unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(home.path(), open).unwrap();
     let mut pair = Pair::beneath(home.path());
     for dir in [home.path(), pair.home()] {
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

@@ -32,7 +32,7 @@ impl Node {
     }
 
     pub fn datadir(&self) -> PathBuf {
-        PathBuf::from(self.options.server("datadir").unwrap_or("/var/lib/mysql"))
+        self.options.datadir()
     }
 
     /// A path of an option, whole: a relative one begins where the server works, in its data directory.

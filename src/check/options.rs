@@ -1,5 +1,7 @@
 //! What the option files say, also in the groups that other programs read.
 
+use std::path::PathBuf;
+
 use crate::error::Result;
 use crate::sst::options::{Item, OptionFiles, Tier};
 use crate::sst::server_args::Defaults;
@@ -29,6 +31,11 @@ pub struct Options {
 const CLIENTS: [&str; 5] = ["client", "client-server", "client-mariadb", "mysql", "mariadb-client"];
 
 impl Options {
+    /// Where the server's data lies.
+    pub fn datadir(&self) -> PathBuf {
+        PathBuf::from(self.server("datadir").unwrap_or("/var/lib/mysql"))
+    }
+
     /// Runs `my_print_defaults`, found through `PATH`.
     ///
     /// # Errors

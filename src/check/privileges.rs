@@ -61,7 +61,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
     for directory in layout.roots.directories() {
         let shown = Printable::path(directory);
         match std::fs::metadata(directory) {
-            Err(_) if directory.ancestors().skip(1).any(|above| closed(server, above, 1)) => {}
+            Err(_) if barrier(server, directory).is_some() => {}
             Err(_) => continue,
             Ok(_) if read_only(directory) => {
                 fine = false;
@@ -74,7 +74,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
             }
             Ok(_) => {}
         }
-        if let Some(above) = directory.ancestors().skip(1).find(|above| closed(server, above, 1)) {
+        if let Some(above) = barrier(server, directory) {
             fine = false;
             let above = Printable::path(above);
             report.error(
@@ -119,9 +119,14 @@ fn check_metrics(server: &Actor, node: &Node, report: &mut Report) {
     let remedy = format!("mkdir -p {shown} && chown {} {shown}", owner(server.uid));
     if !directory.is_dir() {
         report.warning(HERE, format!("metrics: there is no directory {shown}"), remedy);
-    } else if closed(server, directory, 3) || directory.ancestors().skip(1).any(|above| closed(server, above, 1)) {
+    } else if closed(server, directory, 3) || barrier(server, directory).is_some() {
         report.warning(HERE, format!("metrics: the server's user {user} may not write in {shown}"), remedy);
     }
+}
+
+/// The nearest directory above `path` that `actor` may not pass through.
+fn barrier<'a>(actor: &Actor, path: &'a Path) -> Option<&'a Path> {
+    path.ancestors().skip(1).find(|above| closed(actor, above, 1))
 }
 
 /// Whether `actor` lacks the permissions `wanted`. What an access list decides counts as open.

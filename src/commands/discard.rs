@@ -17,6 +17,7 @@ pub(super) fn run(args: &DiscardArgs) -> Result<()> {
     let gone = drop_kept(&roots)?;
     let text = match gone.files {
         0 => "nothing to discard: no transfer has left anything".to_owned(),
+        1 => format!("discarded: {} in 1 file that transfers had left", bytes(gone.bytes)),
         files => format!("discarded: {} in {files} files that transfers had left", bytes(gone.bytes)),
     };
     print(&mut std::io::stdout(), &format!("{text}\n"))

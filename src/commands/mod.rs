@@ -48,20 +48,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Recover(args) => recover::run(&args),
         Command::Discard(args) => discard::run(&args),
         Command::Rate(args) => rate::run(&args),
-        Command::Status(args) => match status::run(&args) {
-            Ok(code) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
+        Command::Status(args) => return exit(status::run(&args)),
         Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
-        Command::Check(args) => match check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()) {
-            Ok(worst) => return ExitCode::from(worst),
-            Err(error) => Err(error),
-        },
+        Command::Check(args) => {
+            return exit(check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()));
+        }
         Command::Generate(args) => generate::run(&args),
         Command::Sst(args) => return sst::run(&args),
     };
+    exit(done.map(|()| 0))
+}
+
+fn exit(done: Result<u8>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             crate::progress::line(&format!("highline: {}", error.report()));
             ExitCode::from(error.kind().exit_code())

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::print;
-use crate::check::Node;
 use crate::check::options::Options;
 use crate::cli::StatusArgs;
 use crate::error::{Error, Printable, Result, Side};
-use crate::progress::status::{Ended, Phase, SCHEMA, Seen, State, Status, look, unix};
+use crate::progress::status::{Ended, Phase, SCHEMA, Seen, State, Status, look, span, unix};
 use crate::progress::{bytes, entries, object, seconds};
 use crate::sst::server_args::Defaults;
 
@@ -42,10 +41,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<u8> {
 pub(super) fn datadir(typed: Option<&Path>) -> Result<PathBuf> {
     let datadir = match typed {
         Some(typed) => typed.to_owned(),
-        None => {
-            let options = Options::read(&Defaults::default())?;
-            Node { options, path: std::env::var_os("PATH").unwrap_or_default(), now: SystemTime::now() }.datadir()
-        }
+        None => Options::read(&Defaults::default())?.datadir(),
     };
     datadir
         .canonicalize()
@@ -105,10 +101,7 @@ impl View {
     }
 
     fn doing(&self, status: &Status) -> String {
-        let ago = |at: f64| {
-            let span = Duration::try_from_secs_f64(unix(self.now) - at).unwrap_or_default();
-            format!("{} ago", seconds(span))
-        };
+        let ago = |at: f64| format!("{} ago", seconds(span(at, unix(self.now))));
         match (self.state, &status.ended) {
             (State::Stuck, _) => {
                 format!("stuck: {}, and nothing has moved for {}", status.phase.words(), seconds(status.idle(self.now)))

@@ -316,6 +316,8 @@ impl Conversation {
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
+        // Since bytes begin to flow: the wait for a donor says nothing of their rate.
+        self.meter = Arc::new(Meter::default());
         self.meter.set_total(round.bytes);
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));

@@ -165,7 +165,7 @@ impl Search<'_> {
                 }
             }
             "progress" if !value.as_bytes().contains(&b'/') => {}
-            "progress" | "metrics" => self.path(key, value, found)?,
+            "progress" => self.path(key, value, found)?,
             "wsrep-provider-options" | "wsrep-data-home-dir" => {}
             _ => {
                 let value = value.as_bytes();

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::check::own::Own;
 use crate::cli::SstArgs as Typed;
-use crate::config::SOFTWARE;
+use crate::config::{SOFTWARE, host_name};
 use crate::error::{Result, Side};
 use crate::link::Deadlines;
 use crate::pace::Throttle;
@@ -114,7 +114,7 @@ impl Run {
     fn software(&self) -> String {
         const LONGEST: usize = 64;
         let given = self.files.last(Tier::Server, "wsrep-node-name").and_then(|item| item.text().ok());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host_name();
         let name: String = given.unwrap_or(&host).chars().take(LONGEST).collect();
         format!("{SOFTWARE} on {name}")
     }

@@ -80,11 +80,11 @@ impl StatusFile {
     /// [`Kind::Busy`] when another transfer has it.
     pub fn take(datadir: &Path, first: &Status) -> Result<StatusFile> {
         let path = datadir.join(FILE);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | SAFELY;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
         let fd = open(&path, flags, mode).map_err(|e| Error::io("cannot open", &path, e))?;
         let file = regular(fd.into(), &path)?;
-        if !locked(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| Error::io("cannot lock", &path, e))? {
+        if !locked(&file).map_err(|e| Error::io("cannot lock", &path, e))? {
             return Err(Error::new(Kind::Busy, "another transfer of this data directory is shown there"));
         }
         // Whatever the umask: the group may look.
@@ -110,6 +110,8 @@ impl StatusFile {
     }
 }
 
+/// Follows no link, and waits for nobody.
+const SAFELY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Of the third record.
 const WISH: u64 = 2 * RECORD as u64;
 
@@ -134,7 +136,7 @@ impl Wish {
     /// Leaves it in the file of `datadir`, in place of an earlier one.
     pub fn leave(&self, datadir: &Path) -> Result<()> {
         let path = datadir.join(FILE);
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | SAFELY;
         let fd = open(&path, flags, Mode::empty()).map_err(|e| Error::io("cannot open", &path, e))?;
         let written = regular(fd.into(), &path)?.write_all_at(&encode(self).map_err(|e| failed(&path, e))?, WISH);
         written.map_err(|e| failed(&path, e))
@@ -162,7 +164,7 @@ pub enum Seen {
 /// Reads the status file of `datadir`. Follows no link, and waits for nobody longer than a fifth of a second.
 pub fn look(datadir: &Path) -> Result<Seen> {
     let path = datadir.join(FILE);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | SAFELY;
     let file = match open(&path, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(Seen::Nothing),
         opened => regular(opened.map_err(|e| Error::io("cannot open", &path, e))?.into(), &path)?,
@@ -174,8 +176,7 @@ pub fn look(datadir: &Path) -> Result<Seen> {
             Err(Errno::WOULDBLOCK) => false,
             Err(error) => return Err(Error::io("cannot tell whether a transfer holds", &path, error)),
         };
-        let newest = records(&file).max_by_key(|record| record.number).map(|record| Box::new(record.status));
-        match newest {
+        match newest(&file) {
             Some(status) if free => return Ok(Seen::Left(status)),
             // One that has just begun has not replaced what the last one left.
             Some(status) if status.ended.is_none() => return Ok(Seen::Live(status)),
@@ -183,17 +184,20 @@ pub fn look(datadir: &Path) -> Result<Seen> {
             _ => sleep(PAUSE),
         }
     }
-    let left = records(&file).max_by_key(|record| record.number);
-    Ok(left.map_or(Seen::Nothing, |record| Seen::Left(Box::new(record.status))))
+    Ok(newest(&file).map_or(Seen::Nothing, Seen::Left))
+}
+
+fn newest(file: &File) -> Option<Box<Status>> {
+    records(file).max_by_key(|record| record.number).map(|record| Box::new(record.status))
 }
 
 fn records(file: &File) -> impl Iterator<Item = Record> + '_ {
     [0, 1].into_iter().filter_map(|number| read(file, place(number)))
 }
 
-fn locked(file: &File, how: FlockOperation) -> rustix::io::Result<bool> {
+fn locked(file: &File) -> rustix::io::Result<bool> {
     for _ in 0..TRIES {
-        match flock(file, how) {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => sleep(PAUSE),
             done => return done.map(|()| true),
         }

@@ -136,7 +136,7 @@ pub fn unix(time: SystemTime) -> f64 {
 }
 
 /// A span between two such times; none when the clock was set back.
-fn span(from: f64, to: f64) -> Duration {
+pub fn span(from: f64, to: f64) -> Duration {
     Duration::try_from_secs_f64(to - from).unwrap_or_default()
 }
 

@@ -146,7 +146,7 @@ impl Files {
 
     fn new_wish(&self, status: &Status) -> Option<Wish> {
         self.rate.as_ref()?;
-        self.status.as_ref()?.wish(status).filter(|wish| wish.at > self.wished)
+        self.status.as_ref()?.wish(status).filter(|wish| wish.at != self.wished)
     }
 
     /// Does what somebody wants of this transfer.
