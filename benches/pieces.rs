@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use highline::archive::{Batch, Codec, Extents, MemberError, unpack};
-use highline::config::SOFTWARE;
 use highline::direct::Pages;
 use highline::donor::queue::Queue;
-use highline::donor::{self, Compression, FreezeMode, Keeper, Unattended};
-use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
-use highline::link::{Deadlines, Dialer};
+use highline::donor::{self, Keeper, Unattended};
+use highline::joiner::Waiting;
 use highline::manifest::{CHUNK, Checksum};
 use highline::progress::Quiet;
 use highline::stop::Stop;
-use highline::tls::{Identity, Policy, Trust, client_config};
 use highline::tree::{Content, Entry, Metadata, Mtime, RelPath, Roots, Rules, Tolerance, scan};
+
+#[path = "../tests/support/ends.rs"]
+mod ends;
+use ends::{receiving, sending};
 
 fn rows(bytes: usize) -> Vec<u8> {
     let row = |n: usize| format!("{:08}|customer-{:05}|2026-11-24|pending  |", n * 7919 % 100_000_000, n * 31 % 65536);
@@ -103,62 +104,13 @@ fn queue(c: &mut Criterion) {
     });
 }
 
-#[derive(Debug)]
-struct Nobody;
-
-impl Node for Nobody {
-    fn facts(&self) -> Facts {
-        Facts::default()
-    }
-
-    fn own_files(&self, _: &highline::wire::Round) -> highline::error::Result<Vec<highline::install::OwnFile>> {
-        Ok(Vec::new())
-    }
-}
-
 async fn transfer(from: &Path, to: &Path) {
-    let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
-    let waiting = Waiting::bind(
-        joiner::ReceiveOptions {
-            roots: roots(to),
-            keep: Vec::new(),
-            own: Default::default(),
-            install: InstallMode::Auto,
-            reuse: highline::install::Reuse::Auto,
-            listen: "127.0.0.1:0".parse().unwrap(),
-            advertise: "127.0.0.1".into(),
-            identity: Identity::ephemeral().unwrap(),
-            trust: Trust::Pin,
-            policy: Policy::default(),
-            deadlines: Deadlines::default(),
-            lanes: 64,
-            checksum: None,
-            node: Arc::new(Nobody),
-            software: SOFTWARE.into(),
-        },
-        &Quiet,
-    )
-    .unwrap();
-    let ticket = waiting.ticket().clone();
-    let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
-    let order = donor::SendOptions {
-        dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: SOFTWARE.into() },
-        roots: roots(from),
-        lanes: 4,
-        compression: Compression::Auto,
-        checksum: None,
-        rate: Default::default(),
-        freeze: FreezeMode::default(),
-        freeze_limit: None,
-        position: None,
-        server_version: None,
-        lower_case_table_names: None,
-        live: false,
-    };
+    let waiting = Waiting::bind(receiving(to), &Quiet).unwrap();
+    let order = sending(from, waiting.ticket().clone());
     let stop = Stop::never();
     let server = Unattended { keeper: Keeper::Nobody, rules: Rules::default() };
-    let sending = donor::send(order, Arc::new(server), Arc::new(Quiet), &stop);
-    tokio::try_join!(sending, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
+    let sent = donor::send(order, Arc::new(server), Arc::new(Quiet), &stop);
+    tokio::try_join!(sent, waiting.receive(Arc::new(Quiet), &stop)).unwrap();
 }
 
 fn pair(c: &mut Criterion) {

@@ -1,21 +1,21 @@
 //! The whole link is cut, at random and at the moments that count: one transfer, nothing lost, nothing done twice.
 
 use crate::pair_rounds::Mapper;
+use crate::support::ends::{receiving, sending};
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
 use crate::support::tree::{self, MIB};
-use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
+use highline::donor::{self, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::OwnFile;
-use highline::joiner::{self, Facts, InstallMode, Node, Outcome, Waiting};
-use highline::link::{Deadlines, Dialer};
+use highline::joiner::{self, Facts, Node, Outcome, Waiting};
+use highline::link::Deadlines;
 use highline::pace::Throttle;
 use highline::position::GaleraGtid;
 use highline::progress::{Recorder, Reporter, Snapshot};
 use highline::stop::Stop;
-use highline::tls::{Identity, Policy, Ticket, Trust, client_config};
-use highline::tree::{Roots, Rules};
-use std::collections::BTreeMap;
+use highline::tls::Ticket;
+use highline::tree::Rules;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -226,51 +226,28 @@ fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let acts = Arc::new(acts);
     let deadlines = Deadlines { idle: order.idle, silence: order.silence, ..Deadlines::default() };
-    let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
-    let receiving = joiner::ReceiveOptions {
-        roots: roots(&pair.joiner),
-        keep: Vec::new(),
-        own: Default::default(),
-        install: InstallMode::Auto,
-        reuse: highline::install::Reuse::Auto,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        advertise: "127.0.0.1".into(),
-        identity: Identity::ephemeral().unwrap(),
-        trust: Trust::Pin,
-        policy: Policy::default(),
-        deadlines,
-        lanes: LANES,
-        checksum: None,
-        node: Arc::clone(&acts) as _,
-        software: "test".into(),
-    };
+    let options =
+        joiner::ReceiveOptions { deadlines, lanes: LANES, node: Arc::clone(&acts) as _, ..receiving(&pair.joiner) };
     let log = |side| Arc::new(Log { side, lines: Recorder::default(), acts: Arc::clone(&acts) });
     let logs = [log("donor"), log("joiner")];
     let done = runtime.block_on(async {
-        let waiting = Waiting::bind(receiving, &*logs[1]).unwrap();
+        let waiting = Waiting::bind(options, &*logs[1]).unwrap();
         let ticket = waiting.ticket().reveal().to_string();
         let fate = order.fate;
         let link = FaultyLink::to(crate::support::pair::address(&ticket), move |n| if n == 0 { fate } else { WELL });
         let ticket: Ticket = redirected(&ticket, link.address).parse().unwrap();
         acts.link.link.set(link).unwrap();
-        let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
-        let sending = donor::SendOptions {
-            dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines, software: "test".into() },
-            roots: roots(&pair.donor),
+        let mut options = donor::SendOptions {
             lanes: LANES,
-            compression: Compression::Auto,
-            checksum: None,
             rate: Arc::new(Throttle::new(order.rate, Instant::now())),
             freeze: order.freeze,
             freeze_limit: order.freeze_limit,
-            position: None,
-            server_version: None,
-            lower_case_table_names: None,
-            live: false,
+            ..sending(&pair.donor, ticket)
         };
+        options.dialer.deadlines = deadlines;
         let stop = Stop::never();
         let sent = async {
-            let sent = donor::send(sending, Arc::clone(&acts) as _, Arc::clone(&logs[0]) as _, &stop).await;
+            let sent = donor::send(options, Arc::clone(&acts) as _, Arc::clone(&logs[0]) as _, &stop).await;
             (sent, Instant::now())
         };
         let received = async {

@@ -1,21 +1,18 @@
 //! Several rounds over a tree that is written to all the while, in every way that a filesystem allows, until it stands
 //! still: the joiner's tree equals it.
 
+use crate::support::ends::{receiving, sending};
 use crate::support::pair::{Both, LIMIT, Pair};
 use crate::support::tree::{self, MIB};
-use highline::donor::{self, Compression, FreezeMode, Keeper, Server};
+use highline::donor::{self, FreezeMode, Keeper, Server};
 use highline::error::Result;
-use highline::install::{OwnFile, Reuse};
-use highline::joiner::{self, Facts, InstallMode, Node, Waiting};
-use highline::link::{Deadlines, Dialer};
+use highline::joiner::{self, Waiting};
 use highline::pace::Throttle;
 use highline::position::GaleraGtid;
 use highline::progress::Recorder;
 use highline::stop::Stop;
-use highline::tls::{Identity, Policy, Trust, client_config};
-use highline::tree::{Roots, Rules};
+use highline::tree::Rules;
 use rustix::fs::FallocateFlags;
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -191,60 +188,19 @@ impl<F: Fn() + Send + Sync> Server for Frozen<F> {
     }
 }
 
-#[derive(Debug)]
-struct Nobody;
-
-impl Node for Nobody {
-    fn facts(&self) -> Facts {
-        Facts::default()
-    }
-
-    fn own_files(&self, _: &highline::wire::Round) -> Result<Vec<OwnFile>> {
-        Ok(Vec::new())
-    }
-}
-
 async fn transfer(from: &Path, to: &Path, server: Arc<dyn Server>, freeze: FreezeMode, passes: bool) -> donor::Report {
-    let roots = |dir: &Path| Roots::new(dir, &BTreeMap::new()).unwrap();
-    let options = joiner::ReceiveOptions {
-        roots: roots(to),
-        keep: Vec::new(),
-        own: Default::default(),
-        install: InstallMode::Auto,
-        reuse: Reuse::Auto,
-        listen: "127.0.0.1:0".parse().unwrap(),
-        advertise: "127.0.0.1".into(),
-        identity: Identity::ephemeral().unwrap(),
-        trust: Trust::Pin,
-        policy: Policy::default(),
-        deadlines: Deadlines::default(),
-        lanes: 8,
-        checksum: None,
-        node: Arc::new(Nobody),
-        software: "test".into(),
-    };
+    let options = joiner::ReceiveOptions { lanes: 8, ..receiving(to) };
     let reporter = Arc::new(Recorder::default());
     let waiting = Waiting::bind(options, &*reporter).unwrap();
-    let ticket = waiting.ticket().clone();
-    let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
     let options = donor::SendOptions {
-        dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
-        roots: roots(from),
-        lanes: 4,
-        compression: Compression::Auto,
-        checksum: None,
         // So slow that a freeze would be long, and passes follow each other.
         rate: Arc::new(Throttle::new(passes.then_some(2 << 20), Instant::now())),
         freeze,
-        freeze_limit: None,
-        position: None,
-        server_version: None,
-        lower_case_table_names: None,
-        live: false,
+        ..sending(from, waiting.ticket().clone())
     };
     let stop = Stop::never();
-    let sending = donor::send(options, server, Arc::<Recorder>::clone(&reporter), &stop);
-    let (sent, _) = tokio::try_join!(sending, waiting.receive(reporter, &stop)).unwrap();
+    let sent = donor::send(options, server, Arc::<Recorder>::clone(&reporter), &stop);
+    let (sent, _) = tokio::try_join!(sent, waiting.receive(reporter, &stop)).unwrap();
     sent
 }
 

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::Result;
 use crate::sst::options::{Item, OptionFiles, Tier};
-use crate::sst::server_args::Defaults;
-use crate::sst::server_args::ServerArgs;
+use crate::sst::server_args::{Defaults, ServerArgs};
 
 /// Whose options they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

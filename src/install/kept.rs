@@ -23,6 +23,7 @@ use super::reuse::Reuse;
 use super::server_locks::locked_by_servers;
 use super::switched_root::{INCOMING, SEEDS};
 use crate::error::{Error, Result};
+use crate::manifest::Escaped;
 use crate::tree::{RelPath, Root, Roots, Scope, Shape, row};
 
 /// What the name of a kept file begins with; then comes its path beneath the root.
@@ -87,15 +88,8 @@ fn kept_name(beneath: &Path) -> Option<OsString> {
 
 /// The path that a kept file stands for; `None` for a name that we would not have made.
 fn path_of(name: &OsStr) -> Option<OsString> {
-    let text = name.as_bytes().strip_prefix(KEPT.as_bytes())?;
-    let mut parts = text.split(|&byte| byte == b'%');
-    let mut path = parts.next()?.to_vec();
-    for part in parts {
-        let digits = part.get(..2).and_then(|digits| std::str::from_utf8(digits).ok())?;
-        path.push(u8::from_str_radix(digits, 16).ok()?);
-        path.extend_from_slice(part.get(2..)?);
-    }
-    let path = OsString::from_vec(path);
+    let text = name.to_str()?.strip_prefix(KEPT)?.to_owned();
+    let path = OsString::from_vec(Escaped::try_from(text).ok()?.into_bytes());
     (kept_name(Path::new(&path)).as_deref() == Some(name)).then_some(path)
 }
 

@@ -6,6 +6,7 @@ pub mod block;
 pub mod cluster;
 pub mod command;
 pub mod disk;
+pub mod ends;
 pub mod faulty_link;
 pub mod hostile;
 pub mod load;
