@@ -31,6 +31,14 @@ pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
     }
 }
 
+/// What `work` comes to; where there is none it is waited for without end.
+pub(crate) async fn or_never<T>(work: Option<impl Future<Output = T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// How `child` ended; `None` when it still runs after `limit`.
 pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;

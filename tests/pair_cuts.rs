@@ -4,7 +4,7 @@ use crate::pair_rounds::Mapper;
 use crate::support::ends::{receiving, sending};
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
-use crate::support::tree::{self, MIB};
+use crate::support::tree::{self, MIB, random};
 use highline::donor::{self, FreezeMode, Keeper, Server};
 use highline::error::Result;
 use highline::install::OwnFile;
@@ -300,10 +300,6 @@ impl Writer {
         }
         self.pages.load(Ordering::Relaxed)
     }
-}
-
-fn random(seed: u64) -> u64 {
-    u64::from_le_bytes(blake3::hash(&seed.to_le_bytes()).as_bytes()[..8].try_into().unwrap())
 }
 
 /// All connections at once, 25 times for 0.7 s, in the passes while the server works and under its lock.

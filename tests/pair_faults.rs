@@ -105,10 +105,9 @@ fn pair_25_cuts_in_one_transfer() {
         let joiner = pair.receive(&[]);
         let link = FaultyLink::to(joiner.address(), |number| match number {
             1..=25 => {
-                let random = blake3::hash(&number.to_le_bytes());
-                let random = u64::from_le_bytes(random.as_bytes()[..8].try_into().unwrap());
+                let random = tree::random(number as u64);
                 let at = 2_000 + random % (4 * MIB);
-                let back = random % 5 == 0;
+                let back = random.is_multiple_of(5);
                 let (there, back) =
                     if back { (Fault::None, Fault::Cut(1_000 + at % 1_200)) } else { (Fault::Cut(at), Fault::None) };
                 Fate { there, back, ..WELL }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Extent, Extents};
+use super::{Extent, Extents, PageHints};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
@@ -27,6 +27,25 @@ impl Located {
         let extents = Extents::new(runs.iter().map(run).collect(), len)
             .map_err(|e| Error::new(Kind::Io, format!("cannot read {}", Printable::path(place))).because(e))?;
         Ok(Located { offset, len, extents, runs })
+    }
+
+    /// The same, with its data in `data`.
+    pub fn load(
+        source: &Source,
+        place: &Path,
+        (chunk, size): (u64, u64),
+        data: &mut Pages,
+        span: &mut Pages,
+    ) -> Result<Located> {
+        let located = Located::new(source, place, chunk, size, span)?;
+        data.resize(located.extents.data_len(), 0);
+        located.read(source, place, data, span)?;
+        Ok(located)
+    }
+
+    /// The hints of `data`, which is its data.
+    pub fn hints(&self, data: &[u8], seed: u64) -> PageHints {
+        PageHints::of_runs(&self.extents, data, self.len, seed)
     }
 
     /// Fills `into`, which is as long as the data, with the runs one after the other.

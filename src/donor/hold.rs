@@ -9,7 +9,7 @@ use super::Server;
 use super::transfer::{Round, Transfer};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
-use crate::threads::{self, blocking};
+use crate::threads::{self, blocking, or_never};
 
 /// How long a server may be held for one round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,19 +21,8 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn over(self, control: &Control) -> impl Future<Output = Sent> + use<> {
-        let cut = self.cut.map(|bound| control.cut_for(bound));
-        let late = async move {
-            match self.until {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let cut = async move {
-            match cut {
-                Some(cut) => cut.await,
-                None => std::future::pending().await,
-            }
-        };
+        let late = or_never(self.until.map(|until| tokio::time::sleep_until(until.into())));
+        let cut = or_never(self.cut.map(|bound| control.cut_for(bound)));
         async move {
             tokio::select! {
                 () = late => Sent::Late,

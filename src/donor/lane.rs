@@ -148,14 +148,15 @@ async fn send(
     while let Some(Frame { header, payload, round, work }) = frames.recv().await {
         members += u64::from(header.members);
         let (bytes, wire) = (bytes_of(&round, &work), (FrameHeader::LEN + payload.len()) as u64);
-        let pace = round.paced.then(|| Arc::clone(&transfer.pace));
-        let piece = pace.as_ref().map_or(PIECE, |pace| pace.piece(PIECE));
+        let pace = round.paced.then_some(&transfer.pace);
+        let piece = pace.map_or(PIECE, |pace| pace.piece(PIECE));
         transfer.in_flight.fetch_add(wire, Ordering::Relaxed);
         lock(&flight.pending).push_back(Pending { members, bytes, wire, round, work });
         let header = header.encode();
         for piece in [header.as_slice()].into_iter().chain(payload.chunks(piece)) {
-            if let Some(pace) = &pace {
-                let wait = pace.take(piece.len() as u64, Instant::now());
+            let wait = pace.map_or(Duration::ZERO, |pace| pace.take(piece.len() as u64, Instant::now()));
+            // A sleep of nothing lasts to the end of the millisecond.
+            if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
             flight.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);

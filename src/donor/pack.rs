@@ -10,7 +10,7 @@ use super::compression::BatchCompressor;
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
-use crate::archive::{Batch, Extents, Located, MemberError, PageHints};
+use crate::archive::{Batch, Extents, Located, MemberError};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
@@ -145,13 +145,13 @@ fn whole_chunk(
     let found = catalog.get(number);
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
     let located = Located::new(&source, &place, chunk, found.size(), &mut scratch.span)?;
-    let Located { offset, len, ref extents, .. } = located;
+    let Located { offset, ref extents, .. } = located;
     let mut hints = None;
     let digest = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |data| {
         located.read(&source, &place, data, &mut scratch.span)?;
         // A chunk that is sent under the lock is not compared again.
         if round.live && catalog.wants_hints() {
-            hints = Some(PageHints::of_runs(extents, data, len, transfer.seed));
+            hints = Some(located.hints(data, transfer.seed));
         }
         Ok::<_, PackError>(())
     });
@@ -175,13 +175,11 @@ fn compare_chunk(
         batch.push_entry(&found.entry).map_err(|e| unpackable(found, e))?;
     }
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
-    let located = Located::new(&source, &place, chunk, found.size(), &mut scratch.span)?;
+    let located = Located::load(&source, &place, (chunk, found.size()), &mut scratch.chunk, &mut scratch.span)?;
     let Located { offset, len, ref extents, .. } = located;
-    scratch.chunk.resize(extents.data_len(), 0);
-    located.read(&source, &place, &mut scratch.chunk, &mut scratch.span)?;
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
-    let hints = PageHints::of_runs(extents, data, len, transfer.seed);
+    let hints = located.hints(data, transfer.seed);
     let mut sent = 0;
     if known.again || known.digest != Some(digest) {
         let before = known.hints.as_ref().filter(|_| known.digest.is_some());

@@ -110,10 +110,8 @@ fn own_hints(common: &[Common], samples: &[(usize, u64)], roots: &Roots, seed: u
         let found = &common.get(*file)?.found;
         let place = locate(roots, &found.entry.path)?;
         let source = Source::open(&place, None, found.allocated < found.size()).ok()?;
-        let located = Located::new(&source, &place, *chunk, found.size(), &mut span).ok()?;
-        data.resize(located.extents.data_len(), 0);
-        located.read(&source, &place, &mut data, &mut span).ok()?;
-        Some(PageHints::of_runs(&located.extents, &data, located.len, seed))
+        let located = Located::load(&source, &place, (*chunk, found.size()), &mut data, &mut span).ok()?;
+        Some(located.hints(&data, seed))
     };
     samples.iter().map(hints).collect()
 }

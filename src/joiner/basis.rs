@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
-use crate::archive::{Located, PageHints};
+use crate::archive::Located;
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::install::{KeepRules, KeptFile, Reuse, Staging, kept};
@@ -184,13 +184,12 @@ impl Basis {
             let Ok(opened) = self.open(had) else { return Ok(Base64::default()) };
             let source = opened.source();
             let place = self.place(had);
-            let read = Located::new(&source, &place, *chunk, had.size, &mut span).and_then(|located| {
-                data.resize(located.extents.data_len(), 0);
-                located.read(&source, &place, &mut data, &mut span)?;
-                Ok(PageHints::of_runs(&located.extents, &data, located.len, seed))
-            });
+            let read = Located::load(&source, &place, (*chunk, had.size), &mut data, &mut span);
             // What cannot be read is not reused.
-            Ok(read.map_or_else(|_| Base64::default(), |hints| hints.to_bytes().collect::<Vec<u8>>().into()))
+            Ok(read.map_or_else(
+                |_| Base64::default(),
+                |located| located.hints(&data, seed).to_bytes().collect::<Vec<u8>>().into(),
+            ))
         });
         hints.collect()
     }

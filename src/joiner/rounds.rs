@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::progress::Phase;
-use crate::threads::{self, blocking};
+use crate::threads::{self, blocking, or_never};
 use crate::tree::{PathError, RelPath};
 use crate::wire::{Message, Offer, Purpose};
 
@@ -44,18 +44,13 @@ impl Conversation {
         let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
         let mut compared = 0;
         loop {
-            let seeds = async {
-                match &mut seeding {
-                    Some(seeding) => seeding.next().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let seeds = or_never(seeding.as_mut().map(Seeding::next));
             tokio::select! {
                 message = seeds => control.send(message).await?,
                 Some(connection) = self.connections.recv() => match connection.purpose {
                     // The threads of those that were replaced may still be writing.
                     Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
-                        let peer = format!("the donor at {}", connection.address);
+                        let peer = connection.peer();
                         let (place, replaced) = oneshot::channel();
                         places.insert(number, place);
                         lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));

@@ -278,9 +278,8 @@ impl Shared {
                 self.say(tell, Message::Seeded { file: number, from, digests, hints })?;
                 from = chunk;
             }
-            let located = Located::new(&source, &place, chunk, had.size, &mut span).map_err(Failed::This)?;
-            data.resize(located.extents.data_len(), 0);
-            located.read(&source, &place, &mut data, &mut span).map_err(Failed::This)?;
+            let located =
+                Located::load(&source, &place, (chunk, had.size), &mut data, &mut span).map_err(Failed::This)?;
             if let Some(target) = &copy {
                 let mut rest = data.as_slice();
                 for run in located.extents.iter() {

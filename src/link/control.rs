@@ -42,7 +42,7 @@ impl Control {
         deadlines: Deadlines,
         reporter: Arc<dyn Reporter>,
     ) -> Control {
-        let peer = format!("the donor at {}", connection.address);
+        let peer = connection.peer();
         Control::begin(connection.stream, peer, deadlines, reporter, Again::Wait(again))
     }
 
@@ -169,26 +169,27 @@ impl Control {
         self.end().map_or(Ok(()), Err)
     }
 
-    /// Whether the peer has heard all that was said. Waits for that while a connection stands, for `patience`, and until
-    /// one stands again.
-    pub async fn heard(&self, patience: Duration) -> bool {
+    /// Whether the peer has heard all that was said, within `limit`.
+    pub async fn heard(&self, limit: Duration) -> bool {
         let mut state = self.state.clone();
-        loop {
-            let changed = self.line.changed.notified();
-            if lock(&self.line.sequence).is_heard() {
-                return true;
+        let all = async {
+            loop {
+                let changed = self.line.changed.notified();
+                if lock(&self.line.sequence).is_heard() {
+                    return true;
+                }
+                if matches!(*state.borrow_and_update(), State::Ended(_)) {
+                    return false;
+                }
+                tokio::select! {
+                    () = changed => {}
+                    changed = state.changed() => if changed.is_err() {
+                        return false;
+                    },
+                }
             }
-            let cut = match *state.borrow_and_update() {
-                State::Stands => false,
-                State::Cut(_) => true,
-                State::Ended(_) => return false,
-            };
-            tokio::select! {
-                () = changed => {}
-                _ = state.changed() => {}
-                () = tokio::time::sleep(patience), if !cut => return false,
-            }
-        }
+        };
+        tokio::time::timeout(limit, all).await.unwrap_or(false)
     }
 
     /// The last word of the peer, and that it was heard is told. A peer that has heard all that was said here, and whose
@@ -262,7 +263,7 @@ impl Control {
                         true => CUT,
                         false => PATIENCE,
                     };
-                    let _ = tokio::time::timeout(longest, self.heard(PATIENCE)).await;
+                    self.heard(longest).await;
                 }
             }
         }

@@ -43,8 +43,8 @@ impl Followers {
 
 /// A second donor.
 async fn turn_away(connection: ProvenConnection) {
-    let mut control =
-        Control::start(connection.stream, format!("the donor at {}", connection.address), Deadlines::default());
+    let peer = connection.peer();
+    let mut control = Control::start(connection.stream, peer, Deadlines::default());
     // Its offer, which would otherwise meet a closed connection.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), control.next()).await;
     let busy = Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner);

@@ -39,6 +39,13 @@ pub struct ProvenConnection {
     pub software: String,
 }
 
+impl ProvenConnection {
+    /// Whose it is, for messages.
+    pub fn peer(&self) -> String {
+        caller(self.address)
+    }
+}
+
 /// What the listener checks a connection against.
 #[derive(Clone)]
 struct Check {

@@ -116,6 +116,11 @@ pub fn assert_same(left: &Tree, right: &Tree) {
     assert!(told.is_empty(), "the trees differ:\n{}", told.join("\n"));
 }
 
+/// A number that is the same for the same seed.
+pub fn random(seed: u64) -> u64 {
+    u64::from_le_bytes(blake3::hash(&seed.to_le_bytes()).as_bytes()[..8].try_into().unwrap())
+}
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
