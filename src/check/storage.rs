@@ -24,10 +24,10 @@ pub(super) fn check(node: &Node, used: u64, report: &mut Report) {
     let Ok(settings) = Settings::resolve(&node.options.files, Side::Donor, &node.datadir()) else { return };
     let Ok(layout) = Layout::of_files(&node.datadir(), &node.options.files) else { return };
     if let Ok(filesystems) = Filesystems::of(&layout.roots) {
-        for directory in filesystems.directories() {
+        for (directory, tells) in filesystems.directories() {
             let shown = Printable::path(directory);
             match Abilities::of(directory) {
-                Ok(abilities) => tell(&shown, &settings, used, abilities, filesystems.tells(directory), report),
+                Ok(abilities) => tell(&shown, &settings, used, abilities, tells, report),
                 Err(why) => report.note(
                     HERE,
                     format!("what the filesystem of {shown} can do was not found out ({why}): run this as root"),

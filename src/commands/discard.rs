@@ -6,7 +6,6 @@ use crate::cli::DiscardArgs;
 use crate::config;
 use crate::error::Result;
 use crate::install::{DirLock, Reuse, discard, drop_kept};
-use crate::progress::bytes;
 
 pub(super) fn run(args: &DiscardArgs) -> Result<()> {
     let roots = config::placed(&args.tree)?.roots;
@@ -17,8 +16,7 @@ pub(super) fn run(args: &DiscardArgs) -> Result<()> {
     let gone = drop_kept(&roots)?;
     let text = match gone.files {
         0 => "nothing to discard: no transfer has left anything".to_owned(),
-        1 => format!("discarded: {} in 1 file that transfers had left", bytes(gone.bytes)),
-        files => format!("discarded: {} in {files} files that transfers had left", bytes(gone.bytes)),
+        _ => format!("discarded: {gone} that transfers had left"),
     };
     print(&mut std::io::stdout(), &format!("{text}\n"))
 }

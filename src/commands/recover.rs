@@ -6,7 +6,7 @@ use super::print;
 use super::privileges::become_owner;
 use crate::cli::RecoverArgs;
 use crate::error::{Error, Kind, Printable, Result};
-use crate::install::{DirLock, KEPT, Recovered, holds_database, kept, recover, recover_staged};
+use crate::install::{DirLock, KEPT, Recovered, Tally, holds_database, kept, recover, recover_staged};
 use crate::progress::bytes;
 use crate::tree::Roots;
 
@@ -27,7 +27,7 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
         Recovered::Undone => "undone: the old tree is in place",
     };
     print(&mut std::io::stdout(), &format!("{text}\n"))?;
-    let left: u64 = kept(&Roots::new(&datadir, &BTreeMap::new())?)?.iter().map(|file| file.allocated).sum();
+    let left = Tally::of(&kept(&Roots::new(&datadir, &BTreeMap::new())?)?).bytes;
     if left > 0 {
         let (left, shown) = (bytes(left), Printable::path(&datadir));
         let text = format!(

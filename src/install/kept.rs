@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use super::server_locks::locked_by_servers;
 use super::switched_root::{INCOMING, SEEDS};
 use crate::error::{Error, Result};
 use crate::manifest::Escaped;
+use crate::progress::bytes;
 use crate::tree::{RelPath, Root, Roots, Scope, Shape, row};
 
 /// What the name of a kept file begins with; then comes its path beneath the root.
@@ -64,9 +66,22 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, stat: &Stat) {
+    fn add(&mut self, bytes: u64) {
         self.files += 1;
-        self.bytes = self.bytes.saturating_add(allocated(stat));
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    pub fn of(files: &[KeptFile]) -> Tally {
+        let mut tally = Tally::default();
+        files.iter().for_each(|file| tally.add(file.allocated));
+        tally
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.files == 1 { "" } else { "s" };
+        write!(f, "{} in {} file{plural}", bytes(self.bytes), self.files)
     }
 }
 
@@ -93,12 +108,16 @@ fn path_of(name: &OsStr) -> Option<OsString> {
     (kept_name(Path::new(&path)).as_deref() == Some(name)).then_some(path)
 }
 
-/// Whether content may be taken from a file, and written to it: nobody else has a name for it, or may have it open to write.
-fn is_ours(stat: &Stat, directory: &Stat) -> bool {
+/// Whether it is a file with one name that is worth keeping.
+fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_nlink == 1
         && u64::try_from(stat.st_size).is_ok_and(|size| size >= LEAST)
-        && (stat.st_uid == directory.st_uid || stat.st_uid == rustix::process::geteuid().as_raw())
+}
+
+/// Whether content may be taken from a file, and written to it: nobody else has a name for it, or may have it open to write.
+fn is_ours(stat: &Stat, directory: &Stat) -> bool {
+    is_plain(stat) && (stat.st_uid == directory.st_uid || stat.st_uid == rustix::process::geteuid().as_raw())
 }
 
 /// The directories where something may be kept; one that is missing holds nothing.
@@ -179,7 +198,7 @@ fn drop_where(roots: &Roots, goes: impl Fn(&Path, &Stat) -> bool) -> Result<Tall
             }
             let Some(stat) = dir.stat_of(&name)?.filter(|stat| goes(&dir.join(&name), stat)) else { continue };
             match failpoint::past(dir.remove(&name))? {
-                Ok(()) => tally.add(&stat),
+                Ok(()) => tally.add(allocated(&stat)),
                 Err(error) => first = first.and(Err(error)),
             }
         }
@@ -267,13 +286,10 @@ impl<'a> Harvest<'a> {
 
 /// Moves one file to a kept name, unless it is not ours to keep, or more of it is there already.
 fn keep(from: &Dir, name: &OsStr, to: &Dir, kept: &OsStr) -> Result<()> {
-    let about = to.stat()?;
-    if !from
-        .stat_of(name)?
-        .is_some_and(|stat| stat.st_nlink == 1 && u64::try_from(stat.st_size).is_ok_and(|size| size >= LEAST))
-    {
+    if !from.stat_of(name)?.as_ref().is_some_and(is_plain) {
         return Ok(());
     }
+    let about = to.stat()?;
     let path = from.join(name);
     let failed = |e| Error::io("cannot keep", &path, e);
     let file = from.open_any(name)?;

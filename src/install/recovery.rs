@@ -39,10 +39,8 @@ pub enum Recovered {
 /// # Errors
 /// An unfinished switch: it must be recovered first.
 pub fn discard(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<()> {
-    let Some(home) = lock.datadir.find(HOME)? else { return Ok(()) };
-    refuse_unfinished(lock, &home)?;
-    if reuse.keeps() {
-        kept::harvest_staged(roots)?;
+    if !salvaged(lock, roots, reuse)? {
+        return Ok(());
     }
     for path in roots.directories() {
         Dir::open(path)?.remove(HOME)?;
@@ -56,11 +54,7 @@ pub fn discard(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<()> {
 /// # Errors
 /// As [`discard`].
 pub fn clear_earlier(lock: &DirLock, roots: &Roots, reuse: Reuse, now: SystemTime) -> Result<Tally> {
-    if let Some(home) = lock.datadir.find(HOME)? {
-        refuse_unfinished(lock, &home)?;
-        if reuse.keeps() {
-            kept::harvest_staged(roots)?;
-        }
+    if salvaged(lock, roots, reuse)? {
         for path in roots.directories() {
             if let Some(home) = Dir::open(path)?.find(HOME)? {
                 home.remove(INCOMING)?;
@@ -69,6 +63,16 @@ pub fn clear_earlier(lock: &DirLock, roots: &Roots, reuse: Reuse, now: SystemTim
         }
     }
     if reuse.keeps() { kept::drop_aged(roots, now) } else { kept::drop_kept(roots) }
+}
+
+/// Whether there is a `.highline`, of which what a later attempt may use is kept now.
+fn salvaged(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<bool> {
+    let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
+    refuse_unfinished(lock, &home)?;
+    if reuse.keeps() {
+        kept::harvest_staged(roots)?;
+    }
+    Ok(true)
 }
 
 pub(super) fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
@@ -114,12 +118,7 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         _ => {}
     }
     match recovered {
-        Recovered::Spent => {
-            carry::prune(&resolved)?;
-            if resolved.reuse == Reuse::Auto {
-                kept::harvest_switched(&resolved, PREVIOUS)?;
-            }
-        }
+        Recovered::Spent => reap(&resolved)?,
         Recovered::Undone if resolved.reuse.keeps() => kept::harvest_switched(&resolved, INCOMING)?,
         Recovered::Finished => drop(failpoint::past(kept::drop_kept(&resolved.roots))?),
         _ => {}
@@ -187,6 +186,15 @@ fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
         Phase::Switching if !switch::old_is_live(home)? => Recovered::Finished,
         Phase::Spending | Phase::Switching => Recovered::Undone,
     })
+}
+
+/// Of an old tree that went first: what is the node's own stays, and what a later attempt may use is kept.
+pub(super) fn reap(resolved: &ResolvedRoots) -> Result<()> {
+    carry::prune(resolved)?;
+    if resolved.reuse == Reuse::Auto {
+        kept::harvest_switched(resolved, PREVIOUS)?;
+    }
+    Ok(())
 }
 
 /// What cannot be removed keeps nobody from the next transfer; it is returned.

@@ -16,13 +16,13 @@ use super::journal::{self, Phase};
 use super::keep::{HOME, KeepRules, NEW_MANIFEST};
 use super::kept::{self, KeptFile, drop_kept};
 use super::lock::DirLock;
-use super::recovery::{clean_or_set_aside, refuse_unfinished};
+use super::recovery::{clean_or_set_aside, reap, refuse_unfinished};
 use super::rehearsal::{Mounts, rehearse};
 use super::resolved_roots::ResolvedRoots;
 use super::reuse::Reuse;
 use super::server_locks::ServerLocks;
 use super::switch::Switch;
-use super::switched_root::{INCOMING, PREVIOUS, SEEDS, Side};
+use super::switched_root::{INCOMING, SEEDS, Side};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
@@ -291,10 +291,7 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
             return Err(if back { undo(resolved, home, switch, error) } else { error });
         }
     };
-    carry::prune(resolved)?;
-    if resolved.reuse == Reuse::Auto {
-        kept::harvest_switched(resolved, PREVIOUS)?;
-    }
+    reap(resolved)?;
     let cleaned = clean_or_set_aside(resolved, home, false)?;
     journal::remove(home, resolved.roots.datadir())?;
     Ok(left.or(cleaned))

@@ -205,12 +205,8 @@ impl Opened {
         Ok(Opened { file, size, allocated: stat.blocks().saturating_mul(512) })
     }
 
-    fn holed(&self) -> bool {
-        self.allocated < self.size
-    }
-
     pub(super) fn source(self) -> Source {
-        let holed = self.holed();
+        let holed = self.allocated < self.size;
         Source::still(self.file, self.size, holed)
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::basis::Basis;
-use super::earlier::{self, Told};
+use super::earlier;
 use super::ledger::{Ledger, Reused};
 use super::reuse::arrange;
 use super::seeding::Order;
@@ -191,8 +191,7 @@ impl Conversation {
             }
             // What a killed run left staged would show up in the server as a schema.
             match blocking(move || earlier::forget(&lock, &roots)).await {
-                Ok(gone) if gone.files == 0 => {}
-                Ok(gone) => self.reporter.note(&format!("removed {}, which an earlier attempt had left", Told(gone))),
+                Ok(gone) => earlier::tell(&*self.reporter, gone, "which an earlier attempt had left"),
                 Err(left) => {
                     let what = format!("what an earlier attempt left could not be removed: {}", left.sentence());
                     self.reporter.warn(&what);
@@ -223,10 +222,8 @@ impl Conversation {
         let (lock, roots, reuse) = (Arc::clone(&self.lock), options.roots.clone(), options.reuse);
         let clearing = blocking(move || clear_earlier(&lock, &roots, reuse, SystemTime::now()));
         let gone = told_of(control, clearing).await?;
-        if gone.files > 0 {
-            let why = if reuse.keeps() { "more than a week ago" } else { "and reuse=off" };
-            self.reporter.note(&format!("removed {}, which an earlier attempt had left, {why}", Told(gone)));
-        }
+        let why = if reuse.keeps() { "more than a week ago" } else { "and reuse=off" };
+        earlier::tell(&*self.reporter, gone, &format!("which an earlier attempt had left, {why}"));
         let room = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
             blocking(move || {
@@ -241,13 +238,8 @@ impl Conversation {
         let tight = room.counts_on_kept && spend && offer.reuse && reuse == Reuse::Auto;
         if room.counts_on_kept && !tight {
             let roots = options.roots.clone();
-            let gone = blocking(move || drop_kept(&roots)).await?;
-            if gone.files > 0 {
-                self.reporter.note(&format!(
-                    "removed {}, which an earlier attempt had left: the new data needs the room",
-                    Told(gone)
-                ));
-            }
+            let gone = told_of(control, blocking(move || drop_kept(&roots))).await?;
+            earlier::tell(&*self.reporter, gone, "which an earlier attempt had left: the new data needs the room");
             // Nor may the old tree's files stay beside it.
             reuse = if reuse == Reuse::Auto { Reuse::Staged } else { reuse };
         }
@@ -295,11 +287,7 @@ impl Conversation {
             let stay = order.as_ref().map(Order::places).unwrap_or_default();
             let roots = options.roots.clone();
             let gone = blocking(move || drop_kept_but(&roots, &stay)).await?;
-            if gone.files > 0 {
-                let what =
-                    format!("removed {}, of which the donor has nothing: the new data needs the room", Told(gone));
-                self.reporter.note(&what);
-            }
+            earlier::tell(&*self.reporter, gone, "of which the donor has nothing: the new data needs the room");
             if let Some(order) = &mut order {
                 order.tight = true;
             }

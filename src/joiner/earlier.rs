@@ -1,20 +1,16 @@
 //! What an attempt leaves for the next, and what this one found: when it stays, when it goes, and how the log says so.
 
-use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, KEPT, Reuse, Tally, discard, drop_kept, holds_database, kept};
-use crate::progress::bytes;
+use crate::progress::Reporter;
 use crate::tree::{Roots, Scope};
 
-/// So many kept files, in words.
-pub(super) struct Told(pub(super) Tally);
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0.files == 1 { "" } else { "s" };
-        write!(f, "{} in {} file{plural}", bytes(self.0.bytes), self.0.files)
+/// Tells the log what was removed, if anything was.
+pub(super) fn tell(reporter: &dyn Reporter, gone: Tally, which: &str) {
+    if gone.files > 0 {
+        reporter.note(&format!("removed {gone}, {which}"));
     }
 }
 
@@ -29,16 +25,11 @@ pub(super) fn leave(lock: &DirLock, roots: &Roots, reuse: Reuse, cause: &Cause) 
         let dropped = drop_kept(roots)?;
         return Ok((dropped.files > 0).then(|| format!("nothing is kept for the next attempt, because {why}")));
     }
-    let mut left = Tally::default();
-    for file in kept(roots)? {
-        left.files += 1;
-        left.bytes = left.bytes.saturating_add(file.allocated);
-    }
+    let left = Tally::of(&kept(roots)?);
     Ok((left.files > 0).then(|| {
         format!(
-            "kept for the next attempt: {}, called {KEPT}* in the server's directories; a full transfer, an IST or a week \
-             removes them, and so does `highline discard --datadir {}`",
-            Told(left),
+            "kept for the next attempt: {left}, called {KEPT}* in the server's directories; a full transfer, an IST or a \
+             week removes them, and so does `highline discard --datadir {}`",
             Printable::path(roots.datadir())
         )
     }))

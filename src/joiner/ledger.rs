@@ -294,12 +294,10 @@ impl Ledger {
                 target.clear(offset + u64::from(gap.start), gap.len.into()).map_err(failed)?;
             }
         }
-        let mut rest = chunk.data;
-        for run in chunk.extents.iter() {
-            let (now, later) = rest.split_at_checked(run.len as usize).ok_or_else(|| short(&path))?;
-            target.write(now, offset + u64::from(run.start)).map_err(failed)?;
-            rest = later;
+        if chunk.data.len() < chunk.extents.data_len() {
+            return Err(short(&path));
         }
+        target.write_runs(&chunk.extents, chunk.data, offset).map_err(failed)?;
         self.written(&path, &record)?;
         Ok(len.into())
     }

@@ -61,9 +61,6 @@ impl Conversation {
                 message = control.next() => match message? {
                     Message::Seal { entries, digest } => {
                         farewell(&mut lanes).await?;
-                        if let Some(seeding) = seeding {
-                            seeding.end().await;
-                        }
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, a freeze perhaps, may be long in coming.
@@ -94,7 +91,7 @@ impl Conversation {
                         (under_way, last.1) = (true, Instant::now());
                         self.reporter.phase(Phase::Copying);
                     }
-                    other => return Err(Error::new(Kind::Protocol, format!("the donor sent `{}` out of turn", other.name()))),
+                    other => return Err(control.unexpected(&other)),
                 },
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
                     // While both sides compare, nothing need arrive.

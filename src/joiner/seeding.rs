@@ -14,13 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{fstatvfs, ioctl_ficlone};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::basis::{Basis, Had, Opened};
 use super::ledger::{Ledger, Seed};
 use super::staged_tree::failure;
 use super::target::Target;
-use crate::archive::{Located, PageHints};
+use crate::archive::Located;
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::install::drop_kept;
@@ -65,7 +64,6 @@ impl Order {
 pub(super) struct Seeding {
     shared: Arc<Shared>,
     messages: mpsc::Receiver<Message>,
-    job: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -101,6 +99,8 @@ enum Failed {
 
 impl Drop for Seeding {
     fn drop(&mut self) {
+        // First, so that a thread which finds itself stopped can tell a donor that gives up from a transfer that ends.
+        self.messages.close();
         self.stop();
     }
 }
@@ -111,7 +111,7 @@ impl Seeding {
         let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (read, failed) = (AtomicU64::new(0), AtomicUsize::new(0));
         let shared = Arc::new(Shared { order, ledger, reporter, next, stopped, read, failed });
-        let job = tokio::task::spawn_blocking({
+        drop(tokio::task::spawn_blocking({
             let shared = Arc::clone(&shared);
             move || {
                 std::thread::scope(|scope| {
@@ -122,16 +122,17 @@ impl Seeding {
                         }
                     }
                 });
-                // Before the donor sends what is in its place.
+                // Before the donor sends what is in its place. Of a transfer that has failed it stays for the next.
                 if shared.order.tight
+                    && !tell.is_closed()
                     && let Err(error) = drop_kept(shared.order.basis.roots())
                 {
                     shared.reporter.warn(&format!("old data that is not reused remains: {}", error.sentence()));
                 }
                 let _ = tell.blocking_send(Message::SeedsOver);
             }
-        });
-        Seeding { shared, messages, job: Some(job) }
+        }));
+        Seeding { shared, messages }
     }
 
     /// The next message for the donor; never any more after the last. Cancel-safe.
@@ -150,15 +151,6 @@ impl Seeding {
     /// No more files are begun.
     pub(super) fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Stops, and returns when nothing is written any more.
-    pub(super) async fn end(mut self) {
-        self.stop();
-        self.messages.close();
-        if let Some(job) = self.job.take() {
-            let _ = job.await;
-        }
     }
 }
 
@@ -218,11 +210,11 @@ impl Shared {
 
     /// What is to be read, and where it is to be written: nowhere where the filesystem has made a clone.
     fn copy(&self, path: &RelPath, opened: Opened, made: File) -> Result<(Source, Option<Target>), Failed> {
-        let (size, allocated) = (opened.size, opened.allocated);
         if ioctl_ficlone(&made, &opened.file).is_ok() {
             // What is hashed is what will be staged.
-            return Ok((Source::still(made, size, allocated < size), None));
+            return Ok((Opened { file: made, ..opened }.source(), None));
         }
+        let (size, allocated) = (opened.size, opened.allocated);
         let cannot = |e: rustix::io::Errno| Failed::All(Some(failure("cannot write a copy of", path, e)));
         let stat = fstatvfs(&made).map_err(cannot)?;
         if stat.f_bavail.saturating_mul(stat.f_frsize) < allocated.saturating_add(RESERVE) {
@@ -247,7 +239,7 @@ impl Shared {
             Ok(last) => self.say(tell, last),
             Err(failed) => {
                 // What is kept stays for the next attempt, should this one fail, where there is room for it.
-                if copied || self.order.tight {
+                if copied || (self.order.tight && !tell.is_closed()) {
                     let _ = self.ledger.tree().remove_seed(path, &name);
                 }
                 Err(failed)
@@ -281,18 +273,13 @@ impl Shared {
             let located =
                 Located::load(&source, &place, (chunk, had.size), &mut data, &mut span).map_err(Failed::This)?;
             if let Some(target) = &copy {
-                let mut rest = data.as_slice();
-                for run in located.extents.iter() {
-                    let (now, later) = rest.split_at(run.len as usize);
-                    let written = target.write(now, located.offset + u64::from(run.start));
-                    written.map_err(|e| Failed::All(Some(failure("cannot write a copy of", &had.path, e))))?;
-                    rest = later;
-                }
+                let written = target.write_runs(&located.extents, &data, located.offset);
+                written.map_err(|e| Failed::All(Some(failure("cannot write a copy of", &had.path, e))))?;
             }
             let digest = located.extents.digest(self.order.checksum, &data, located.len);
             all.take(chunk, digest);
             digests.extend_from_slice(digest.as_bytes());
-            hints.extend(PageHints::of_runs(&located.extents, &data, located.len, self.order.seed).to_bytes());
+            hints.extend(located.hints(&data, self.order.seed).to_bytes());
             self.read.fetch_add(located.len.into(), Ordering::Relaxed);
         }
         Ok((all, Message::Seeded { file: number, from, digests: digests.into(), hints: hints.into() }))

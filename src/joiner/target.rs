@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::archive::Extents;
 use crate::direct::Direct;
 use crate::manifest::CHUNK;
 
@@ -51,6 +52,16 @@ impl Target {
             return Ok(());
         }
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Writes the runs of a chunk at `offset`; `data` holds them one after the other.
+    pub(super) fn write_runs(&self, runs: &Extents, mut data: &[u8], offset: u64) -> io::Result<()> {
+        for run in runs.iter() {
+            let (now, later) = data.split_at_checked(run.len as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+            self.write(now, offset + u64::from(run.start))?;
+            data = later;
+        }
+        Ok(())
     }
 
     /// Makes a hole, or zeros where the filesystem makes none.

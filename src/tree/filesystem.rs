@@ -44,14 +44,9 @@ impl Filesystems {
         self.0.get(&device).is_some_and(|filesystem| filesystem.stamps_tell)
     }
 
-    /// A directory on each.
-    pub fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.0.values().map(|filesystem| filesystem.directory.as_path())
-    }
-
-    /// [`Filesystems::stamps_tell`] of one of these directories.
-    pub fn tells(&self, directory: &Path) -> bool {
-        self.0.values().any(|filesystem| filesystem.stamps_tell && filesystem.directory == directory)
+    /// A directory on each, and what [`Filesystems::stamps_tell`] says of it.
+    pub fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
+        self.0.values().map(|filesystem| (filesystem.directory.as_path(), filesystem.stamps_tell))
     }
 
     /// A directory on that filesystem.
