@@ -570,6 +570,17 @@ fn pair_cuts_that_nobody_is_told_of() {
     }
 }
 
+/// Each side is heard of though neither has anything to say, however long the lanes work.
+#[test]
+fn pair_cuts_are_not_what_a_long_round_looks_like() {
+    let pair = Pair::default();
+    tree::plain(&pair.donor, 4);
+    let order = Order { rate: Some(1 << 20), silence: Duration::from_millis(500), ..PLAIN };
+    let ends = transfer(&pair, &order, Acts::new(&link()));
+    ends.succeeded();
+    assert!(!ends.logs.iter().flatten().any(|line| line.contains("cut")), "{:#?}", ends.logs);
+}
+
 /// While the link is cut the joiner still has its donor: another one with the ticket is told so.
 #[test]
 fn pair_cuts_let_no_other_donor_in() {

@@ -4,12 +4,14 @@
 //! The filesystem is asked with files that have no name.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::actor::server_on;
 use super::{Channel, Node, Report};
 use crate::donor::{Abilities, FreezeMode};
 use crate::error::{Printable, Side};
-use crate::progress::bytes;
+use crate::progress::status::{Seen, Status, look, span, unix};
+use crate::progress::{bytes, seconds};
 use crate::sst::layout::Layout;
 use crate::sst::options::Settings;
 use crate::tree::Filesystems;
@@ -34,6 +36,11 @@ pub(super) fn check(node: &Node, used: u64, report: &mut Report) {
                 ),
             }
         }
+    }
+    if let Ok(Seen::Left(last)) = look(&node.datadir())
+        && let Some(text) = last_freeze(&last, SystemTime::now())
+    {
+        report.note(HERE, text);
     }
     let server = server_on(&node.datadir(), node.options.server("pid-file").map(Path::new));
     let process = server.map_or("self".to_owned(), |pid| pid.to_string());
@@ -84,6 +91,17 @@ fn tell(
     report.note(HERE, format!("in {shown} this node's freeze as a donor: {how}{times}; large files go {cache}"));
 }
 
+/// The next freeze is best judged by how long the last one was.
+fn last_freeze(last: &Status, now: SystemTime) -> Option<String> {
+    let ended = last.ended.as_ref().filter(|ended| ended.error.is_none() && last.role == Side::Donor)?;
+    Some(format!(
+        "as a donor of {} this node was frozen for {} {} ago: expect about as much while clients write as much",
+        bytes(last.tree_bytes),
+        seconds(last.frozen(now)),
+        seconds(span(ended.at, unix(now)))
+    ))
+}
+
 /// The memory of a control group, in bytes (cgroups(7)).
 #[derive(Debug, PartialEq, Eq)]
 struct Limit {
@@ -118,6 +136,27 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
+    use crate::progress::Phase;
+    use std::time::Duration;
+
+    #[test]
+    fn a_donor_that_was_frozen_says_for_how_long() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds);
+        let donor = |error: Option<&Error>| {
+            let mut status = Status::begin(Side::Donor, at(0));
+            status.enter(Phase::Frozen, at(10));
+            status.tree_bytes = 2_000_000_000;
+            status.end(error, at(12));
+            status
+        };
+        assert_eq!(
+            last_freeze(&donor(None), at(132)).unwrap(),
+            "as a donor of 2.0 GB this node was frozen for 2.0 s 2 min 0 s ago: expect about as much while clients write as much"
+        );
+        assert_eq!(last_freeze(&donor(Some(&Error::new(Kind::NoSpace, "x"))), at(132)), None);
+        assert_eq!(last_freeze(&Status::begin(Side::Joiner, at(0)), at(132)), None);
+    }
 
     #[test]
     fn the_tightest_limit_counts() {

@@ -1,6 +1,7 @@
 //! The control connection: messages both ways, heartbeats, and the peer's failure. One that is cut is dialled again, and
 //! the conversation goes on where it was ([`super::sequence`]).
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,8 @@ impl Control {
         let (told, state) = watch::channel(State::Stands);
         let (sequence, alive) = (Mutex::default(), Mutex::new(Instant::now()));
         let (changed, written) = (Notify::new(), Notify::new());
-        let line = Arc::new(Line { peer, deadlines, reporter, sequence, changed, written, alive });
+        let goodbye = AtomicBool::default();
+        let line = Arc::new(Line { peer, deadlines, reporter, sequence, changed, written, alive, goodbye });
         let mut tasks = JoinSet::new();
         let keep = Arc::clone(&line);
         tasks.spawn(async move {
@@ -91,6 +93,7 @@ impl Control {
 
     fn say(&self, message: &Message) -> Result<()> {
         lock(&self.line.sequence).say(message)?;
+        self.line.note_goodbye(message);
         self.line.changed.notify_waiters();
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! The task behind a [`super::Control`]: one connection after the other, until the conversation ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, split};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::again::Again;
@@ -27,6 +28,8 @@ pub(super) struct Line {
     pub(super) written: Notify,
     /// When the peer last gave a sign of life.
     pub(super) alive: Mutex<Instant>,
+    /// The donor has said its last word.
+    pub(super) goodbye: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +82,10 @@ impl Line {
             if matches!(*state.borrow(), State::Ended(_)) {
                 return;
             }
+            if self.is_over() {
+                state.send_replace(State::Ended(Failure::of(&broken)));
+                return;
+            }
             let silent = if broken.kind() == Kind::Timeout { self.deadlines.silence } else { Duration::ZERO };
             let now = Instant::now();
             let since = now.checked_sub(silent).unwrap_or(now);
@@ -98,6 +105,16 @@ impl Line {
             *lock(&self.alive) = Instant::now();
             state.send_replace(State::Stands);
         }
+    }
+
+    /// A message that is said or heard: was it the last?
+    pub(super) fn note_goodbye(&self, message: &Message) {
+        self.goodbye.fetch_or(matches!(message, Message::Bye), Ordering::Relaxed);
+    }
+
+    /// Whether a connection that closes now is no cut.
+    fn is_over(&self) -> bool {
+        self.goodbye.load(Ordering::Relaxed) && lock(&self.sequence).is_heard()
     }
 
     async fn hear(&self, mut reader: ReadHalf<Stream>, arrived: &mpsc::Sender<Message>) -> Hush {
@@ -131,6 +148,7 @@ impl Line {
                     }
                     message => {
                         sequence.hear();
+                        self.note_goodbye(&message);
                         place.send(message);
                         None
                     }
@@ -143,8 +161,9 @@ impl Line {
         }
     }
 
-    async fn speak(&self, mut writer: WriteHalf<Stream>) -> Error {
+    async fn speak(&self, mut writer: impl AsyncWrite + Unpin) -> Error {
         let lost = |e| Error::net(format!("{} closed the connection", self.peer), e);
+        let mut spoken = Instant::now();
         loop {
             let changed = self.changed.notified();
             let next = lock(&self.sequence).next();
@@ -152,18 +171,63 @@ impl Line {
                 Some(bytes) => bytes,
                 None => {
                     self.written.notify_waiters();
-                    if tokio::time::timeout(self.deadlines.heartbeat(), changed).await.is_ok() {
+                    // From the last word on, not from what was heard: of two that wait for each other one stays mute.
+                    let due = spoken + self.deadlines.heartbeat();
+                    if tokio::time::timeout_at(due.into(), changed).await.is_ok() && Instant::now() < due {
                         continue;
                     }
                     lock(&self.sequence).heartbeat().unwrap_or_default()
                 }
             };
+            spoken = Instant::now();
             if let Err(error) = writer.write_all(&bytes).await {
                 return lost(error);
             }
             if let Err(error) = writer.flush().await {
                 return lost(error);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Quiet;
+
+    #[tokio::test]
+    async fn who_hears_all_the_time_is_heard_of_too() {
+        let deadlines = Deadlines { silence: Duration::from_millis(250), ..Deadlines::default() };
+        let (changed, written) = (Notify::new(), Notify::new());
+        let (sequence, alive, reporter) = (Mutex::default(), Mutex::new(Instant::now()), Arc::new(Quiet));
+        let line = Line {
+            peer: "the donor".into(),
+            deadlines,
+            reporter,
+            sequence,
+            changed,
+            written,
+            alive,
+            goodbye: AtomicBool::default(),
+        };
+        lock(&line.sequence).begin();
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let hearing = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                line.changed.notify_waiters();
+            }
+        };
+        let beats = async {
+            for _ in 0..4 {
+                read_message(&mut theirs, "the joiner").await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = beats => {}
+            () = hearing => {}
+            error = line.speak(ours) => panic!("{}", error.report()),
+            () = tokio::time::sleep(Duration::from_secs(5)) => panic!("nothing was said"),
         }
     }
 }

@@ -1,36 +1,29 @@
 //! Progress as JSON on standard error, one object a line, for programs.
 
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::status::{SCHEMA, State, Status, unix};
-use super::{Phase, Reporter, Snapshot};
+use super::{Reporter, Snapshot};
 use crate::error::Side;
-use crate::threads::lock;
 
 /// Objects with the field `event`: `note`, `warning`, or `progress` with the fields of the status.
 #[derive(Debug)]
 pub struct Json {
-    status: Mutex<Status>,
+    role: Side,
 }
 
 impl Json {
     pub fn new(role: Side) -> Json {
-        Json { status: Mutex::new(Status::begin(role, SystemTime::now())) }
-    }
-
-    fn tell(&self, change: impl FnOnce(&mut Status, SystemTime)) {
-        let now = SystemTime::now();
-        let mut status = lock(&self.status);
-        change(&mut status, now);
-        super::line(&progress(&status, now).to_string());
+        Json { role }
     }
 
     fn say(&self, event: &str, text: &str) {
-        let (role, time) = (lock(&self.status).role, unix(SystemTime::now()));
-        super::line(&json!({"event": event, "schema": SCHEMA, "time": time, "role": role, "text": text}).to_string());
+        let time = unix(SystemTime::now());
+        super::line(
+            &json!({"event": event, "schema": SCHEMA, "time": time, "role": self.role, "text": text}).to_string(),
+        );
     }
 }
 
@@ -43,24 +36,15 @@ impl Reporter for Json {
         self.say("warning", line);
     }
 
-    fn progress(&self, now: &Snapshot) {
-        self.tell(|status, time| status.count(now, time));
+    /// The status has it all.
+    fn progress(&self, _: &Snapshot) {}
+
+    fn status(&self, status: &Status) {
+        super::line(&progress(status, SystemTime::now()).to_string());
     }
 
     fn interval(&self) -> Duration {
         Duration::from_secs(1)
-    }
-
-    fn done(&self, last: &Snapshot) {
-        self.tell(|status, time| status.count(last, time));
-    }
-
-    fn phase(&self, phase: Phase) {
-        self.tell(|status, time| status.enter(phase, time));
-    }
-
-    fn meet(&self, peer: &str) {
-        lock(&self.status).meet(peer);
     }
 }
 

@@ -22,7 +22,7 @@ pub use lines::Lines;
 pub use meter::{Follow, Meter, Snapshot, bytes, entries, follow, seconds};
 pub use quiet::{Quiet, Recorder};
 pub use server_log::{ProgressLines, ServerLog};
-pub use status::{Phase, Publish, Published};
+pub use status::{Phase, Publish, Published, Status};
 pub use terminal::Terminal;
 
 /// Where a transfer's words go.
@@ -40,6 +40,9 @@ pub trait Reporter: Send + Sync + std::fmt::Debug {
 
     /// The transfer does something else now.
     fn phase(&self, _: Phase) {}
+
+    /// What the transfer does by now: at each new phase, at each [`Reporter::interval`] and at the end of the copy.
+    fn status(&self, _: &Status) {}
 
     /// Where the peer is.
     fn meet(&self, _peer: &str) {}

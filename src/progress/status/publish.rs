@@ -97,6 +97,12 @@ impl Published {
         page.news = true;
         self.board.changed.notify_all();
     }
+
+    fn tell_status(&self) {
+        // Whatever waits for a terminal here, the board is free.
+        let status = lock(&self.board.page).status.clone();
+        self.inner.status(&status);
+    }
 }
 
 fn unseen(why: &str) -> String {
@@ -182,6 +188,7 @@ impl Reporter for Published {
         let due = self.inner.interval().saturating_sub(Duration::from_millis(5));
         if now.elapsed.saturating_sub(told.elapsed) >= due {
             self.inner.progress(&now.since(&told));
+            self.tell_status();
             *told = *now;
         }
     }
@@ -193,6 +200,7 @@ impl Reporter for Published {
     fn phase(&self, phase: Phase) {
         self.update(|status| status.enter(phase, SystemTime::now()));
         self.inner.phase(phase);
+        self.tell_status();
     }
 
     fn meet(&self, peer: &str) {
@@ -203,6 +211,7 @@ impl Reporter for Published {
     fn done(&self, last: &Snapshot) {
         self.update(|status| status.count(last, SystemTime::now()));
         self.inner.done(last);
+        self.tell_status();
     }
 }
 
@@ -246,6 +255,34 @@ mod tests {
         assert_eq!((state, failed.kind, failed.text.as_str()), (State::Failed, Kind::NoSpace, "cannot write x"));
         assert_eq!((status.peer.as_deref(), status.wire_bytes), (Some("192.0.2.1:4444"), 9));
         assert!(recorder.lines().is_empty());
+    }
+
+    #[test]
+    fn a_reporter_is_shown_what_is_in_the_file() {
+        #[derive(Debug, Default)]
+        struct Shown(Mutex<Vec<Status>>);
+        impl Reporter for Shown {
+            fn note(&self, _: &str) {}
+            fn warn(&self, _: &str) {}
+            fn progress(&self, _: &Snapshot) {}
+            fn status(&self, status: &Status) {
+                lock(&self.0).push(status.clone());
+            }
+            fn interval(&self) -> Duration {
+                EVERY
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let shown = Arc::new(Shown::default());
+        let rate = Some(Arc::new(Throttle::new(Some(7), Instant::now())));
+        let published = Published::new(Arc::clone(&shown) as _, Publish { rate, ..publish(dir.path(), Side::Donor) });
+        published.phase(Phase::Copying);
+        published.progress(&Snapshot { wire: 3, elapsed: Duration::from_millis(10), ..Snapshot::default() });
+        published.progress(&Snapshot { wire: 5, elapsed: EVERY, ..Snapshot::default() });
+        published.done(&Snapshot { wire: 9, ..Snapshot::default() });
+        let told: Vec<_> = lock(&shown.0).iter().map(|now| (now.phase, now.wire_bytes, now.rate_limit)).collect();
+        assert_eq!(told, [0, 5, 9].map(|wire| (Phase::Copying, wire, Some(7))));
+        published.end(Ok(0));
     }
 
     #[test]
