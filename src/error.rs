@@ -176,13 +176,21 @@ impl Error {
     pub fn io(doing: &str, path: &Path, error: impl Into<io::Error>) -> Error {
         let error = error.into();
         let kind = Kind::of_io(&error);
-        let remedy = match kind {
-            Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
-            Kind::NoSpace => Some("free space on that filesystem and start again"),
-            _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
-                Some("raise the limit of open files: ulimit -n, or LimitNOFILE in the server's unit")
+        let remedy = match Errno::from_io_error(&error) {
+            Some(Errno::ROFS) => {
+                Some("see `dmesg`: after an error of the disk the kernel lets nobody write there; or mount it rw")
             }
-            _ => None,
+            Some(Errno::MFILE) => Some("raise the limit of open files: ulimit -n, or LimitNOFILE in the server's unit"),
+            Some(Errno::FBIG) => Some(
+                "raise the limit of a file's size: ulimit -f, or LimitFSIZE in the server's unit; or take another filesystem",
+            ),
+            Some(Errno::IO) => Some("see `dmesg` for what the disk did"),
+            _ => match kind {
+                Kind::Permission => Some("run it as the user that owns the data directory, usually mysql"),
+                Kind::NoSpace => Some("free space on that filesystem and start again"),
+                Kind::NotFound => Some("see whether the path is right, and whether something removes files there"),
+                _ => None,
+            },
         };
         let mut made = Error::new(kind, format!("{doing} {}", Printable::path(path))).because(error);
         made.remedy = remedy.map(str::to_owned);

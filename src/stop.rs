@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
@@ -18,7 +19,8 @@ pub enum Reason {
 impl Reason {
     pub fn into_error(self) -> Error {
         match self {
-            Reason::Signal(name) => Error::new(Kind::Interrupted, format!("ended by {name}")),
+            Reason::Signal(name) => Error::new(Kind::Interrupted, format!("ended by {name}"))
+                .remedy("start the transfer again when it may go on"),
             Reason::ServerGone { pid } => {
                 Error::new(Kind::ServerGone, format!("the database server (process {pid}) is gone"))
                     .remedy("see its error log for why it ended")
@@ -74,7 +76,7 @@ impl Stop {
         }
     }
 
-    /// A stop that SIGTERM, SIGHUP and SIGINT ask for. Needs a runtime; they no longer kill by themselves.
+    /// A stop that SIGTERM, SIGHUP and SIGINT ask for. Needs a runtime; they no longer kill by themselves, nor does SIGXFSZ.
     ///
     /// # Errors
     /// The kernel has no room for another watcher.
@@ -95,6 +97,8 @@ impl Stop {
                 }
             });
         }
+        // A file that may not grow (setrlimit(2), RLIMIT_FSIZE) is an error that tells itself, not a death without a word.
+        let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
         Ok((stopper, stop))
     }
 }

@@ -27,6 +27,7 @@ mod house;
 mod option_files;
 mod package;
 mod pair_by_root;
+mod pair_causes;
 mod pair_cuts;
 mod pair_durable;
 mod pair_faults;

@@ -17,7 +17,7 @@ use crate::link::Control;
 use crate::manifest::{CHUNK, Digest, FileDigests, chunks};
 use crate::progress::bytes;
 use crate::threads::blocking;
-use crate::tree::{Found, RelPath, Roots, Source, Stillness, locate};
+use crate::tree::{Found, RelPath, Roots, Source, locate};
 use crate::wire::{BasisParts, Message, SampledChunk};
 
 /// The share of equal pages from which on the rest is looked at, as one part of so many.
@@ -71,8 +71,7 @@ fn common(basis: &[(RelPath, u64)], found: &[Found]) -> Vec<Common> {
     let of = |(file, (path, size)): (u32, &(RelPath, u64))| {
         let place = found.binary_search_by(|found| found.entry.path.cmp(path)).ok()?;
         let found = found.get(place)?.clone();
-        // A redo log is never what another node's is.
-        if found.size() == 0 || found.stillness() == Stillness::Journal || !seen.insert(place) {
+        if found.size() == 0 || !seen.insert(place) {
             return None;
         }
         let more = longer.saturating_add(size.saturating_sub(found.size()));
@@ -470,14 +469,13 @@ mod tests {
     }
 
     #[test]
-    fn what_both_have_is_compared_but_for_logs_and_what_would_take_more_room() {
+    fn what_both_have_is_compared_but_for_what_would_take_more_room() {
         let (found, mut basis) = both(&[
             ("a", 3 * CHUNK, 3 * CHUNK),
             ("grown", 9 * CHUNK, CHUNK),
             ("cut", CHUNK, 41 * CHUNK),
             ("cut too", CHUNK, 41 * CHUNK),
             ("emptied", 0, CHUNK),
-            ("ib_logfile0", CHUNK, CHUNK),
         ]);
         basis.push(basis[0].clone());
         basis.push((RelPath::parse(b"datadir/other").unwrap(), CHUNK));
