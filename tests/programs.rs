@@ -64,3 +64,29 @@ fn the_installer_fills_a_package_root() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("cargo build --release"));
 }
+
+/// Each shell is asked what it would offer, not only whether it can read the file.
+#[test]
+fn completions_complete_in_bash_zsh_and_fish() {
+    let folder = tempfile::tempdir().unwrap();
+    let highline = env!("CARGO_BIN_EXE_highline");
+    succeed(bounded(LIMIT, highline).arg("generate").arg(folder.path()));
+    let offered = |shell: &str, script: &str| {
+        let mut asked = bounded(LIMIT, shell);
+        asked.arg("-c").arg(script).current_dir(folder.path().join("completions")).env("HOME", folder.path());
+        succeed(&mut asked)
+    };
+    let bash = "source ./highline.bash; COMP_WORDS=(highline re); COMP_CWORD=1; _highline highline re highline; \
+                printf '%s\\n' \"${COMPREPLY[@]}\"";
+    assert_eq!(offered("bash", bash), "receive\nrecover\n");
+    let options = "source ./highline.bash; COMP_WORDS=(highline send --rate); COMP_CWORD=2; \
+                   _highline highline --rate send; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    assert_eq!(offered("bash", options), "--rate-limit\n");
+    let fish = offered("fish", "source ./highline.fish; complete -C 'highline re'");
+    let names: Vec<_> = fish.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(names, ["receive", "recover"]);
+    let zsh = "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u; print $_comps[highline]; \
+               autoload -Uz +X _highline; whence -w _highline; print -rl -- ${(M)${(f)functions[_highline_commands]}:#*re*}";
+    let zsh = offered("zsh", zsh);
+    assert!(zsh.starts_with("_highline\n_highline: function\n"), "{zsh}");
+}

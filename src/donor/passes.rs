@@ -324,6 +324,9 @@ impl Passes {
         let started = Instant::now();
         let wire_before = self.transfer.meter.snapshot().wire;
         let number = self.number;
+        if number > 0 {
+            self.transfer.compression.hold();
+        }
         for message in withdrawals(&plan.removed) {
             control.send(message).await?;
         }

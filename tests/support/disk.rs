@@ -3,7 +3,7 @@
 use super::command::{bounded, run, server_user, succeed, text};
 use super::template;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,17 +30,53 @@ impl SmallDisk {
         server_user()?;
         let image = place.with_extension("image");
         std::fs::File::create(&image).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
+        let made = Self::attach(place, |device| {
+            succeed(bounded(LIMIT, format!("mkfs.{kind}")).arg("-q").arg(device));
+        });
+        template::own(place);
+        made
+    }
+
+    /// Mounts what is in the image of `place`, after `prepare`.
+    fn attach(place: &Path, prepare: impl FnOnce(&str)) -> Option<Self> {
         let mut attach = bounded(LIMIT, "losetup");
-        let attached = run(attach.args(["--find", "--show", "--sector-size", "4096"]).arg(&image));
+        let attached =
+            run(attach.args(["--find", "--show", "--sector-size", "4096"]).arg(place.with_extension("image")));
         if !attached.status.success() {
             return None;
         }
         let device = text(&attached.stdout).trim().to_owned();
-        succeed(bounded(LIMIT, format!("mkfs.{kind}")).arg("-q").arg(&device));
+        prepare(&device);
         succeed(bounded(LIMIT, "mount").arg(&device).arg(place));
         succeed(bounded(LIMIT, "losetup").arg("--detach").arg(&device));
-        template::own(place);
         Some(Self(place.to_owned()))
+    }
+
+    /// Brings everything to the image.
+    pub fn sync(&self) {
+        succeed(bounded(LIMIT, "sync").arg("-f").arg(&self.0));
+    }
+
+    /// Nothing more reaches the image, neither data nor journal; every write fails (ioctl `EXT4_IOC_SHUTDOWN`, which is
+    /// `XFS_IOC_GOINGDOWN`, without a flush of the log).
+    pub fn lose_power(&self) {
+        const SHUTDOWN: &str = "import fcntl, os, struct, sys\n\
+            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+        succeed(bounded(LIMIT, "python3").args(["-c", SHUTDOWN]).arg(&self.0));
+    }
+
+    /// Mounts it anew: its journal is replayed.
+    #[must_use]
+    pub fn restart(self) -> Self {
+        let place = self.0.clone();
+        let deadline = Instant::now() + LIMIT;
+        while !run(bounded(LIMIT, "umount").arg(&place)).status.success() {
+            assert!(Instant::now() < deadline, "{} cannot be unmounted", place.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // It is unmounted already.
+        std::mem::forget(self);
+        Self::attach(&place, |_| ()).expect("it was mounted a moment ago")
     }
 
     /// Gives the disk more room.

@@ -36,6 +36,7 @@ pub(super) struct Climb {
     /// Until then nothing is tried; it grows with every trial that brought nothing.
     rest: Instant,
     patience: Duration,
+    held: bool,
 }
 
 impl Climb {
@@ -69,6 +70,7 @@ impl Climb {
             settled: (0, now),
             rest: now,
             patience: Self::PATIENCE,
+            held: false,
         }
     }
 
@@ -76,8 +78,17 @@ impl Climb {
         LADDER[self.step]
     }
 
+    /// Stays where it is from now on; a trial that is not over is none.
+    pub(super) fn hold(&mut self) {
+        self.step = self.trial.take().map_or(self.step, |(home, _)| home);
+        self.held = true;
+    }
+
     pub(super) fn tick(&mut self, now: Instant, count: Count, ticks: impl FnOnce() -> (u64, u64)) {
         let bytes = count.written;
+        if self.held {
+            return;
+        }
         if bytes < self.settled.0 && now < self.settled.1 {
             (self.since, self.bytes) = (now, bytes);
             return;
@@ -201,5 +212,22 @@ mod tests {
         let mut climb = Climb { step: 2, ..Climb::new(start, (0, 0), 4) };
         climb.tick(start + Duration::from_secs(1), Count { written: 100, packed: 100 }, || (1, 200));
         assert_eq!(climb.codec(), Codec::Lz4);
+    }
+
+    #[test]
+    fn later_passes_bring_few_bytes_and_change_nothing() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let count = |bytes| Count { written: bytes, packed: bytes };
+        let mut climb = Climb::new(start, (0, 0), 4);
+        climb.tick(at(1), count(50_000_000), || (100, 400));
+        assert_eq!(climb.codec(), Codec::Zstd(1), "on trial");
+        climb.hold();
+        assert_eq!(climb.codec(), Codec::None);
+        climb.tick(at(60), count(60_000_000), || (20_000, 24_000));
+        assert_eq!(climb.codec(), Codec::None);
+        let mut found = Climb { step: 2, ..Climb::new(start, (0, 0), 4) };
+        found.hold();
+        assert_eq!(found.codec(), Codec::Zstd(1));
     }
 }

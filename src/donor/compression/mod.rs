@@ -73,6 +73,11 @@ impl Chooser {
         }
     }
 
+    /// What the first pass has found holds for the next ones: they compare, so few bytes arrive however fast the link is.
+    pub(super) fn hold(&self) {
+        lock(&self.climb).hold();
+    }
+
     /// The joiner has written `bytes` more.
     pub(super) fn acknowledged(&self, bytes: u64, now: Instant) {
         let written = self.acknowledged.fetch_add(bytes, Ordering::Relaxed) + bytes;
