@@ -186,5 +186,5 @@ fn what_the_filesystem_can_do_is_found_out() {
     }
     let Some(node) = Node::new() else { return };
     let told = node.check(&[]);
-    assert!(told.contains("in DIR/data this node's freeze as a donor: all of it is copied under the lock"), "{told}");
+    assert!(told.contains("in DIR/data this node's freeze as a donor: everything is copied under the lock"), "{told}");
 }

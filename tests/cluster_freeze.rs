@@ -114,7 +114,7 @@ fn passes_among_changes(server: &[&str]) {
     let turns = changes_until_released(&cluster);
     let seen = load.stop();
     let log = cluster.log(1);
-    assert!(log.contains(" while the server works: ") && log.contains(" under the lock: "), "{}", said(&cluster, 1));
+    assert!(log.contains(" while the server runs: ") && log.contains(" under the lock: "), "{}", said(&cluster, 1));
     assert!(turns > 2 && seen.probe.commits > 20, "{turns} turns, {seen:?}");
     arrives(&mut cluster);
 }

@@ -111,6 +111,6 @@ fn a_transfer_is_cancelled_from_either_side_as_the_page_says() {
             assert_eq!(code, Some(3), "{told}");
             assert!(told.contains(&format!("on the {side}'s side: ended by SIGTERM")), "{by}: {told}");
         }
-        assert!(cluster.log(2).contains("Highline joiner: this node's data is as it was before"));
+        assert!(cluster.log(2).contains("Highline joiner: this node's data is unchanged"));
     }
 }

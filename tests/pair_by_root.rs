@@ -138,11 +138,11 @@ fn pair_after_a_killed_joiner_in_place_everybody_says_what_is_there() {
 
     let next = pair.receive(&[]);
     next.running
-        .says("holds what an earlier transfer had staged and no database: install=inplace removed the old tree");
+        .says("holds what an earlier transfer had staged but no database: install=inplace had removed the old data");
     next.running.signal(Signal::TERM);
     next.running.end(SECONDS).failed(4, &[]);
     let ended = recover();
-    ended.failed(2, &["holds no database now", "install=inplace removes the old tree before the new one comes"]);
+    ended.failed(2, &["holds no database now", "install=inplace removes the old data before the new data arrives"]);
     assert!(ended.stderr.contains("remedy: start the server as a joiner"), "{}", ended.stderr);
     assert!(!pair.joiner.join(".highline").exists());
     pair.arrives(&[], &[]);

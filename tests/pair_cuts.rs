@@ -302,7 +302,7 @@ impl Writer {
     }
 }
 
-/// All connections at once, 25 times for 0.7 s, in the passes while the server works and under its lock.
+/// All connections at once, 25 times for 0.7 s, in the passes while the server runs and under its lock.
 #[test]
 fn pair_cuts_25_times_of_everything() {
     const CUTS: u64 = 25;
@@ -359,7 +359,7 @@ fn pair_cuts_25_times_of_everything() {
 #[test]
 fn pair_cuts_while_both_compare() {
     for (side, words, length) in
-        [("joiner", "the donor compares", CUT), ("donor", "already, and of", CUT), ("joiner", "agreed with", CUT / 7)]
+        [("joiner", "the donor compares", CUT), ("donor", "pages sampled", CUT), ("joiner", "agreed with", CUT / 7)]
     {
         let pair = Pair::default();
         tree::plain(&pair.donor, 96);

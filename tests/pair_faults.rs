@@ -408,7 +408,7 @@ fn pair_a_half_switched_donor_is_refused() {
     symlink(".highline/live/datadir/schema", donor.join("schema")).unwrap();
     let joiner = ground.pair.receive(&[]);
     let refused = ground.pair.send(&joiner.ticket, &[]).end(SECONDS);
-    refused.failed(16, &["donor: an install was cut short on this node: ", "/schema leads through its selector"]);
+    refused.failed(16, &["donor: an install was interrupted on this node: ", "/schema leads through its selector"]);
     assert!(refused.stderr.contains("highline recover --datadir"), "{}", refused.stderr);
     fs::remove_file(donor.join("schema")).unwrap();
     fs::rename(donor.join(".highline/incoming/datadir/schema"), donor.join("schema")).unwrap();
@@ -595,7 +595,7 @@ fn pair_live_a_file_that_never_holds_still() {
         std::thread::sleep(Duration::from_micros(300));
     };
     let both = meanwhile(write, || Both::of(donor, joiner, LIMIT));
-    both.failed(116, &["donor: ", "schema/t9.ibd does not hold still: it changed each of 9 times that it was read"]);
+    both.failed(116, &["donor: ", "schema/t9.ibd does not hold still: it changed each of the 9 times it was read"]);
     ground.untouched();
 
     let ground = Ground::new();
@@ -726,7 +726,7 @@ fn pair_tickets_that_lead_nowhere() {
     let good = joiner.ticket.clone();
     let send = |ticket: &str| ground.pair.send(ticket, &["--connect-timeout", "1s"]).end(SECONDS);
     for (ticket, code, words) in [
-        (String::new(), 22, "no ticket came on standard input"),
+        (String::new(), 22, "there was no ticket on standard input"),
         (good[..40].to_owned(), 22, "a ticket has the form"),
         (good.replace("/highline/1", "/highline/2"), 93, "the ticket is of version 2"),
         (good.replace(':', ";"), 22, "a ticket has the form"),
@@ -740,7 +740,7 @@ fn pair_tickets_that_lead_nowhere() {
     Both::of(donor, joiner, LIMIT).succeeded();
     let mut none = ground.pair.receive(&["--initial-timeout", "1s"]).running.end(SECONDS);
     none.name = "joiner".into();
-    none.failed(110, &["joiner: no donor has come within 1 s"]);
+    none.failed(110, &["joiner: no donor connected within 1 s"]);
 }
 
 /// A port on which nobody listens.

@@ -130,7 +130,7 @@ fn pair_hostile_links() {
 fn pair_hostile_chunks() {
     let big = [entry("datadir/AA/f", Content::File { size: CHUNK + 5 })];
     let outside = "the chunk lies outside its file";
-    let twice = "datadir/AA/f: the donor sent it twice, and not the same both times";
+    let twice = "datadir/AA/f: the donor sent it twice, with different content";
     let offset = |to: &'static [u8]| move |s: &mut Script| s.frames[1].replace(b"HIGHLINE.offset=1048576", to);
     let size = |s: &mut Script| s.frames[1].replace(b"HIGHLINE.size=1048581", b"HIGHLINE.size=1048582");
     let mode = |s: &mut Script| {
@@ -163,7 +163,7 @@ fn pair_hostile_chunks() {
 #[test]
 fn pair_hostile_announcements() {
     let (sealed, room) = ("the copy is not what the donor sealed", "and the donor sends");
-    let vast = "the donor announced 1099511627776 entries after it had offered 2";
+    let vast = "the donor announced 1099511627776 entries after offering 2";
     let outside = |s: &mut Script| {
         s.offer.roots[0].name = "external-1".parse().unwrap();
         s.offer.roots[0].path = WireBytes::from(b"../etc".as_slice());

@@ -67,7 +67,7 @@ fn pair_a_failed_transfer_leaves_plain_files_and_the_old_tree() {
 
     let both = fails(&pair, &["--reuse", "off"]);
     assert_eq!(ours(&pair.joiner), [""; 0], "nor what an attempt before it had left");
-    both.joiner.said("removed 102 kB in 1 file, which an earlier attempt had left, and reuse=off");
+    both.joiner.said("removed 102 kB in 1 file, left by an earlier attempt, and reuse=off");
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
     tree::old(&pair.joiner);
     // With the old tree's own files, where that goes first.
     for (mode, gone) in [
-        ("auto", "removed 16.8 MB in 1 file, which an earlier attempt had left: the new data needs the room"),
-        ("inplace", "removed 16.9 MB in 2 files, of which the donor has nothing: the new data needs the room"),
+        ("auto", "removed 16.8 MB in 1 file, left by an earlier attempt: the new data needs the room"),
+        ("inplace", "removed 16.9 MB in 2 files, that the donor does not have: the new data needs the room"),
     ] {
         // With it there is no room for both trees.
         file(&pair.joiner, KEPT[1], tree::noise(1, 16 * MIB as usize));

@@ -61,7 +61,7 @@ fn pair_offer_an_old_redo_log_is_taken_over_only_when_it_is_empty() {
     tree::old(&pair.joiner);
     tree::plain(&pair.donor, 1);
     old_redo_log(&pair.donor, false);
-    refused(&pair, 93, "takes that format over only after a clean shutdown");
+    refused(&pair, 93, "can upgrade that format only after a clean shutdown");
     old_redo_log(&pair.donor, true);
     pair.arrives(&[], &[]).joiner.said("this node's server is 10.11.19-MariaDB (the program ");
 
@@ -74,7 +74,7 @@ fn pair_offer_an_old_redo_log_is_taken_over_only_when_it_is_empty() {
     let pair = with_server("10.11.19-MariaDB");
     tree::plain(&pair.donor, 1);
     old_redo_log(&pair.donor, true);
-    pair.transfer(&[], &["--live"]).failed(93, &["joiner: ", "takes that format over only after a clean shutdown"]);
+    pair.transfer(&[], &["--live"]).failed(93, &["joiner: ", "can upgrade that format only after a clean shutdown"]);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn pair_offer_swapped_roles_are_noticed() {
     grastate(&pair.donor, 100, 0);
     let both = refused(&pair, 22, &format!("this node stands at {UUID}:900"));
     both.failed(22, &[&format!("and the donor at {UUID}:100, which is older")]);
-    both.joiner.said("say `highline receive --force-older`");
+    both.joiner.said("use `highline receive --force-older`");
     grastate(&pair.donor, -1, 0);
     refused(&pair, 22, "and the donor's position is not known");
     grastate(&pair.joiner, -1, 0);

@@ -114,8 +114,8 @@ fn pair_reuse_of_nothing_costs_nothing() {
     }
     let (both, figures) = arrives(&pair, &[], &[]);
     assert_eq!(figures.reused, 0);
-    both.donor.said("pages that were looked at 0 are as here: everything is sent");
-    both.joiner.said("too little of what is here already is as the donor has it: everything is sent");
+    both.donor.said("pages sampled, 0 are the same here: everything is sent");
+    both.joiner.said("too little of this node's data equals the donor's: everything is sent");
     // The same is sent as to a node that has nothing.
     let fresh = Pair::default();
     tables(&fresh.donor, 10);

@@ -304,7 +304,7 @@ fn pair_rounds_by_hand_with_a_freeze_command() {
     pair.verify().succeeded();
 
     for (command, words) in
-        [("true", "it ended and had printed nothing"), ("exit 3", "it ended and had printed nothing")]
+        [("true", "it ended without printing anything"), ("exit 3", "it ended without printing anything")]
     {
         let pair = Pair::default();
         tree::plain(&pair.donor, 1);

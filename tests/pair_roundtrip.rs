@@ -102,7 +102,7 @@ fn pair_checksums_that_nobody_shares() {
     tree::old(&pair.joiner);
     let before = tree::read(&pair.joiner);
     let both = pair.transfer(&["--checksum", "sha256"], &["--checksum", "blake3"]);
-    both.failed(93, &["joiner: donor and joiner allow no checksum in common"]);
+    both.failed(93, &["joiner: donor and joiner have no checksum in common"]);
     tree::assert_same(&before, &tree::read(&pair.joiner));
 }
 

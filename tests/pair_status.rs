@@ -37,7 +37,7 @@ fn pair_status_tells_a_transfer_from_its_beginning_to_its_end() {
     for datadir in [&pair.donor, &pair.joiner] {
         let none = status(&pair, datadir, &[]);
         assert_eq!(none.code(), 3, "{}", none.stdout);
-        assert!(none.stdout.contains("none has left a trace"), "{}", none.stdout);
+        assert!(none.stdout.contains("no record of an earlier one"), "{}", none.stdout);
     }
     let joiner = pair.receive(&[]);
     let waiting = status(&pair, &pair.joiner, &[]);
@@ -178,17 +178,17 @@ fn pair_status_rate_is_changed_while_bytes_flow() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 24);
     let rate = |datadir: &Path, limit: &str| pair.run(&["rate", limit, "--datadir", datadir.to_str().unwrap()]);
-    rate(&pair.donor, "5M").failed(2, &["no transfer sends"]);
+    rate(&pair.donor, "5M").failed(2, &["no transfer is sending"]);
     let joiner = pair.receive(&[]);
     let donor = pair.send(&joiner.ticket, &["--rate-limit", "1M", "--compress", "none"]);
     becomes(&pair, &pair.donor, "copying");
-    rate(&pair.joiner, "5M").failed(22, &["it is the donor that sets the rate"]);
+    rate(&pair.joiner, "5M").failed(22, &["the rate is set on the donor"]);
     let changed = rate(&pair.donor, "8M");
     changed.succeeded();
-    assert_eq!(changed.stdout, "8.4 MB/s from now on, until now 1.0 MB/s\n");
+    assert_eq!(changed.stdout, "8.4 MB/s from now on (was 1.0 MB/s)\n");
     donor.says("rate-limit is 8.4 MB/s from now on: asked for with `highline rate`");
     assert_eq!(object(&pair, &pair.donor)["rate_limit"], 8 << 20);
-    assert_eq!(rate(&pair.donor, "0").stdout, "no limit from now on, until now 8.4 MB/s\n");
+    assert_eq!(rate(&pair.donor, "0").stdout, "no limit from now on (was 8.4 MB/s)\n");
     let donor = donor.end(Duration::from_secs(10));
     donor.succeeded();
     assert!(donor.took < Duration::from_secs(9), "24 MB at 1 MB/s would take longer: {:?}", donor.took);

@@ -16,7 +16,7 @@ fn pair_a_directory_that_is_no_servers_is_not_sent() {
         let joiner = pair.receive(&["--install", "inplace"]);
         let donor = pair.send(&joiner.ticket, &[]).end(crate::support::pair::SECONDS);
         donor.failed(22, &["donor: ", "is not a server's whole data directory: it lacks ", lacks]);
-        assert!(donor.stderr.contains("look at the data directory's path"), "{}", donor.stderr);
+        assert!(donor.stderr.contains("check the path of the data directory"), "{}", donor.stderr);
         drop(joiner);
         tree::assert_same(&before, &tree::read(&pair.joiner));
     };

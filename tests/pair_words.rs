@@ -23,7 +23,7 @@ fn pair_a_joiner_that_is_told_to_end_says_that_nothing_was_changed() {
         joiner.running.signal(Signal::INT);
         let joiner = joiner.running.end(SECONDS);
         joiner.failed(4, &["ended by SIGINT"]);
-        joiner.said("this node's data is as it was before\n");
+        joiner.said("this node's data is unchanged\n");
         tree::assert_same(&before, &tree::read(&pair.joiner));
         if let Some(donor) = donor {
             let donor = donor.end(SECONDS);

@@ -21,7 +21,7 @@ class Said(unittest.TestCase):
         facts = said.of(log((10.0, "connected to 127.0.0.1:4444"), (10.1, "!WSREP: Flushing tables for SST..."),
                             (10.6, "!WSREP: Tables flushed."), (10.6, f"frozen at {POSITION}"), (13.0, "released: every chunk has arrived"),
                             (13.1, "!WSREP: resuming provider at 46"),
-                            (14.0, "done: 2.2 GB in 224 entries, 666 MB on the wire, 3.9 s, of these 2.9 s under the lock, 75 MB/s")))
+                            (14.0, "done: 2.2 GB in 224 entries, 666 MB on the wire, 3.9 s, of which 2.9 s under the lock, 75 MB/s")))
         self.assertAlmostEqual(facts["stood_still"], 0.5)
         self.assertAlmostEqual(facts["ours"], 2.4)
         self.assertAlmostEqual(facts["seen_server_held"], 2.5)

@@ -249,7 +249,7 @@ impl Material {
             report.warning(
                 HERE,
                 format!("the authority's key lies on this node: {}", Printable::path(&key)),
-                "keep it on a host that is not a node: who has it can make a node",
+                "keep it on a host that is not a node: whoever has it can add a node",
             );
         }
     }

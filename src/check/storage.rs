@@ -80,7 +80,7 @@ fn tell(
         );
     }
     let how = match settings.freeze {
-        freeze if freeze.is_whole(used, settings.rate_limit.0) => "all of it is copied under the lock",
+        freeze if freeze.is_whole(used, settings.rate_limit.0) => "everything is copied under the lock",
         FreezeMode::Clone if clones => "what changed is cloned under the lock",
         FreezeMode::Auto if clones => "what changed is read under the lock, or cloned where that would take a second",
         _ => "what changed is read under the lock",

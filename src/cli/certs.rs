@@ -15,8 +15,8 @@ A cluster with TLS on all three kinds of traffic, on a host that is not a node:
   highline certs node node1 --ip 192.0.2.1
   highline certs node node2 --ip 192.0.2.2
 
-Copy ca.pem and a node's own two files to that node, and paste the printed
-lines into its option file. ca-key.pem stays: who has it can make a node.
+Copy ca.pem and each node's own two files to that node, and paste the printed
+lines into its option file. Keep ca-key.pem here: whoever has it can add a node.
 
 To replace the authority without an outage:
   1. highline certs ca --rotate    copy ca.pem to every node, restart each in turn
@@ -33,34 +33,34 @@ pub enum CertsVerb {
     Ca(CaArgs),
     /// Make or renew the certificate of one node
     Node(NodeArgs),
-    /// Say what certificates and keys are: names, usage, issuer, days left, pin
+    /// Show what is in certificates and keys: names, usage, issuer, days left, pin
     Show(ShowArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct CaArgs {
-    /// Where the authority lives: ca.pem, ca-key.pem, and the nodes' files
+    /// Directory of the authority: ca.pem, ca-key.pem, and the nodes' files
     #[arg(long, value_name = "DIR", default_value = "certs")]
     pub dir: PathBuf,
-    /// The authority's name, seen in logs and refusals
+    /// The authority's name, shown in logs and refusals
     #[arg(long, value_name = "NAME", default_value = "Highline cluster CA")]
     pub name: String,
     /// Days until it expires
     #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub days: u32,
-    /// Make an RSA key of that many bits instead of ECDSA P-256
+    /// Make an RSA key of this many bits instead of ECDSA P-256
     #[arg(long, value_name = "BITS", value_parser = rsa)]
     pub rsa: Option<NewKey>,
-    /// New dates for the authority that is there; its key stays, so nothing that it signed changes
+    /// Extend the existing authority; its key stays, so what it has signed remains valid
     #[arg(long, group = "change")]
     pub renew: bool,
-    /// A new authority beside the old one; ca.pem then holds both, so both are trusted
+    /// Make a new authority beside the old one; ca.pem then holds both, so both are trusted
     #[arg(long, group = "change")]
     pub rotate: bool,
     /// End a rotation: leave only the signing authority in ca.pem
     #[arg(long, group = "change")]
     pub retire: bool,
-    /// Replace the authority that is there and lose its key
+    /// Replace the existing authority and lose its key
     #[arg(long, group = "change")]
     pub force: bool,
 }
@@ -70,25 +70,25 @@ pub struct NodeArgs {
     /// The node's name; it is also the name of its files, and a DNS name in the certificate
     #[arg(value_name = "NAME")]
     pub name: NodeName,
-    /// An address that other nodes dial: wsrep_node_address, wsrep_sst_receive_address (repeatable)
+    /// An address that other nodes connect to: wsrep_node_address, wsrep_sst_receive_address (repeatable)
     #[arg(long = "ip", value_name = "ADDRESS")]
     pub addresses: Vec<IpAddr>,
-    /// A DNS name that other nodes or clients dial (repeatable)
+    /// A DNS name that other nodes or clients connect to (repeatable)
     #[arg(long, value_name = "NAME")]
     pub dns: Vec<String>,
-    /// Where the authority lives
+    /// Directory of the authority
     #[arg(long, value_name = "DIR", default_value = "certs")]
     pub dir: PathBuf,
     /// Days until it expires
     #[arg(long, value_name = "N", default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=36500))]
     pub days: u32,
-    /// Make an RSA key of that many bits (2048, 3072, 4096) instead of ECDSA P-256
+    /// Make an RSA key of this many bits (2048, 3072, 4096) instead of ECDSA P-256
     #[arg(long, value_name = "BITS", value_parser = rsa)]
     pub rsa: Option<NewKey>,
-    /// Make a new key too; without it a renewal keeps the key, and so the pin
+    /// Make a new key too; otherwise a renewal keeps the key, and with it the pin
     #[arg(long)]
     pub new_key: bool,
-    /// The directory on the node where the files will lie, for the printed option lines
+    /// The directory on the node where the files will go, for the printed option lines
     #[arg(long, value_name = "DIR")]
     pub node_dir: Option<PathBuf>,
 }

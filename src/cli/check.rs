@@ -7,10 +7,10 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-It reads the option files as the server does, and looks at certificates,
-programs, free space, and the rights that a transfer needs. It changes nothing,
-and opens nothing that the server holds. Run it as the server's user or as root,
-so that it may read the keys.
+Reads the option files as the server does, and examines certificates, programs,
+free space, and the permissions that a transfer needs. It changes nothing, and
+opens no file that the server has locked. Run it as the server's user or as root,
+so that it can read the keys.
 
 Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
 pub struct CheckArgs {
@@ -23,10 +23,11 @@ pub struct CheckArgs {
     /// Also read groups with this suffix
     #[arg(long, value_name = "SUFFIX")]
     pub defaults_group_suffix: Option<OsString>,
-    /// Also shake hands with a listening `highline receive`, or a server's replication port (4567), and say what it shows
+    /// Also connect to a listening `highline receive`, or to a server's replication port (4567), and say what it
+    /// presents
     #[arg(long, value_name = "HOST:PORT")]
     pub peer: Option<String>,
-    /// Judge the peer's chain by this CA file or directory instead of the configured one
+    /// Check the peer's chain against this CA file or directory instead of the configured one
     #[arg(long, value_name = "FILE", requires = "peer")]
     pub ca: Option<PathBuf>,
     /// Print one JSON object instead of the table

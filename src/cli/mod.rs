@@ -1,4 +1,4 @@
-//! What was typed. `clap` lives here alone; what it means is decided in `config` and the commands.
+//! What was typed. Only this room uses `clap`; `config` and the commands decide what it means.
 
 mod certs;
 mod check;
@@ -27,12 +27,11 @@ const VERSION: &str =
     if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), " (FIPS)") } else { env!("CARGO_PKG_VERSION") };
 
 /// Moves a whole MariaDB data directory from one Galera node to another: always encrypted, always
-/// verified, on parallel connections.
+/// verified, over parallel connections.
 #[derive(Debug, Parser)]
 #[command(name = "highline", version = VERSION, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Start with `highline demo`. To reseed a node by hand, stop its server, run `highline receive` \
-on it, and give the line that it prints to `highline send` on a donor."
+    after_help = "Start with `highline demo`. To reseed a node by hand, stop its server, run `highline receive` on it, and give the line it prints to `highline send` on a donor."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -41,27 +40,27 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Wait for a donor and take its data (the joiner's side)
+    /// Wait for a donor and take its data (run it on the joiner)
     Receive(ReceiveArgs),
-    /// Send this node's data to a waiting joiner (the donor's side)
+    /// Send this node's data to a waiting joiner (run it on the donor)
     Send(SendArgs),
-    /// Make a tree, move it over loopback, verify it, and show the figures
+    /// Make a sample tree, move it over loopback, verify it, and show the figures
     Demo(DemoArgs),
-    /// Re-read an installed tree and name every file that is not what was sent
+    /// Re-read an installed tree and name every file that differs from what was sent
     Verify(VerifyArgs),
     /// Finish or undo an installation that was cut short
     Recover(RecoverArgs),
-    /// Remove what transfers that failed have left for the next
+    /// Remove what failed transfers have left for the next one
     Discard(DiscardArgs),
-    /// Show the transfer of this node: phase, rate, time left, and whether it is stuck
+    /// Show this node's transfer: phase, rate, time left, and whether it is stuck
     Status(StatusArgs),
-    /// Change the rate limit of the transfer that this node sends
+    /// Change the rate limit of a transfer this node is sending
     Rate(RateArgs),
-    /// Make and show certificates for all traffic of a cluster
+    /// Make and show certificates for all of a cluster's traffic
     Certs(CertsArgs),
-    /// Examine this node's configuration: is every kind of traffic secured?
+    /// Say whether every kind of this node's traffic is secured
     Check(CheckArgs),
-    /// Be called by the database server (`wsrep_sst_method=highline`)
+    /// For the database server, which calls it (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
     /// Write man pages and shell completions
@@ -77,29 +76,29 @@ pub struct TreeArgs {
     pub datadir: PathBuf,
 
     /// Another directory that the server uses: innodb-data, innodb-log, innodb-undo, aria-log or binlog; repeatable.
-    /// A name that is not given lies in the data directory. On a joiner `external-1=PATH`, with the donor's own path,
-    /// agrees that tablespaces outside the data directory replace what is in their way there
+    /// Those not given are in the data directory. On a joiner, `external-1=PATH` with the donor's path for it allows
+    /// tablespaces outside the data directory to replace what is in their way there
     #[arg(long = "root", value_name = "NAME=PATH")]
     pub roots: Vec<OsString>,
 
-    /// The server's option file, which says instead of --root where its other directories are, what it calls its binary
-    /// logs, and what in them is this node's own: logs, sockets, temporary directories, certificates and keys
+    /// The server's option file. Replaces --root: it says where the other directories are, what the binary logs are
+    /// called, and which files belong to this node alone (logs, sockets, temporary directories, certificates, keys)
     #[arg(long, value_name = "FILE")]
     pub defaults_file: Option<PathBuf>,
 
-    /// Of that file also the groups whose names end so
+    /// Also read that file's groups with this suffix
     #[arg(long, value_name = "SUFFIX", requires = "defaults_file")]
     pub defaults_group_suffix: Option<OsString>,
 }
 
-/// Who we are and whom we trust, beyond the ticket.
+/// Who we are and whom we trust, in addition to the ticket.
 #[derive(Args, Clone, Debug, Default)]
 pub struct IdentityArgs {
-    /// This node's certificate (PEM); made for this one run when not given
+    /// This node's certificate (PEM); by default one made for this run
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
-    /// The certificate's private key (PEM); not needed when the certificate's file holds it
+    /// The certificate's private key (PEM); not needed if the certificate file contains it
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 
@@ -111,13 +110,13 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "FILE", requires = "ca")]
     pub crl: Vec<PathBuf>,
 
-    /// Beside pin and secret, what the peer's certificate must hold: REQUIRED (nothing more), VERIFY_CA (the default
+    /// What to check in addition to pin and secret: REQUIRED (nothing more), VERIFY_CA (the default
     /// with --ca) or VERIFY_IDENTITY (authority and name)
     #[arg(long, value_name = "MODE")]
     pub ssl_mode: Option<SslMode>,
 
-    /// With VERIFY_IDENTITY: a name that the peer's certificate may have. A donor takes the address that it dials,
-    /// a joiner any donor of the authority, when none is given; repeatable
+    /// With VERIFY_IDENTITY: a name the peer's certificate may have; repeatable. By default a donor expects the address
+    /// it dials, and a joiner accepts any donor of the authority
     #[arg(long, value_name = "NAME")]
     pub peer_name: Vec<String>,
 }
@@ -125,7 +124,7 @@ pub struct IdentityArgs {
 /// How long to wait for what.
 #[derive(Args, Clone, Debug)]
 pub struct DeadlineArgs {
-    /// How long a transfer may stand still before it fails; 0 is for ever
+    /// How long a transfer may make no progress before it fails; 0 means forever
     #[arg(long, value_name = "TIME", default_value_t = Timeout::IDLE)]
     pub idle_timeout: Timeout,
 }
@@ -137,7 +136,7 @@ pub struct TalkArgs {
     #[arg(long, value_enum, default_value_t)]
     pub progress: ProgressStyle,
 
-    /// Keep the figures of this transfer and the last one in a file, in Prometheus' text format
+    /// Keep metrics for this transfer and the previous one in this file, in Prometheus' text format
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
 
@@ -148,12 +147,12 @@ pub struct TalkArgs {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum ProgressStyle {
-    /// A bar on a terminal, else a line every ten seconds
+    /// A bar on a terminal, otherwise a line every ten seconds
     #[default]
     Auto,
     Bar,
     Lines,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// Warnings only
     None,
@@ -162,19 +161,20 @@ pub enum ProgressStyle {
 /// What the donor chooses.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LaneArgs {
-    /// Parallel connections, 1 to 32; by default as many as cores, 8 to 16
+    /// Parallel connections, 1 to 32; by default one per core, 8 to 16
     #[arg(long, value_name = "N")]
     pub lanes: Option<Lanes>,
 
-    /// auto, none, lz4, zstd or zstd:LEVEL
+    /// Compression: auto, none, lz4, zstd or zstd:LEVEL (1 to 19)
     #[arg(long, value_name = "CODEC", default_value_t)]
     pub compress: Compression,
 
-    /// auto (the faster on the slower side), sha256 or blake3
+    /// Checksum: auto (whichever is faster on the slower node), sha256 or blake3
     #[arg(long, value_name = "NAME", default_value_t)]
     pub checksum: ChecksumChoice,
 
-    /// The most bytes a second on the wire, such as 200M or 1.5G; units K, M, G and T are powers of 1024, and 0 means no limit
+    /// The most bytes per second on the wire, such as 200M or 1.5G; K, M, G and T are powers of 1024, and 0 means no
+    /// limit
     #[arg(long, value_name = "RATE")]
     pub rate_limit: Option<RateLimit>,
 }
@@ -184,33 +184,33 @@ pub struct ReceiveArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
 
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "[::]:4444")]
     pub listen: String,
 
-    /// The host that the ticket names; by default the address of --listen, else this host's name
+    /// The host name or address to put in the ticket; by default that of --listen, or else this host's name
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
 
-    /// What becomes of the old data: `staged` keeps it until the new data is verified, `inplace` removes it first,
-    /// `auto` is staged where there is room for both and refuses where there is not
+    /// What happens to the old data: `staged` keeps it until the new data is verified, `inplace` removes it first,
+    /// `auto` is staged if there is room for both and refuses otherwise
     #[arg(long, value_name = "MODE", default_value_t)]
     pub install: InstallMode,
 
-    /// Which of this node's own bytes need not be sent where they are the donor's: `auto` takes those of the old data and
-    /// of an attempt that failed, `staged` only the latter, `off` none, and then a failed attempt leaves nothing
+    /// Which local data to reuse where it equals the donor's: `auto` the old data and what a failed attempt left,
+    /// `staged` only the latter, `off` nothing, and then a failed attempt leaves nothing
     #[arg(long, value_name = "WHICH", default_value_t)]
     pub reuse: Reuse,
 
-    /// Take data that is older than this node's own: without it a donor that stands at an earlier position is refused
+    /// Accept data that is older than this node's own; otherwise a donor at an earlier position is refused
     #[arg(long)]
     pub force_older: bool,
 
-    /// auto (the faster on the slower side), sha256 or blake3
+    /// Checksum: auto (whichever is faster on the slower node), sha256 or blake3
     #[arg(long, value_name = "NAME", default_value_t)]
     pub checksum: ChecksumChoice,
 
-    /// How long to wait for the donor; for ever when not given
+    /// How long to wait for the donor; forever by default
     #[arg(long, value_name = "TIME")]
     pub initial_timeout: Option<Timeout>,
 
@@ -227,31 +227,32 @@ pub struct SendArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
 
-    /// The line that `highline receive` printed; `-` reads it from standard input, so that it is in no process list
+    /// The line that `highline receive` printed; `-` reads it from standard input, which keeps it out of process lists
     // A pin may begin with a hyphen.
     #[arg(value_name = "TICKET", allow_hyphen_values = true)]
     pub ticket: String,
 
-    /// The caller has frozen the server that runs on this data; without it a running server is refused
+    /// Send although a server is running on this data: you have frozen it yourself
     #[arg(long)]
     pub live: bool,
 
-    /// The server works on while its data is copied, and this freezes it for the last round: a command for the shell
-    /// that prints a line as soon as nothing writes any more, and lets go when its standard input ends. Such as:
-    /// 'sudo -n systemctl stop mariadb && echo stopped'
+    /// Copy from a running server, and freeze it with this shell command for the last round: it must print a line once
+    /// nothing writes any more, and release the server when its standard input ends. For example 'sudo -n systemctl
+    /// stop mariadb && echo stopped'
     #[arg(long, value_name = "COMMAND")]
     pub freeze_command: Option<OsString>,
 
-    /// How the time under the lock is kept short, with --freeze-command: `rounds` reads what changed, `clone` clones it
-    /// where the filesystem can, `whole` copies all of it under the lock, `auto` takes what is shortest
+    /// With --freeze-command, what to do under the lock: `rounds` reads what changed, `clone` clones it if the
+    /// filesystem can, `whole` copies everything, `auto` does whatever is shortest
     #[arg(long, value_name = "HOW", default_value = "auto", requires = "freeze_command")]
     pub freeze: FreezeMode,
 
-    /// With --freeze-command: release the server and make another pass rather than hold it for longer, such as 2s
+    /// With --freeze-command: release the server and make another pass rather than hold it for longer than this, such
+    /// as 2s
     #[arg(long, value_name = "TIME", requires = "freeze_command")]
     pub freeze_limit: Option<Timeout>,
 
-    /// How long to try to reach the joiner; 0 is for ever
+    /// How long to try to reach the joiner; 0 means forever
     #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
     pub connect_timeout: Timeout,
 
@@ -271,7 +272,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "BYTES", default_value = "512M")]
     pub size: ByteCount,
 
-    /// Where to make it; by default the directory for temporary files
+    /// Where to make it; by default the temporary directory
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
@@ -307,15 +308,15 @@ pub struct SstArgs {
 
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
-    /// Where `man` and `completions` are made
+    /// Where to create `man` and `completions`
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 }
 
-/// Reads the command line; help and mistakes come back as what `clap` made of them.
+/// Reads the command line, program name first. Help and mistakes come back as `clap`'s error.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut args: Vec<OsString> = args.into_iter().collect();
-    // The server's flags may hold these words; alone they are a person's.
+    // The server's flags may contain these words; on their own they come from a person.
     if let [_, verb, asked] = args.as_mut_slice()
         && verb == "sst"
         && (asked == "--help" || asked == "-h")

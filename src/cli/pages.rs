@@ -1,4 +1,4 @@
-//! Man pages and shell completions, made from the definitions of the command line itself.
+//! Man pages and shell completions, generated from the definition of the command line.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use clap_mangen::Man;
 
 use super::Cli;
 
-/// Writes a page of section 1 for the program and each verb into `dir`, and one for Galera's wrapper.
+/// Writes into `dir` a page of section 1 for the program and each verb, and one for Galera's wrapper.
 pub fn write_man(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut program = shown().disable_help_subcommand(true);

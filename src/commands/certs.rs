@@ -13,7 +13,7 @@ use crate::tls::provider::provider;
 use crate::tls::safe_file::Existing;
 use crate::tls::{Certificate, Pin};
 
-/// Does what `args` say and tells it on `out`.
+/// Does what `args` ask for and reports it on `out`.
 pub fn run(args: &CertsArgs, now: SystemTime, out: &mut dyn Write) -> Result<()> {
     let text = match &args.verb {
         CertsVerb::Ca(args) => ca(args, now)?,
@@ -30,7 +30,7 @@ fn ca(args: &CaArgs, now: SystemTime) -> Result<String> {
         let left: Vec<String> = dir.retire(now)?.iter().map(Certificate::title).collect();
         let left = if left.is_empty() { "nothing else was in it".to_owned() } else { left.join(", ") + " left it" };
         return Ok(format!(
-            "{} holds the signing authority only: {left}.\nCopy it to every node; every node's certificate must be of that authority by now.\n",
+            "{} holds the signing authority only: {left}.\nCopy it to every node; every node's certificate must be signed by that authority by now.\n",
             Printable::path(&dir.ca_file())
         ));
     }
@@ -49,7 +49,7 @@ fn ca(args: &CaArgs, now: SystemTime) -> Result<String> {
              then `highline certs node NAME` for every node; at the end `highline certs ca --retire`."
         }
         _ => {
-            "Next, for every node: highline certs node NAME --ip ADDRESS\nKeep the key off the nodes: who has it can make a node."
+            "Next, for every node: highline certs node NAME --ip ADDRESS\nKeep the key off the nodes: whoever has it can add a node."
         }
     };
     Ok(format!("{}{next}\n", describe(&made, now)))
@@ -68,21 +68,21 @@ fn node(args: &NodeArgs, now: SystemTime) -> Result<String> {
     let made = dir.sign(&request, now)?;
     let mut text = describe(&made, now);
     if made.shortened {
-        text.push_str("note: it ends with its authority; `highline certs ca --renew` gives that more days\n");
+        text.push_str("note: it expires together with its authority; `highline certs ca --renew` extends that\n");
     }
     if !made.dropped.is_empty() {
         text.push_str(&format!(
-            "note: it no longer has {}; give every name that it should have, or none to keep them all\n",
+            "note: it no longer has {}; give every name it should have, or none to keep them all\n",
             made.dropped.join(", ")
         ));
     }
     if made.renewed {
         text.push_str(
-            "When it is on the node: transfers read it at the next one, the server on FLUSH SSL, and replication on\n\
-             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or all of them at a restart).\n",
+            "Once it is on the node, the next transfer uses it, the server reads it on FLUSH SSL, and replication on\n\
+             SET GLOBAL wsrep_provider_options='socket.ssl_reload=1' (or restart the server).\n",
         );
     }
-    // A renewed one lies where the node's option file says already.
+    // A renewed one goes where the node's option file already says.
     let absolute = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
     let here = (!made.renewed).then_some(absolute.as_path());
     if let Some(dir) = args.node_dir.as_deref().or(here) {
@@ -102,13 +102,13 @@ fn describe(made: &Made, now: SystemTime) -> String {
     )
 }
 
-/// The lines of the option file for the three kinds of traffic. `dir` is where the files lie on the node.
+/// The option file lines for the three kinds of traffic. `dir` is where the files are on the node.
 pub fn option_lines(name: &NodeName, dir: &Path) -> String {
     let at = |file: String| Printable::path(&dir.join(file)).to_string();
     let (ca, cert, key) = (at("ca.pem".to_owned()), at(format!("{name}.pem")), at(format!("{name}-key.pem")));
     format!(
         "\
-Option file of {name}; the three files belong to the server's user (chown mysql: …), the key with mode 0600.
+Option file of {name}; the three files must belong to the server's user (chown mysql: …), the key with mode 0600.
 
 # 1. Clients and this server
 [mysqld]
@@ -148,7 +148,7 @@ fn show(args: &ShowArgs, now: SystemTime) -> Result<String> {
             let pin = signer.ok().and_then(|signer| signer.public_key().map(|spki| Pin::of_spki(&spki)));
             match pin {
                 Some(pin) => text.push_str(&format!("  private key, belongs to the certificate with pin {pin}\n")),
-                None => text.push_str("  private key of a kind or size that Highline does not use\n"),
+                None => text.push_str("  private key of a kind or size that Highline does not support\n"),
             }
         }
         if pem.encrypted_key {
@@ -162,7 +162,7 @@ fn show(args: &ShowArgs, now: SystemTime) -> Result<String> {
     Ok(text)
 }
 
-/// What a certificate says, a line a fact.
+/// What a certificate says, one fact per line.
 fn facts(certificate: &Certificate, now: SystemTime) -> String {
     let names = if certificate.names.is_empty() { "none".to_owned() } else { certificate.names.join(", ") };
     let usage = match (&certificate.purposes, certificate.is_authority) {
@@ -226,7 +226,7 @@ mod tests {
         );
         let moved = certs(dir.path(), "node node1 --dir DIR --ip 192.0.2.2 --node-dir /etc/mysql/tls").unwrap();
         let dropped =
-            "note: it no longer has 192.0.2.1; give every name that it should have, or none to keep them all\n";
+            "note: it no longer has 192.0.2.1; give every name it should have, or none to keep them all\n";
         assert!(moved.contains(dropped) && moved.contains("ssl_cert = /etc/mysql/tls/node1.pem"), "{moved}");
         let shown = certs(dir.path(), "show DIR/node1.pem DIR/node1-key.pem").unwrap();
         let pin = shown.lines().find_map(|line| line.strip_prefix("  pin       ")).unwrap();

@@ -1,4 +1,4 @@
-//! `highline check`: is this node's traffic safe, and what to do where it is not.
+//! `highline check`: is this node's traffic secured, and what to do if it is not.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::sst::options::ProviderOptions;
 use crate::sst::server_args::Defaults;
 use crate::tls::{Authorities, Identity};
 
-/// Looks, tells on `out`, and returns the exit code. With `--json` it prints an object whatever happens.
+/// Reports on `out` and returns the exit code: 0, 1 (warnings) or 2 (errors). With `--json` it prints an object
+/// whatever happens.
 pub fn run(args: &CheckArgs, now: SystemTime, out: &mut dyn Write) -> Result<u8> {
     let (code, text) = match (examine(args, now), args.json) {
         (Ok(report), true) => {
@@ -28,7 +29,7 @@ pub fn run(args: &CheckArgs, now: SystemTime, out: &mut dyn Write) -> Result<u8>
     Ok(code)
 }
 
-/// What `--json` prints where there is no report.
+/// What `--json` prints if there is no report.
 pub(super) fn failed(error: &Error) -> Result<String> {
     let failure = Failure { kind: error.kind(), text: error.sentence(), remedy: error.remedy_text() };
     json(&Printed { worst: Level::Error, failure: Some(failure), report: &Report::default() })
@@ -70,7 +71,7 @@ fn json(printed: &Printed<'_>) -> Result<String> {
     serde_json::to_string_pretty(printed).map_err(|e| Error::new(Kind::Io, "cannot print the findings").because(e))
 }
 
-/// The peer is shown our certificate when it asks, and is judged by our CA: those of replication first.
+/// The peer gets our certificate if it asks, and is checked against our CA: those of replication first.
 fn look(args: &CheckArgs, node: &Node, address: &str, report: &mut Report) -> Result<()> {
     let provider = ProviderOptions::of(&node.options.files);
     let galera = |key| provider.get(key);

@@ -1,5 +1,4 @@
-//! `highline demo`: a tree like a data directory, moved over loopback and verified. The command that a
-//! newcomer runs first.
+//! `highline demo`: a tree like a data directory, moved over loopback and verified. The command a newcomer runs first.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
@@ -58,7 +57,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let rows = [
         ("bytes", format!("{} in {} entries", bytes(sent.bytes), sent.entries)),
         ("on the wire", bytes(sent.wire_bytes)),
-        ("seconds", format!("{:.2}, of these {:.2} for disk and switch", sent.seconds, received.install_seconds)),
+        ("seconds", format!("{:.2}, of which {:.2} for sync and switch", sent.seconds, received.install_seconds)),
         ("rate", format!("{}/s, synced to disk", bytes((sent.bytes as f64 / sent.seconds) as u64))),
         ("lanes", sent.lanes.to_string()),
         ("TLS", format!("{}, {}", sent.session.version, sent.session.cipher)),
@@ -79,9 +78,9 @@ fn room(parent: &Path, size: u64) -> Result<()> {
     if free / 5 * 2 < size {
         return Err(Error::new(
             Kind::NoSpace,
-            format!("{} has {} free, and two trees of {} do not fit", parent.display(), bytes(free), bytes(size)),
+            format!("{} has {} free, which is not enough for two trees of {}", parent.display(), bytes(free), bytes(size)),
         )
-        .remedy("take a smaller --size or another --dir"));
+        .remedy("use a smaller --size or another --dir"));
     }
     Ok(())
 }
@@ -130,8 +129,8 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
     }
 }
 
-/// What a data directory must have, large files like tablespaces (pages of rows, pages of noise, holes), thousands of small ones, a
-/// symlink, a hard link, odd names and an empty directory.
+/// Makes what a data directory must have: large files like tablespaces (pages of rows, pages of noise, holes),
+/// thousands of small ones, a symlink, a hard link, odd names and an empty directory.
 fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
     const PAGE: usize = 16 * 1024;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
@@ -175,7 +174,7 @@ fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
     fs::hard_link(dir.join("shop/orders_3.ibd"), dir.join("shop/orders_3_again.ibd"))
 }
 
-/// xorshift64: fast, repeatable and of no other use.
+/// xorshift64: fast and repeatable, not random enough for anything else.
 struct Noise(u64);
 
 impl Noise {

@@ -11,12 +11,12 @@ pub(super) fn run(args: &DiscardArgs) -> Result<()> {
     let roots = config::placed(&args.tree)?.roots;
     become_owner(roots.datadir())?;
     let lock = DirLock::take(roots.datadir())?;
-    // What is staged is kept first, so that one count tells of both.
+    // Staged files become kept files first, so that one count covers both.
     discard(&lock, &roots, Reuse::Auto)?;
     let gone = drop_kept(&roots)?;
     let text = match gone.files {
         0 => "nothing to discard: no transfer has left anything".to_owned(),
-        _ => format!("discarded: {gone} that transfers had left"),
+        _ => format!("discarded: {gone} left by failed transfers"),
     };
     print(&mut std::io::stdout(), &format!("{text}\n"))
 }

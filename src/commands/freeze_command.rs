@@ -1,4 +1,4 @@
-//! A server that a command of the caller's freezes: `send --freeze-command`.
+//! A server that the caller's own command freezes: `send --freeze-command`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -15,8 +15,8 @@ use crate::sst::grastate::{Grastate, NO_POSITION};
 use crate::threads::{ended_within, lock};
 use crate::tree::Rules;
 
-/// The command is run by `sh -c`. Its first line says that the server stands still; the end of its input asks it to let
-/// go.
+/// Runs the command with `sh -c`. Its first line says that the server is frozen; the end of its input asks it to
+/// release the server.
 #[derive(Debug)]
 pub(super) struct Commanded {
     command: OsString,
@@ -34,7 +34,7 @@ impl Commanded {
 
     fn failed(&self, why: impl std::fmt::Display) -> Error {
         Error::new(Kind::Busy, format!("the freeze command did not freeze the server: {why}"))
-            .remedy("it must print a line when nothing writes any more, and go on until its standard input ends")
+            .remedy("it must print a line once nothing writes any more, and keep running until its standard input ends")
     }
 }
 
@@ -49,10 +49,10 @@ impl Server for Commanded {
         match read {
             Some(Ok(count)) if count > 0 => {}
             Some(Err(error)) => return Err(self.failed(error)),
-            _ => return Err(self.failed("it ended and had printed nothing")),
+            _ => return Err(self.failed("it ended without printing anything")),
         }
         self.reporter.note(&format!("the freeze command says: {}", crate::error::Printable(line.trim().as_bytes())));
-        // A server that was stopped has written its position by now.
+        // If the command stopped the server, it has written its position by now.
         let position = Grastate::position(&self.datadir)?;
         if position.is_none() {
             self.reporter.warn(NO_POSITION);
@@ -68,7 +68,7 @@ impl Server for Commanded {
         match ended.map_err(|e| Error::new(Kind::Io, "cannot wait for the freeze command").because(e))? {
             Some(status) if status.success() => {}
             Some(status) => self.reporter.warn(&format!("the freeze command ended with {status}")),
-            None => self.reporter.warn("the freeze command goes on although its input has ended; it is left alone"),
+            None => self.reporter.warn("the freeze command is still running although its input has ended; it is left alone"),
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Server for Commanded {
 }
 
 impl Drop for Commanded {
-    /// A transfer that failed under the lock lets go too.
+    /// A transfer that fails under the lock releases the server too.
     fn drop(&mut self) {
         if let Some(child) = lock(&self.running).as_mut() {
             drop(child.stdin.take());

@@ -1,4 +1,4 @@
-//! `highline generate`: man pages and shell completions for the installer. Hidden: operators have no use for it.
+//! `highline generate`: man pages and shell completions for the installer. Hidden, because operators do not need it.
 
 use crate::cli::{GenerateArgs, pages};
 use crate::error::{Error, Kind, Printable, Result};

@@ -1,4 +1,4 @@
-//! A file a verb. Each takes what was typed, runs it, and says how it ended.
+//! One file per verb. Each takes what was typed, runs it, and says how it ended.
 
 pub mod certs;
 pub mod check;
@@ -23,8 +23,7 @@ use std::time::{Duration, SystemTime};
 use crate::cli::{Command, parse};
 use crate::error::{Error, Kind, Result};
 
-/// Runs the command that `args` name. Failures are told on standard error; the exit code is the
-/// failure's kind.
+/// Runs the command that `args` name, program name first. A failure goes to standard error; the exit code is its kind.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let typed: Vec<OsString> = args.into_iter().collect();
     let cli = match parse(typed.iter().cloned()) {
@@ -74,7 +73,7 @@ fn asks_for_findings(typed: &[OsString]) -> bool {
     typed.get(1).is_some_and(|verb| verb == "check") && typed.iter().any(|word| word == "--json")
 }
 
-/// Prints for people or programs. A reader that has seen enough, such as `head`, is not a failure.
+/// Prints to standard output. A reader that stops early, such as `head`, is not an error.
 fn print(out: &mut dyn Write, text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -84,7 +83,7 @@ fn print(out: &mut dyn Write, text: &str) -> Result<()> {
     }
 }
 
-/// Runs `work` on a runtime. Threads that still wait for a frozen disk do not keep the process.
+/// Runs `work` on a runtime. Threads still waiting for a hung disk do not keep the process alive.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -95,7 +94,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     done
 }
 
-/// Prints a result that a program asked for.
+/// The result as JSON, for `--json`.
 fn json(result: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(result).map_err(|e| Error::new(Kind::Io, "cannot print the result").because(e))
 }

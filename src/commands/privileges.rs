@@ -1,5 +1,5 @@
-//! A command that root starts works as the owner of the data directory: what the server's user has put there can then steer
-//! it to nothing that this user could not do alone, and all that it makes is the server's.
+//! A command started by root runs as the owner of the data directory. Whatever the server's user has put there can then
+//! make it do nothing that this user could not do anyway, and all files it makes belong to the server's user.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -8,16 +8,15 @@ use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 
 use crate::error::{Error, Kind, Printable, Result};
 
-/// Becomes that owner for good; nothing where this process is not root's or the directory is root's own.
-///
-/// To be called before anything in the directory is opened, and before there is a second thread.
+/// Becomes that owner for good. Does nothing if this process is not root or the directory belongs to root. Call it
+/// before anything in the directory is opened, and before there is a second thread.
 pub(super) fn become_owner(datadir: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let owner = match std::fs::metadata(datadir) {
         Ok(stat) if Uid::effective().is_root() && stat.uid() != 0 => {
             (Uid::from_raw(stat.uid()), Gid::from_raw(stat.gid()))
         }
-        // One that is missing is told of by whoever needs it.
+        // If it is missing, whoever needs it says so.
         _ => return Ok(()),
     };
     become_user(owner.0, owner.1).map_err(|e| {
@@ -29,7 +28,7 @@ pub(super) fn become_owner(datadir: &Path) -> Result<()> {
 fn become_user(user: Uid, group: Gid) -> nix::Result<()> {
     let name = User::from_uid(user).ok().flatten().and_then(|user| CString::new(user.name).ok());
     match name {
-        // With its other groups, which may be what lets it read certificates.
+        // With its supplementary groups, which may be what lets it read the certificates.
         Some(name) => initgroups(&name, group)?,
         None => setgroups(&[group])?,
     }

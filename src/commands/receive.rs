@@ -1,4 +1,4 @@
-//! `highline receive`: the joiner's side, by hand.
+//! `highline receive`: the joiner, by hand.
 
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
         let (_, stop) = Stop::on_signals()?;
         let datadir = order.roots.datadir().to_owned();
         let waiting = Waiting::bind(order, &*reporter)?;
-        // Only whoever has the directory to itself speaks for it.
+        // Only now, with the directory locked, may this process publish a status there.
         let metrics = args.talk.metrics.as_deref();
         let publish = Publish { datadir: &datadir, role: Side::Joiner, metrics, rate: None };
         let published = Published::new(Arc::clone(&reporter), publish);
@@ -43,7 +43,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     })
     .map_err(|e| e.on(Side::Joiner))?;
     match outcome {
-        Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was touched"),
+        Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was changed"),
         Outcome::Installed(report) => {
             reporter.note(&format!("installed: {report}"));
             match &report.position {
@@ -60,13 +60,13 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
     Ok(())
 }
 
-/// Everything in the directory is going to be replaced, so a mistyped one must not be taken for a server's.
+/// Everything in the directory will be replaced, so a mistyped one must be refused.
 fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
     const SIGNS: [&str; 8] =
         ["ibdata1", "ib_logfile0", "aria_log_control", "mysql", "grastate.dat", "galera.cache", MANIFEST, HOME];
     let failed = |e| Error::io("cannot read the directory", datadir, e);
     let empty = std::fs::read_dir(datadir).map_err(failed)?.filter_map(|item| item.ok()).all(|item| {
-        // What an empty filesystem has, and what an attempt before this one left.
+        // What an empty filesystem contains, and what an earlier attempt left.
         let name = item.file_name();
         matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE))
             || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
@@ -74,10 +74,10 @@ fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
     if empty || SIGNS.iter().any(|sign| datadir.join(sign).symlink_metadata().is_ok()) {
         return Ok(());
     }
-    let what = format!("{} is not empty, and nothing in it is a database server's", Printable::path(datadir));
+    let what = format!("{} is not empty and does not look like a data directory", Printable::path(datadir));
     Err(Error::new(Kind::Usage, what)
         .on(Side::Joiner)
-        .remedy("look at --datadir again; if it is right, empty it first"))
+        .remedy("check --datadir; if it is right, empty the directory first"))
 }
 
 #[cfg(test)]
@@ -169,7 +169,7 @@ mod tests {
         looks_like_a_datadir(dir.path()).unwrap();
         std::fs::write(dir.path().join("thesis.txt"), "x").unwrap();
         let error = looks_like_a_datadir(dir.path()).unwrap_err();
-        assert!(error.sentence().ends_with("is not empty, and nothing in it is a database server's"));
+        assert!(error.sentence().ends_with("is not empty and does not look like a data directory"));
         std::fs::write(dir.path().join("ibdata1"), "x").unwrap();
         looks_like_a_datadir(dir.path()).unwrap();
     }

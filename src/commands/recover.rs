@@ -1,4 +1,4 @@
-//! `highline recover`: ends an install that was cut short, and says what is there.
+//! `highline recover`: finishes or undoes an interrupted install, and says what is there.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
     let staged = recover_staged(&lock)?;
     let text = match recovered {
         Recovered::Nothing if staged => {
-            "no install was cut short; a transfer was, and what it had staged is out of the server's way"
+            "no install was interrupted; a transfer was, and what it had staged is out of the server's way"
         }
-        Recovered::Nothing => "nothing to recover: no install was cut short",
+        Recovered::Nothing => "nothing to recover: no install was interrupted",
         Recovered::Finished => "finished: the new tree is in place",
         Recovered::Spent => "the old tree was being removed to make room, and is gone",
         Recovered::Undone => "undone: the old tree is in place",
@@ -40,9 +40,9 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
     }
     let what = format!("{} holds no database now", Printable::path(&datadir));
     Err(Error::new(Kind::NotFound, what).because(NO_DATABASE.to_owned()).remedy(
-        "start the server as a joiner of its cluster, which brings a full transfer, or run `highline receive` here",
+        "start the server as a joiner, which brings a full transfer, or run `highline receive` here",
     ))
 }
 
-/// Why a data directory may hold none.
-const NO_DATABASE: &str = "there is no system tablespace in it; a transfer with install=inplace removes the old tree before the new one comes";
+/// Why a data directory may hold no database.
+const NO_DATABASE: &str = "it has no system tablespace; a transfer with install=inplace removes the old data before the new data arrives";

@@ -1,4 +1,4 @@
-//! `highline send`: the donor's side, by hand.
+//! `highline send`: the donor, by hand.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     {
         return Err(running(&held)
             .on(Side::Donor)
-            .remedy("stop it first, or freeze it and say --live, or let --freeze-command freeze it at the end"));
+            .remedy("stop it first; or freeze it yourself and use --live; or give --freeze-command a command that freezes it"));
     }
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
     order.position = Grastate::position(order.roots.datadir())?;
@@ -62,7 +62,7 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
 }
 
 fn ticket(typed: &str) -> Result<Ticket> {
-    /// Longer than any ticket.
+    /// Bytes to read at most; longer than any ticket.
     const MOST: u64 = 4096;
     if typed != "-" {
         return Ok(typed.parse::<Ticket>()?);
@@ -73,8 +73,8 @@ fn ticket(typed: &str) -> Result<Ticket> {
         .read_line(&mut text)
         .map_err(|e| Error::new(Kind::Usage, "cannot read the ticket from standard input").because(e))?;
     if text.trim().is_empty() {
-        return Err(Error::new(Kind::Usage, "no ticket came on standard input")
-            .remedy("`highline receive` prints it as its first line; where it printed none, it says why"));
+        return Err(Error::new(Kind::Usage, "there was no ticket on standard input")
+            .remedy("`highline receive` prints it as its first line; if it printed none, it says why"));
     }
     Ok(text.trim().parse::<Ticket>()?)
 }

@@ -1,4 +1,4 @@
-//! `highline status`: what the transfer of this node does, seen from outside.
+//! `highline status`: shows what this node's transfer is doing.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<u8> {
     }
 }
 
-/// The data directory that was typed, or that the option files name.
+/// The data directory given, or else the one the option files name.
 pub(super) fn datadir(typed: Option<&Path>) -> Result<PathBuf> {
     let datadir = match typed {
         Some(typed) => typed.to_owned(),
@@ -48,7 +48,7 @@ pub(super) fn datadir(typed: Option<&Path>) -> Result<PathBuf> {
         .map_err(|e| Error::io("cannot open the data directory", &datadir, e).remedy("name it with --datadir"))
 }
 
-/// A status at a time.
+/// A status, seen at a given time.
 struct View {
     status: Option<Status>,
     state: State,
@@ -73,7 +73,7 @@ impl View {
         }
     }
 
-    /// How what was watched has ended.
+    /// How the watched transfer ended.
     fn end_code(&self) -> u8 {
         let ended = self.status.as_ref().and_then(|status| status.ended.as_ref());
         match ended {
@@ -107,7 +107,7 @@ impl View {
                 format!("stuck: {}, and nothing has moved for {}", status.phase.words(), seconds(status.idle(self.now)))
             }
             (State::Stale, _) => format!(
-                "stale: it was {}, and its process ({}) ended without a word; last written {}",
+                "stale: it was {}, and its process ({}) is gone; last written {}",
                 status.phase.words(),
                 status.pid,
                 ago(status.progress_at)
@@ -140,7 +140,7 @@ impl View {
             rows.push(("rate limit", format!("{}/s", bytes(rate))));
         }
         if status.reused_bytes > 0 {
-            rows.push(("reused", format!("{} that the joiner had", bytes(status.reused_bytes))));
+            rows.push(("reused", format!("{} that the joiner already had", bytes(status.reused_bytes))));
         }
         let frozen = status.frozen(self.now);
         if !frozen.is_zero() {
@@ -154,9 +154,9 @@ impl View {
     }
 }
 
-const NOTHING: &str = "there is no transfer, and none has left a trace here";
+const NOTHING: &str = "there is no transfer, and no record of an earlier one";
 
-/// What can be counted of the pass under way.
+/// Progress of the current pass.
 fn figures(status: &Status) -> Option<String> {
     let counted = matches!(status.phase, Phase::Copying | Phase::Frozen) && status.total_bytes > 0;
     counted.then(|| {

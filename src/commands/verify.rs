@@ -35,10 +35,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let (wrong, are) = (faults.len() as u64, if faults.len() == 1 { "is" } else { "are" });
     let what = format!("{} {are} not what was sent; the transfer had {}", entries(wrong), entries(all));
     Err(Error::new(Kind::Integrity, what)
-        .remedy("a server that has started since the transfer changes its files; otherwise reseed this node"))
+        .remedy("a server that was started since the transfer has changed its files; otherwise reseed this node"))
 }
 
-/// The directories of the server, and what of them is the node's own: its index of binary logs too.
+/// The server's directories, and which files in them belong to the node alone, including its binary log index.
 fn configured(args: &TreeArgs) -> Result<(Roots, Rules)> {
     let Placed { roots, own, mut keep, binlog } = config::placed(args)?;
     keep.extend(binlog.and_then(|binlog| binlog.index.file_name()?.to_str().map(str::to_owned)));
@@ -50,7 +50,7 @@ pub(super) fn installed(roots: &Roots) -> Result<Manifest> {
     let path = roots.datadir().join(MANIFEST);
     let file = File::open(&path).map_err(|e| {
         Error::io("cannot open the manifest", &path, e)
-            .remedy("only a tree that Highline installed has one; name it with --datadir")
+            .remedy("only a tree installed by Highline has one; give its directory with --datadir")
     })?;
     Manifest::read(BufReader::new(file))
 }
@@ -62,8 +62,8 @@ fn size(item: &Item) -> u64 {
     }
 }
 
-/// One sentence for each entry that differs, is missing or is extra, ordered by path. What by these rules would not
-/// travel is not extra.
+/// One sentence for each entry that differs, is missing or is extra, ordered by path. What `rules` would not send is
+/// not extra.
 pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Result<Vec<String>> {
     let next = AtomicUsize::new(0);
     let check = || {
@@ -96,7 +96,7 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Resul
 fn fault(item: &Item, roots: &Roots, checksum: Checksum) -> Option<String> {
     let place = match locate(roots, &item.entry.path) {
         Some(place) => place,
-        None => return Some("its root is not named; say --root".into()),
+        None => return Some("its root was not given; use --root".into()),
     };
     let stat = match std::fs::symlink_metadata(&place) {
         Ok(stat) => stat,
@@ -134,7 +134,7 @@ fn fault(item: &Item, roots: &Roots, checksum: Checksum) -> Option<String> {
         }
         _ => {}
     }
-    // What the donor's server might do as one of a group, or as anybody, this one's may as the owner.
+    // What the donor's server could do through group or other permissions, this one's may do as owner.
     let sent = item.entry.meta.mode;
     let given = [sent, sent | (sent >> 3 & 0o7) << 6, sent | (sent & 0o7) << 6];
     (!given.contains(&(stat.mode() & 0o7777)))

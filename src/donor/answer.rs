@@ -8,11 +8,11 @@ use crate::wire::Message;
 
 /// Remedies for a joiner that is slow to answer.
 pub(super) const OLD_TREE: &str =
-    "see its log and its disk; where removing its old tree takes that long, raise idle-timeout here";
-pub(super) const SLOW: &str = "see its log and its disk; where that is only slow, raise idle-timeout here";
+    "check its log and its disk; if removing its old data takes that long, raise idle-timeout here";
+pub(super) const SLOW: &str = "check its log and its disk; if the disk is only slow, raise idle-timeout here";
 
-/// What the joiner answers. Heartbeats alone do not extend the wait: it has five times `idle`, for before it has verified it
-/// may have the last chunks to write; and again from each time that it has removed more of its old tree.
+/// Waits for the joiner's answer. Heartbeats alone do not extend the wait: the joiner has five times `idle`, because it
+/// may still have the last chunks to write; and again as long each time it has removed more of its old tree.
 pub(super) async fn answer<T>(
     control: &mut Control,
     idle: Duration,

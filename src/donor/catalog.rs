@@ -1,4 +1,4 @@
-//! What a round has, by number: the entries, what is done with each, and the digests that come in for it.
+//! The entries of a round, by number: what is done with each, and the digests that come in for it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::manifest::{CHUNK, Checksum, Digest, FileDigests, Seal, Sealer, chunks
 use crate::threads::lock;
 use crate::tree::{Content, Found, Roots, Source, Stillness, locate};
 
-/// The entries of a round. An entry is known by its place in it.
+/// The entries of a round. An entry's number is its index.
 #[derive(Debug)]
 pub(super) struct Catalog {
     roots: Roots,
@@ -29,18 +29,18 @@ pub(super) struct Catalog {
 struct State {
     /// What the joiner has of each file's content.
     had: Vec<Option<Had>>,
-    /// Large files that several lanes read, with the number of chunks that are still to come.
+    /// Large files that several lanes are reading, with the number of chunks still to come.
     open: HashMap<u32, (Arc<Source>, u64)>,
-    /// Clones, with the number of chunks that are not acknowledged. Each goes as soon as it can: while it is held the
+    /// Clones, with the number of unacknowledged chunks. Each is closed as soon as possible: while it is open the
     /// server's writes need room.
     clones: HashMap<u32, (Arc<Source>, u64)>,
-    /// Files of which the joiner told in this round what it has.
+    /// Files for which the joiner has reported, in this round, what it has.
     seeded: HashSet<u32>,
-    /// Chunks that were read in this round and not acknowledged.
+    /// Chunks read in this round but not acknowledged.
     unsure: HashSet<(u32, u64)>,
 }
 
-/// The most bytes of page hints that are kept: those of 128 GiB of tables.
+/// The most bytes of page hints to keep: enough for 128 GiB of tables.
 const HINTS: usize = 64 << 20;
 
 /// What is known of a chunk before it is read.
@@ -48,16 +48,16 @@ const HINTS: usize = 64 << 20;
 pub(super) struct Known {
     pub(super) digest: Option<Digest>,
     pub(super) hints: Option<PageHints>,
-    /// It was read in this round before, and its lane broke: nobody knows which of the two the joiner has.
+    /// It was read earlier in this round and its lane broke: the joiner may have either version.
     pub(super) again: bool,
-    /// The joiner must be told of the file's metadata and length.
+    /// The joiner must be sent the file's metadata and length.
     pub(super) touched: bool,
-    /// The joiner itself has told of the file.
+    /// The joiner itself has reported the file.
     pub(super) seeded: bool,
 }
 
 impl Catalog {
-    /// `tells`: whether an equal stamp will say that the content of a file is what is read now.
+    /// `tells`: whether an equal stamp will later prove that a file's content is what is read now.
     pub(super) fn new(
         roots: Roots,
         entries: Vec<Planned>,
@@ -71,7 +71,7 @@ impl Catalog {
             ));
         }
         let kept = entries.iter().filter_map(|planned| planned.had.as_ref()).map(|had| had.hints.len()).sum::<usize>();
-        // What changes needs them more.
+        // Files that change need them more.
         let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
         let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
@@ -110,7 +110,7 @@ impl Catalog {
         }
     }
 
-    /// The joiner has an earlier content of a file that was to be sent, with these digests and hints.
+    /// The joiner has earlier content of a file that was to be sent, with these digests and hints.
     pub(super) fn seed(&self, number: u32, digests: FileDigests, hints: Vec<(u64, PageHints)>) {
         let mut state = self.state();
         if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
@@ -129,7 +129,8 @@ impl Catalog {
         lock(&self.state)
     }
 
-    /// The file's content. A file of several chunks stays open until [`Catalog::finished`] has been told of them all.
+    /// The file's content. A file of several chunks stays open until [`Catalog::finished`] has been called for all of
+    /// them.
     pub(super) fn source(&self, number: u32) -> Result<Arc<Source>> {
         let found = self.get(number);
         {
@@ -147,7 +148,7 @@ impl Catalog {
         if self.still && found.stillness() == Stillness::Journal {
             source.keep_head(&self.place(found)?, CHUNK as usize)?;
         }
-        // Who came first counts: its head was read before anything else.
+        // The first one counts: its beginning was read before anything else.
         let source = Arc::new(source);
         Ok(Arc::clone(&self.state().open.entry(number).or_insert((source, count)).0))
     }
@@ -166,8 +167,8 @@ impl Catalog {
         }
     }
 
-    /// Notes what a chunk was when it was read. One that is read again, because its lane broke, and is another by then
-    /// may have arrived either way, and comes again in the next round.
+    /// Notes what a chunk was when it was read. If its lane broke, it is read again; if it has changed by then, either
+    /// version may have arrived, so it comes again in the next round.
     pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, hints: Option<PageHints>) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
@@ -180,7 +181,7 @@ impl Catalog {
         Self::finished(&mut state, number);
     }
 
-    /// A chunk that could not be read, because the file changed under the hand.
+    /// A chunk that could not be read because the file changed meanwhile.
     pub(super) fn skip(&self, number: u32, chunk: u64) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
@@ -198,7 +199,7 @@ impl Catalog {
         }
     }
 
-    /// The joiner has written a piece of work, so nobody reads it again.
+    /// The joiner has written this work, so it will not be read again.
     pub(super) fn acknowledged(&self, work: &Work) {
         let (numbers, chunk) = match work {
             Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
@@ -226,8 +227,8 @@ impl Catalog {
         self.hints_left.load(Ordering::Relaxed) >= PageHints::BYTES
     }
 
-    /// What the joiner has when all of the round's work is acknowledged. `whole`: none of the work was left out; else
-    /// some of it may have been read and lost with its lane.
+    /// What the joiner has once all of the round's work is acknowledged. `whole`: no work was left out; otherwise some
+    /// may have been read and then lost with its lane.
     pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
         let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (number, chunk) in state.unsure.drain().filter(|_| !whole) {
@@ -238,7 +239,7 @@ impl Catalog {
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
             let had = had.map(|mut had| {
                 if task.reads() {
-                    // Whose metadata was sent, and what was read of it, is not known of the others.
+                    // For the others it is not known whether metadata was sent, nor what was read.
                     had.touched &= !whole;
                     had.stamp_tells &= whole;
                 }
@@ -251,7 +252,7 @@ impl Catalog {
     }
 }
 
-/// The seal over a whole tree, which the scan has put in order. Fails when a chunk was never sent.
+/// The seal over a whole tree, which must be sorted by path, as the scan makes it.
 pub(super) fn seal(basis: &Basis, checksum: Checksum) -> Result<Seal> {
     let mut sealer = Sealer::new(checksum);
     for (found, had) in basis {

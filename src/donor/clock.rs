@@ -1,11 +1,11 @@
-//! The progress clock of a round: one for all lanes. It is moved by what is newly acknowledged, and for a while by bytes
-//! that have arrived, because on a slow link the first frame of many lanes needs long.
+//! The progress clock of a round, shared by all lanes. New acknowledgements move it, and for a while bytes that arrive
+//! do, because on a slow link the first frames of many lanes take long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the idle deadline may pass without an acknowledgement while bytes still move. A joiner that takes bytes and
-/// writes nothing must not hold the donor for ever.
+/// How many idle deadlines may pass without an acknowledgement while bytes still move. A joiner that takes bytes and
+/// writes nothing must not hold the donor forever.
 const WITHOUT_AN_ACK: u32 = 20;
 
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub(super) struct Clock {
 /// Why a round is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stuck {
-    /// Nothing has moved for so long.
+    /// Nothing has moved for this long.
     Idle(Duration),
-    /// Bytes have moved, but nothing was acknowledged for so long.
+    /// Bytes have moved, but nothing was acknowledged for this long.
     Unacknowledged(Duration),
 }
 
@@ -34,7 +34,7 @@ impl Clock {
         u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Work was acknowledged that was not before.
+    /// More work was acknowledged.
     pub(super) fn acknowledged(&self, now: Instant) {
         self.acknowledged.fetch_max(self.millis(now), Ordering::Relaxed);
     }

@@ -1,9 +1,8 @@
-//! Clones of the server's files: unnamed files that share its blocks until those are written (`FICLONE`,
-//! ioctl_ficlone(2)). Under the lock they take the place of reading: the server is released, and the clones are read.
-//!
-//! While one is held, whatever the server writes needs new blocks, even where it writes in place. On a full filesystem
-//! InnoDB would abort on its own redo log, so room is asked for before and watched, and clones go long before the
-//! server could feel it. A process that is killed leaves none behind: they have no name.
+//! Clones of the server's files: unnamed files that share their blocks until those are written (`FICLONE`,
+//! ioctl_ficlone(2)). Under the lock files are cloned instead of read: the server is released, and then the clones are
+//! read. While a clone exists, whatever the server writes needs new blocks, even in place. On a full filesystem InnoDB
+//! would abort on its own redo log, so free space is checked before and watched meanwhile, and clones are dropped long
+//! before the server could run short. A killed process leaves none behind: they have no name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -23,11 +22,12 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::progress::bytes;
 use crate::tree::{Filesystems, RelPath, Roots, Source, free_space, locate};
 
-/// Below this mean length of an extent a clone costs more than reading: each of them takes as long as some 32 KiB.
+/// Bytes. If extents are shorter than this on average, cloning costs more than reading: cloning one takes as long as
+/// reading some 32 KiB.
 const SHORTEST_EXTENT: u64 = 64 << 10;
-/// Descriptors that a transfer needs beside its clones: lanes, files under way, the control connection.
+/// Descriptors a transfer needs in addition to its clones: lanes, open files, the control connection.
 const OTHERS: u64 = 256;
-/// Room that must stay free on a filesystem while clones are held there.
+/// Bytes that must stay free on a filesystem while it has clones.
 const RESERVE: u64 = 256 << 20;
 
 /// A clone of `file`, in `directory`, which must be on the same filesystem.
@@ -57,10 +57,10 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// Tries it with files that have no name.
+    /// Tries it with unnamed files.
     ///
     /// # Errors
-    /// No file can be made there, or none without a name.
+    /// No unnamed file can be made there.
     pub fn of(directory: &Path) -> std::io::Result<Abilities> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = File::from(open(directory, flags, Mode::RUSR | Mode::WUSR)?);
@@ -69,26 +69,26 @@ impl Abilities {
     }
 }
 
-/// Whether cloning `file` of `size` bytes is cheaper than reading it, by how many extents it lies in (FIEMAP). Where
-/// nobody can tell, it is.
+/// Whether cloning `file` of `size` bytes is cheaper than reading it, judging by its number of extents (FIEMAP). True
+/// if that is unknown.
 pub(super) fn is_cheap(file: impl AsFd, size: u64) -> bool {
     let most = size / SHORTEST_EXTENT + 1;
     let extents = fiemap::Fiemap::new(file).take_while(std::result::Result::is_ok).take(most as usize + 1).count();
     extents as u64 <= most
 }
 
-/// How many clones this process may hold: each is open twice, once past the page cache.
+/// How many clones this process may hold open: each takes two descriptors, one of them past the page cache.
 fn most() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).min(1 << 20)
 }
 
-/// Whether the filesystem of `directory` has room for clones of so many bytes, should the server write all of them.
+/// Whether the filesystem of `directory` has room if the server rewrites all of `cloned` bytes.
 fn fits(directory: &Path, cloned: u64) -> Result<bool> {
     Ok(free_space(directory)? > cloned.saturating_add(cloned / 10).saturating_add(RESERVE))
 }
 
-/// Fails when the filesystem of `directory`, on which clones are held, runs out of room.
+/// Fails if the filesystem of `directory`, which holds clones, is running out of room.
 pub(super) fn watch(directory: &Path) -> Result<()> {
     let free = free_space(directory)?;
     if free > RESERVE {
@@ -99,15 +99,15 @@ pub(super) fn watch(directory: &Path) -> Result<()> {
         .remedy("free space there, or set freeze=rounds, which needs none"))
 }
 
-/// Smaller files are read, not cloned.
+/// Bytes. Smaller files are read, not cloned.
 pub(super) const SMALLEST: u64 = 64 << 10;
 
-/// What became of the files that were to be cloned.
+/// What happened to the files that were to be cloned.
 #[derive(Debug, Default)]
 pub(super) struct Cloned {
     pub(super) files: u64,
     pub(super) bytes: u64,
-    /// Read instead: the number, and why the first of them.
+    /// How many are read instead, and why the first of them.
     others: u64,
     why: Option<String>,
 }
@@ -129,7 +129,7 @@ impl fmt::Display for Cloned {
     }
 }
 
-/// Clones the changed files for which that is cheaper than reading, as long as there is room and descriptors last.
+/// Clones the changed files for which that is cheaper than reading, as far as room and descriptors last.
 pub(super) fn of_changed(
     mut plan: Plan,
     roots: &Roots,
@@ -149,17 +149,17 @@ pub(super) fn of_changed(
             continue;
         };
         if costly.contains(&planned.found.entry.path) {
-            made.not(&place, "it lies in so many extents that reading is cheaper");
+            made.not(&place, "it has so many extents that reading is cheaper");
             continue;
         }
         let (bytes, possible) = held.entry(device).or_insert((0, true));
         let size = planned.found.allocated.max(planned.found.size().min(1 << 20));
         if !*possible || made.files >= most as u64 {
-            made.not(&place, "no more descriptors");
+            made.not(&place, "too few file descriptors");
             continue;
         }
         if !fits(directory, bytes.saturating_add(size))? {
-            made.not(&place, "too little room for it on its filesystem, should the server write all of it");
+            made.not(&place, "too little room on its filesystem if the server rewrote all of it");
             continue;
         }
         let source = match Source::open(&place, Some(planned.found.stamp), false) {

@@ -1,4 +1,4 @@
-//! The conversation with the joiner once it is connected: offer, freeze, round, release, seal, install.
+//! The conversation with the joiner once connected: offer, rounds, freeze, release, seal, install.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -32,12 +32,12 @@ pub(super) async fn converse(
     let started = Instant::now();
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
     let rounds = server.serves() && !options.freeze.is_whole(total, options.rate.rate());
-    // A server that stands still does not wait for what the joiner reads.
+    // A frozen server must not wait for what the joiner reads.
     let reuse = rounds || server.keeper() == Keeper::Nobody;
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
         control.send(part).await?;
     }
-    // The scan that counts comes when the server stands still; two at once would be much memory.
+    // The scan that counts comes when the server is frozen; two in memory at once would be a lot.
     drop(found);
     let idle = options.dialer.deadlines.idle;
     let accept =
@@ -94,8 +94,7 @@ pub(super) async fn converse(
     if let Some(rate) = options.rate.rate().filter(|_| server.serves() && !rounds) {
         let most = seconds(Duration::from_secs(total / rate.max(1)));
         reporter.warn(&format!(
-            "all of it is copied under the lock, and at rate-limit: writes wait for up to {most}; with another freeze the \
-             limit holds while the server works, and not under its lock"
+            "everything is copied under the lock, at rate-limit: writes wait for up to {most}; any other freeze applies the limit only while the server runs"
         ));
     }
     let (mut clone, mut freezes) = (false, 0);
@@ -108,7 +107,7 @@ pub(super) async fn converse(
             }
             reporter.note(&options.freeze.expects(&passed, outlook));
         }
-        // Nobody stands still for a link that is cut.
+        // Do not freeze a server while the link is down.
         control.stands().await?;
         let freezing = Instant::now();
         if server.serves() {
@@ -128,7 +127,7 @@ pub(super) async fn converse(
         let release = Arc::clone(&server);
         let released = blocking(move || release.release()).await;
         reporter.phase(Phase::Scanning);
-        // Released all the same: to tell the peer why this failed may take seconds.
+        // Release it first: telling the peer why this failed may take seconds.
         let still = still?;
         released?;
         if still == Sent::Whole {
@@ -146,7 +145,7 @@ pub(super) async fn converse(
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
     reporter.phase(Phase::Installing);
-    reporter.note("verified by the joiner, which now syncs and installs it");
+    reporter.note("verified by the joiner, which is now syncing and installing");
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     say_bye(control).await?;
 
@@ -171,23 +170,23 @@ pub(super) async fn converse(
     })
 }
 
-/// How long a server may be held while nothing passes to the joiner, where no freeze-limit says it.
+/// How long a server may stay frozen while nothing reaches the joiner, if there is no freeze-limit.
 const CUT: Duration = Duration::from_secs(30);
 
-/// The server was released because it was held for as long as it may be: fails when that was the last try.
+/// The server was released because its time was up; fails if that was the last try.
 fn broken_off(freezes: u32, why: Sent, limit: Option<Duration>, reporter: &Arc<dyn Reporter>) -> Result<()> {
     const MOST: u32 = 3;
     let (what, remedy) = match why {
         Sent::Cut => (
-            format!("the link to the joiner was cut for {} s under the lock", limit.unwrap_or(CUT).as_secs_f32()),
-            "see the link between both nodes, and start again when it holds",
+            format!("the link to the joiner was down for {} s under the lock", limit.unwrap_or(CUT).as_secs_f32()),
+            "check the link between the nodes, and start again when it is stable",
         ),
         _ => (
             format!(
                 "what had changed could not be sent within the freeze-limit of {} s",
                 limit.unwrap_or_default().as_secs_f32()
             ),
-            "raise freeze-limit, take a quieter hour, or a filesystem that clones (XFS, btrfs)",
+            "raise freeze-limit, choose a quieter hour, or use a filesystem with clones (XFS, btrfs)",
         ),
     };
     if freezes < MOST {
@@ -197,7 +196,7 @@ fn broken_off(freezes: u32, why: Sent, limit: Option<Duration>, reporter: &Arc<d
     Err(Error::new(Kind::Timeout, format!("{what}, {MOST} times")).remedy(remedy))
 }
 
-/// Whether a checksum is one that the offer allowed.
+/// Whether the offer allowed this checksum.
 fn offered(only: Option<Checksum>, chosen: Checksum) -> bool {
     only.is_none_or(|only| only == chosen)
 }

@@ -1,4 +1,4 @@
-//! How long a server may be held for a round, and how a round ends.
+//! How long a server may stay frozen for a round, and how a round ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::threads::{self, blocking, or_never};
 
-/// How long a server may be held for one round.
+/// How long a server may stay frozen for one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hold {
     pub(super) until: Option<Instant>,
-    /// While nothing passes to the joiner.
+    /// While nothing reaches the joiner.
     pub(super) cut: Option<Duration>,
 }
 
@@ -32,17 +32,17 @@ impl Hold {
     }
 }
 
-/// What became of a round.
+/// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
     Whole,
-    /// It was broken off, and the server released: it was held for as long as it may be.
+    /// It was broken off and the server released: its time was up.
     Late,
-    /// The same, because nothing has passed to the joiner for so long.
+    /// The same, because nothing had reached the joiner for too long.
     Cut,
 }
 
-/// Returns when all of the round's work is acknowledged, or fails with the lanes. When `over` says so the rest is left
+/// Returns when all of the round's work is acknowledged, or fails with the lanes. Once `over` resolves the rest is left
 /// out.
 pub(super) async fn finished(
     lanes: &mut JoinSet<Result<()>>,
@@ -54,7 +54,7 @@ pub(super) async fn finished(
     let over = async {
         let why = over.await;
         round.queue.abandon();
-        // What is under way was read already; nobody has to stand still for it.
+        // What is in flight was read already; it does not need a frozen server.
         let server = Arc::clone(server);
         let released = blocking(move || server.release()).await;
         round.queue.finished().await;
@@ -80,7 +80,7 @@ pub(super) async fn finished(
     let whole = async {
         round.queue.finished().await;
         if round.queue.is_abandoned() {
-            // Why is said by whoever broke it off.
+            // Whoever broke it off says why.
             std::future::pending().await
         }
     };

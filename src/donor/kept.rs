@@ -1,5 +1,5 @@
-//! What the joiner keeps at a path where this donor has something too: it is left out, or the transfer is refused
-//! before the server is frozen.
+//! Paths that the joiner keeps although this donor has something there too: they are left out, or the transfer is
+//! refused before the server is frozen.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{RelPath, Roots, Rules, Shape, holds_tables, is_data_file, locate};
 use crate::wire::Kept;
 
-/// The paths of the joiner's that lead to something here that would travel.
+/// The joiner's kept paths at which something here would be sent.
 ///
 /// # Errors
-/// One of them is a schema or a table here: the joiner would go without it.
+/// One of them is a schema or a table here: the joiner would not get it.
 pub(super) fn respected(roots: &Roots, rules: &Rules, kept: &[Kept]) -> Result<Vec<RelPath>> {
     let mut left_out = Vec::new();
     for kept in kept {
         let path = RelPath::parse(kept.path.as_bytes())
-            .map_err(|e| Error::new(Kind::Protocol, "the joiner keeps a path that is none").because(e))?;
+            .map_err(|e| Error::new(Kind::Protocol, "the joiner keeps an invalid path").because(e))?;
         let Some(place) = locate(roots, &path) else { continue };
-        // A file in the way of the joiner's directories.
+        // A file here, where the joiner has directories.
         let way = || {
             let mut above = path.parent();
             std::iter::from_fn(move || {
@@ -59,9 +59,9 @@ fn refuse(place: &Path, what: &str, kept: &Kept) -> Error {
     let (place, why) = (Printable::path(place), Printable(kept.why.as_bytes()));
     Error::new(
         Kind::Usage,
-        format!("{place} is {what} here, and the joiner keeps what is its own at that path ({why})"),
+        format!("{place} is {what} here, and the joiner keeps a file of its own at that path ({why})"),
     )
-    .remedy("give the joiner's file or directory another path in its option file, best out of the data directory")
+    .remedy("choose another path for the joiner's file or directory in its option file, best outside the data directory")
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
             assert_eq!(ask(path).unwrap().len(), count, "{path}");
         }
         for (path, says) in [
-            ("shop", "shop is a schema here, and the joiner keeps what is its own at that path (tmpdir)"),
+            ("shop", "shop is a schema here, and the joiner keeps a file of its own at that path (tmpdir)"),
             ("logs/t.frm", "logs/t.frm is part of a table here,"),
             ("file/log", "file is a file here,"),
         ] {

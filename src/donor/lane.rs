@@ -1,5 +1,5 @@
-//! One lane: frames are packed on a thread ([`super::pack`]); here they are sent, and acknowledgements heard, on the
-//! runtime. Two frames wait in between, so that disk and link work at the same time.
+//! One lane: frames are packed on a thread ([`super::pack`]); here, on the runtime, they are sent and acknowledgements
+//! received. Two frames wait in between, so that disk and link work at the same time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,13 +22,13 @@ use crate::wire::{Answer, FrameHeader, Purpose};
 /// How many frames may wait between the thread and the link.
 const AHEAD: usize = 2;
 
-/// How many bytes may be under way on one lane without an acknowledgement: what a long fast link holds, and no more, so
-/// that a joiner which takes bytes and acknowledges nothing is noticed soon.
+/// How many unacknowledged bytes one lane may have in flight: as much as a long fast link holds and no more, so that a
+/// joiner that acknowledges nothing is noticed soon.
 const WINDOW: u64 = 64 << 20;
-/// How many bytes go to the link at once.
+/// How many bytes are written at once.
 const PIECE: usize = 256 << 10;
 
-/// Work that is on its way: the lane's member count with it, its bytes by length and on the wire.
+/// Work in flight: the lane's member count including it, its bytes by length and on the wire.
 #[derive(Debug)]
 struct Pending {
     members: u64,
@@ -38,12 +38,12 @@ struct Pending {
     work: Work,
 }
 
-/// What one connection has under way.
+/// What one connection has in flight.
 #[derive(Debug, Default)]
 struct Flight {
     pending: Mutex<VecDeque<Pending>>,
     acknowledged: Notify,
-    /// Bytes that the link was given, from the connection's beginning.
+    /// Bytes written since the connection began.
     sent: AtomicU64,
 }
 
@@ -53,8 +53,8 @@ impl Flight {
     }
 }
 
-/// Runs a lane until the last round is over. A lane that breaks is dialled again, and its unacknowledged work goes back;
-/// the clock ends that.
+/// Runs a lane until the last round is over. If it breaks it is dialled again and its unacknowledged work goes back to
+/// the queue, until the clock runs out.
 pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let written = || transfer.meter.snapshot().done;
@@ -74,7 +74,7 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
         let (first, why) = (transfer.breaks.fetch_add(1, Ordering::Relaxed) == 0, error.sentence());
         *lock(&transfer.broken) = Some(error);
         tokio::time::sleep(pause).await;
-        // Where the peer has failed, control has told why by now, and this lane is no more. One cut is one line.
+        // If the peer has failed, control has said why by now and this lane has ended. One cut gives one line.
         if first {
             let more = transfer.breaks.swap(0, Ordering::Relaxed).saturating_sub(1);
             let more = if more == 0 { String::new() } else { format!(", and {more} more with it") };
@@ -84,7 +84,7 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
     }
 }
 
-/// How a lane ends before its time.
+/// How a lane ends early.
 #[derive(Debug)]
 enum Ended {
     /// The link broke; another try may work.
@@ -108,8 +108,8 @@ async fn once(transfer: &Arc<Transfer>, number: u16) -> Result<(), Ended> {
         let (transfer, spare) = (Arc::clone(transfer), Arc::clone(&spare));
         move || pack_all(&transfer, &spare, &ready)
     });
-    // The packer notices that nobody takes its frames, unless it waits for work: then it may go on waiting without this
-    // lane. So its end is looked at beside it.
+    // The packer notices that nobody takes its frames, unless it is waiting for work; then it may go on waiting without
+    // this lane. So its end is awaited separately.
     tokio::spawn(attended(packer, Arc::clone(transfer)));
     let flight = Flight::default();
     let sent = tokio::select! {
@@ -120,7 +120,7 @@ async fn once(transfer: &Arc<Transfer>, number: u16) -> Result<(), Ended> {
         transfer.in_flight.fetch_sub(left.wire, Ordering::Relaxed);
         left.round.queue.give_back(left.work);
     }
-    // Nor may a frame be lost that was ready and never sent.
+    // A frame that was ready but never sent must not be lost either.
     frames.close();
     while let Some(unsent) = frames.recv().await {
         unsent.round.queue.give_back(unsent.work);
@@ -128,7 +128,7 @@ async fn once(transfer: &Arc<Transfer>, number: u16) -> Result<(), Ended> {
     sent
 }
 
-/// Waits for a packer. One that panics has lost its work, so no round can end well.
+/// Waits for a packer. If it panics its work is lost, so the round cannot end well.
 async fn attended(packer: tokio::task::JoinHandle<()>, transfer: Arc<Transfer>) {
     if let Err(error) = threads::ended("a packing thread", packer.await.map(Ok)) {
         transfer.rounds.fail(error);
@@ -155,7 +155,7 @@ async fn send(
         let header = header.encode();
         for piece in [header.as_slice()].into_iter().chain(payload.chunks(piece)) {
             let wait = pace.map_or(Duration::ZERO, |pace| pace.take(piece.len() as u64, Instant::now()));
-            // A sleep of nothing lasts to the end of the millisecond.
+            // Even a sleep of zero lasts to the end of the millisecond.
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
@@ -181,7 +181,7 @@ async fn send(
     Ok(())
 }
 
-/// Takes acknowledgements until the lane breaks; never ends well by itself.
+/// Takes acknowledgements until the lane breaks; never returns `Ok`.
 async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight) -> Result<(), Ended> {
     let peer = transfer.dialer.peer();
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
@@ -201,7 +201,7 @@ async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight
                 continue;
             }
             Answer::TurnedAway => {
-                return Err(Ended::Broken(Error::new(Kind::Busy, format!("{peer} has no place for this lane"))));
+                return Err(Ended::Broken(Error::new(Kind::Busy, format!("{peer} has no room for this lane"))));
             }
         };
         let mut pending = lock(&flight.pending);

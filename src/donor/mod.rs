@@ -1,7 +1,5 @@
-//! The sending side of a transfer.
-//!
-//! [`send`] scans, connects and converses. Beside the conversation: the offer, the catalog of what travels, the queue
-//! of work, packing with its choice of compression, and the lanes.
+//! The sending side of a transfer. [`send`] scans, connects and converses. The other files: the offer, the catalog of
+//! what is sent, the queue of work, packing with its choice of compression, and the lanes.
 
 mod answer;
 mod catalog;
@@ -46,21 +44,20 @@ use answer::{SLOW, answer};
 use conversation::converse;
 use passes::scanned;
 
-/// The server whose data is sent: whoever can make it hold still.
+/// The server whose data is sent, and the means to freeze it.
 ///
 /// Both calls may block.
 pub trait Server: Send + Sync + std::fmt::Debug {
-    /// Returns when nothing writes to the tree any more.
-    ///
-    /// Tells the position of what is then in it, when the server says so.
+    /// Returns once nothing writes to the tree any more. Returns the position of the data then, if
+    /// the server says it.
     fn freeze(&self) -> Result<Option<GaleraGtid>>;
-    /// Writing may go on. Once more than it is needed does no harm.
+    /// Lets writing continue. Calling it more than once does no harm.
     fn release(&self) -> Result<()>;
-    /// What travels, asked before each scan.
+    /// What is sent; asked before each scan.
     fn rules(&self) -> Result<Rules>;
-    /// On whom it depends that the tree holds still.
+    /// Who keeps the tree still.
     fn keeper(&self) -> Keeper;
-    /// Whether it goes on writing until it is frozen, so that what is copied before may change.
+    /// Whether it writes until it is frozen, so that what is copied before may change.
     fn serves(&self) -> bool {
         self.keeper() == Keeper::Galera
     }
@@ -69,15 +66,15 @@ pub trait Server: Send + Sync + std::fmt::Debug {
 /// Who keeps a donor's tree still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeper {
-    /// A server that Galera has frozen: some of its own files it still writes to.
+    /// Galera has frozen the server: it still writes to some of its own files.
     Galera,
-    /// A server that somebody else has frozen.
+    /// The caller has frozen the server.
     Caller,
-    /// There is no server, so whatever changes is a mistake.
+    /// There is no server, so any change is a mistake.
     Nobody,
 }
 
-/// A server that is stopped, or that the caller froze, and what of its tree travels.
+/// A server that is stopped, or that the caller froze.
 #[derive(Debug)]
 pub struct Unattended {
     pub keeper: Keeper,
@@ -102,7 +99,7 @@ impl Server for Unattended {
     }
 }
 
-/// What a donor is asked to do, every value checked.
+/// What a donor is asked to do; every value is checked.
 #[derive(Debug)]
 pub struct SendOptions {
     pub dialer: Dialer,
@@ -110,32 +107,32 @@ pub struct SendOptions {
     /// 1 to [`crate::link::Lanes::MAX`].
     pub lanes: u16,
     pub compression: Compression,
-    /// `None` lets both sides measure and takes the faster on the slower side.
+    /// `None` lets both sides measure and takes whichever is faster on the slower side.
     pub checksum: Option<Checksum>,
-    /// Of the wire.
+    /// Limits bytes on the wire.
     pub rate: Arc<Throttle>,
     pub freeze: FreezeMode,
-    /// A freeze that would be longer by estimate is put off for another pass.
+    /// A freeze that is estimated to take longer is put off for another pass.
     pub freeze_limit: Option<Duration>,
     pub position: Option<GaleraGtid>,
     pub server_version: Option<String>,
     pub lower_case_table_names: Option<u8>,
-    /// A server runs on the files, whether or not it writes.
+    /// A server is running on the files, whether or not it writes.
     pub live: bool,
 }
 
-/// What a finished transfer was.
+/// A finished transfer, for the log and `--json`. Bytes are file lengths unless they are on the wire.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     pub bytes: u64,
     pub wire_bytes: u64,
-    /// Bytes that the joiner had already.
+    /// Bytes that the joiner already had.
     pub reused_bytes: u64,
     pub entries: u64,
     pub seconds: f64,
-    /// `None` where no server had to hold still.
+    /// `None` if no server had to be frozen.
     pub frozen: Option<FrozenReport>,
-    /// In their order.
+    /// In order.
     pub rounds: Vec<RoundReport>,
     pub lanes: u16,
     pub checksum: Checksum,
@@ -143,12 +140,12 @@ pub struct Report {
     pub session: Session,
 }
 
-/// How long a server was held, in seconds.
+/// How long a server was frozen, in seconds.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct FrozenReport {
-    /// From the request until it stood still: its own work, above all on its dirty pages.
+    /// From the request until it was frozen: its own work, above all flushing dirty pages.
     pub reaching: f64,
-    /// From then until its release: ours.
+    /// From then until its release: our work.
     pub ours: f64,
     /// Files that were cloned under the lock, not read, and their bytes on disk.
     pub clones: u64,
@@ -159,14 +156,14 @@ pub struct FrozenReport {
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct RoundReport {
     pub number: u16,
-    /// The server went on writing.
+    /// The server could write meanwhile.
     pub live: bool,
     /// It read clones, after the server's release.
     pub clones: bool,
-    /// Entries that were sent or compared, and their bytes by length.
+    /// Entries that were sent or compared, and their lengths in bytes.
     pub files: u64,
     pub bytes: u64,
-    /// Pages of 16 KiB that were not what they had been when their file was last read.
+    /// Pages of 16 KiB that had changed since their file was last read.
     pub pages: u64,
     pub wire_bytes: u64,
     pub seconds: f64,
@@ -175,7 +172,7 @@ pub struct RoundReport {
 impl fmt::Display for RoundReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let when = match self {
-            RoundReport { live: true, .. } => "while the server works",
+            RoundReport { live: true, .. } => "while the server runs",
             RoundReport { clones: true, .. } => "from clones, after the server's release",
             _ => "under the lock",
         };
@@ -199,7 +196,7 @@ impl fmt::Display for Report {
             let manner = if clones > 0 { format!(", by clones of {clones} files") } else { String::new() };
             write!(
                 f,
-                "of these {:.2} s under the lock ({reaching:.2} s until the server stood still, ",
+                "of which {:.2} s under the lock ({reaching:.2} s until the server stood still, ",
                 reaching + ours
             )?;
             write!(f, "{ours:.2} s for what had changed{manner}), ")?;
@@ -212,7 +209,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the rest.
+/// Tells the joiner that it needs nothing: its own data is recent enough, and Galera sends the
+/// rest.
 pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     let (mut control, _) = Control::dial(dialer, Arc::new(Quiet)).await?;
     let offer = Offer { bypass: true, position: Some(position), ..Offer::default() };
@@ -222,7 +220,7 @@ pub async fn bypass(dialer: &Dialer, position: GaleraGtid) -> Result<()> {
     say_bye(&control).await
 }
 
-/// The joiner has all on disk: whether it hears this changes nothing here, but it waits for it.
+/// The joiner has everything on disk. It waits for this, but for the donor it makes no difference whether it arrives.
 async fn say_bye(control: &Control) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(5);
     control.send(Message::Bye).await?;
@@ -238,12 +236,11 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
     }
     let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
     Err(Error::new(Kind::Usage, format!("{datadir} is not a server's whole data directory: it lacks {lacks}")).remedy(
-        "look at the data directory's path; where these lie in other directories, name those in the server's option file (by \
-         hand: --defaults-file or --root)",
+        "check the path of the data directory; if these are in other directories, name those in the server's option file (by hand: --defaults-file or --root)",
     ))
 }
 
-/// Sends a whole tree. Returns when the joiner has verified it, installed it and has it on disk.
+/// Sends a whole tree. Returns once the joiner has verified it and installed it on disk.
 pub async fn send(
     options: SendOptions,
     server: Arc<dyn Server>,
@@ -255,7 +252,7 @@ pub async fn send(
         let (there, asked) = (roots.clone(), Arc::clone(&server));
         blocking(move || refuse_half_switched(&there)).await?;
         let (roots, scanned) = scanned(roots, asked).await?;
-        // By name, and before anything stands still for it.
+        // Report them by name, before anything is frozen.
         blocking(move || {
             complete(&roots, &scanned.found)?;
             readable(&roots, &scanned.found)?;
@@ -269,7 +266,7 @@ pub async fn send(
     };
     let (roots, scanned) = before.map_err(|e| e.on(Side::Donor))?;
     let Scanned { found, mut stays } = scanned;
-    // No news to anybody.
+    // Not worth a line.
     stays.retain(|name| ![LOCK, MANIFEST, status::FILE].contains(&name.as_str()));
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));

@@ -16,7 +16,7 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found], reuse
         by_root.entry(found.entry.path.root_str()).or_default().push(found);
     }
     let here = |root: &Root| by_root.get(root.name.as_str()).map(Vec::as_slice).unwrap_or_default();
-    // Of a directory that is not the server's alone: what of it travels. Of binary logs: what they are called here.
+    // For a shared directory: which of its entries are sent. For binary logs: their base name here.
     let names = |root: &Root| -> Vec<WireBytes> {
         if let Some(stem) = &root.stem {
             return vec![WireBytes::from(stem.as_bytes())];
@@ -45,7 +45,7 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found], reuse
     let owner = std::fs::metadata(roots.datadir()).map_err(|e| Error::io("cannot read", roots.datadir(), e))?;
     let mut innodb = InnodbFiles::of(roots);
     if let Some(redo) = innodb.redo.as_mut().filter(|_| options.live) {
-        // What it holds when the server is frozen is another matter than what it holds now.
+        // What it will hold once the server is frozen may differ from what it holds now.
         redo.empty = false;
     }
     Ok(Offer {

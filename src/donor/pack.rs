@@ -1,4 +1,4 @@
-//! Packing: work becomes frames, on a thread of each lane. Read, digest, compare, pack, compress.
+//! Packing: work becomes frames, on one thread per lane. Read, digest, compare, pack, compress.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::threads::lock;
 use crate::tree::{Content, Found};
 use crate::wire::{FrameHeader, FrameKind};
 
-/// A frame ready to be sent, and the work that is in it.
+/// A frame ready to be sent, and the work in it.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) header: FrameHeader,
@@ -27,17 +27,17 @@ pub(super) struct Frame {
     pub(super) work: Work,
 }
 
-/// Memory that a packing thread uses again.
+/// Buffers that a packing thread reuses.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// What lies between the runs of a chunk, where all of it is read at once.
+    /// What lies between the runs of a chunk, if all of it is read at once.
     span: Pages,
     /// A chunk that is compared before it is sent.
     chunk: Pages,
     compressor: BatchCompressor,
 }
 
-/// Packs what the rounds have to do until there is no more, or nobody takes the frames.
+/// Packs the rounds' work until there is no more, or nobody takes the frames.
 pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
     let mut scratch = Scratch::default();
     while let Some((round, work)) = transfer.rounds.next() {
@@ -73,7 +73,7 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
     }
 }
 
-/// Compresses a batch and puts its header before it.
+/// Compresses a batch and prepends its header.
 fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompressor, batch: Batch, work: Work) -> Frame {
     let members = batch.members();
     let mut payload = batch.into_buffer();
@@ -111,7 +111,7 @@ fn unpackable(found: &Found, error: MemberError) -> Error {
     Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
 }
 
-/// A file that changes while it is read is looked at again in the next round.
+/// Packs one chunk. A file that changes while it is read is looked at again in the next round.
 fn pack_chunk(
     transfer: &Transfer,
     round: &Round,
@@ -149,7 +149,7 @@ fn whole_chunk(
     let mut hints = None;
     let digest = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |data| {
         located.read(&source, &place, data, &mut scratch.span)?;
-        // A chunk that is sent under the lock is not compared again.
+        // A chunk sent under the lock is not compared again.
         if round.live && catalog.wants_hints() {
             hints = Some(located.hints(data, transfer.seed));
         }
@@ -160,7 +160,7 @@ fn whole_chunk(
     Ok(())
 }
 
-/// Reads a chunk of which the joiner has an earlier content, and packs what differs.
+/// Reads a chunk of which the joiner has earlier content, and packs what differs.
 fn compare_chunk(
     transfer: &Transfer,
     round: &Round,
@@ -186,12 +186,12 @@ fn compare_chunk(
         if !known.seeded {
             round.changed_pages.fetch_add(hints.differing(before), Ordering::Relaxed);
         }
-        // Of what is not known the joiner may have anything.
+        // If it is not known, the joiner may have anything.
         let patch = known
             .hints
             .filter(|_| known.digest.is_some() && !known.again)
             .and_then(|before| before.changed(&hints, len));
-        // Hints that differ nowhere although the content does have failed: the whole chunk is sent.
+        // The content differs but no hint does, so the hints have failed: send the whole chunk.
         let patch = patch.filter(|covers| covers.iter().next().is_some()).and_then(|covers| {
             let (clip, places) = extents.clipped(&covers);
             (places.len() <= Extents::MAX).then_some((covers, clip, places))

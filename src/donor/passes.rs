@@ -1,4 +1,4 @@
-//! The passes over the tree: while the server works, under its lock, and from clones after its release.
+//! The passes over the tree: while the server runs, under its lock, and from clones after its release.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ use crate::tree::{
 };
 use crate::wire::{self, Message, WireBytes};
 
-/// While the server works, a file must not have been written for so long before it was looked at, or its stamp does not
-/// tell that it stayed as it was: a write may be in flight, and clocks are coarse before Linux 6.13.
+/// While the server runs, a file's stamp proves that it has not changed only if it had not been written for this long
+/// before it was looked at: a write may be in flight, and clocks are coarse before Linux 6.13.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
@@ -38,26 +38,26 @@ pub(super) struct Passes {
     lanes: JoinSet<Result<()>>,
     server: Arc<dyn Server>,
     roots: Roots,
-    /// Roots that the joiner has no use for.
+    /// Roots that the joiner cannot use.
     without: Vec<RootName>,
-    /// Where the joiner has its own.
+    /// Paths where the joiner has files of its own.
     theirs: Vec<RelPath>,
     filesystems: Filesystems,
-    /// What the joiner has by its own word, until it is asked about it; then what it is going to tell of it.
+    /// What the joiner says it has, until it is asked about it; then what it is going to report.
     offered: Vec<(RelPath, u64)>,
     awaited: Option<Awaited>,
     basis: Basis,
-    /// Files that are read sooner than they are cloned.
+    /// Files for which reading is quicker than cloning.
     costly: Arc<HashSet<RelPath>>,
     number: u16,
-    /// Before the last pass while the server worked: a stamp that is older tells, as long as it works.
+    /// Before the last pass with the server running: as long as it runs, older stamps can be trusted.
     live_since: Option<SystemTime>,
     pub(super) reports: Vec<RoundReport>,
     /// Files that were cloned under this lock, and their bytes on disk.
     pub(super) cloned: (u64, u64),
 }
 
-/// However the transfer ends, nobody packs for it any more, and clones go.
+/// However the transfer ends, packing stops and clones are closed.
 impl Drop for Passes {
     fn drop(&mut self) {
         self.transfer.rounds.close();
@@ -97,7 +97,7 @@ impl Passes {
         })
     }
 
-    /// Passes while the server works, until another would bring little. Says what a freeze would cost then.
+    /// Makes passes while the server runs, until another would gain little. Returns what a freeze would cost then.
     pub(super) async fn live(
         &mut self,
         control: &mut Control,
@@ -109,7 +109,7 @@ impl Passes {
         loop {
             let started = Instant::now();
             let filesystems = self.filesystems.clone();
-            // Before the reading and after the look, so that a store to a mapped page shows in the next look.
+            // After the look and before reading, so that a store to a mapped page shows in the next look.
             guarded(control, blocking(move || filesystems.write_back())).await?;
             self.arrange(control, &found).await?;
             let plan = Plan::new(std::mem::take(&mut self.basis), found, false);
@@ -130,7 +130,7 @@ impl Passes {
         }
     }
 
-    /// Before the first round: what of the joiner's own files is compared.
+    /// Before the first round: decides which of the joiner's own files are compared.
     async fn arrange(&mut self, control: &mut Control, found: &[Found]) -> Result<()> {
         let offered = std::mem::take(&mut self.offered);
         if !offered.is_empty() {
@@ -139,7 +139,7 @@ impl Passes {
         Ok(())
     }
 
-    /// Bytes of files that are no longer what they were when they were read, as far as their stamps tell.
+    /// Bytes of files that have changed since they were read, as far as their stamps tell.
     fn outlook(&self, found: &[Found]) -> Outlook {
         let mut basis = self.basis.iter().peekable();
         let changed = found.iter().filter(|found| {
@@ -151,7 +151,7 @@ impl Passes {
         Outlook { changed: changed.map(Found::size).sum() }
     }
 
-    /// Finds out, before the freeze, which of the files that change are read sooner than they are cloned.
+    /// Finds out, before the freeze, for which of the changing files reading is quicker than cloning.
     pub(super) async fn examine_clones(&mut self, control: &Control) -> Result<()> {
         let changing = self
             .basis
@@ -171,8 +171,8 @@ impl Passes {
         Ok(())
     }
 
-    /// The tree under the lock, until it holds still. With `clone`, what changed is cloned where that can be done and is
-    /// sent by [`Passes::of_clones`]. What was sent of a round that was broken off counts in a later pass.
+    /// Reads the tree under the lock until it holds still. With `clone`, what changed is cloned if possible and sent
+    /// later by [`Passes::of_clones`]. What a broken-off round had sent counts in a later pass.
     pub(super) async fn still(
         &mut self,
         control: &mut Control,
@@ -228,7 +228,7 @@ impl Passes {
         Ok(Sent::Whole)
     }
 
-    /// The server writes again: what was read under its lock tells no more than if it had been read before.
+    /// The server writes again: what was read under its lock is now worth no more than what was read before.
     fn distrust(&mut self) {
         let (since, filesystems) = (self.live_since, &self.filesystems);
         let tells = |stamp: Stamp| {
@@ -252,7 +252,7 @@ impl Passes {
         Ok((self.known(&roots, found)?, tops))
     }
 
-    /// What was cloned under the lock, after the server was released.
+    /// Sends what was cloned under the lock, after the server was released.
     pub(super) async fn of_clones(&mut self, control: &mut Control, position: &Option<GaleraGtid>) -> Result<()> {
         let plan = Plan::of_clones(std::mem::take(&mut self.basis));
         if plan.is_empty() {
@@ -280,7 +280,7 @@ impl Passes {
 
     /// Says goodbye on all lanes, and seals the tree as the joiner has it.
     pub(super) async fn seal(mut self) -> Result<(Seal, Vec<RoundReport>)> {
-        /// How long lanes may take once everything is acknowledged.
+        /// How long lanes may take to end once everything is acknowledged.
         const FAREWELL: Duration = Duration::from_secs(1);
         self.transfer.rounds.close();
         let goodbye = async { while self.lanes.join_next().await.is_some() {} };
@@ -290,15 +290,15 @@ impl Passes {
         Ok((sealed, std::mem::take(&mut self.reports)))
     }
 
-    /// The tree while the server works.
+    /// The tree while the server runs.
     async fn scan(&mut self, control: &Control) -> Result<Vec<Found>> {
         let (roots, scanned) = guarded(control, scanned(self.roots.clone(), Arc::clone(&self.server))).await?;
         self.known(&roots, scanned.found)
     }
 
-    /// What the joiner has a use for, in the roots that it was asked about.
+    /// What the joiner can use, in the roots that it was asked about.
     fn known(&self, roots: &Roots, mut found: Vec<Found>) -> Result<Vec<Found>> {
-        // With the roots of the first scan: what it called `external-1` the joiner has a place for.
+        // With the roots of the first scan: the joiner has a place for what that called `external-1`.
         if let Some(new) = roots.iter().nth(self.roots.iter().count()) {
             let what = format!("tablespaces in {} appeared after the joiner was asked", Printable::path(&new.path));
             return Err(Error::new(Kind::Changed, what).remedy("start the transfer again"));
@@ -311,8 +311,8 @@ impl Passes {
         Ok(found)
     }
 
-    /// One round: announced, sent, acknowledged. While the server works, files that were not written since `live` will be
-    /// known by their stamps.
+    /// One round: announced, sent, acknowledged. While the server runs, files not written since `live` will be
+    /// recognised by their stamps.
     async fn round(
         &mut self,
         control: &mut Control,
@@ -342,7 +342,7 @@ impl Passes {
         let awaited = self.awaited.as_mut().map(|awaited| awaited.of_round(&plan.entries)).unwrap_or_default();
         let queue = Queue::new(work.map(|(number, planned)| (number, &planned.found)), &awaited);
         let filesystems = self.filesystems.clone();
-        // Under the lock a file is compared with itself a moment ago, whatever it lies on.
+        // Under the lock a file is compared with itself a moment ago, whatever its filesystem.
         let tells = |found: &Found| {
             live.is_none_or(|when| found.stamp.is_older_than(when) && filesystems.stamps_tell(found.stamp.device()))
         };
@@ -353,7 +353,7 @@ impl Passes {
         if !held {
             self.transfer.reporter.phase(Phase::Copying);
         }
-        // After rounds that were spared the limit buys nothing but a longer freeze.
+        // Here the limit would only lengthen the freeze.
         let paced = live || clones || !self.reports.iter().any(|report| report.live);
         let (compared, changed_pages) = (AtomicU64::new(0), AtomicU64::new(0));
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue, compared, changed_pages });
@@ -390,7 +390,7 @@ impl Passes {
     }
 }
 
-/// As many messages as it takes.
+/// One or more messages.
 fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut rest = paths.iter().peekable();
@@ -413,7 +413,7 @@ pub(super) async fn guarded<T>(control: &Control, work: impl Future<Output = Res
     }
 }
 
-/// A tree whose server may be at work.
+/// Scans a tree whose server may be running.
 pub(super) async fn scanned(mut roots: Roots, server: Arc<dyn Server>) -> Result<(Roots, Scanned)> {
     blocking(move || {
         let scanned = scan_fully(&mut roots, &server.rules()?, Tolerance::Vanished)?;

@@ -1,6 +1,5 @@
-//! What a round has to do: the tree as the joiner has it × the tree as it is now.
-//!
-//! Pure: both are given. With an empty basis everything is sent whole.
+//! What a round has to do: the difference between the tree as the joiner has it and the tree as it is now. Pure: both
+//! are arguments. With an empty basis everything is sent whole.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -10,16 +9,16 @@ use crate::archive::PageHints;
 use crate::manifest::FileDigests;
 use crate::tree::{Content, Found, RelPath, Source, Stillness};
 
-/// What the joiner has of a file's content, by what was sent in earlier rounds.
+/// What the joiner has of a file's content, from earlier rounds.
 #[derive(Debug)]
 pub(super) struct Had {
     pub(super) digests: FileDigests,
     pub(super) hints: BTreeMap<u64, PageHints>,
-    /// An equal stamp says that the content is what was read.
+    /// An equal stamp proves that the content is still what was read.
     pub(super) stamp_tells: bool,
     /// The joiner does not know this metadata and length yet.
     pub(super) touched: bool,
-    /// What it lacks is read from here, when the server has been released.
+    /// The clone from which the rest is read once the server has been released.
     pub(super) clone: Option<Arc<Source>>,
 }
 
@@ -29,8 +28,8 @@ impl Had {
         Had { digests: FileDigests::new(size), hints: BTreeMap::new(), stamp_tells: false, touched: true, clone: None }
     }
 
-    /// To be compared with a file of `size` bytes, whose metadata or length is `other` than before. Its stamp is a new
-    /// one, which tells nothing of what is known until the file has been read.
+    /// To be compared with a file of `size` bytes; `other`: its metadata or length has changed. Its stamp is new and
+    /// proves nothing until the file has been read.
     fn renewed(self, size: u64, other: bool) -> Had {
         let touched = self.touched || other;
         Had { digests: self.digests.renewed(size), stamp_tells: false, touched, clone: None, ..self }
@@ -46,9 +45,9 @@ pub(super) enum Task {
     Later,
     /// All of it is sent.
     Send,
-    /// A directory that the joiner has: its metadata is sent. Under the lock that alone is no reason for a round.
+    /// A directory that the joiner has: its metadata is sent. Under the lock that alone does not justify a round.
     Update,
-    /// The joiner has an earlier content: it is read, and what differs is sent.
+    /// The joiner has earlier content: the file is read, and what differs is sent.
     Compare,
 }
 
@@ -64,27 +63,27 @@ impl Task {
 pub(super) struct Planned {
     pub(super) found: Found,
     pub(super) task: Task,
-    /// `None` for what has no content.
+    /// `None` for entries without content.
     pub(super) had: Option<Had>,
-    /// A directory as the joiner has it, where that is to be updated.
+    /// A directory as the joiner has it, if that is to be updated.
     before: Option<Box<Found>>,
 }
 
-/// The whole tree as the joiner has it, ordered by path, with what was found when it was read. What has no content has
-/// a [`Had`] of nothing where the joiner may not know it.
+/// The whole tree as the joiner has it, ordered by path, with what was found when it was read. An entry without content
+/// has an empty [`Had`] if the joiner may not know it.
 pub(super) type Basis = Vec<(Found, Option<Had>)>;
 
-/// One round's work, and what is gone since the last.
+/// One round's work, and what has disappeared since the last.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// Ordered by path.
     pub(super) entries: Vec<Planned>,
-    /// Ordered by path; what lies beneath a directory that is gone is listed too.
+    /// Ordered by path; includes everything beneath a directory that is gone.
     pub(super) removed: Vec<RelPath>,
 }
 
 impl Plan {
-    /// `found` is ordered by path. `again`: the basis was read, or cloned, under this very lock, so what may change there
+    /// `found` is ordered by path. `again`: the basis was read or cloned under this same lock, so what may change there
     /// has not.
     pub(super) fn new(basis: Basis, found: Vec<Found>, again: bool) -> Plan {
         let mut plan = Plan { entries: Vec::with_capacity(found.len()), removed: Vec::new() };
@@ -123,7 +122,7 @@ impl Plan {
         self.entries.into_iter().map(known).collect()
     }
 
-    /// What the clones hold, after the server was released.
+    /// What to send from clones, after the server was released.
     pub(super) fn of_clones(basis: Basis) -> Plan {
         let entries = basis.into_iter().map(|(found, had)| {
             let task = if had.as_ref().is_some_and(|had| had.clone.is_some()) { Task::Compare } else { Task::Keep };
@@ -137,7 +136,7 @@ impl Plan {
         self.entries.iter().filter(|planned| planned.task.reads())
     }
 
-    /// Whether the joiner has all of it, but for the metadata of directories.
+    /// Whether the joiner has everything, apart from directories' metadata.
     pub(super) fn is_empty(&self) -> bool {
         self.removed.is_empty() && self.work().next().is_none()
     }
@@ -151,7 +150,7 @@ impl Plan {
         self.push(found, Task::Send, had);
     }
 
-    /// An entry that the joiner has under this path.
+    /// The joiner has something under this path.
     fn known(&mut self, before: Found, had: Option<Had>, found: Found, again: bool) {
         let same = before.entry == found.entry;
         match (&before.entry.content, &found.entry.content, had) {
@@ -173,7 +172,7 @@ impl Plan {
             (Content::Directory, Content::Directory, had) => {
                 self.entries.push(Planned { found, task: Task::Update, had, before: Some(Box::new(before)) });
             }
-            // Of another type, or a link that is another now: the old one goes first.
+            // The type has changed, or a link points elsewhere: the old one goes first.
             _ => {
                 self.removed.push(before.entry.path);
                 self.send(found);

@@ -1,7 +1,6 @@
-//! The work of a round: which chunks are still to be sent, shared by all lanes.
-//!
-//! The largest files come first, a few side by side, chunk by chunk, so that one huge tablespace fills
-//! every lane; then the small entries, many to a batch. What a broken lane has not had acknowledged comes back.
+//! The work of a round: which chunks are still to be sent, shared by all lanes. The largest files come first, a few
+//! side by side, chunk by chunk, so that even one huge tablespace keeps every lane busy; then the small entries, many
+//! to a batch. A broken lane's unacknowledged work comes back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use crate::manifest::{CHUNK, chunks};
 use crate::threads::lock;
 use crate::tree::{Found, Stillness};
 
-/// One frame's worth of work; the numbers are those of the catalog.
+/// One frame's worth of work; numbers are those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// One chunk of a file that has several.
@@ -21,7 +20,7 @@ pub enum Work {
     Small(Vec<u32>),
 }
 
-/// What is left of a round. Lanes take from it and say what became of it.
+/// What is left of a round. Lanes take work from it and report how it ended.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
@@ -33,7 +32,7 @@ pub struct Queue {
 struct State {
     /// The largest is last.
     large: Vec<Large>,
-    /// Which of the files side by side had the last turn, counted from the largest.
+    /// Which of the side-by-side files had the last turn, counted from the largest.
     turn: usize,
     /// Batches of small entries; the next is last.
     small: Vec<Vec<u32>>,
@@ -42,7 +41,7 @@ struct State {
     awaited: HashMap<u32, Large>,
     /// Pieces of work handed out and not yet acknowledged.
     outstanding: usize,
-    /// What comes back is not handed out again.
+    /// Work that comes back is not handed out again.
     abandoned: bool,
     closed: bool,
 }
@@ -50,22 +49,22 @@ struct State {
 #[derive(Debug)]
 struct Large {
     file: u32,
-    /// The next chunk, of so many.
+    /// The next chunk, and how many there are.
     next: u64,
     count: u64,
-    /// The redo log, which the server writes to all the time, comes first: where it was cloned, that costs room.
+    /// The redo log comes first: the server writes to it all the time, so a clone of it costs room.
     journal: bool,
 }
 
-/// How many large files are under way at once. A filesystem may let only one write at a time fill the holes of a file
-/// (ext4 does, past the page cache), so one alone would keep a fast disk waiting.
+/// How many large files are sent at once. A filesystem may let only one write at a time fill a file's holes (ext4 past
+/// the page cache), so a single file would keep a fast disk waiting.
 const SIDE_BY_SIDE: usize = 4;
 
-/// What an entry costs in a batch beside its content, at most: two headers and its records.
+/// Bytes an entry takes in a batch besides its content, at most: two headers and its records.
 fn headers(found: &Found) -> u64 {
     let name = found.entry.path.as_bytes().len() as u64;
     let attributes: usize = found.entry.meta.xattrs.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
-    // The list of runs of data, where there are holes: of every other page at most.
+    // The list of runs if there are holes: at most every other page.
     let runs = if found.allocated < found.size() { (found.size() / 4096 + 1) * 24 } else { 0 };
     2048 + 2 * name + attributes as u64 + runs
 }
@@ -73,7 +72,7 @@ fn headers(found: &Found) -> u64 {
 const BATCH_ENTRIES: usize = 512;
 
 impl Queue {
-    /// The work of these entries, by their numbers. Those that are `awaited` are held back.
+    /// The work for these entries, by number. Those in `awaited` are held back.
     pub fn new<'a>(entries: impl IntoIterator<Item = (u32, &'a Found)>, awaited: &HashSet<u32>) -> Queue {
         let mut held = HashMap::new();
         let (mut large, mut small) = (Vec::new(), Vec::new());
@@ -119,8 +118,8 @@ impl Queue {
         lock(&self.state)
     }
 
-    /// The next piece of work; blocks while there is none but some may still come back. `None`: all of
-    /// it is acknowledged, or the queue is closed.
+    /// The next piece of work; blocks while there is none but some may still come back. `None`: everything is
+    /// acknowledged, or the queue is closed.
     pub fn next(&self) -> Option<Work> {
         let mut state = self.state();
         loop {
@@ -138,7 +137,7 @@ impl Queue {
         }
     }
 
-    /// An entry that was held back is work like any other from now on.
+    /// Stops holding this entry back.
     pub fn release(&self, number: u32) {
         let mut state = self.state();
         let Some(released) = state.awaited.remove(&number) else { return };
@@ -151,7 +150,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Whether nothing is left but what is held back.
+    /// Whether only held-back entries are left.
     pub fn only_awaits(&self) -> bool {
         let state = self.state();
         state.is_empty() && state.outstanding == 0 && !state.awaited.is_empty()
@@ -167,7 +166,7 @@ impl Queue {
         }
     }
 
-    /// Returns when all of the work is acknowledged. Cancel-safe.
+    /// Returns once all work is acknowledged. Cancel-safe.
     pub async fn finished(&self) {
         loop {
             let told = self.finished.notified();
@@ -192,7 +191,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Nothing more is handed out; what has been is still waited for.
+    /// Hands out nothing more, but still waits for what was handed out.
     pub fn abandon(&self) {
         let mut state = self.state();
         (state.large, state.small, state.returned, state.awaited) = Default::default();
@@ -207,7 +206,7 @@ impl Queue {
         self.state().abandoned
     }
 
-    /// Wakes all who wait: nothing more is handed out.
+    /// Hands out nothing more and wakes everyone who waits.
     pub fn close(&self) {
         self.state().closed = true;
         self.changed.notify_all();

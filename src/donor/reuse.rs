@@ -1,6 +1,6 @@
-//! What the joiner has already: is it worth comparing with, and is it worth waiting for? Then what it says of each file.
-//!
-//! The decisions are pure: what was sampled, and what waiting has brought, are arguments.
+//! What the joiner already has: whether it is worth comparing with, whether it is worth waiting for, and what the
+//! joiner reports about each file. The decisions are pure: the sample, and what waiting has brought so far, are
+//! arguments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,18 +20,19 @@ use crate::threads::blocking;
 use crate::tree::{Found, RelPath, Roots, Source, locate};
 use crate::wire::{BasisParts, Message, SampledChunk};
 
-/// The share of equal pages from which on the rest is looked at, as one part of so many.
+/// The rest is compared if at least one sampled page in this many is equal.
 const SHARE: u64 = 20;
-/// A chunk is sampled for so many bytes that both sides have; at least and at most so many.
+/// One chunk is sampled for each of so many bytes that both sides have, within these bounds.
 const SAMPLED: u64 = 64 << 20;
 const SAMPLES: std::ops::RangeInclusive<u64> = 16..=64;
-/// Bytes that were compared before a poor match ends it: the sample may have been lucky.
+/// Bytes to compare before a poor match ends it: the sample may have been lucky.
 const PROBE: u64 = 256 << 20;
-/// Lanes have waited so long before the joiner's pace is judged.
+/// How long lanes wait before the joiner's pace is judged.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What old files may have beyond the donor's, in all, until they are cut: nobody has asked for room for that.
+/// How many bytes longer than the donor's the old files may be in all, until they are truncated: no room was reserved
+/// for that.
 const LONGER: u64 = 64 << 20;
-/// Files of which the joiner may tell at a time.
+/// Files the joiner may report on at a time.
 const TELLING: usize = 8;
 
 /// A file that both sides have.
@@ -51,7 +52,7 @@ impl Common {
     }
 }
 
-/// The joiner's list, where it has one: `accept` said that it follows.
+/// The joiner's list, if `accept` said that one follows.
 pub(super) async fn basis(control: &mut Control, idle: Duration) -> Result<Vec<(RelPath, u64)>> {
     let mut parts = BasisParts::default();
     loop {
@@ -64,7 +65,7 @@ pub(super) async fn basis(control: &mut Control, idle: Duration) -> Result<Vec<(
     }
 }
 
-/// What of the joiner's list lies in the tree, too. `found` is ordered by path.
+/// The files in the joiner's list that this tree has too. `found` is ordered by path.
 fn common(basis: &[(RelPath, u64)], found: &[Found]) -> Vec<Common> {
     let mut longer = 0u64;
     let mut seen = HashSet::new();
@@ -97,12 +98,12 @@ fn samples(common: &[Common]) -> Vec<(usize, u64)> {
     (0..count).map_while(nth).collect()
 }
 
-/// Whether so many equal pages, of so many that were sampled, are worth comparing all.
+/// Whether, with `equal` of `sampled` pages, comparing everything is worth it.
 fn is_worth_it(equal: u64, sampled: u64) -> bool {
     sampled > 0 && equal >= sampled.div_ceil(SHARE)
 }
 
-/// The hints of chunks of this tree; of one that cannot be read none.
+/// The hints of chunks of this tree; `None` for one that cannot be read.
 fn own_hints(common: &[Common], samples: &[(usize, u64)], roots: &Roots, seed: u64) -> Vec<Option<PageHints>> {
     let (mut span, mut data) = (Pages::default(), Pages::default());
     let hints = |(file, chunk): &(usize, u64)| {
@@ -115,7 +116,7 @@ fn own_hints(common: &[Common], samples: &[(usize, u64)], roots: &Roots, seed: u
     samples.iter().map(hints).collect()
 }
 
-/// Finds out what the joiner's list is worth, and says what of it is wanted.
+/// Finds out what the joiner's list is worth, and tells the joiner which of its files are wanted.
 pub(super) async fn arrange(
     control: &mut Control,
     transfer: &Transfer,
@@ -144,7 +145,7 @@ pub(super) async fn arrange(
         (equal + same, sampled + all)
     });
     let what = format!(
-        "the joiner has {} files of {} already, and of {sampled} pages that were looked at {equal} are as here",
+        "the joiner already has {} files of {}; of {sampled} pages sampled, {equal} are the same here",
         common.len(),
         bytes(total)
     );
@@ -164,14 +165,14 @@ pub(super) async fn arrange(
     Ok(Some(Awaited::new(common)))
 }
 
-/// Files of which the joiner is going to tell what it has.
+/// Files for which the joiner is going to report what it has.
 #[derive(Debug)]
 pub(super) struct Awaited {
     /// By path until the round is known, then by their numbers in the joiner's list.
     common: HashMap<RelPath, (u32, u64)>,
     files: HashMap<u32, File>,
     telling: BTreeMap<u32, Told>,
-    /// Bytes of files that are still awaited, and that were told of.
+    /// Bytes of files still awaited, and of files reported.
     left: u64,
     told: u64,
     over: bool,
@@ -179,7 +180,7 @@ pub(super) struct Awaited {
     course: Course,
 }
 
-/// One that is awaited.
+/// A file that is awaited.
 #[derive(Clone, Copy, Debug)]
 struct File {
     /// Its number in the round.
@@ -189,7 +190,7 @@ struct File {
     ours: u64,
 }
 
-/// What was told of a file so far.
+/// What was reported about a file so far.
 #[derive(Debug)]
 struct Told {
     next: u64,
@@ -201,46 +202,46 @@ struct Told {
 #[derive(Debug)]
 struct Course {
     began: Instant,
-    /// When the joiner said something last.
+    /// When the joiner last said something.
     heard: Instant,
     /// Since when lanes have had nothing else to do.
     waiting: Option<Instant>,
-    /// When the link was looked at last, and what had been acknowledged then.
+    /// When the link was last looked at, and what had been acknowledged then.
     looked: (Instant, u64),
-    /// The best rate of acknowledged bytes on the wire, a second.
+    /// The best rate so far, in acknowledged bytes on the wire per second.
     link: f64,
 }
 
 /// What waiting for the joiner has brought so far.
 #[derive(Clone, Copy, Debug)]
 struct Outlook {
-    /// Bytes that were compared, and what of them was equal.
+    /// Bytes compared, and bytes found equal.
     compared: u64,
     equal: u64,
-    /// Bytes that are still awaited, and what the joiner tells of a second.
+    /// Bytes still awaited, and bytes the joiner reports on per second.
     left: u64,
     pace: f64,
-    /// Bytes a second that the link has carried at best.
+    /// Bytes per second on the link, at best.
     link: f64,
     /// How long the lanes have had nothing else to do.
     waited: Duration,
-    /// How long the joiner has told nothing, and how long it may.
+    /// How long the joiner has said nothing, and how long it may.
     silent: Duration,
     patience: Duration,
 }
 
 impl Outlook {
-    /// Why no more is awaited.
+    /// Why waiting is no longer worth it.
     fn hopeless(self) -> Option<&'static str> {
         if self.compared >= PROBE && self.equal < self.compared / SHARE {
-            return Some("too little of what the joiner has is as here");
+            return Some("too little of what the joiner has is the same here");
         }
         if self.silent > self.patience {
-            return Some("the joiner does not get on with reading what it has");
+            return Some("the joiner makes no progress reading what it has");
         }
         let (waiting, sending) = (self.left as f64 / self.pace, self.left as f64 / self.link);
         (self.waited >= PATIENCE && waiting > sending * 1.25)
-            .then_some("to send it takes less time than to wait for the joiner, which reads what it has")
+            .then_some("sending takes less time than waiting for the joiner to read what it has")
     }
 }
 
@@ -265,7 +266,7 @@ impl Awaited {
         }
     }
 
-    /// The numbers of the entries of a round that wait for the joiner's word.
+    /// The numbers of the entries of a round that wait for the joiner's report.
     pub(super) fn of_round(&mut self, entries: &[Planned]) -> HashSet<u32> {
         for (number, planned) in (0u32..).zip(entries) {
             let ours = planned.found.size();
@@ -279,7 +280,7 @@ impl Awaited {
         self.files.values().map(|file| file.number).collect()
     }
 
-    /// Takes one message of the joiner's.
+    /// Takes one message from the joiner.
     pub(super) fn heard(&mut self, message: Message, control: &Control, round: &Round) -> Result<()> {
         self.course.heard = Instant::now();
         match message {
@@ -310,7 +311,8 @@ impl Awaited {
         Ok(())
     }
 
-    /// A part of what is told of a file. `None`: it may not be; `Some(None)`: more is to come, or nobody waits for it.
+    /// Takes part of the report on a file. `None`: it is not valid; `Some(None)`: more is to come, or nobody waits for
+    /// it.
     fn seeded(&mut self, file: u32, from: u64, digests: &[u8], hints: &[u8]) -> Option<Option<(u32, Told)>> {
         let Some(&File { number, theirs, ours }) = self.files.get(&file) else {
             return self.given_up.then_some(None);
@@ -327,7 +329,7 @@ impl Awaited {
             let length = theirs.checked_sub(chunk * CHUNK).filter(|_| chunk < chunks(theirs))?;
             let (these, rest) = hints.split_at_checked(PageHints::bytes_of(length))?;
             hints = rest;
-            // The rest is of no use.
+            // The rest is useless.
             if chunk < chunks(ours) {
                 told.digests.take(chunk, Digest::from_bytes(*digest));
                 told.hints.push((chunk, PageHints::from_bytes(these)));
@@ -358,7 +360,7 @@ impl Awaited {
         self.over
     }
 
-    /// Says why no more is awaited, once.
+    /// Stops waiting if that is no longer worth it; returns why, once.
     pub(super) fn give_up(&mut self, transfer: &Transfer, round: &Round, now: Instant) -> Option<&'static str> {
         if self.over || self.given_up {
             return None;
@@ -382,19 +384,19 @@ impl Awaited {
             waited: course.waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         };
         let why = outlook.hopeless()?;
-        // What is awaited is sent when the joiner has heard: it may have to make room first.
+        // What was awaited is sent once the joiner has heard: it may have to make room first.
         self.given_up = true;
         Some(why)
     }
 
-    /// Nothing more is awaited: what the joiner still says is passed over.
+    /// Stops waiting: what the joiner still reports is ignored.
     pub(super) fn abandon(&mut self, round: &Round) {
         self.given_up = true;
         self.release_all(round);
     }
 }
 
-/// `work`, a round's, while the joiner is heard and told how far the comparing has come.
+/// Does a round's `work` while listening to the joiner and telling it how far the comparison is.
 pub(super) async fn attended<T>(
     control: &mut Control,
     transfer: &Arc<Transfer>,
@@ -419,7 +421,7 @@ pub(super) async fn attended<T>(
             }
             () = tokio::time::sleep(EVERY) => {}
         }
-        // Not in an arm of its own: the joiner may have so much to say that it never came to that.
+        // Not in a separate arm: the joiner may have so much to say that it would never be reached.
         let compared = round.compared.load(Ordering::Relaxed);
         if compared > told {
             told = compared;
@@ -437,7 +439,7 @@ pub(super) async fn attended<T>(
             awaited.abandon(round);
             control.send(Message::NoReuse).await?;
         }
-        // Whatever it was saying: nothing of it may come later.
+        // Whatever the joiner was reporting, nothing of it may come later.
         while !awaited.is_over() {
             let message = answer(control, transfer.dialer.deadlines.idle, SLOW, Ok).await?;
             awaited.heard(message, control, round)?;

@@ -1,6 +1,5 @@
-//! Another unlocked pass, or the freeze? And under the freeze: read, or clone?
-//!
-//! Pure: what passes came to and what a freeze would cost are arguments.
+//! Another unlocked pass, or the freeze? And under the freeze: read, or clone? Pure: the figures of
+//! earlier passes and the expected cost of a freeze are arguments.
 
 use std::str::FromStr;
 
@@ -8,24 +7,24 @@ use crate::progress::bytes;
 
 /// The most unlocked passes.
 const MOST: usize = 5;
-/// A pass must have been so much shorter than the one before it, or another would bring little.
+/// A pass must take at most this share of the one before it, or another would gain little.
 const SHORTER: f64 = 0.7;
-/// Under the lock this much is good enough, in seconds.
+/// Seconds under the lock that are good enough.
 const ENOUGH: f64 = 1.0;
-/// A tree that is copied in about as much time as a second look at it takes is copied in one pass, in bytes.
+/// Bytes. A smaller tree is copied in one pass: a second look would take about as long.
 const SMALL: u64 = 64 << 20;
-/// With a rate limit so many seconds of it are as little.
+/// With a rate limit, this many seconds of it count as small.
 const MOMENT: u64 = 1;
 
 /// How the donor's server is frozen: `freeze`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FreezeMode {
-    /// What makes the freeze short, by estimate.
+    /// Whatever is estimated to make the freeze shortest.
     #[default]
     Auto,
-    /// Passes while the server works, then what changed is read under the lock.
+    /// Passes while the server runs, then what changed is read under the lock.
     Rounds,
-    /// Passes while the server works, then what changed is cloned under the lock where the filesystem can.
+    /// Passes while the server runs, then what changed is cloned under the lock if the filesystem can.
     Clone,
     /// One pass, all of it under the lock.
     Whole,
@@ -45,18 +44,18 @@ impl FromStr for FreezeMode {
     }
 }
 
-/// What one unlocked pass came to.
+/// The figures of one unlocked pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Pass {
     pub(super) seconds: f64,
-    /// Bytes that were read, and bytes that went over the wire.
+    /// Bytes read, and bytes sent on the wire.
     pub(super) read: u64,
     pub(super) wire: u64,
-    /// Bytes of these that the joiner had before the transfer: that tells nothing of what changes meanwhile.
+    /// Of these, bytes that the joiner had before the transfer; they say nothing about what changes meanwhile.
     pub(super) reused: u64,
 }
 
-/// What would have to be read under the lock if it came now.
+/// What would have to be read under the lock if the freeze came now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Outlook {
     /// Bytes of files that changed since they were read.
@@ -75,7 +74,7 @@ impl FreezeMode {
         }
     }
 
-    /// Whether changed files are cloned under the lock, where they can be.
+    /// Whether changed files are cloned under the lock, if they can be.
     pub(super) fn clones(self, passes: &[Pass], outlook: Outlook) -> bool {
         match self {
             FreezeMode::Clone => true,
@@ -86,7 +85,7 @@ impl FreezeMode {
 
     /// One line for the log: what the freeze is expected to cost.
     pub(super) fn expects(self, passes: &[Pass], outlook: Outlook) -> String {
-        let clones = if self.clones(passes, outlook) { "; they will be cloned where the filesystem can" } else { "" };
+        let clones = if self.clones(passes, outlook) { "; they will be cloned if the filesystem can" } else { "" };
         format!(
             "{} of files changed since they were read; reading them under the lock would take about {:.1} s{clones}",
             bytes(outlook.changed),
@@ -95,7 +94,8 @@ impl FreezeMode {
     }
 }
 
-/// Seconds under the lock, by the fastest rate at which passes read and by what the last one had to send of what it read.
+/// Seconds under the lock, from the fastest reading rate of all passes and the share of bytes that the last one had to
+/// send.
 pub(super) fn seconds_to_read(passes: &[Pass], outlook: Outlook) -> f64 {
     let rate =
         |of: fn(&Pass) -> u64| passes.iter().map(|pass| of(pass) as f64 / pass.seconds.max(1e-3)).fold(1.0, f64::max);
@@ -105,7 +105,7 @@ pub(super) fn seconds_to_read(passes: &[Pass], outlook: Outlook) -> f64 {
     (changed / rate(|pass| pass.read)).max(changed * share / rate(|pass| pass.wire))
 }
 
-/// Whether another unlocked pass is worth it before the freeze. `over`: a freeze now would be longer than is allowed.
+/// Whether another unlocked pass is worth it before the freeze. `over`: a freeze now would exceed freeze-limit.
 pub(super) fn another(passes: &[Pass], outlook: Outlook, over: bool) -> bool {
     let shrinking = match passes {
         [] | [_] => true,

@@ -1,5 +1,5 @@
-//! A tree that must hold still: looked at again and again until it does. What may change all the same, and who writes
-//! it: `tree::Stillness`.
+//! A tree that must hold still: it is looked at again until it does. For what may change all the same, and who writes
+//! it, see `tree::Stillness`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,11 +13,11 @@ use crate::tree::{
 
 /// How many rounds may follow the first under the lock.
 pub(super) const AGAIN: u16 = 8;
-/// How long a writer is given before the tree is looked at once more; twice as long each time.
+/// How long a writer gets before the tree is looked at again; twice as long each time.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Two changes within so much may leave one and the same time on a file: the kernel's clock ticks 100 times a second
-/// where it is slow (`CONFIG_HZ`), and a file's times are the last tick's before Linux 6.13.
+/// Two changes within this time may leave the same timestamp on a file: the kernel's clock may tick only 100 times a
+/// second (`CONFIG_HZ`), and before Linux 6.13 file times are those of the last tick.
 const TICK: Duration = Duration::from_millis(20);
 
 /// The pause before look number `look`, counted from 0.
@@ -36,9 +36,9 @@ pub(super) fn tops(roots: &Roots) -> Tops {
     roots.directories().into_iter().filter_map(stamp).collect()
 }
 
-/// Scans a tree that holds still, so that what changes from now on has another stamp than the one that is seen.
+/// Scans a tree that holds still, such that anything that changes later gets a stamp other than the one seen.
 pub(super) fn look(roots: &mut Roots, server: &dyn Server) -> Result<Vec<Found>> {
-    // What vanishes in the middle of a scan is one thing; a tablespace that is nowhere stays so.
+    // A file may vanish in the middle of a scan; a missing tablespace stays missing.
     const TRIES: usize = 5;
     let rules = server.rules()?;
     let mut tries = 0;
@@ -55,7 +55,7 @@ pub(super) fn look(roots: &mut Roots, server: &dyn Server) -> Result<Vec<Found>>
     Ok(found)
 }
 
-/// Whether nothing has changed since it was looked at but what may, and the joiner has all of it.
+/// Whether, since the last look, nothing has changed but what may, and the joiner has everything.
 pub(super) fn holds(basis: &Basis, before: &Tops, roots: &Roots) -> bool {
     let still = |(found, had): &(Found, Option<super::plan::Had>)| {
         let stat = locate(roots, &found.entry.path).and_then(|place| std::fs::symlink_metadata(place).ok());
@@ -65,7 +65,7 @@ pub(super) fn holds(basis: &Basis, before: &Tops, roots: &Roots) -> bool {
     *before == tops(roots) && basis.iter().all(still)
 }
 
-/// What changed while the tree was read: fails where reading it again is no answer.
+/// Judges what changed while the tree was read: fails if reading it again would not help.
 pub(super) fn judge(plan: &Plan, roots: &Roots, keeper: Keeper, looks: u16) -> Result<()> {
     let place = |path: &RelPath| locate(roots, path).unwrap_or_else(|| path.beneath().to_owned());
     let now = |path: &&RelPath| plan.entries.binary_search_by(|planned| planned.found.entry.path.cmp(path)).is_ok();
@@ -78,7 +78,7 @@ pub(super) fn judge(plan: &Plan, roots: &Roots, keeper: Keeper, looks: u16) -> R
     }
     if looks > AGAIN {
         let what = format!(
-            "{} does not hold still: it changed each of {looks} times that it was read",
+            "{} does not hold still: it changed each of the {looks} times it was read",
             Printable::path(&place(first))
         );
         return Err(remedied(Error::new(Kind::Changed, what), first, keeper));
@@ -86,7 +86,7 @@ pub(super) fn judge(plan: &Plan, roots: &Roots, keeper: Keeper, looks: u16) -> R
     Ok(())
 }
 
-/// What a round is for.
+/// Why another round is needed, for the log.
 pub(super) fn why(plan: &Plan, roots: &Roots) -> String {
     let count = plan.work().count() + plan.removed.len();
     let first = first(plan).and_then(|path| locate(roots, path)).unwrap_or_default();
@@ -101,11 +101,11 @@ fn first(plan: &Plan) -> Option<&RelPath> {
     plan.work().map(|planned| &planned.found.entry.path).chain(&plan.removed).next()
 }
 
-/// With a remedy that names who may have written to it.
+/// Adds a remedy that names who may have written to it.
 fn remedied(error: Error, path: &RelPath, keeper: Keeper) -> Error {
     match keeper {
         Keeper::Galera => {
-            let keep = "; what is not the server's data stays out with keep in [highline]";
+            let keep = "; use keep in [highline] to leave out what is not the server's data";
             error.remedy(format!("{}{keep}", likely_writer(path)))
         }
         Keeper::Caller => error.remedy("stop the server, or freeze it until this command has ended"),

@@ -1,4 +1,4 @@
-//! What lanes share: what lives as long as they do, and the rounds that they work on.
+//! What lanes share: what lives as long as they do, and the rounds they work on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,22 +24,22 @@ pub(super) struct Transfer {
     pub(super) pace: Arc<Throttle>,
     pub(super) meter: Arc<Meter>,
     pub(super) reporter: Arc<dyn Reporter>,
-    /// Of the page hints: a secret.
+    /// Of the page hints; secret.
     pub(super) seed: u64,
     pub(super) rounds: Rounds,
     pub(super) clock: Clock,
-    /// Bytes on the wire that are not acknowledged.
+    /// Unacknowledged bytes on the wire.
     pub(super) in_flight: AtomicU64,
-    /// Lanes that broke since that was last told.
+    /// Lanes that broke since the last line about it.
     pub(super) breaks: AtomicU64,
-    /// Bytes on the wire that are.
+    /// Acknowledged bytes on the wire.
     pub(super) acknowledged: AtomicU64,
     pub(super) reused: Reused,
-    /// How the lane ended that broke last; nothing was acknowledged since.
+    /// Why the last broken lane ended, if nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
 }
 
-/// Bytes of seeded files that were compared, and what of them need not be sent.
+/// Bytes of seeded files that were compared, and those that need not be sent.
 #[derive(Debug, Default)]
 pub(super) struct Reused {
     pub(super) compared: AtomicU64,
@@ -58,7 +58,7 @@ impl Reused {
 }
 
 impl Transfer {
-    /// Why a round is given up, once nothing has moved for the idle deadline.
+    /// Why the round is given up, once nothing has moved for the idle deadline.
     pub(super) fn stuck(&self, now: Instant) -> Option<Error> {
         let stuck = self.clock.stuck(now, self.dialer.deadlines.idle)?;
         if let Some(broken) = lock(&self.broken).take() {
@@ -67,22 +67,22 @@ impl Transfer {
             return Some(
                 Error::new(broken.kind(), what)
                     .on(broken.side())
-                    .remedy("see the joiner's log, and the link; idle-timeout sets how long nothing may pass"),
+                    .remedy("check the joiner's log and the link; idle-timeout sets the limit"),
             );
         }
         let peer = self.dialer.peer();
         let (what, remedy) = match stuck {
             Stuck::Idle(idle) if self.in_flight.load(Ordering::Relaxed) == 0 => (
-                format!("nothing could be read to be sent for {} s", idle.as_secs()),
-                "see whether this node's disk stands still; idle-timeout sets the limit",
+                format!("nothing could be read here for {} s", idle.as_secs()),
+                "check whether this node's disk responds; idle-timeout sets the limit",
             ),
             Stuck::Idle(idle) => (
                 format!("{peer} has written nothing for {} s", idle.as_secs()),
-                "see whether its disk or the link stands still; idle-timeout sets the limit",
+                "check whether its disk and the link respond; idle-timeout sets the limit",
             ),
             Stuck::Unacknowledged(limit) => (
                 format!("{peer} takes bytes and has written none of them for {} s", limit.as_secs()),
-                "see its log and its disk; on a very slow link take fewer lanes or a longer idle-timeout",
+                "check its log and its disk; on a very slow link use fewer lanes or a longer idle-timeout",
             ),
         };
         Some(Error::new(Kind::Timeout, what).remedy(remedy))
@@ -120,17 +120,17 @@ impl Transfer {
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) number: u16,
-    /// The server goes on writing.
+    /// The server may write meanwhile.
     pub(super) live: bool,
-    /// A change is not a reason to read again: nobody may write to the tree.
+    /// A change is an error rather than a reason to read again: nobody may write to the tree.
     pub(super) strict: bool,
-    /// The rate limit holds: nobody waits for the end of the round.
+    /// The rate limit applies: nobody waits for the end of the round.
     pub(super) paced: bool,
     pub(super) catalog: Catalog,
     pub(super) queue: Queue,
-    /// Pages that were not what they had been when their file was last read.
+    /// Pages that had changed since their file was last read.
     pub(super) changed_pages: AtomicU64,
-    /// Bytes of work that was compared and is as the joiner has it.
+    /// Bytes of work that was compared and found equal.
     pub(super) compared: AtomicU64,
 }
 
@@ -145,7 +145,7 @@ pub(super) struct Rounds {
 struct State {
     current: Option<Arc<Round>>,
     closed: bool,
-    /// Why a packing thread gave up, whatever became of its lane.
+    /// Why a packing thread gave up, however its lane ended.
     failure: Option<Error>,
 }
 
@@ -159,7 +159,7 @@ impl Rounds {
         self.changed.notify_all();
     }
 
-    /// The round is over; nobody holds it any more when its last lane has looked again.
+    /// The round is over; it is dropped once its last lane has looked again.
     pub(super) fn end(&self) {
         self.state().current = None;
         self.changed.notify_all();
@@ -190,7 +190,7 @@ impl Rounds {
         }
     }
 
-    /// A packing thread has given up: everything ends. The first cause counts.
+    /// A packing thread has given up, which ends everything. The first cause counts.
     pub(super) fn fail(&self, error: Error) {
         self.state().failure.get_or_insert(error);
         self.close();
@@ -200,7 +200,7 @@ impl Rounds {
         self.state().failure.take()
     }
 
-    /// Nothing more is handed out.
+    /// Hands out nothing more.
     pub(super) fn close(&self) {
         let current = {
             let mut state = self.state();

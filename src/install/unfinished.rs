@@ -26,7 +26,7 @@ pub fn refuse_half_switched(roots: &Roots) -> Result<()> {
     for directory in roots.directories() {
         if let Some(link) = link_through_selector(directory)? {
             return refuse(format!(
-                "an install was cut short on this node: {} leads through its selector",
+                "an install was interrupted on this node: {} leads through its selector",
                 Printable::path(&link)
             ));
         }
@@ -35,7 +35,7 @@ pub fn refuse_half_switched(roots: &Roots) -> Result<()> {
     match journal::read(&home, datadir) {
         Ok(None | Some((_, Phase::Finished | Phase::Undone))) => Ok(()),
         Ok(Some((_, Phase::Switching | Phase::Spending))) => {
-            refuse(format!("an install was cut short on this node: see {}", Printable::path(home.path())))
+            refuse(format!("an install was interrupted on this node: see {}", Printable::path(home.path())))
         }
         Err(error) => Err(error.remedy(remedy())),
     }

@@ -1,7 +1,6 @@
-//! What this node has already of what the donor offers: the files of its old tree, and what an earlier attempt has left.
-//!
-//! Both may hold anything. Files of the old tree are found by the rules of the donor's scan, opened one name at a time and
-//! never through a symlink, and only read.
+//! What this node already has of what the donor offers: the files of its old tree, and what an earlier attempt left.
+//! Both may hold anything. Files of the old tree are found by the same rules as in the donor's scan, opened one name at
+//! a time, never through a symlink, and only read.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -23,42 +22,42 @@ use crate::manifest::chunks;
 use crate::tree::{Content, RelPath, Roots, Rules, Scope, Source, Tolerance, locate, scan};
 use crate::wire::{Base64, BasisParts, Message, Offer, SampledChunk};
 
-/// Smaller files are sent sooner than they are compared.
+/// Bytes. Sending smaller files is quicker than comparing them.
 const SMALLEST: u64 = 64 << 10;
-/// The most chunks that a donor may ask about.
+/// The most chunks a donor may ask about.
 const SAMPLES: usize = 64;
 
-/// The files that this node has, the largest first. A file is known by its place.
+/// The files this node has, the largest first. A file's number is its index here.
 #[derive(Debug)]
 pub(super) struct Basis {
     roots: Roots,
     files: Vec<Had>,
 }
 
-/// A file of this node's.
+/// A file this node has.
 #[derive(Debug)]
 pub(super) struct Had {
-    /// As the donor calls it.
+    /// Its path on the donor.
     pub(super) path: RelPath,
     pub(super) size: u64,
-    /// Where it lies, if not in the old tree.
+    /// Where it is, if not in the old tree.
     pub(super) kept: Option<KeptFile>,
     pub(super) origin: Origin,
 }
 
-/// Whose work a file is.
+/// Where a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     OldTree,
     EarlierAttempt,
 }
 
-/// One that is open.
+/// An open file.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) size: u64,
-    /// Bytes that the filesystem has given to it.
+    /// Bytes allocated to it on disk.
     pub(super) allocated: u64,
 }
 
@@ -67,8 +66,8 @@ impl Basis {
         Basis { roots: roots.clone(), files: Vec::new() }
     }
 
-    /// The files that lie where the donor's may be staged: what is kept, and where it is still there the old tree, by
-    /// this node's rules. What is kept and was not `earlier` is of an old tree that went first.
+    /// The files that may become part of the donor's tree: kept files, and the old tree if it is still there, by this
+    /// node's rules. Kept files that are not `earlier` come from an old tree that was removed first.
     pub(super) fn find(
         roots: &Roots,
         offer: &Offer,
@@ -83,7 +82,7 @@ impl Basis {
         let travels = |path: &RelPath| {
             let offered = offer.roots.iter().find(|root| root.name.as_str() == path.root_str());
             let (Some(offered), Some(root)) = (offered, roots.get(path.root_str())) else { return false };
-            // Of a directory outside only what the donor has there is ours.
+            // In a directory outside, only what the donor has there is ours.
             let named = || offered.names.iter().any(|name| path.first() == OsStr::from_bytes(name.as_bytes()));
             root.scope != Scope::Listed || named()
         };
@@ -136,7 +135,7 @@ impl Basis {
         self.files.get(number as usize)
     }
 
-    /// Where a file lies, for messages.
+    /// Where a file is, for messages.
     pub(super) fn place(&self, had: &Had) -> PathBuf {
         let root = self.roots.get(had.path.root_str()).map(|root| root.path.as_path());
         match (&had.kept, root) {
@@ -145,7 +144,7 @@ impl Basis {
         }
     }
 
-    /// Opens a file while it has the size that it was listed with.
+    /// Opens a file, provided that it still has the size it was listed with.
     pub(super) fn open(&self, had: &Had) -> io::Result<Opened> {
         let (path, root) = (&had.path, self.roots.get(had.path.root_str()).ok_or(io::ErrorKind::NotFound)?);
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -162,7 +161,7 @@ impl Basis {
                 path.beneath().file_name().unwrap_or_default()
             }
         };
-        // What has become a pipe must not make anybody wait.
+        // If it has become a pipe, opening must not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&at, name, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone (open(2)).
@@ -172,7 +171,7 @@ impl Basis {
         Opened::new(File::from(file?), had.size)
     }
 
-    /// The hints of chunks that the donor asks about.
+    /// The page hints of the chunks that the donor asks about.
     pub(super) fn hints(&self, asked: &[SampledChunk], seed: u64) -> Result<Vec<Base64>> {
         let strange = || Error::new(Kind::Protocol, "the donor asked about a chunk of a file that was not listed");
         if asked.len() > SAMPLES {
@@ -196,11 +195,11 @@ impl Basis {
 }
 
 impl Opened {
-    /// A file that must have `size` bytes.
+    /// Fails unless `file` is a regular file of `size` bytes.
     pub(super) fn new(file: File, size: u64) -> io::Result<Opened> {
         let stat = file.metadata()?;
         if !stat.is_file() || stat.len() != size {
-            return Err(io::Error::other("it is not what it was"));
+            return Err(io::Error::other("it has changed"));
         }
         Ok(Opened { file, size, allocated: stat.blocks().saturating_mul(512) })
     }

@@ -1,4 +1,4 @@
-//! The conversation with a donor that has come: offer, consent, rounds, comparison, install.
+//! The conversation with the donor: offer, consent, rounds, comparison, install.
 
 use std::io::BufWriter;
 use std::sync::Arc;
@@ -28,28 +28,28 @@ use crate::threads::{self, blocking};
 use crate::tls::Session;
 use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Speeds, WireBytes};
 
-/// What the parts of one reception share.
+/// One reception, from the wait for a donor to the install.
 pub(super) struct Conversation {
     lock: Arc<DirLock>,
     pub(super) options: ReceiveOptions,
     pub(super) connections: mpsc::Receiver<ProvenConnection>,
     pub(super) reporter: Arc<dyn Reporter>,
     pub(super) meter: Arc<Meter>,
-    /// What this node is; being found out since the wait began.
+    /// What this node is; found out while it waits.
     facts: JoinHandle<Result<Facts>>,
-    /// What is written to while lanes run.
+    /// What lanes write to, while they run.
     ledger: Option<Arc<Ledger>>,
-    /// The old tree is going or gone.
+    /// The old tree is being removed, or already gone.
     pub(super) touched: bool,
 }
 
-/// What a donor has brought.
+/// What a donor has sent.
 enum Taken {
     Nothing(Option<GaleraGtid>),
     Tree(Box<Tree>),
 }
 
-/// A staged tree and the evidence that it is the donor's.
+/// A staged tree, with the evidence that it equals the donor's.
 struct Tree {
     staging: Staging,
     verified: Verified,
@@ -84,23 +84,24 @@ impl Conversation {
         match self.options.deadlines.arrival {
             None => arrival.await,
             Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Timeout, format!("no donor has come within {} s", limit.as_secs()))
-                    .remedy("see the donor's log for the reason; a firewall may keep it from this port"))
+                Err(Error::new(Kind::Timeout, format!("no donor connected within {} s", limit.as_secs()))
+                    .remedy("see the donor's log for the reason; a firewall may block this port"))
             }),
         }
     }
 
-    /// From now on only that donor's lanes come here, and what it dials again of its control connection goes to that.
+    /// Starts the control conversation. From now on only this donor's lanes are let in, and its control connection when
+    /// it is dialled again.
     pub(super) fn control(&mut self, connection: ProvenConnection, session: u64) -> Control {
-        // Nobody sends into this one.
+        // A channel without a sender.
         let connections = std::mem::replace(&mut self.connections, mpsc::channel(1).1);
         let Followers { lanes, control } = Followers::of(connections, session);
         self.connections = lanes;
         Control::answer(connection, control, self.options.deadlines, Arc::clone(&self.reporter))
     }
 
-    /// Ends an attempt that `failure` made fail, when the threads that write have ended: what is staged is kept for the
-    /// next, or removed.
+    /// Ends a failed attempt, once the writing threads have ended: staged files are kept for the next attempt, or
+    /// removed.
     pub(super) async fn clear(&mut self, failure: &Error) {
         const PATIENCE: Duration = Duration::from_secs(3);
         if let Some(ledger) = self.ledger.take() {
@@ -114,9 +115,9 @@ impl Conversation {
             match blocking(move || earlier::leave(&lock, &roots, reuse, &cause)).await {
                 Ok(told) => return told.iter().for_each(|line| self.reporter.note(line)),
                 Err(left) if Instant::now() > deadline => {
-                    return self.reporter.warn(&format!("what was staged could not be removed: {}", left.sentence()));
+                    return self.reporter.warn(&format!("staged files could not be removed: {}", left.sentence()));
                 }
-                // A thread that made or settled something was not through yet.
+                // A thread was still making or settling something.
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
@@ -135,7 +136,7 @@ impl Conversation {
         self.reporter.phase(Phase::Installing);
         self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
-        // From here on nobody is asked: the switch runs to its end.
+        // From here on nothing stops the switch.
         self.touched = true;
         let Tree { staging, verified, round, lanes, reused } = *taken;
         let checksum = verified.manifest().checksum();
@@ -152,11 +153,11 @@ impl Conversation {
         })
         .await?;
         if let Some(leftover) = installed.leftover {
-            self.reporter.warn(&format!("the old tree could not be removed: {}", leftover.sentence()));
+            self.reporter.warn(&format!("the old data could not be removed: {}", leftover.sentence()));
         }
         if let Some(file) = installed.unguarded {
             self.reporter.warn(&format!(
-                "{} lies on a filesystem without locks: nothing would have kept a server from starting during the switch",
+                "{} is on a filesystem without locks: nothing would have stopped a server from starting during the switch",
                 Printable::path(&file)
             ));
         }
@@ -178,7 +179,7 @@ impl Conversation {
         })))
     }
 
-    /// Everything up to the comparison; nothing outside the staging area is touched.
+    /// Everything up to the comparison; changes nothing outside the staging area.
     async fn take(&mut self, control: &mut Control) -> Result<Taken> {
         let offer = whole_offer(control).await?;
         if offer.bypass {
@@ -189,9 +190,9 @@ impl Conversation {
                 self.reporter.warn(&told);
                 return Ok(Taken::Nothing(offer.position));
             }
-            // What a killed run left staged would show up in the server as a schema.
+            // A server would list a killed run's staging area as a schema.
             match blocking(move || earlier::forget(&lock, &roots)).await {
-                Ok(gone) => earlier::tell(&*self.reporter, gone, "which an earlier attempt had left"),
+                Ok(gone) => earlier::tell(&*self.reporter, gone, "left by an earlier attempt"),
                 Err(left) => {
                     let what = format!("what an earlier attempt left could not be removed: {}", left.sentence());
                     self.reporter.warn(&what);
@@ -210,8 +211,8 @@ impl Conversation {
         let recovery = blocking(move || {
             match recover(&lock)? {
                 Recovered::Nothing | Recovered::Spent => {}
-                Recovered::Finished => reporter.warn("the install that was cut short is finished now"),
-                Recovered::Undone => reporter.warn("what was left of the install that was cut short is gone"),
+                Recovered::Finished => reporter.warn("the interrupted install is finished now"),
+                Recovered::Undone => reporter.warn("what was left of the interrupted install is removed"),
             }
             Ok(())
         });
@@ -223,7 +224,7 @@ impl Conversation {
         let clearing = blocking(move || clear_earlier(&lock, &roots, reuse, SystemTime::now()));
         let gone = told_of(control, clearing).await?;
         let why = if reuse.keeps() { "more than a week ago" } else { "and reuse=off" };
-        earlier::tell(&*self.reporter, gone, &format!("which an earlier attempt had left, {why}"));
+        earlier::tell(&*self.reporter, gone, &format!("left by an earlier attempt, {why}"));
         let room = {
             let (roots, offer, mode, keep) = (options.roots.clone(), offer.clone(), options.install, keep.clone());
             blocking(move || {
@@ -234,18 +235,19 @@ impl Conversation {
         room.warnings.iter().for_each(|warning| self.reporter.warn(warning));
         let mut reuse = options.reuse;
         let spend = options.install == InstallMode::InPlace;
-        // Then what is not wanted of an old tree goes before anything comes, and the rest becomes part of the new one.
+        // Then what is not wanted of the old tree is removed before anything arrives, and the rest becomes part of the
+        // new one.
         let tight = room.counts_on_kept && spend && offer.reuse && reuse == Reuse::Auto;
         if room.counts_on_kept && !tight {
             let roots = options.roots.clone();
             let gone = told_of(control, blocking(move || drop_kept(&roots))).await?;
-            earlier::tell(&*self.reporter, gone, "which an earlier attempt had left: the new data needs the room");
-            // Nor may the old tree's files stay beside it.
+            earlier::tell(&*self.reporter, gone, "left by an earlier attempt: the new data needs the room");
+            // Nor is there room to keep the old tree's files beside it.
             reuse = if reuse == Reuse::Auto { Reuse::Staged } else { reuse };
         }
         if !without.is_empty() {
             self.reporter
-                .note("the donor's binary logs do not travel: this node writes none, or uses another name for them");
+                .note("the donor's binary logs are not sent: this node writes none, or uses another name for them");
         }
         let checksum = agree(options.checksum, offer.speeds)?;
         let lanes = options.lanes.min(offer.lanes).max(1);
@@ -260,19 +262,19 @@ impl Conversation {
             let earlier = kept(&roots)?;
             let left = if spend { staging.spend_old_tree(node.spent())? } else { None };
             if let Some(left) = left.or_else(|| leftover(&lock, &roots)) {
-                reporter.warn(&format!("what is left of an old tree could not be removed: {}", left.report()));
+                reporter.warn(&format!("the rest of the old data could not be removed: {}", left.report()));
             }
             let own = staging.kept()?;
             let old_tree = (!spend).then_some(&keep);
             let basis = Basis::find(&roots, &offered, &staging, reuse, &earlier, old_tree).unwrap_or_else(|error| {
-                reporter.note(&format!("nothing that is here is reused: {}", error.sentence()));
+                reporter.note(&format!("no local data is reused: {}", error.sentence()));
                 Basis::none(&roots)
             });
             Ok((staging, own, basis))
         });
         let (staging, own, basis) = told_of(control, staging).await?;
         let staging = Arc::new(staging);
-        // Those that an option names; what each node has is known.
+        // Those that an option names; the ones every node has are well known.
         let named = own.iter().filter(|(_, why)| !why.contains(' '));
         let named: Vec<String> = named.map(|(path, option)| format!("{path} ({option})")).collect();
         if !named.is_empty() {
@@ -287,7 +289,7 @@ impl Conversation {
             let stay = order.as_ref().map(Order::places).unwrap_or_default();
             let roots = options.roots.clone();
             let gone = blocking(move || drop_kept_but(&roots, &stay)).await?;
-            earlier::tell(&*self.reporter, gone, "of which the donor has nothing: the new data needs the room");
+            earlier::tell(&*self.reporter, gone, "that the donor does not have: the new data needs the room");
             if let Some(order) = &mut order {
                 order.tight = true;
             }
@@ -304,7 +306,7 @@ impl Conversation {
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
-        // Since bytes begin to flow: the wait for a donor says nothing of their rate.
+        // From when bytes begin to flow: the wait for a donor says nothing about their rate.
         self.meter = Arc::new(Meter::default());
         self.meter.set_total(round.bytes);
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
@@ -329,7 +331,7 @@ impl Conversation {
     }
 }
 
-/// Does `work`, and tells the donor how far the removal of an old tree has come with it.
+/// Does `work`, and keeps the donor informed while it removes an old tree.
 async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) -> Result<T> {
     const EVERY: Duration = Duration::from_millis(500);
     let mut work = std::pin::pin!(work);
@@ -348,7 +350,7 @@ async fn told_of<T>(control: &Control, work: impl Future<Output = Result<T>>) ->
     }
 }
 
-/// The offer, in however many parts it comes.
+/// The offer, which may come in several parts.
 async fn whole_offer(control: &mut Control) -> Result<Offer> {
     let mut parts = OfferParts::default();
     loop {
@@ -367,7 +369,7 @@ fn bye(message: Message) -> std::result::Result<(), Message> {
     if let Message::Bye = message { Ok(()) } else { Err(message) }
 }
 
-/// The checksum that is faster on the slower side.
+/// The checksum that is faster on the slower side, unless one side insists.
 fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
     let speed = |checksum: Checksum, there: u32| {
         let here = match ours {
@@ -382,11 +384,11 @@ fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
         .max_by_key(|(speed, _)| *speed)
         .filter(|(speed, _)| *speed > 0);
     best.map(|(_, checksum)| checksum).ok_or_else(|| {
-        Error::new(Kind::Incompatible, "donor and joiner allow no checksum in common")
-            .remedy("give checksum the same value on both sides, or take it away")
+        Error::new(Kind::Incompatible, "donor and joiner have no checksum in common")
+            .remedy("set checksum to the same value on both nodes, or remove it")
     })
 }
 
 pub(super) fn stands_still() -> Error {
-    Error::new(Kind::Timeout, "a writing thread does not end: its disk stands still")
+    Error::new(Kind::Timeout, "a writing thread does not end: its disk does not respond")
 }

@@ -1,4 +1,4 @@
-//! What an attempt leaves for the next, and what this one found: when it stays, when it goes, and how the log says so.
+//! What an attempt leaves for the next: when it is kept, when it is removed, and how the log says so.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use crate::install::{DirLock, KEPT, Reuse, Tally, discard, drop_kept, holds_data
 use crate::progress::Reporter;
 use crate::tree::{Roots, Scope};
 
-/// Tells the log what was removed, if anything was.
+/// Logs what was removed, if anything was.
 pub(super) fn tell(reporter: &dyn Reporter, gone: Tally, which: &str) {
     if gone.files > 0 {
         reporter.note(&format!("removed {gone}, {which}"));
     }
 }
 
-/// Ends an attempt that `cause` made fail. Returns what the log must tell of what stays for the next.
+/// Ends an attempt that failed because of `cause`. Returns what the log must say about what is kept for the next one.
 pub(super) fn leave(lock: &DirLock, roots: &Roots, reuse: Reuse, cause: &Cause) -> Result<Option<String>> {
     discard(lock, roots, if cause.full { Reuse::Off } else { reuse })?;
     let short = match cause.full {
@@ -35,7 +35,7 @@ pub(super) fn leave(lock: &DirLock, roots: &Roots, reuse: Reuse, cause: &Cause) 
     }))
 }
 
-/// What of a failure decides whether anything is kept.
+/// What decides, after a failure, whether anything is kept.
 pub(super) struct Cause {
     full: bool,
 }
@@ -46,13 +46,13 @@ impl From<&Error> for Cause {
     }
 }
 
-/// Removes what is staged and what is kept: nobody needs it any more.
+/// Removes all staged and kept files; nobody needs them any more.
 pub(super) fn forget(lock: &DirLock, roots: &Roots) -> Result<Tally> {
     discard(lock, roots, Reuse::Off)?;
     drop_kept(roots)
 }
 
-/// Why the old tree's server needs the room more than a later attempt does.
+/// Why the old tree's server needs the room more than a later attempt would.
 fn short(roots: &Roots) -> Option<String> {
     if !holds_database(roots.datadir()) {
         return None;

@@ -1,4 +1,4 @@
-//! Whether this node's server can take over what the donor's server wrote, and whether it should.
+//! Whether this node's server can use what the donor's server wrote, and whether it should.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use crate::tree::Recovery;
 use crate::version::Series;
 use crate::wire::Offer;
 
-/// What this node is before anything is replaced. What is `None` is not known.
+/// What this node is before anything is replaced. `None` means unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Such as `10.11.19-MariaDB`.
     pub server_version: Option<String>,
-    /// Where the version comes from, or that none was found: a line for the log.
+    /// Where the version was found, or that it was not: a line for the log.
     pub about_version: String,
     pub page_size: Option<PageSize>,
     pub lower_case_table_names: Option<u8>,
@@ -24,14 +24,14 @@ pub struct Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSize {
     Configured(u32),
-    /// Of the data that is here, where the configuration is not known.
+    /// From this node's old data, if the configuration is not known.
     OfOldData(u32),
 }
 
-/// Where the data that would be replaced stands in the cluster's history.
+/// The position, in the cluster's history, of the data that would be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OldData {
-    /// A `seqno` of -1: the server ended without writing it down.
+    /// A `seqno` of -1 means that the server ended without writing it down.
     pub position: Position,
     /// `safe_to_bootstrap: 1`: no other node has newer data, as far as this one knows.
     pub last_to_leave: bool,
@@ -42,12 +42,12 @@ pub struct OldData {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OlderDonor {
     Refused,
-    /// The server has chosen its donor, or the operator agrees: the log tells.
+    /// Only logged: the server has chosen its donor, or the operator allows it.
     Told,
 }
 
-/// Refuses what this node's server could not start on, and data that is older than what it would replace. Returns what the
-/// log must tell.
+/// Refuses what this node's server could not start on, and data older than what it would replace. Returns warnings for
+/// the log.
 pub(super) fn examine(offer: &Offer, here: &Facts) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     version(offer, here, &mut warnings)?;
@@ -57,8 +57,7 @@ pub(super) fn examine(offer: &Offer, here: &Facts) -> Result<Vec<String>> {
         && there != here
     {
         warnings.push(format!(
-            "lower_case_table_names is {there} on the donor and {here} here: tables whose names have capitals may not be \
-             found; it must be the same on all nodes"
+            "lower_case_table_names is {there} on the donor and {here} here: tables with capitals in their names may not be found; it must be the same on all nodes"
         ));
     }
     if let Some(old) = &here.old {
@@ -72,8 +71,7 @@ fn version(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()
     let theirs = offer.server_version.as_deref();
     let (Some(donor), Some(joiner)) = (theirs.and_then(Series::of), series(here)) else {
         if theirs.and_then(Series::of).is_none() {
-            let line = "the donor could not tell its server's version, so whether this node's server can read its files is \
-                        not checked; compare SELECT VERSION() of both nodes";
+            let line = "the donor could not tell its server's version, so nobody checked whether this node's server can read its files; compare SELECT VERSION() on both nodes";
             warnings.push(line.to_owned());
         }
         return Ok(());
@@ -94,8 +92,7 @@ fn version(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()
 
 fn redo_log(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<()> {
     let Some(redo) = &offer.innodb.redo else {
-        let line = "the donor could not tell the format of its redo log, so whether this node's server can recover it is not \
-                    checked";
+        let line = "the donor could not tell the format of its redo log, so nobody checked whether this node's server can recover it";
         warnings.push(line.to_owned());
         return Ok(());
     };
@@ -112,8 +109,7 @@ fn redo_log(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<(
         Recovery::Possible => Ok(()),
         Recovery::FormatUnknown => {
             warnings.push(format!(
-                "the donor's redo log, made by {creator}, has a format that is not known here: whether this node's server, \
-                 {version}, can recover it is not checked"
+                "the donor's redo log, made by {creator}, has a format that is not known here: nobody checked whether this node's server, {version}, can recover it"
             ));
             Ok(())
         }
@@ -129,7 +125,7 @@ fn redo_log(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<(
             Kind::Incompatible,
             format!(
                 "the donor's redo log (made by {creator}) has the format of MariaDB {written_by} and is not known to be empty; \
-                 this node's server, {version}, takes that format over only after a clean shutdown"
+                 this node's server, {version}, can upgrade that format only after a clean shutdown"
             ),
         )
         .remedy(
@@ -157,7 +153,7 @@ fn page_size(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<
             return Ok(());
         }
         (None, Some(PageSize::Configured(_))) => {
-            warnings.push("the donor could not tell the page size of its ibdata1, so it is not checked".to_owned());
+            warnings.push("the donor could not tell the page size of its ibdata1, so it was not checked".to_owned());
             return Ok(());
         }
         _ => return Ok(()),
@@ -167,7 +163,7 @@ fn page_size(offer: &Offer, here: &Facts, warnings: &mut Vec<String>) -> Result<
     Err(Error::new(Kind::Incompatible, what).remedy(remedy))
 }
 
-/// Whether what arrives is older than what it replaces, which means that the roles are swapped.
+/// Whether what arrives is older than what it replaces; if so, the two nodes are probably swapped.
 fn history(offer: &Offer, old: &OldData, warnings: &mut Vec<String>) -> Result<()> {
     let theirs = offer.position.as_ref().map(|gtid| &gtid.position).filter(|position| position.is_known());
     let ours = &old.position;
@@ -186,21 +182,20 @@ fn history(offer: &Offer, old: &OldData, warnings: &mut Vec<String>) -> Result<(
         }
         None if ours.is_known() => {
             warnings.push(format!(
-                "this node stands at {ours}; the donor's position is not known, so whether it is older is not checked"
+                "this node stands at {ours}; the donor's position is not known, so nobody checked whether it is older"
             ));
             return Ok(());
         }
-        // Under Galera it is -1 while the server runs, and Galera has compared by its own knowledge.
+        // Under Galera it is -1 while the server runs, and Galera has made its own comparison.
         Some(theirs) if same && ours.seqno() < 0 && old.older_donor == OlderDonor::Refused => {
             warnings.push(format!(
-                "where this node's own data stood is not known (its server did not stop cleanly), so whether the donor's, at \
-                 {theirs}, is older is not checked"
+                "this node's own position is not known (its server did not stop cleanly), so nobody checked whether the donor's, {theirs}, is older"
             ));
             return Ok(());
         }
         Some(theirs) if !same && ours.uuid().bytes().any(|b| b != b'0' && b != b'-') => {
             warnings.push(format!(
-                "this node's data is of another history, {ours}{last}; the donor's, at {theirs}, replaces it"
+                "this node's data is from another history, {ours}{last}; the donor's, at {theirs}, replaces it"
             ));
             return Ok(());
         }
@@ -212,8 +207,7 @@ fn history(offer: &Offer, old: &OldData, warnings: &mut Vec<String>) -> Result<(
             Ok(())
         }
         OlderDonor::Refused => Err(Error::new(Kind::Usage, older).remedy(
-            "if the two are swapped, run `receive` on the other node and `send` on this one; if the older data is what you \
-             want, say `highline receive --force-older`",
+            "if the two are swapped, run `receive` on the other node and `send` on this one; if you want the older data, use `highline receive --force-older`",
         )),
     }
 }
@@ -222,7 +216,7 @@ fn series(here: &Facts) -> Option<Series> {
     here.server_version.as_deref().and_then(Series::of)
 }
 
-/// A peer's word, short and in one line.
+/// Text from a peer, shortened and on one line.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -298,7 +292,7 @@ mod tests {
         assert_eq!(
             error.sentence(),
             "the donor's redo log (made by MariaDB 10.5.23) has the format of MariaDB 10.5 to 10.7 and is not known to be empty; \
-             this node's server, 10.11.19-MariaDB, takes that format over only after a clean shutdown"
+             this node's server, 10.11.19-MariaDB, can upgrade that format only after a clean shutdown"
         );
         assert!(error.remedy_text().unwrap().starts_with("upgrade the donor first"));
         assert!(examine(&of(old(true)), &here(Some("10.11.19"))).is_ok());

@@ -27,13 +27,13 @@ type Spare = Arc<Mutex<Vec<Pages>>>;
 pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) meter: Arc<Meter>,
-    /// Frames that have arrived and are not written.
+    /// Frames that have arrived but are not yet written.
     pub(super) in_hand: Arc<AtomicU64>,
-    /// The number of the round that control has announced: a frame of a later one may overtake it.
+    /// The round that control has announced: a frame of a later round may arrive before its announcement.
     pub(super) turn: watch::Receiver<u16>,
 }
 
-/// One frame in hand.
+/// Counts a frame as in hand until it is dropped.
 struct InHand(Arc<AtomicU64>);
 
 impl InHand {
@@ -51,21 +51,19 @@ impl Drop for InHand {
 
 type Arrived = (FrameHeader, Pages, InHand);
 
-/// Tells a lane that there is no place for it.
+/// Tells a lane that there is no room for it.
 pub(super) async fn turn_away(mut stream: Stream) {
     let telling = async {
         stream.write_all(&Answer::TurnedAway.encode()).await?;
         stream.shutdown().await?;
-        // What it sends meanwhile would otherwise meet a closed connection, and the answer be lost.
+        // Read what it sends: data that meets a closed connection resets it, and the answer would be lost.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
 }
 
-/// Runs a lane to its end. A connection that breaks is not a failure: the donor dials again and sends
-/// once more what was not acknowledged.
-///
-/// It also ends when the other half of `replaced` is dropped, because the donor has dialled it again.
+/// Runs a lane to its end. A broken connection is not a failure: the donor dials again and resends what was not
+/// acknowledged. It also ends when the other half of `replaced` is dropped: then the donor has dialled it again.
 pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: oneshot::Receiver<()>) -> Result<()> {
     let Shared { ledger, meter, in_hand, turn } = shared;
     let (reader, writer) = split(stream);
@@ -81,7 +79,7 @@ pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: 
         moved = hear(Counted::new(reader, meter, written), &peer, arrived, &spare, &in_hand, turn) => moved,
         _ = replaced => Ok(()),
         moved = answer(writer, answers) => moved,
-        // The receiving end stays until the thread is through or has failed.
+        // The receiving end stays until the thread has finished or failed.
         joined = &mut writing => return finished(joined),
     };
     match (moved, finished(writing.await)) {
@@ -91,7 +89,7 @@ pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: 
     }
 }
 
-/// A lane's reading half, which counts the bytes as they come: on a slow link a frame takes long.
+/// A lane's reading half, which counts bytes as they arrive: on a slow link a frame takes long.
 struct Counted {
     reader: ReadHalf<Stream>,
     meter: Arc<Meter>,
@@ -101,7 +99,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// How often the donor is told, at most.
+    /// The shortest time between two reports to the donor.
     const INTERVAL: Duration = Duration::from_millis(200);
 
     fn new(reader: ReadHalf<Stream>, meter: Arc<Meter>, answers: mpsc::Sender<Answer>) -> Counted {
@@ -120,7 +118,7 @@ impl Counted {
             rest = rest.split_at_mut_checked(count).map_or(&mut [], |(_, rest)| rest);
             if self.told.elapsed() >= Self::INTERVAL {
                 self.told = Instant::now();
-                // Where answers wait already, they tell more.
+                // If answers are waiting already, they say more.
                 let _ = self.answers.try_send(Answer::Arrived(self.bytes));
             }
         }
@@ -147,7 +145,7 @@ async fn hear(
         if header.round >= ROUNDS {
             return Err(out_of_turn(header.round));
         }
-        // Control may have been cut, so that rounds with nothing to acknowledge are to be announced as well.
+        // Control may have been cut, so rounds with nothing to acknowledge may have passed unannounced.
         if turn.wait_for(|now| *now >= header.round).await.is_err() {
             return Ok(());
         }
@@ -155,7 +153,7 @@ async fn hear(
         payload.resize(header.wire_len as usize, 0);
         reader.fill(&mut payload).await.map_err(lost)?;
         if arrived.send((header, payload, InHand::new(in_hand))).await.is_err() {
-            // The thread has failed; its error is the one that counts.
+            // The thread has failed; its own error is the one that counts.
             return Ok(());
         }
     }

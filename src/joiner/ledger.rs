@@ -1,7 +1,6 @@
-//! What has arrived: every entry of the tree, and for each file the digests of what was written.
-//!
-//! A later round brings a newer version of what changed: other metadata, another length, other chunks. What it does
-//! not bring stays as it was, and the seal decides over all of it.
+//! What has arrived: every entry of the tree, and for each file the digests of what was written. A later round brings
+//! newer versions of what changed: metadata, length, chunks. Whatever it does not bring stays as it was, and the seal
+//! covers everything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -20,47 +19,47 @@ use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
 
-/// The book of all rounds. Threads of all lanes write to it.
+/// The record of all rounds. The threads of all lanes write to it.
 #[derive(Debug)]
 pub struct Ledger {
     checksum: Checksum,
-    /// Who takes a member holds it, so that nothing of one round is written when the next has begun.
+    /// Read-locked while a member is taken, so that nothing of one round is written after the next has begun.
     round: RwLock<Round>,
     tree: StagedTree,
     records: Mutex<BTreeMap<RelPath, Arc<Record>>>,
-    /// The lengths of all files that have appeared.
+    /// Bytes: the lengths of all files that have appeared.
     promised: AtomicU64,
-    /// What they may come to while a round is under way: what is longer may come before what is shorter.
+    /// What they may add up to during a round: files that grew may come before files that shrank.
     allowed: AtomicU64,
-    /// The bytes of all attributes, which are kept in memory until the end.
+    /// Bytes of all attributes, which are kept in memory until the end.
     attributes: AtomicU64,
-    /// Files that this node had, by the path that they may become; `None` when it is too late for more.
+    /// Files this node had, by the path they may become; `None` once it is too late for more.
     seeds: Mutex<Option<HashMap<RelPath, Seed>>>,
-    /// Bytes of them that are as the donor has them, as far as it has said.
+    /// Bytes of them that equal the donor's, as far as it has said.
     reused: [AtomicU64; 2],
-    /// Nothing more is taken.
+    /// Nothing more is accepted.
     closed: AtomicBool,
 }
 
-/// A file of this node's that lies beside the staged tree and may become part of it.
+/// A file of this node, beside the staged tree, that may become part of it.
 #[derive(Debug)]
 pub(super) struct Seed {
-    /// What it is called among the seeds.
+    /// Its name among the seeds.
     pub(super) name: OsString,
     pub(super) origin: Origin,
-    /// It was made for this transfer alone.
+    /// It is a copy made for this transfer.
     pub(super) copied: bool,
     pub(super) size: u64,
-    /// Of all its chunks, as they were read and written.
+    /// Digests of all its chunks, as they were read and written.
     pub(super) digests: FileDigests,
 }
 
-/// The most bytes of extended attributes in one tree. A database keeps none.
+/// The most bytes of extended attributes in one tree. A database uses none.
 const ATTRIBUTES: u64 = 32 << 20;
 /// The most rounds. An honest donor needs a few.
 pub(super) const ROUNDS: u16 = 100;
 
-/// Bytes of a tree that this node had before, by where.
+/// Bytes of the new tree that this node already had, by where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Reused {
     pub old_tree: u64,
@@ -69,27 +68,27 @@ pub struct Reused {
 
 #[derive(Debug)]
 struct Record {
-    /// The round that brought it as it is.
+    /// The round that brought its current version.
     round: u16,
     meta: Metadata,
     content: Content,
-    /// Only a file has content to wait for.
+    /// Only files have content.
     file: Option<Mutex<Staged>>,
 }
 
 /// A file in the staging area.
 #[derive(Debug)]
 struct Staged {
-    /// Open while it is written to.
+    /// Open while it is being written.
     target: Option<Arc<Target>>,
-    /// It is there, though it may be closed.
+    /// It exists, though it may be closed.
     made: bool,
-    /// An earlier round has written to it: what is a hole now may not have been one.
+    /// An earlier round has written to it: what is a hole now may not have been one then.
     written_before: bool,
     digests: FileDigests,
-    /// Chunks of which only a part came lately: what they are in all is read at the end.
+    /// Chunks of which only a part came last; they are read back at the end.
     patched: BTreeSet<u64>,
-    /// Threads that write to it now. The modification time is set when the last has ended.
+    /// Threads writing to it now. The modification time is set when the last one ends.
     writing: u32,
     /// It was a seed until this round.
     seeded: Option<Origin>,
@@ -108,13 +107,13 @@ impl Staged {
         }
     }
 
-    /// What a seed becomes: a file that an earlier round has written, as it were.
+    /// What a seed becomes: a file as if an earlier round had written it.
     fn seeded(digests: FileDigests, size: u64, origin: Origin) -> Staged {
         let digests = digests.renewed(size);
         Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(0) }
     }
 
-    /// The same file as a later round has it.
+    /// The same file in a later round.
     fn renewed(&self, size: u64) -> Staged {
         let digests = self.digests.clone().renewed(size);
         let patched = self.patched.range(..chunks(size)).copied().collect();
@@ -138,14 +137,14 @@ impl Ledger {
         }
     }
 
-    /// Begins the next round, when the threads that still write for the last one are through. `withdrawn` is not in it.
+    /// Begins the next round, once the threads still writing for the last one are done. `withdrawn` paths are removed.
     pub fn begin(&self, next: Round, mut withdrawn: Vec<RelPath>) -> Result<()> {
         let mut round = self.round.write().unwrap_or_else(PoisonError::into_inner);
         if round.number.checked_add(1) != Some(next.number) || next.number >= ROUNDS {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", next.number)));
         }
         self.weed();
-        // What lies in a directory goes before it.
+        // What is in a directory goes before the directory.
         withdrawn.sort_unstable();
         for path in withdrawn.into_iter().rev() {
             self.withdraw(&path)?;
@@ -156,7 +155,7 @@ impl Ledger {
     }
 
     fn withdraw(&self, path: &RelPath) -> Result<()> {
-        // It may be one that the donor could not read when its turn came.
+        // The donor may have been unable to read it when its turn came.
         let Some(record) = lock(&self.records).remove(path) else { return Ok(()) };
         self.charge(path, &record.meta, None)?;
         match (&record.content, &record.file) {
@@ -169,7 +168,7 @@ impl Ledger {
         }
     }
 
-    /// Takes a seed for the file that may come under `path`; says whether it did. One that comes after the file is of no use.
+    /// Takes a seed for the file that may come under `path`; says whether it did. After the file itself it is useless.
     pub(super) fn plant(&self, path: &RelPath, seed: Seed) -> bool {
         let records = lock(&self.records);
         match &mut *lock(&self.seeds) {
@@ -181,15 +180,15 @@ impl Ledger {
     /// The round that may use seeds is over.
     fn weed(&self) {
         for (path, seed) in lock(&self.seeds).take().into_iter().flatten() {
-            // What an earlier attempt left stays for the next, should this one fail. What cannot be removed now goes with the
-            // staging area.
+            // What an earlier attempt left stays for the next one, in case this one fails. What cannot be removed now
+            // goes with the staging area.
             if seed.copied {
                 let _ = self.tree.remove_seed(&path, &seed.name);
             }
         }
     }
 
-    /// The file that `path` is to be from now on: its seed, where there is one.
+    /// A new file for `path`: its seed, if there is one.
     fn staged(&self, path: &RelPath, size: u64) -> Result<Staged> {
         let seed = lock(&self.seeds).as_mut().and_then(|seeds| seeds.remove(path));
         let Some(seed) = seed else { return Ok(Staged::new(size)) };
@@ -199,13 +198,13 @@ impl Ledger {
         Ok(Staged::seeded(seed.digests, size, seed.origin))
     }
 
-    /// Bytes of this node's own files that are as the donor has them. Known when the first round is over.
+    /// Bytes of this node's own files that equal the donor's. Known once the first round is over.
     pub(super) fn reused(&self) -> Reused {
         let of = |origin: Origin| self.reused[origin as usize].load(Ordering::Relaxed);
         Reused { old_tree: of(Origin::OldTree), earlier_attempt: of(Origin::EarlierAttempt) }
     }
 
-    /// The bytes of all files, as the round that is under way announced them.
+    /// Bytes of all files, as announced by the current round.
     pub(super) fn announced(&self) -> u64 {
         self.round.read().unwrap_or_else(PoisonError::into_inner).bytes
     }
@@ -218,13 +217,13 @@ impl Ledger {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Takes nothing more: threads that still hold members find that out at the next one.
+    /// Accepts nothing more: threads that still hold members find out at the next one.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Takes one member of a frame of round `number`; returns the bytes by length that it brings, when it is new. What
-    /// a dead lane still had of an earlier round is passed over: it came again on another.
+    /// Takes one member of a frame of round `number`; returns the bytes it adds, by length, if it is new. What a dead
+    /// lane still had of an earlier round is ignored: another lane has brought it.
     pub fn take(&self, number: u16, member: Member<'_>) -> Result<u64> {
         let round = self.round.read().unwrap_or_else(PoisonError::into_inner);
         if self.is_closed() {
@@ -255,7 +254,7 @@ impl Ledger {
         let path = chunk.entry.path.clone();
         if !chunk.is_intact(self.checksum) {
             return Err(Error::new(Kind::Integrity, format!("{path}: the chunk at {offset} arrived damaged"))
-                .remedy("memory, disk or network of one of the hosts corrupts data: test them before the next try"));
+                .remedy("memory, disk or network of one of the hosts corrupted it: test them before you try again"));
         }
         let record = self.record(round, chunk.entry)?;
         let (Some(file), Content::File { size }) = (&record.file, &record.content) else {
@@ -268,8 +267,8 @@ impl Ledger {
                 return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
             }
             let replaced = file.seeded.filter(|_| file.digests.get(number).is_some());
-            // A lane broke between the writing and its acknowledgement, and the chunk came again; or the file changed
-            // in between, and then it comes again in a later round.
+            // A lane broke between writing and acknowledging, so the chunk came again; or the file changed in between,
+            // and then it comes again in a later round.
             if file.digests.take(number, digest) != Seen::New {
                 drop(file);
                 return self.touch(&path, &record).map(|()| 0);
@@ -302,7 +301,7 @@ impl Ledger {
         Ok(len.into())
     }
 
-    /// Of a newer version nothing but the metadata or the length may be new.
+    /// Of a newer version, perhaps only the metadata or the length is new.
     fn touch(&self, path: &RelPath, record: &Record) -> Result<()> {
         let (Some(file), Content::File { size }) = (&record.file, &record.content) else { return Ok(()) };
         let mut file = lock(file);
@@ -315,7 +314,7 @@ impl Ledger {
         self.written(path, record)
     }
 
-    /// The open file, of `size` bytes; a new one of none where the writing itself makes it that long.
+    /// The open file, of `size` bytes; a new one is empty if the writing itself makes it that long.
     fn open(&self, path: &RelPath, size: u64, file: &mut Staged, filled: bool) -> Result<Arc<Target>> {
         if let Some(target) = &file.target {
             return Ok(Arc::clone(target));
@@ -329,7 +328,7 @@ impl Ledger {
         Ok(Arc::clone(file.target.insert(Arc::new(Target::new(open, size)))))
     }
 
-    /// One thread is through with a file.
+    /// One thread is done with a file.
     fn written(&self, path: &RelPath, record: &Record) -> Result<()> {
         let Some(file) = &record.file else { return Ok(()) };
         let mut file = lock(file);
@@ -342,7 +341,7 @@ impl Ledger {
         self.tree.settle(path, target.as_file(), &record.meta)
     }
 
-    /// The record of `entry`, which must be the same each time it is named in one round.
+    /// The record of `entry`, which must be the same each time a round names it.
     fn record(&self, round: &Round, entry: Entry) -> Result<Arc<Record>> {
         let Entry { path, meta, content } = entry;
         let mut records = lock(&self.records);
@@ -389,7 +388,7 @@ impl Ledger {
         Ok(record)
     }
 
-    /// Counts the attributes of an entry that is there now, and no longer those that it had.
+    /// Counts the attributes an entry has now instead of those it had.
     fn charge(&self, path: &RelPath, before: &Metadata, now: Option<&Metadata>) -> Result<()> {
         let of = |meta: &Metadata| meta.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum();
         let (before, now): (u64, u64) = (of(before), now.map_or(0, of));
@@ -399,13 +398,13 @@ impl Ledger {
                 Kind::Limit,
                 format!("{path}: more than 32 MiB of extended attributes in one tree"),
             )
-            .remedy("remove the attributes in user.* on the donor: a database keeps none"));
+            .remedy("remove the user.* attributes on the donor: a database uses none"));
         }
         Ok(())
     }
 
-    /// Makes the links, settles the directories and gives the manifest of all that was written, and what the last round
-    /// said of it.
+    /// Makes the links, settles the directories, and returns the manifest of all that was written, with the last
+    /// round's announcement.
     pub fn finish(self) -> Result<(Manifest, Round)> {
         self.weed();
         let records = self.records.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -423,7 +422,7 @@ impl Ledger {
             if !path.parent().is_none_or(held) {
                 return Err(Error::new(
                     Kind::Protocol,
-                    format!("{path} has arrived, and the directory it lies in has not"),
+                    format!("{path} has arrived, but the directory it is in has not"),
                 ));
             }
             match &record.content {
@@ -440,7 +439,7 @@ impl Ledger {
                 _ => {}
             }
         }
-        // Deepest first: what happens inside a directory changes its modification time.
+        // Deepest first: changes inside a directory change its modification time.
         for (path, record) in records.iter().rev().filter(|(_, record)| record.content == Content::Directory) {
             self.tree.settle_directory(path, &record.meta)?;
         }
@@ -479,7 +478,7 @@ fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
 }
 
 fn twice(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, and not the same both times"))
+    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, with different content"))
 }
 
 fn short(path: &RelPath) -> Error {
@@ -567,7 +566,7 @@ mod tests {
         let ledger = ledger(dir.path(), 9, 99);
         take(&ledger, &batch(&file, 0, 1)).unwrap();
         let longer = entry("datadir/f", Content::File { size: 6 });
-        wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, and not the same both times");
+        wrong(take(&ledger, &batch(&longer, 0, 1)), "datadir/f: the donor sent it twice, with different content");
         let below = entry("datadir/f/g", Content::File { size: 1 });
         assert!(take(&ledger, &batch(&below, 0, 1)).is_err());
         assert!(ledger.finish().unwrap_err().sentence().ends_with("of 9 entries have arrived"));
@@ -580,7 +579,7 @@ mod tests {
         ledger.take(0, Member::Entry(entry("datadir/a", Content::Directory))).unwrap();
         take(&ledger, &batch(&entry("datadir/a/b/f", Content::File { size: 5 }), 0, 1)).unwrap();
         let error = ledger.finish().unwrap_err();
-        assert_eq!(error.sentence(), "datadir/a/b/f has arrived, and the directory it lies in has not");
+        assert_eq!(error.sentence(), "datadir/a/b/f has arrived, but the directory it is in has not");
     }
 
     #[test]
@@ -832,7 +831,7 @@ mod tests {
         let patched = |ledger: &Ledger| _ = take(ledger, &patch(&file, 0, &now, "0+16384")).unwrap();
         let error = sealed(dir.path(), &old, &patched).unwrap_err();
         assert!(
-            error.sentence().ends_with("is not what the donor has, although its parts are"),
+            error.sentence().ends_with("differs from the donor's, although its parts were right"),
             "{}",
             error.sentence()
         );
@@ -847,7 +846,7 @@ mod tests {
         take(&torn, &batch(&file, 0, 2)).unwrap();
         assert_eq!(
             torn.finish().unwrap_err().sentence(),
-            "datadir/f: the donor sent it twice, and not the same both times"
+            "datadir/f: the donor sent it twice, with different content"
         );
 
         let dir = tempfile::tempdir().unwrap();

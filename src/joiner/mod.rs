@@ -1,7 +1,5 @@
-//! The receiving side of a transfer.
-//!
-//! [`Waiting`] listens and lets the donor in; the conversation with it is at the conversation. Beside them: the
-//! examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
+//! The receiving side of a transfer. [`Waiting`] listens and lets the donor in; `conversation` then talks to it. The
+//! other files: the examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
 //! the lanes.
 
 mod basis;
@@ -44,31 +42,31 @@ use crate::wire::Round;
 
 /// The node that receives. Its calls may block.
 pub trait Node: Send + Sync + std::fmt::Debug {
-    /// What it is, asked while the donor is waited for.
+    /// What this node is; called while waiting for the donor.
     fn facts(&self) -> Facts;
 
-    /// What it adds of its own to the tree that arrived, between the comparison and the switch.
+    /// Its own files, to be added to the tree that arrived, between the comparison and the switch.
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
 
-    /// What it adds once the new tree is in place, synced when this returns: only then is the node *durable*.
+    /// What it adds once the new tree is in place; synced when this returns. Only then is the node *durable*.
     fn installed(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Kept names of the data directory that must not outlive an old tree which goes first
-    /// (`--install inplace`): a position without its data.
+    /// Kept names of the data directory that must not outlive an old tree that is removed first (`--install inplace`):
+    /// a position without its data.
     fn spent(&self) -> &'static [&'static str] {
         &[]
     }
 }
 
-/// What a joiner is asked to do, every value checked.
+/// What a joiner is asked to do; every value is checked.
 #[derive(Debug)]
 pub struct ReceiveOptions {
     pub roots: Roots,
-    /// First-level names that stay besides the usual ones: the operator's, as [`crate::tree::names`] reads them.
+    /// The operator's top-level names that stay, in addition to the usual ones, as [`crate::tree::names`] reads them.
     pub keep: Vec<String>,
-    /// The paths that the configuration gives to this node.
+    /// This node's own paths, by its configuration.
     pub own: Own,
     pub install: InstallMode,
     pub reuse: Reuse,
@@ -79,9 +77,9 @@ pub struct ReceiveOptions {
     pub trust: Trust,
     pub policy: Policy,
     pub deadlines: Deadlines,
-    /// The most lanes that a donor may open.
+    /// The most lanes a donor may open, 1 to 32.
     pub lanes: u16,
-    /// `None` takes the faster of both on the slower side.
+    /// `None` takes whichever is faster on the slower side.
     pub checksum: Option<Checksum>,
     pub node: Arc<dyn Node>,
     /// This program and its version, for the peer's log.
@@ -91,13 +89,13 @@ pub struct ReceiveOptions {
 /// How a wait ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The donor had nothing to send; nothing was touched.
+    /// The donor had nothing to send; nothing was changed.
     Bypass(Option<GaleraGtid>),
     Installed(Box<Report>),
 }
 
 impl Outcome {
-    /// Bytes of the new tree that this node had already.
+    /// Bytes of the new tree that this node already had.
     pub fn reused(&self) -> u64 {
         match self {
             Outcome::Bypass(_) => 0,
@@ -106,7 +104,7 @@ impl Outcome {
     }
 }
 
-/// What a finished transfer was.
+/// A finished transfer, for the log and `--json`. Bytes are file lengths unless they are on the wire.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     pub bytes: u64,
@@ -133,11 +131,11 @@ impl fmt::Display for Report {
                 write!(f, "{} reused of {whose}, ", bytes(reused))?;
             }
         }
-        write!(f, "{:.1} s, of these {:.1} s for disk and switch", self.seconds, self.install_seconds)
+        write!(f, "{:.1} s, of which {:.1} s for sync and switch", self.seconds, self.install_seconds)
     }
 }
 
-/// A joiner that listens, and the ticket that leads a donor to it.
+/// A joiner that is ready to listen, and the ticket for its donor.
 #[derive(Debug)]
 pub struct Waiting {
     lock: Arc<DirLock>,
@@ -147,9 +145,8 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Takes the data directory for this process alone, binds the port and makes the ticket. Needs a runtime.
-    ///
-    /// An install that was cut short is only told of: what is to come may be a bypass, which touches nothing.
+    /// Locks the data directory for this process, binds the port and makes the ticket. Needs a runtime. An interrupted
+    /// install is only reported: what comes may be a bypass, which changes nothing.
     pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
         if let Some(held) = server_holding(&options.roots)? {
             return Err(running(&held));
@@ -161,7 +158,7 @@ impl Waiting {
         let listener = Listener::bind(options.listen)?;
         let address = Address::new(&options.advertise, listener.address().port()).map_err(|e| {
             Error::from(e)
-                .remedy("name this host as the donor reaches it: wsrep_sst_receive_address, or --advertise by hand")
+                .remedy("give the name or address by which donors reach this host: wsrep_sst_receive_address, or --advertise by hand")
         })?;
         let ticket = Ticket { pin: options.identity.pin(), secret: Secret::generate()?, address };
         Ok(Waiting { lock, options, listener, ticket })
@@ -171,16 +168,14 @@ impl Waiting {
         &self.ticket
     }
 
-    /// Where the donor is told to dial, and where this node listens, where that is another address.
+    /// Where the donor is told to dial, and where this node listens if that differs.
     pub fn place(&self) -> String {
         let (announced, listens) = (self.ticket.address.to_string(), self.listener.address().to_string());
         if announced == listens { announced } else { format!("{announced} (this node listens on {listens})") }
     }
 
-    /// Waits for the donor that holds the ticket, and takes what it sends.
-    ///
-    /// Dropped before its end it leaves the old tree as it is, except in the middle of the switch,
-    /// which `recover` then finishes.
+    /// Waits for the donor that holds the ticket, and takes what it sends. If dropped before the end, it leaves the old
+    /// tree as it is, except in the middle of the switch, which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
         let Waiting { lock, options, listener, ticket } = self;
         let tls = server_config(&options.identity, options.trust.clone(), &options.policy)?;
@@ -216,10 +211,10 @@ impl Waiting {
     }
 }
 
-/// What an operator wants to know first about a transfer that has failed.
-const UNTOUCHED: &str = "this node's data is as it was before";
+/// What an operator wants to know first after a failed transfer.
+const UNTOUCHED: &str = "this node's data is unchanged";
 
-/// What an install that was cut short means for this node's data, if there was one.
+/// What an interrupted install means for this node's data, if there was one.
 fn cut_short(lock: &DirLock) -> Option<String> {
     const THEN: &str = "a full transfer, or `highline recover` while the server is stopped, removes what is left of it";
     let told = match unfinished(lock) {
@@ -227,28 +222,26 @@ fn cut_short(lock: &DirLock) -> Option<String> {
         Ok(Recovered::Undone) => format!("before its switch: the server has the old tree, whole; {THEN}"),
         Ok(Recovered::Finished) => format!("after its switch: the server has the new tree, whole; {THEN}"),
         Ok(Recovered::Spent) => {
-            "after it had begun to remove the old tree, as install=inplace asks: this node has no data \
-            until a full transfer brings it"
+            "after it had begun to remove the old data (install=inplace): this node has no data until a full transfer brings some"
                 .into()
         }
         Err(error) => error.sentence(),
     };
-    Some(format!("an install was cut short here, {told}"))
+    Some(format!("an install was interrupted here, {told}"))
 }
 
-/// What a transfer that was killed has left, where it had removed the old tree first.
+/// What a killed transfer left, if it had removed the old tree first.
 fn emptied(lock: &DirLock) -> Option<String> {
     let datadir = lock.datadir();
     (datadir.join(HOME).exists() && !holds_database(datadir)).then(|| {
         format!(
-            "{} holds what an earlier transfer had staged and no database: install=inplace removed the old tree before. \
-             Only a full transfer brings this node data",
+            "{} holds what an earlier transfer had staged but no database: install=inplace had removed the old data. Only a full transfer can bring this node data",
             Printable::path(datadir)
         )
     })
 }
 
-/// A server that ends while it waits was told by the cluster that its donor failed: the cause is in the donor's log.
+/// If the server ends while it waits, the cluster told it that its donor failed: the cause is in the donor's log.
 fn without_donor(asked: Error) -> Error {
     match asked.kind() {
         Kind::ServerGone => Error::new(Kind::ServerGone, format!("{}, and no donor had come", asked.sentence()))

@@ -1,4 +1,4 @@
-//! The examination before anything is touched: are all roots known here.
+//! The examination before anything is touched: does this node know all of the donor's roots.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Part, Root, RootName, Roots, Scope, leads_outside};
 use crate::wire::{Offer, OfferedRoot};
 
-/// What becomes of the old tree while the new one arrives: `--install`.
+/// What happens to the old tree while the new one arrives: `--install`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum InstallMode {
     /// Staged, and refused where there is no room for both.
@@ -21,7 +21,7 @@ pub enum InstallMode {
     Auto,
     /// The old tree stays until the new one is verified.
     Staged,
-    /// The old tree goes first.
+    /// The old tree is removed first.
     InPlace,
 }
 
@@ -48,8 +48,8 @@ impl fmt::Display for InstallMode {
     }
 }
 
-/// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`;
-/// returns those that this node has no use for.
+/// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`; returns those
+/// this node cannot use.
 pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>> {
     complete(&offer.parts)?;
     let datadir = stat(roots.datadir())?;
@@ -68,7 +68,7 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
         if named.is_some() {
             continue;
         }
-        // What is replaced there must be this server's own: reached from its old tree.
+        // Only what this server's old tree points to may be replaced there.
         let led = match &mut led {
             Some(led) => led,
             None => {
@@ -83,12 +83,12 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
                 return Err(Error::new(
                     Kind::Usage,
                     format!(
-                        "{} would be replaced, and no tablespace of this node leads to it",
+                        "{} would be replaced, but no tablespace of this node points to it",
                         Printable::path(&place)
                     ),
                 )
                 .remedy(format!(
-                    "move it away; by hand, `highline receive --root {}={}` agrees to it",
+                    "move it away; by hand, `highline receive --root {}={}` allows it",
                     offered.name,
                     Printable::path(&path)
                 )));
@@ -99,7 +99,7 @@ pub(super) fn examine(roots: &mut Roots, offer: &Offer) -> Result<Vec<RootName>>
     Ok(without)
 }
 
-/// Whether one of `paths`, which are in order, lies in `place` or is it.
+/// Whether one of `paths`, which are sorted, is `place` or inside it.
 fn leads_there(paths: &[PathBuf], place: &Path) -> bool {
     let first = paths.partition_point(|path| path.as_path() < place);
     paths.get(first).is_some_and(|path| path.starts_with(place))
@@ -113,13 +113,12 @@ fn complete(parts: &BTreeSet<Part>) -> Result<()> {
     }
     let what = format!("what the donor sends is not a server's whole data directory: it lacks {}", lacks.join(", "));
     Err(Error::new(Kind::Incompatible, what).remedy(
-        "the data here is untouched; on the donor, look at the data directory's path, and name its other directories in the option \
-         file (by hand: --defaults-file or --root)",
+        "the data here is unchanged; on the donor, check the path of the data directory, and name the other directories in the option file (by hand: --defaults-file or --root)",
     ))
 }
 
-/// Whether the donor's binary logs have another name than this node's. A log names itself inside, and the server, which
-/// recovers from the one that was in use, would look for that name (`TC_LOG_BINLOG::recover`, `sql/log.cc`).
+/// Whether the donor's binary logs have a different name from this node's. A log contains its own name, and the server,
+/// which recovers from the last one in use, would look for that name (`TC_LOG_BINLOG::recover`, `sql/log.cc`).
 fn called_otherwise(root: &Root, offered: &OfferedRoot) -> bool {
     match (&root.stem, offered.names.first()) {
         (Some(here), Some(there)) => here.as_bytes() != there.as_bytes(),
@@ -127,24 +126,24 @@ fn called_otherwise(root: &Root, offered: &OfferedRoot) -> bool {
     }
 }
 
-/// Where a directory of the donor's that is not its data directory lies here: at the same path, because
-/// the files that lead to it hold that path.
+/// Where a directory outside the donor's data directory goes here: to the same path, because the files that point to it
+/// contain that path.
 fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<PathBuf> {
     let path = PathBuf::from(OsStr::from_bytes(offered.path.as_bytes()));
     let shown = Printable::path(&path).to_string();
     let refuse = |why: &str| {
         let what = format!("the donor has tablespaces outside its data directory, in {shown}, and {why}");
-        Error::new(Kind::Usage, what).remedy("make that directory here for the server's user, or move the tables")
+        Error::new(Kind::Usage, what).remedy("create that directory here, owned by the server's user, or move the tables")
     };
     if !path.is_absolute() || !offered.name.as_str().starts_with("external-") {
         return Err(refuse("its root is unknown here"));
     }
     if named.is_some_and(|named| named != path) {
-        return Err(refuse("they cannot lie elsewhere here: the server looks for them by that path"));
+        return Err(refuse("they cannot go elsewhere here: the server looks for them by that path"));
     }
     let here = std::fs::symlink_metadata(&path).map_err(|_| refuse("there is no such directory here"))?;
     if !here.is_dir() || (named.is_none() && here.uid() != owner) {
-        return Err(refuse("here it is not a directory of the server's user"));
+        return Err(refuse("here it is not a directory owned by the server's user"));
     }
     Ok(path)
 }
@@ -153,19 +152,19 @@ fn stat(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|e| Error::io("cannot read", path, e))
 }
 
-/// The offer was made before the freeze, and a tree may have grown since; but not out of all proportion, for
-/// the room that was looked for and the memory for each entry depend on it.
+/// The tree may have grown since the offer, but not out of all proportion: the check for room and the memory for each
+/// entry depend on it.
 pub(super) fn fits_offer(offer: &Offer, entries: u64) -> Result<()> {
     const GROWN: u64 = 100_000;
     let offered = offer.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.entries));
     if entries > offered.saturating_mul(2).saturating_add(GROWN) {
-        let what = format!("the donor announced {entries} entries after it had offered {offered}");
+        let what = format!("the donor announced {entries} entries after offering {offered}");
         return Err(Error::new(Kind::Protocol, what));
     }
     Ok(())
 }
 
-/// Only root may give files away.
+/// Whose the files become. Only root may change a file's owner.
 pub(super) fn owners(datadir: &Path, offer: &Offer) -> Result<Owners> {
     let here = stat(datadir)?;
     let here = rustix::process::geteuid().is_root().then(|| (here.uid(), here.gid()));
@@ -212,7 +211,7 @@ mod tests {
             error
                 .remedy_text()
                 .unwrap()
-                .starts_with("the data here is untouched; on the donor, look at the data directory")
+                .starts_with("the data here is unchanged; on the donor, check the path of the data")
         );
     }
 
@@ -242,7 +241,7 @@ mod tests {
         std::fs::create_dir(&far).unwrap();
         std::fs::create_dir(far.join("sb")).unwrap();
         let foreign = examine(&mut roots, &offer("external-1", &far, 1)).unwrap_err();
-        assert!(foreign.sentence().ends_with("would be replaced, and no tablespace of this node leads to it"));
+        assert!(foreign.sentence().ends_with("would be replaced, but no tablespace of this node points to it"));
         std::fs::write(far.join("sb/t.ibd"), "t").unwrap();
         std::fs::write(data.join("t.isl"), far.join("sb/t.ibd").as_os_str().as_bytes()).unwrap();
         examine(&mut roots, &offer("external-1", &far, 1)).unwrap();

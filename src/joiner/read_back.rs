@@ -1,4 +1,4 @@
-//! Reading back what came in parts: only the disk says whether they make up the chunk that the donor has.
+//! Reads back what came in parts: only the disk can say whether they add up to the donor's chunk.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use crate::manifest::{CHUNK, Checksum, Digest};
 use crate::threads::ended;
 use crate::tree::RelPath;
 
-/// A file of `size` bytes, and those of its chunks of which only a part came last, each with the digest that the donor gave.
+/// A file of `size` bytes, and the chunks of which only a part came last, each with the donor's digest.
 pub(super) struct Patched<'a> {
     pub(super) path: &'a RelPath,
     pub(super) size: u64,
@@ -20,7 +20,7 @@ pub(super) struct Patched<'a> {
 /// Reads every such chunk, on several threads, and compares it with its digest.
 ///
 /// # Errors
-/// [`Kind::Integrity`] where one is not what the donor has.
+/// [`Kind::Integrity`] if one differs from the donor's.
 pub(super) fn read_back(tree: &StagedTree, checksum: Checksum, patched: &[Patched<'_>]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -33,7 +33,7 @@ pub(super) fn read_back(tree: &StagedTree, checksum: Checksum, patched: &[Patche
                 file.read(&mut bytes, offset).map_err(|e| failure("cannot read", path, e))?;
                 if checksum.digest(&bytes) != *digest {
                     let what =
-                        format!("{path}: the chunk at {offset} is not what the donor has, although its parts are");
+                        format!("{path}: the chunk at {offset} differs from the donor's, although its parts were right");
                     return Err(
                         Error::new(Kind::Integrity, what).remedy("start the transfer again; nothing was installed")
                     );

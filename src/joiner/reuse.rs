@@ -1,4 +1,4 @@
-//! What donor and joiner say of what the joiner has already, between the joiner's consent and the first round.
+//! Settles with the donor what the joiner already has, between the joiner's consent and the first round.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::progress::Reporter;
 use crate::threads::blocking;
 use crate::wire::{Base64, Message, Round};
 
-/// Tells the donor what this node has, answers its question, and hears what of it is wanted, until the donor announces its
+/// Tells the donor what this node has, answers its question, and learns what is wanted, until the donor announces its
 /// first round.
 pub(super) async fn arrange(
     control: &mut Control,
@@ -44,20 +44,20 @@ pub(super) async fn arrange(
             Message::Reuse { wanted: told } if asked.is_some() && wanted.is_none() => {
                 let numbers = numbers(&told, basis.len())?;
                 reporter.note(&format!(
-                    "the donor compares {} files with what is here already, and sends what differs",
+                    "the donor compares {} files with those already here, and sends what differs",
                     numbers.len()
                 ));
                 wanted = Some(numbers);
             }
             Message::NoReuse if wanted.is_none() => {
-                reporter.note("too little of what is here already is as the donor has it: everything is sent");
+                reporter.note("too little of this node's data equals the donor's: everything is sent");
             }
             other => return Err(control.unexpected(&other)),
         }
     }
 }
 
-/// The numbers of the bits that are set, of so many files.
+/// The indices of the bits that are set, of `count` files.
 fn numbers(wanted: &Base64, count: usize) -> Result<Vec<u32>> {
     let bytes = wanted.as_bytes().iter().enumerate();
     let bits = bytes.flat_map(|(at, byte)| (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit));

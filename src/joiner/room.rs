@@ -1,4 +1,4 @@
-//! Is there room for what arrives: beside the old tree, or in its place.
+//! Whether there is room for what arrives, beside the old tree or in its place.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::wire::Offer;
 /// What one filesystem must hold.
 struct Need<'a> {
     path: &'a Path,
-    /// What the donor's filesystem has given to it, and with it what this one needs to keep account.
+    /// Bytes allocated on the donor's filesystem, plus what this one needs for its own bookkeeping.
     allocated: u64,
     with_names: u64,
 }
@@ -25,15 +25,15 @@ struct Need<'a> {
 /// There is room.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// What the log must tell.
+    /// Warnings for the log.
     pub(super) warnings: Vec<String>,
-    /// Only if what an earlier attempt has left becomes part of the new tree, or goes. So too with an old tree that goes
-    /// first, whatever of it is kept.
+    /// Only if what an earlier attempt left becomes part of the new tree or is removed; likewise an old tree that is
+    /// removed first, whatever of it is kept.
     pub(super) counts_on_kept: bool,
 }
 
-/// Each filesystem must hold what arrives on it; `kept` tells which first-level names of a directory stay when the old tree
-/// goes first.
+/// Each filesystem must have room for what arrives on it; `kept` says which top-level names of a directory stay when
+/// the old tree is removed first.
 pub(super) fn room(
     roots: &Roots,
     offer: &Offer,
@@ -46,7 +46,7 @@ pub(super) fn room(
         let stat = fs::metadata(&root.path).map_err(|e| Error::io("cannot read", &root.path, e))?;
         let need = needs.entry(stat.dev()).or_insert_with(|| Need { path: &root.path, allocated: 0, with_names: 0 });
         need.allocated = need.allocated.saturating_add(offered.allocated);
-        // A block for each name, and what the filesystem itself needs to keep account.
+        // A block for each name, and the filesystem's own bookkeeping.
         let entries = offered.entries.saturating_mul(4096);
         need.with_names = need
             .with_names
@@ -76,7 +76,7 @@ pub(super) fn room(
             }
             let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(needed));
             return Err(Error::new(Kind::NoSpace, what)
-                .remedy("free space there, or say install=inplace: it removes the old data before the new arrives"));
+                .remedy("free space there, or use install=inplace: it removes the old data before the new data arrives"));
         }
         let old = match &old {
             Some(old) => old,
@@ -85,7 +85,7 @@ pub(super) fn room(
         let old = match old {
             Ok(old) => old.get(&device).copied().unwrap_or(0),
             Err(error) => {
-                found.warnings.push(format!("how much room the old data gives back on {path} is not known: {error}"));
+                found.warnings.push(format!("cannot tell how much room removing the old data would free on {path}: {error}"));
                 continue;
             }
         };
@@ -101,14 +101,14 @@ pub(super) fn room(
         if compresses(need.path) {
             found.warnings.push(format!("{what}: it fits only if this filesystem compresses it well"));
         } else {
-            let remedy = "the old data was not touched; free space there, or give the node a larger filesystem";
+            let remedy = "the old data is unchanged; free space there, or give the node a larger filesystem";
             return Err(Error::new(Kind::NoSpace, what).remedy(remedy));
         }
     }
     Ok(found)
 }
 
-/// Bytes by filesystem that go when the old tree goes, and what an earlier run left staged.
+/// Bytes freed, by filesystem, when the old tree and what an earlier run left staged are removed.
 fn old_tree(roots: &Roots, kept: &dyn Fn(&Path, &OsStr, Shape) -> bool) -> io::Result<BTreeMap<u64, u64>> {
     let mut taken = Taken::default();
     for directory in roots.directories() {
@@ -127,7 +127,7 @@ fn old_tree(roots: &Roots, kept: &dyn Fn(&Path, &OsStr, Shape) -> bool) -> io::R
 #[derive(Default)]
 struct Taken {
     bytes: BTreeMap<u64, u64>,
-    /// Files of several names that were counted.
+    /// Files with several names that were counted already.
     linked: HashSet<(u64, u64)>,
 }
 
@@ -147,7 +147,7 @@ impl Taken {
     }
 }
 
-/// Whether a filesystem may take less room for a file than the donor's did.
+/// Whether a filesystem may need less room for a file than the donor's did.
 fn compresses(path: &Path) -> bool {
     /// btrfs, ZFS, bcachefs, F2FS: `linux/magic.h`, and OpenZFS.
     const MAGIC: [i64; 4] = [0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e, 0xf2f5_2010];

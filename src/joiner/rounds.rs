@@ -1,5 +1,5 @@
-//! The rounds as they arrive: lanes come and go, the donor announces and withdraws, files of this node are seeded, until
-//! the seal.
+//! The rounds as they arrive: lanes come and go, the donor announces and withdraws, files already here are seeded,
+//! until the seal.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use crate::tree::{PathError, RelPath};
 use crate::wire::{Message, Offer, Purpose};
 
 impl Conversation {
-    /// Runs the lanes of all rounds until the donor seals the last, which it does when all is acknowledged.
+    /// Runs the lanes of all rounds until the donor seals the last, once everything is
+    /// acknowledged.
     pub(super) async fn gather(
         &mut self,
         control: &mut Control,
@@ -33,7 +34,7 @@ impl Conversation {
     ) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
         let mut lanes = JoinSet::new();
-        // Dropped for a lane that comes again: it ends the one before.
+        // Dropped when a lane comes again: that ends the one before.
         let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
         let (turn, turns) = watch::channel(0);
         let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
@@ -48,7 +49,7 @@ impl Conversation {
             tokio::select! {
                 message = seeds => control.send(message).await?,
                 Some(connection) = self.connections.recv() => match connection.purpose {
-                    // The threads of those that were replaced may still be writing.
+                    // The threads of replaced lanes may still be writing.
                     Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
                         let peer = connection.peer();
                         let (place, replaced) = oneshot::channel();
@@ -63,7 +64,7 @@ impl Conversation {
                         farewell(&mut lanes).await?;
                         return Ok(Seal { entries, digest });
                     }
-                    // What follows, a freeze perhaps, may be long in coming.
+                    // What follows, perhaps a freeze, may take a while.
                     Message::RoundOver { .. } => {
                         under_way = false;
                         self.reporter.phase(Phase::Pausing);
@@ -102,10 +103,10 @@ impl Conversation {
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
-                                .remedy("see whether this node's disk stands still; idle-timeout sets the limit"));
+                                .remedy("check whether this node's disk responds; idle-timeout sets the limit"));
                         }
                         return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
-                            .remedy("see whether its disk or the link stands still; idle-timeout sets the limit"));
+                            .remedy("check whether its disk and the link respond; idle-timeout sets the limit"));
                     }
                 }
             }
@@ -113,8 +114,8 @@ impl Conversation {
     }
 }
 
-/// Everything was acknowledged, so lanes have nothing to do but end; one whose link is dead is left to its
-/// fate. What one of them still has to complain of counts.
+/// Everything is acknowledged, so lanes need only end; one whose link is dead is abandoned. An error from any of the
+/// others still counts.
 async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
     let all = async {
         while let Some(ended) = lanes.join_next().await {

@@ -1,8 +1,7 @@
-//! Seeding: files that this node has are put beside the staged tree, with digests and hints of what was read of them, so
-//! that the donor need not send what is equal.
-//!
-//! A seed of the old tree is a copy, by reflink where the filesystem can (`FICLONE`, ioctl_ficlone(2)), else run by run; the
-//! old tree is only read. One of an earlier attempt is moved there. Each becomes the staged file when the donor first speaks of that path (`joiner::ledger`).
+//! Seeding: files this node has are put beside the staged tree, and the donor gets digests and hints of what was read,
+//! so that it need not send what is equal. A seed from the old tree is a copy, by reflink if the filesystem can
+//! (`FICLONE`, ioctl_ficlone(2)), otherwise run by run; the old tree is only read. One from an earlier attempt is moved
+//! there. A seed becomes the staged file when the donor first mentions its path (`joiner::ledger`).
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -33,33 +32,33 @@ use crate::wire::Message;
 const THREADS: usize = 2;
 /// Chunks whose digests and hints go into one message: 544 bytes each, and a third more as text.
 const PART: usize = 256;
-/// Files that the log names because they could not be had.
+/// How many unusable files the log names.
 const NAMED: usize = 5;
-/// Room that must stay free.
+/// Bytes that must stay free.
 const RESERVE: u64 = 16 << 20;
 
 /// What the donor wants seeded.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) basis: Arc<Basis>,
-    /// Numbers of files of the basis.
+    /// Indices of files in the basis.
     pub(super) wanted: Vec<u32>,
     pub(super) checksum: Checksum,
     /// Of the hints.
     pub(super) seed: u64,
-    /// What does not become part of the new tree must leave its room to that.
+    /// Files that do not become part of the new tree must make room for it.
     pub(super) tight: bool,
 }
 
 impl Order {
-    /// Where the wanted files lie.
+    /// Where the wanted files are.
     pub(super) fn places(&self) -> HashSet<PathBuf> {
         let wanted = self.wanted.iter().filter_map(|number| self.basis.get(*number));
         wanted.map(|had| self.basis.place(had)).collect()
     }
 }
 
-/// Seeding that is under way. It ends when this is dropped.
+/// Seeding in progress. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Seeding {
     shared: Arc<Shared>,
@@ -73,33 +72,33 @@ struct Shared {
     reporter: Arc<dyn Reporter>,
     next: AtomicUsize,
     stopped: AtomicBool,
-    /// Bytes that were read.
+    /// Bytes read.
     read: AtomicU64,
-    /// Files that could not be had.
+    /// Files that could not be used.
     failed: AtomicUsize,
 }
 
-/// A file with a place among the seeds.
+/// An open file and its place among the seeds.
 #[derive(Debug)]
 struct Prepared {
     name: OsString,
     source: Source,
-    /// Where it is copied to, unless it lies there.
+    /// Where to copy it, unless it is there already.
     copy: Option<Target>,
 }
 
-/// Why a file is no seed.
+/// Why a file cannot be a seed.
 #[derive(Debug)]
 enum Failed {
-    /// This one cannot be had.
+    /// This one cannot be used.
     This(Error),
-    /// Nor can others.
+    /// None can be used any more.
     All(Option<Error>),
 }
 
 impl Drop for Seeding {
     fn drop(&mut self) {
-        // First, so that a thread which finds itself stopped can tell a donor that gives up from a transfer that ends.
+        // First, so that a thread that finds itself stopped can tell a donor that gives up from a transfer that ends.
         self.messages.close();
         self.stop();
     }
@@ -122,12 +121,12 @@ impl Seeding {
                         }
                     }
                 });
-                // Before the donor sends what is in its place. Of a transfer that has failed it stays for the next.
+                // Before the donor sends what replaces it. After a failed transfer it stays for the next one.
                 if shared.order.tight
                     && !tell.is_closed()
                     && let Err(error) = drop_kept(shared.order.basis.roots())
                 {
-                    shared.reporter.warn(&format!("old data that is not reused remains: {}", error.sentence()));
+                    shared.reporter.warn(&format!("old data that is not reused could not be removed: {}", error.sentence()));
                 }
                 let _ = tell.blocking_send(Message::SeedsOver);
             }
@@ -135,7 +134,7 @@ impl Seeding {
         Seeding { shared, messages }
     }
 
-    /// The next message for the donor; never any more after the last. Cancel-safe.
+    /// The next message for the donor; pending forever after the last. Cancel-safe.
     pub(super) async fn next(&mut self) -> Message {
         match self.messages.recv().await {
             Some(message) => message,
@@ -143,12 +142,12 @@ impl Seeding {
         }
     }
 
-    /// Bytes that were read so far.
+    /// Bytes read so far.
     pub(super) fn read(&self) -> u64 {
         self.shared.read.load(Ordering::Relaxed)
     }
 
-    /// No more files are begun.
+    /// Starts no more files.
     pub(super) fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
     }
@@ -176,7 +175,7 @@ impl Shared {
                 }
                 Err(Failed::All(error)) => {
                     if let Some(error) = error {
-                        self.reporter.note(&format!("no more of what is here is reused: {}", error.sentence()));
+                        self.reporter.note(&format!("no more local data is reused: {}", error.sentence()));
                     }
                     self.stopped.store(true, Ordering::Relaxed);
                 }
@@ -184,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// Opens a file of the basis, with a place among the seeds.
+    /// Opens a file of the basis and gives it a place among the seeds.
     fn prepare(&self, number: u32, had: &Had) -> Result<Prepared, Failed> {
         let (path, tree) = (&had.path, self.ledger.tree());
         let gone = |e: io::Error| Failed::This(Error::io("cannot open", &self.order.basis.place(had), e));
@@ -201,14 +200,14 @@ impl Shared {
         let name = tree.take_kept(kept).map_err(Failed::This)?;
         let name = name.ok_or_else(|| gone(io::Error::other("it is not what it was")))?;
         let file = tree.open_seed(path, &name).map_err(Failed::This)?;
-        // Nothing is believed that did not come to disk: from there it is read.
+        // Trust nothing that is not on disk: it is read from there.
         rustix::fs::fdatasync(&file).map_err(|e| gone(e.into()))?;
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         let opened = Opened::new(file, had.size).map_err(gone)?;
         Ok(Prepared { name, source: opened.source(), copy: None })
     }
 
-    /// What is to be read, and where it is to be written: nowhere where the filesystem has made a clone.
+    /// What to read, and where to write it: nowhere if the filesystem made a clone.
     fn copy(&self, path: &RelPath, opened: Opened, made: File) -> Result<(Source, Option<Target>), Failed> {
         if ioctl_ficlone(&made, &opened.file).is_ok() {
             // What is hashed is what will be staged.
@@ -233,12 +232,12 @@ impl Shared {
             if self.ledger.plant(path, seed) {
                 return Ok(last);
             }
-            Err(Failed::This(Error::new(Kind::Usage, format!("{path} was sent meanwhile"))))
+            Err(Failed::This(Error::new(Kind::Usage, format!("{path} has been sent meanwhile"))))
         });
         match done {
             Ok(last) => self.say(tell, last),
             Err(failed) => {
-                // What is kept stays for the next attempt, should this one fail, where there is room for it.
+                // Kept files stay for the next attempt if there is room, in case this one fails.
                 if copied || (self.order.tight && !tell.is_closed()) {
                     let _ = self.ledger.tree().remove_seed(path, &name);
                 }
@@ -247,8 +246,8 @@ impl Shared {
         }
     }
 
-    /// Reads a file from end to end, copies it where it must be, and tells of its chunks; returns the last part of that, which
-    /// says that the seed is ready.
+    /// Reads a file from end to end, copies it if needed, and reports its chunks; returns the last report, which says
+    /// that the seed is ready.
     fn read_all(
         &self,
         number: u32,

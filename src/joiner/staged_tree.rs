@@ -1,5 +1,4 @@
-//! Where a joiner puts what arrives: directories of the staging area, opened once, and nothing above
-//! them.
+//! Where a joiner puts what arrives: the directories of the staging area, opened once, and nothing above them.
 //!
 //! Every step down is one name, opened relative to its parent's descriptor and never through a
 //! symlink, so that no path can leave its root, whatever was planted there. (`openat2` would say the
@@ -19,13 +18,14 @@ use crate::install::{KeptFile, Staging};
 use crate::threads::lock;
 use crate::tree::{Content, Metadata, RelPath};
 
-/// Whose the files become: the owner of the data directory's, because numbers differ between hosts, and what the donor's
-/// server could read, this one must. A server that is root's can read all, so there the donor's numbers stay.
+/// Who will own the files: the owner of the data directory, because user numbers differ between hosts and this server
+/// must be able to read what the donor's could. A server run by root can read everything, so then the donor's numbers
+/// stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owners {
     /// User and group of the donor's data directory.
     pub there: (u32, u32),
-    /// Of this one, where this process is root's and has to give them away.
+    /// Of this one, if this process is root and has to change the owner.
     pub here: Option<(u32, u32)>,
 }
 
@@ -40,7 +40,7 @@ impl Owners {
         Some((user, group))
     }
 
-    /// What the donor's server might do by the file's group or as anybody, this node's may as its owner.
+    /// What the donor's server could do through group or other permissions, this node's may do as owner.
     fn mode(self, meta: &Metadata) -> u32 {
         if meta.uid == self.there.0 || self.here.is_some_and(|here| here.0 == 0) {
             return meta.mode;
@@ -55,15 +55,15 @@ impl Owners {
 pub struct StagedTree {
     staging: Arc<Staging>,
     owners: Owners,
-    /// Directories that were opened lately, by path.
+    /// Recently opened directories, by path.
     opened: Mutex<HashMap<RelPath, Arc<Directory>>>,
 }
 
 #[derive(Debug)]
 struct Directory {
     fd: OwnedFd,
-    /// The kernel makes one name at a time in a directory, and those who wait for it keep their cores
-    /// busy; here they sleep. (In a root itself, which is opened anew each time, they do not: few files lie there.)
+    /// The kernel makes one name at a time in a directory, and threads waiting for it spin; with this lock they sleep.
+    /// (Not in a root itself, which is opened anew each time: few files are there.)
     making: Mutex<()>,
 }
 
@@ -87,10 +87,10 @@ impl StagedTree {
             return Ok(());
         }
         Err(Error::new(Kind::Usage, format!("{path}: this node has no place for it"))
-            .remedy("both nodes must name the same directories and files: innodb_data_file_path and the like, or --root by hand"))
+            .remedy("both nodes must have the same directories and files configured: innodb_data_file_path and the like, or --root by hand"))
     }
 
-    /// The directory at `path`, made with its parents when it is missing.
+    /// The directory at `path`, created with its parents if missing.
     fn directory(&self, path: &RelPath) -> Result<Arc<Directory>> {
         if let Some(open) = self.cache().get(path) {
             return Ok(Arc::clone(open));
@@ -142,7 +142,7 @@ impl StagedTree {
         }
     }
 
-    /// A new file of `size` bytes, all of it a hole; zero where the writing itself makes it long enough.
+    /// A new file of `size` bytes, all of it a hole; pass zero if the writing itself makes it long enough.
     pub fn create(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(path)?;
@@ -157,13 +157,13 @@ impl StagedTree {
         Ok(file.into())
     }
 
-    /// A file that is there already, to be written once more. It gets `size` bytes.
+    /// An existing file, to be written again. It gets `size` bytes.
     pub fn reopen(&self, path: &RelPath, size: u64) -> Result<std::fs::File> {
         let failed = |e| failure("cannot open", path, e);
         let (parent, name) = (self.parent(path)?, self.last(path));
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&parent, &*name, flags | OFlags::WRONLY, Mode::empty()) {
-            // It has its mode already, and that may forbid it even to its owner.
+            // It already has its mode, which may lock out even its owner.
             Err(Errno::ACCESS) => {
                 let found = rustix::fs::openat(&parent, &*name, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
                 let again = format!("/proc/self/fd/{}", found.as_raw_fd());
@@ -174,7 +174,7 @@ impl StagedTree {
         };
         let file = file.map_err(failed)?;
         rustix::fs::ftruncate(&file, size).map_err(|e| failure("cannot make room for", path, e))?;
-        // Attributes that it has no longer on the donor.
+        // Attributes that it no longer has on the donor.
         let mut names = vec![0; 64 << 10];
         let length = rustix::fs::flistxattr(&file, names.as_mut_slice()).unwrap_or(0);
         for name in names[..length].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user.")) {
@@ -188,7 +188,7 @@ impl StagedTree {
         seeds.ok_or_else(|| Error::new(Kind::Protocol, format!("{path}: its root is unknown here")))
     }
 
-    /// A new file that may become `path` later, empty, to be read and written.
+    /// A new empty file that may become `path` later, to be read and written.
     pub(super) fn make_seed(&self, path: &RelPath, name: &OsStr) -> Result<std::fs::File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(self.seeds(path)?, name, flags, Mode::RUSR | Mode::WUSR);
@@ -202,17 +202,16 @@ impl StagedTree {
         Ok(opened.map_err(|e| failure("cannot open what is kept of", path, e))?.into())
     }
 
-    /// Moves a file of an earlier attempt among the seeds; says what it is called there, `None` when it is no longer what it
-    /// was.
+    /// Moves a file of an earlier attempt to the seeds; returns its name there, `None` if it has changed.
     pub(super) fn take_kept(&self, kept: &KeptFile) -> Result<Option<OsString>> {
         self.staging.take_kept(kept)
     }
 
-    /// Gives the seed of that name the place of `path`, where nothing is yet.
+    /// Moves the seed `name` to `path`, where nothing is yet.
     pub(super) fn adopt(&self, path: &RelPath, name: &OsStr) -> Result<()> {
         let parent = self.parent(path)?;
         rustix::fs::renameat(self.seeds(path)?, name, &parent, &*self.last(path))
-            .map_err(|e| failure("cannot put in place what is here of", path, e))
+            .map_err(|e| failure("cannot put in place this node's copy of", path, e))
     }
 
     pub(super) fn remove_seed(&self, path: &RelPath, name: &OsStr) -> Result<()> {
@@ -260,12 +259,12 @@ impl StagedTree {
         rustix::fs::futimens(file, &times(meta)).map_err(failed)
     }
 
-    /// Makes a directory, or takes the one that its files have made already.
+    /// Makes a directory, unless its files have already made it.
     pub fn make_directory(&self, path: &RelPath) -> Result<()> {
         self.directory(path).map(|_| ())
     }
 
-    /// Gives a directory its metadata; after everything in it is in place.
+    /// Gives a directory its metadata, once everything in it is in place.
     pub fn settle_directory(&self, path: &RelPath, meta: &Metadata) -> Result<()> {
         self.settle(path, self.directory(path)?, meta)
     }

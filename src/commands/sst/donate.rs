@@ -1,4 +1,4 @@
-//! The donor's role: freeze the server, send, thaw it, say that it is done.
+//! The donor's role: send, with the server frozen at the end, and tell the server when it is done.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ impl Run {
     fn dialer(&self, donor: &DonorArgs) -> Result<Dialer> {
         let auth = RemoteAuth::read(std::io::stdin(), std::env::var_os(credentials::VARIABLE))?.ok_or_else(|| {
             Error::new(Kind::Untrusted, "the joiner sent no ticket with its address")
-                .remedy("its node must use wsrep_sst_method=highline too, of the same release")
+                .remedy("its node must use wsrep_sst_method=highline too, and the same release")
         })?;
         let credentials = zeroize::Zeroizing::new(format!("{}:{}", auth.user(), auth.secret()));
         let ticket = Ticket::from_halves(&credentials, &donor.address.to_string())?;
@@ -102,7 +102,7 @@ impl Run {
     }
 }
 
-/// The donor's server, frozen and thawed through the dialogue.
+/// The donor's server, frozen and released through the dialogue.
 #[derive(Debug)]
 struct Galera {
     dialogue: Arc<Mutex<Dialogue<File>>>,
@@ -115,7 +115,7 @@ struct Galera {
     binlog: Option<Binlog>,
     binlogs: Binlogs,
     frozen: Mutex<Option<(Freeze, GaleraGtid)>>,
-    /// It stands still now.
+    /// It is frozen now.
     held: AtomicBool,
 }
 
@@ -142,7 +142,7 @@ impl Server for Galera {
             return Ok(());
         }
         lock(&self.dialogue).say(&Line::Continue)?;
-        self.log.note("released: its writes go on");
+        self.log.note("released: writes continue");
         Ok(())
     }
 

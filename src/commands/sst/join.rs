@@ -1,4 +1,4 @@
-//! The joiner's role: announce, receive, install, tell the position.
+//! The joiner's role: announce the address, receive, install, report the position.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ impl Run {
         })?;
         let position = match outcome {
             Outcome::Bypass(position) => {
-                self.log.note("bypass: nothing was touched, the rest comes by IST");
+                self.log.note("bypass: nothing was changed, the rest comes by IST");
                 position
             }
             Outcome::Installed(report) => {
@@ -73,7 +73,7 @@ impl Run {
                 report.position
             }
         };
-        let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor told no position"))?;
+        let position = position.ok_or_else(|| Error::new(Kind::Protocol, "the donor did not send a position"))?;
         lock(&self.dialogue).say(&Line::Position(&position))
     }
 
@@ -87,8 +87,8 @@ impl Run {
         Ok(())
     }
 
-    /// Where the data that is here stands. Asked before `ready`: the provider voids `grastate.dat` then, and while the
-    /// server runs its `seqno` is -1 anyway, so what the server was started with counts first.
+    /// The position of this node's own data. Read before `ready`, because the provider then resets `grastate.dat`.
+    /// While the server runs its `seqno` is -1 anyway, so the position the server was started with comes first.
     fn old_data(&self) -> Option<OldData> {
         let state = Grastate::read(self.layout.roots.datadir()).ok().flatten();
         let started = self.args.server.value("wsrep-start-position").and_then(|text| text.to_str()?.parse().ok());
@@ -99,7 +99,7 @@ impl Run {
     }
 }
 
-/// A node under a running server: Galera keeps its state itself.
+/// A joiner whose server is running: Galera keeps its state itself.
 #[derive(Debug)]
 struct Joined {
     run: Arc<Run>,

@@ -1,4 +1,4 @@
-//! The error log of the server, and the progress that the server itself may have asked for.
+//! The server's error log, and the progress reports the server may have asked for.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ impl Reporter for Log {
     fn progress(&self, now: &Snapshot) {
         self.lines.progress(now);
         let mut dialogue = lock(&self.dialogue);
-        // Only where the server asked; a server that is gone is noticed by the watch.
+        // Only if the server asked; the watch notices a server that is gone.
         let _ = dialogue.say(&Line::Total(now.total)).and_then(|()| dialogue.say(&Line::Complete(now.done)));
     }
 
@@ -46,7 +46,7 @@ impl Reporter for Log {
     }
 }
 
-/// A file or a FIFO is opened without waiting for a reader; where that fails the log takes the lines.
+/// Opens a file or FIFO without waiting for a reader; if that fails the lines go to the log.
 fn progress_lines(to: &ProgressTo) -> (ProgressLines, Option<String>) {
     use std::os::unix::fs::OpenOptionsExt;
     match to {

@@ -1,4 +1,4 @@
-//! `highline sst`: one run of the method, as the database server asks for it.
+//! `highline sst`: one run of the method, called by the database server.
 //!
 //! Standard output belongs to the dialogue with the server; everything else goes to its error log.
 
@@ -28,7 +28,8 @@ use crate::sst::watch::ServerWatch;
 use crate::stop::{Reason, Stop, Stopper};
 use log::Log;
 
-/// Runs the role that the server asks for. A failure is told in the form of the server's error log.
+/// Runs the role the server asks for. A failure is reported in the format of the server's error
+/// log.
 pub(super) fn run(typed: &Typed) -> ExitCode {
     let mut side = Side::Here;
     match play(typed, &mut side) {
@@ -74,7 +75,7 @@ fn play(typed: &Typed, side: &mut Side) -> Result<()> {
     }
 }
 
-/// What both roles have.
+/// What both roles need.
 #[derive(Debug)]
 struct Run {
     args: SstArgs,
@@ -87,7 +88,7 @@ struct Run {
 }
 
 impl Run {
-    /// Once, where every effective setting came from.
+    /// Logs, once, where every effective setting came from.
     fn explain(&self) {
         let role = match &self.args.role {
             Role::Joiner(_) => "joiner",
@@ -99,18 +100,18 @@ impl Run {
         self.log.note(&format!("{SOFTWARE} starts as {role}; {sources}"));
         self.settings.notes.iter().for_each(|note| self.log.note(note));
         if self.settings.tmpdir.is_some() {
-            self.log.note("tmpdir has no effect: a new tree is staged on the filesystem that it will live on");
+            self.log.note("tmpdir has no effect: the new data is staged on the filesystem where it will stay");
         }
     }
 
-    /// Judged before anything else is done, because a joiner that fails after `ready` costs its server the position.
+    /// Checked before anything else, because a joiner that fails after `ready` costs its server the position.
     fn own(&self, host: &str) -> Result<Own> {
         let own = Own::of(&self.settings.tls, self.args.side(), Some(host), SystemTime::now())?;
         own.notes.iter().for_each(|note| self.log.note(note));
         Ok(own)
     }
 
-    /// For the peer's log, which otherwise has an address alone: `wsrep_node_name`, by default the host's name.
+    /// For the peer's log, which would otherwise show only an address: `wsrep_node_name`, by default the host's name.
     fn software(&self) -> String {
         const LONGEST: usize = 64;
         let given = self.files.last(Tier::Server, "wsrep-node-name").and_then(|item| item.text().ok());
@@ -119,7 +120,7 @@ impl Run {
         format!("{SOFTWARE} on {name}")
     }
 
-    /// The log, and what is seen of this transfer from outside.
+    /// The log, the status file and the metrics of this transfer.
     fn published(&self, rate: Option<Arc<Throttle>>) -> Arc<Published> {
         let (datadir, metrics) = (self.layout.roots.datadir(), self.settings.metrics.as_deref());
         Published::new(Arc::clone(&self.log) as _, Publish { datadir, role: self.args.side(), metrics, rate })

@@ -1,15 +1,15 @@
-//! The hill climb of `auto`: it counts the bytes that the joiner acknowledges, tries the next codec of a ladder where
-//! the cores could keep up with it, keeps it when more bytes arrive and goes back when not. Where no core is idle it
-//! tries the one below. Pure: time, bytes and idle cores are arguments.
+//! The hill climb of `auto`: it counts the bytes the joiner acknowledges, tries the next codec up a ladder if the cores
+//! could keep up with it, and keeps that if more bytes arrive. If no core is idle it tries the one below. Pure: time,
+//! bytes and idle cores are arguments.
 
 use std::time::{Duration, Instant};
 
 use crate::archive::Codec;
 
-/// From no work for the cores to the most. Each step must earn its place on the way.
+/// From no work for the cores to the most.
 const LADDER: [Codec; 5] = [Codec::None, Codec::Lz4, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(6)];
 
-/// Bytes a second that one core compresses with each step, roughly: enough to tell what is not worth a try.
+/// Roughly how many bytes per second one core compresses at each step: enough to tell what is not worth trying.
 const SPEEDS: [f64; 5] = [f64::INFINITY, 450e6, 400e6, 250e6, 100e6];
 
 /// Bytes of files by length, since the transfer began.
@@ -19,44 +19,44 @@ pub(super) struct Count {
     pub(super) packed: u64,
 }
 
-/// The hill climb of `auto`. Pure: time, bytes and idle cores are arguments.
+/// The hill climb of `auto`.
 #[derive(Debug)]
 pub(super) struct Climb {
     cores: f64,
     step: usize,
-    /// The rate that the step below or above reached, while this one is on trial.
+    /// While this step is on trial, the rate of the step it came from.
     trial: Option<(usize, f64)>,
-    /// When the present window began to count, and the bytes and ticks then.
+    /// When the current window began, and the bytes and ticks then.
     since: Instant,
     bytes: u64,
     ticks: (u64, u64),
-    /// What arrives before so many bytes are written was packed before the last change; and no wait is
-    /// longer than that, for a lane that broke has packed what never arrives.
+    /// Until this many bytes are written, what arrives was packed before the last change; the time limits the wait,
+    /// because what a broken lane packed never arrives.
     settled: (u64, Instant),
-    /// Until then nothing is tried; it grows with every trial that brought nothing.
+    /// Nothing is tried before then; the pause grows with every trial that brought nothing.
     rest: Instant,
     patience: Duration,
     held: bool,
 }
 
 impl Climb {
-    /// How long bytes are counted at least.
+    /// The shortest time to count bytes.
     const WINDOW: Duration = Duration::from_millis(400);
-    /// The first time less will do: what a fast link does shows at once.
+    /// Shorter the first time: a fast link shows itself at once.
     const FIRST: Duration = Duration::from_millis(200);
-    /// On a slow link so many must arrive before a trial is judged, or so much time pass: they come in
-    /// pieces of a MiB.
+    /// Bytes that must arrive before a trial is judged, unless `SETTLE` passes first: on a slow link they come in
+    /// pieces of 1 MiB.
     const ENOUGH: u64 = 16 << 20;
     const LONG_ENOUGH: Duration = Duration::from_secs(3);
-    /// The longest time after a change in which what was packed before is still arriving.
+    /// How long after a change what was packed before it may still be arriving, at most.
     const SETTLE: Duration = Duration::from_secs(8);
     const PATIENCE: Duration = Duration::from_secs(10);
     const MOST_PATIENCE: Duration = Duration::from_secs(160);
-    /// A step must bring a twentieth more to be kept.
+    /// To be kept, a step must bring a twentieth more.
     const GAIN: f64 = 1.05;
-    /// Below this share of idle cores compression takes from the transfer itself.
+    /// Below this share of idle CPU time, compression competes with the transfer itself.
     const BUSY: f64 = 0.10;
-    /// What a transfer can claim of the cores, however busy others keep them.
+    /// The share of the cores a transfer can claim, however busy others keep them.
     const CLAIM: f64 = 0.35;
 
     pub(super) fn new(now: Instant, ticks: (u64, u64), cores: usize) -> Climb {
@@ -126,8 +126,8 @@ impl Climb {
         (self.since, self.bytes, self.ticks) = (now, bytes, ticks);
     }
 
-    /// The next step, where the cores could compress more than what arrives now. From none it is zstd at
-    /// once: on a slow link lz4 would only be on the way.
+    /// The next step up, if the cores could compress more than what arrives now. From none it is zstd at once: on a
+    /// slow link lz4 would only be a detour.
     fn above(&self, idle: f64, rate: f64) -> usize {
         let up = if self.step == 0 { 2 } else { self.step + 1 }.min(LADDER.len() - 1);
         if rate * Self::GAIN > idle.max(Self::CLAIM) * self.cores * SPEEDS[up] { self.step } else { up }

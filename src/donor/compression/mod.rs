@@ -1,6 +1,5 @@
-//! Which codec the next batch gets, and its compression.
-//!
-//! `auto` climbs ([`climb`]). So a fast link is left alone, and a slow one gets what it can use.
+//! Which codec the next batch gets, and its compression. `auto` climbs ([`climb`]), so a fast link is left uncompressed
+//! and a slow one gets what it can use.
 
 mod climb;
 
@@ -16,10 +15,10 @@ use crate::archive::{Codec, CodecError};
 use crate::direct::Pages;
 use crate::threads::lock;
 
-/// The operator's choice: `--compress`.
+/// The operator's choice: `compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Whatever moves the most bytes, found by trying.
+    /// Whichever moves the most bytes, found by trying.
     #[default]
     Auto,
     Fixed(Codec),
@@ -55,7 +54,7 @@ pub(super) struct Chooser {
     /// Bytes of files by length: packed into frames, and written by the joiner.
     packed: AtomicU64,
     acknowledged: AtomicU64,
-    /// Unpacked bytes sent with each codec, by its number.
+    /// Uncompressed bytes sent with each codec, by its number.
     sent: [AtomicU64; 3],
 }
 
@@ -114,23 +113,23 @@ impl Chooser {
     }
 }
 
-/// Compresses a lane's batches; after one that does not shrink the next ones are sent as they are, for
-/// encrypted tablespaces come by the gigabyte.
+/// Compresses a lane's batches. After one that does not shrink, the next ones are sent uncompressed, because encrypted
+/// tablespaces come by the gigabyte.
 #[derive(Debug, Default)]
 pub(super) struct BatchCompressor {
     scratch: Pages,
-    /// Batches that are still sent as they are.
+    /// Batches still to be sent uncompressed.
     skip: u32,
-    /// Tries in a row that did not shrink.
+    /// Consecutive tries that did not shrink.
     failed: u32,
 }
 
 impl BatchCompressor {
-    /// A batch must shrink by a 32nd, or unpacking it is not worth the trouble.
+    /// A batch must shrink by at least one part in this many to be worth unpacking.
     const SHRINK: usize = 32;
     const MOST_SKIPPED: u32 = 64;
 
-    /// Replaces `payload` by its compressed form where that is smaller; says what it is then.
+    /// Replaces `payload` by its compressed form if that is smaller; returns the codec used.
     pub(super) fn compress(&mut self, codec: Codec, payload: &mut Pages) -> Codec {
         if codec == Codec::None {
             return codec;
@@ -151,7 +150,7 @@ impl BatchCompressor {
     }
 }
 
-/// The share of all cores that has been idle since boot: idle and total, in clock ticks (proc_stat(5)).
+/// Idle and total time of all cores since boot, in clock ticks (proc_stat(5)).
 fn idle_cores() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
