@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What to do when a peer goes away without a word.
-pub const PEER_ENDED: &str = "see its log for why it ended; where it tells nothing, its process was killed (out of memory?), its host \
+pub const PEER_ENDED: &str = "see its log for why it ended; if it says nothing, its process was killed (out of memory?), its host \
 went down, or something between the two cut the connection";
 
 /// The kind of a failure. Its number is the process's exit code and an `errno`, because the database

@@ -54,9 +54,9 @@ fn a_lane_and_then_the_link_are_cut() {
     load.stop();
     cluster.sql(1, "SET GLOBAL general_log = OFF; SET GLOBAL slow_query_log = OFF");
     cluster.assert_equal_tables();
-    assert!(cluster.log(1).contains("broke and is dialled again"), "a lane was cut: {}", cluster.log(1));
+    assert!(cluster.log(1).contains("broke and is being dialled again"), "a lane was cut: {}", cluster.log(1));
     for n in 1..=2 {
-        assert!(cluster.log(n).contains("the control connection stands again"), "{}", cluster.log(n));
+        assert!(cluster.log(n).contains("the control connection is back"), "{}", cluster.log(n));
     }
     assert!(cluster.sql(2, "SELECT COUNT(*) > 0 FROM mysql.general_log") == "1", "the donor's log came along");
     assert_told(&cluster.log(1), "donor", &DONOR);
@@ -116,8 +116,7 @@ fn a_cut_under_the_lock_releases_the_donor() {
     cluster.wait_synced(2, SYNC_LIMIT);
     cluster.assert_equal_tables();
     assert_eq!(cluster.sql(2, "SELECT id FROM sb.meanwhile"), "7");
-    let words =
-        ["the control connection is cut", "released", "the control connection stands again", "frozen at", "done: "];
+    let words = ["the control connection is lost", "released", "the control connection is back", "frozen at", "done: "];
     assert_told(&cluster.log(1), "donor", &words);
 }
 

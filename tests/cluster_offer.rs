@@ -107,7 +107,7 @@ fn a_client_that_holds_a_lock_is_told_and_ends_the_transfer() {
     let donor = cluster.log(1);
     assert!(
         donor.contains(
-            "the server has not frozen its tables for 5 s; it writes out what is dirty, or waits for a client"
+            "the server has not frozen its tables for 5 s: it is flushing dirty pages, or waiting for a client"
         ),
         "{donor}"
     );

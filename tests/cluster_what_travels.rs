@@ -147,7 +147,8 @@ fn the_page_says_what_happens() {
         }
     }
     let log = cluster.log(1);
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("not sent, because it is this node's own")).collect();
+    let told: Vec<&str> =
+        log.lines().filter(|line| line.contains("not sent, because it belongs to this node")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     for row in rows.iter().filter(|row| matches!(row.fate.as_str(), "stays" | "goes") && !row.is.contains("alone")) {
         assert!(told[0].contains(row.name.trim_end_matches('/')), "{} in {}", row.name, told[0]);

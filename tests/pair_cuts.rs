@@ -561,9 +561,9 @@ fn pair_cuts_that_nobody_is_told_of() {
         ends.succeeded();
         tree::assert_equal(&pair.donor, &pair.joiner);
         let told = |side: usize, words: &str| ends.logs[side].iter().any(|line| line.contains(words));
-        assert!(told(0, "the control connection stands again after"), "{there:?} {back:?} {:#?}", ends.logs);
+        assert!(told(0, "the control connection is back after"), "{there:?} {back:?} {:#?}", ends.logs);
         assert!(
-            told(1, "the donor has dialled the control connection again") || told(1, "stands again after"),
+            told(1, "the donor has dialled the control connection again") || told(1, "is back after"),
             "{there:?} {back:?} {:#?}",
             ends.logs
         );
@@ -598,12 +598,12 @@ fn pair_cuts_let_no_other_donor_in() {
     link.up();
     let both = Both::of(donor, joiner, LIMIT);
     both.succeeded();
-    both.donor.said("the control connection is cut: ");
-    both.joiner.said("the control connection stands again after ");
+    both.donor.said("the control connection is lost: ");
+    both.joiner.said("the control connection is back after ");
     tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
-/// A joiner that is gone is told from a link that is cut: its host refuses.
+/// A joiner that is gone is told from a link that is lost: its host refuses.
 #[test]
 fn pair_cuts_are_not_a_joiner_that_is_gone() {
     let pair = Pair::default();
@@ -615,6 +615,6 @@ fn pair_cuts_are_not_a_joiner_that_is_gone() {
     let killed = Instant::now();
     donor
         .end(SECONDS)
-        .failed(32, &["the joiner at 127.0.0.1:", "closed the connection, and nobody listens there any more"]);
+        .failed(32, &["the joiner at 127.0.0.1:", "closed the connection, and nobody is listening there any more"]);
     assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
 }

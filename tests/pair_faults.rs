@@ -209,7 +209,8 @@ fn pair_the_link_is_cut_for_good() {
         link.down();
         let both = Both::of(donor, joiner, SECONDS);
         both.donor.failed(32, &["donor: the joiner at ", " closed ", " for 1 s"]);
-        both.joiner.failed(32, &["joiner: the donor at ", "closed the connection, and no other could be made for 1 s"]);
+        both.joiner
+            .failed(32, &["joiner: the donor at ", "closed the connection, and no new one could be made for 1 s"]);
         link.up();
         ground.and_the_next_one_works();
     }
@@ -389,7 +390,7 @@ fn pair_pipes_and_sockets_stay() {
     let both = ground.pair.transfer(&[], &[]);
     both.succeeded();
     let words = format!(
-        "not sent, because it is this node's own: {0}/queue (a pipe), {0}/schema/agent (a socket)",
+        "not sent, because it belongs to this node: {0}/queue (a pipe), {0}/schema/agent (a socket)",
         ground.pair.donor.display()
     );
     assert_eq!(both.donor.stderr.matches(&words).count(), 1, "{}", both.donor.stderr);
@@ -680,7 +681,7 @@ fn pair_a_running_server_holds_the_datadir() {
     let held = hold(&ground.pair.donor, "ibdata1");
     let joiner = ground.pair.receive(&[]);
     let refused = ground.pair.send(&joiner.ticket, &[]).end(SECONDS);
-    refused.failed(16, &["donor: a running server holds ", "ibdata1"]);
+    refused.failed(16, &["donor: a running server is using ", "ibdata1"]);
     assert!(refused.stderr.contains("--live"), "{}", refused.stderr);
     let donor = ground.pair.send(&joiner.ticket, &["--live"]);
     Both::of(donor, joiner, LIMIT).succeeded();
@@ -691,7 +692,7 @@ fn pair_a_running_server_holds_the_datadir() {
     let held = hold(&ground.pair.joiner, "aria_log_control");
     let joiner = ground.pair.joiner.to_str().unwrap();
     let refused = ground.pair.run(&["receive", "--listen", "127.0.0.1:0", "--datadir", joiner]);
-    refused.failed(16, &["joiner: a running server holds ", "aria_log_control"]);
+    refused.failed(16, &["joiner: a running server is using ", "aria_log_control"]);
     drop(held);
     tree::assert_same(&before, &tree::read(&ground.pair.joiner));
 }

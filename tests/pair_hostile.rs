@@ -7,7 +7,7 @@ use crate::support::tree::{self, MIB, file};
 use highline::archive::{Batch, Codec, Extents, PageHints};
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
-use highline::link::{Control, Deadlines, Dialer, Listener, ProvenConnection, Stream};
+use highline::link::{Control, Deadlines, Dialer, Lanes, Listener, ProvenConnection, Stream};
 use highline::manifest::{CHUNK, Checksum, Digest};
 use highline::progress::Quiet;
 use highline::tls::proof::{Channel, prove};
@@ -473,6 +473,28 @@ fn pair_hostile_second_donor() {
     besieged.pair.run(&words).failed(16, &["joiner: this joiner has a donor already"]);
     Both::of(first, besieged.joiner, LIMIT).succeeded();
     tree::assert_equal(&besieged.pair.donor, &besieged.pair.joiner);
+}
+
+/// A donor that dials more lanes than a joiner has room for hears so on each surplus one, even while nobody takes lanes.
+#[test]
+fn pair_hostile_surplus_lanes() {
+    let pair = Pair::default();
+    let joiner = pair.receive(&["--idle-timeout", "4s"]);
+    converse(async {
+        let dialer = dialer(&joiner.ticket);
+        let control = start(&dialer).await.unwrap();
+        let mut lanes = Vec::new();
+        for number in 0..2 * Lanes::MAX + 2 {
+            lanes.push(dialer.dial(Purpose::Lane { number }).await.unwrap().0);
+        }
+        for surplus in lanes.split_off(usize::from(2 * Lanes::MAX)).iter_mut() {
+            let mut answer = [0; Answer::LEN];
+            surplus.read_exact(&mut answer).await.expect("closed without an answer");
+            assert_eq!(Answer::decode(&answer), Ok(Answer::TurnedAway));
+        }
+        drop(control);
+    });
+    drop(joiner);
 }
 
 #[test]

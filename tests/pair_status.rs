@@ -186,7 +186,7 @@ fn pair_status_rate_is_changed_while_bytes_flow() {
     let changed = rate(&pair.donor, "8M");
     changed.succeeded();
     assert_eq!(changed.stdout, "8.4 MB/s from now on (was 1.0 MB/s)\n");
-    donor.says("rate-limit is 8.4 MB/s from now on: asked for with `highline rate`");
+    donor.says("rate-limit is 8.4 MB/s from now on: set with `highline rate`");
     assert_eq!(object(&pair, &pair.donor)["rate_limit"], 8 << 20);
     assert_eq!(rate(&pair.donor, "0").stdout, "no limit from now on (was 8.4 MB/s)\n");
     let donor = donor.end(Duration::from_secs(10));

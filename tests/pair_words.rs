@@ -28,7 +28,7 @@ fn pair_a_joiner_that_is_told_to_end_says_that_nothing_was_changed() {
         if let Some(donor) = donor {
             let donor = donor.end(SECONDS);
             donor.failed(4, &["joiner: ended by SIGINT"]);
-            assert!(donor.stderr.matches("broke and is dialled again").count() < 2, "{}", donor.stderr);
+            assert!(donor.stderr.matches("broke and is being dialled again").count() < 2, "{}", donor.stderr);
         }
     }
 }
@@ -43,9 +43,9 @@ fn pair_a_peer_that_is_killed_is_told_once_and_with_a_remedy() {
     std::thread::sleep(Duration::from_millis(500));
     joiner.running.signal(Signal::KILL);
     let donor = donor.end(SECONDS);
-    donor.failed(32, &["closed the connection, and nobody listens there any more"]);
-    donor.failed(32, &["remedy: see its log for why it ended; where it tells nothing, its process was killed"]);
-    assert!(donor.stderr.matches("broke and is dialled again").count() < 2, "{}", donor.stderr);
+    donor.failed(32, &["closed the connection, and nobody is listening there any more"]);
+    donor.failed(32, &["remedy: see its log for why it ended; if it says nothing, its process was killed"]);
+    assert!(donor.stderr.matches("broke and is being dialled again").count() < 2, "{}", donor.stderr);
 }
 
 #[test]

@@ -225,8 +225,7 @@ mod tests {
             "{again}"
         );
         let moved = certs(dir.path(), "node node1 --dir DIR --ip 192.0.2.2 --node-dir /etc/mysql/tls").unwrap();
-        let dropped =
-            "note: it no longer has 192.0.2.1; give every name it should have, or none to keep them all\n";
+        let dropped = "note: it no longer has 192.0.2.1; give every name it should have, or none to keep them all\n";
         assert!(moved.contains(dropped) && moved.contains("ssl_cert = /etc/mysql/tls/node1.pem"), "{moved}");
         let shown = certs(dir.path(), "show DIR/node1.pem DIR/node1-key.pem").unwrap();
         let pin = shown.lines().find_map(|line| line.strip_prefix("  pin       ")).unwrap();

@@ -78,7 +78,12 @@ fn room(parent: &Path, size: u64) -> Result<()> {
     if free / 5 * 2 < size {
         return Err(Error::new(
             Kind::NoSpace,
-            format!("{} has {} free, which is not enough for two trees of {}", parent.display(), bytes(free), bytes(size)),
+            format!(
+                "{} has {} free, which is not enough for two trees of {}",
+                parent.display(),
+                bytes(free),
+                bytes(size)
+            ),
         )
         .remedy("use a smaller --size or another --dir"));
     }

@@ -68,7 +68,9 @@ impl Server for Commanded {
         match ended.map_err(|e| Error::new(Kind::Io, "cannot wait for the freeze command").because(e))? {
             Some(status) if status.success() => {}
             Some(status) => self.reporter.warn(&format!("the freeze command ended with {status}")),
-            None => self.reporter.warn("the freeze command is still running although its input has ended; it is left alone"),
+            None => {
+                self.reporter.warn("the freeze command is still running although its input has ended; it is left alone")
+            }
         }
         Ok(())
     }

@@ -39,10 +39,11 @@ pub(super) fn run(args: &RecoverArgs) -> Result<()> {
         return Ok(());
     }
     let what = format!("{} holds no database now", Printable::path(&datadir));
-    Err(Error::new(Kind::NotFound, what).because(NO_DATABASE.to_owned()).remedy(
-        "start the server as a joiner, which brings a full transfer, or run `highline receive` here",
-    ))
+    Err(Error::new(Kind::NotFound, what)
+        .because(NO_DATABASE.to_owned())
+        .remedy("start the server as a joiner, which brings a full transfer, or run `highline receive` here"))
 }
 
 /// Why a data directory may hold no database.
-const NO_DATABASE: &str = "it has no system tablespace; a transfer with install=inplace removes the old data before the new data arrives";
+const NO_DATABASE: &str =
+    "it has no system tablespace; a transfer with install=inplace removes the old data before the new data arrives";

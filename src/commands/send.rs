@@ -24,9 +24,9 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     if !order.live
         && let Some(held) = server_holding(&order.roots)?
     {
-        return Err(running(&held)
-            .on(Side::Donor)
-            .remedy("stop it first; or freeze it yourself and use --live; or give --freeze-command a command that freezes it"));
+        return Err(running(&held).on(Side::Donor).remedy(
+            "stop it first; or freeze it yourself and use --live; or give --freeze-command a command that freezes it",
+        ));
     }
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
     order.position = Grastate::position(order.roots.datadir())?;

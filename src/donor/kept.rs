@@ -61,7 +61,9 @@ fn refuse(place: &Path, what: &str, kept: &Kept) -> Error {
         Kind::Usage,
         format!("{place} is {what} here, and the joiner keeps a file of its own at that path ({why})"),
     )
-    .remedy("choose another path for the joiner's file or directory in its option file, best outside the data directory")
+    .remedy(
+        "choose another path for the joiner's file or directory in its option file, best outside the data directory",
+    )
 }
 
 #[cfg(test)]

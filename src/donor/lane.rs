@@ -78,7 +78,7 @@ pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
         if first {
             let more = transfer.breaks.swap(0, Ordering::Relaxed).saturating_sub(1);
             let more = if more == 0 { String::new() } else { format!(", and {more} more with it") };
-            transfer.reporter.warn(&format!("lane {number} broke and is dialled again{more}: {why}"));
+            transfer.reporter.warn(&format!("lane {number} broke and is being dialled again{more}: {why}"));
         }
         pause = (pause * 2).min(Duration::from_secs(1));
     }

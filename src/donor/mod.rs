@@ -269,7 +269,7 @@ pub async fn send(
     // Not worth a line.
     stays.retain(|name| ![LOCK, MANIFEST, status::FILE].contains(&name.as_str()));
     if !stays.is_empty() {
-        reporter.note(&format!("not sent, because it is this node's own: {}", listed(&stays)));
+        reporter.note(&format!("not sent, because it belongs to this node: {}", listed(&stays)));
     }
     reporter.phase(Phase::Connecting);
     reporter.meet(&options.dialer.ticket.address.to_string());

@@ -1,11 +1,10 @@
-//! The node's own paths deeper than the first level: what becomes of them when the directory around them is switched.
+//! The node's own files below the top level: what happens to them when the directory around them is switched.
 //!
-//! - A first-level directory that holds nothing else, and that the donor does not send, stays in place untouched.
+//! - A top-level directory that holds nothing else, and that the donor does not send, stays in place untouched.
 //! - Any other is switched. Before that, each of the node's own files in it gets a second name at the same path in the
-//!   staged tree, so that it is the same file for a server that has it open; its own directories are made there anew,
-//!   and so is the first-level directory where the donor sent none.
-//!
-//! Where the old tree goes first, such a directory stays and is emptied of all but the node's own.
+//!   staged tree, so that a server that has it open keeps the same file; its own directories are recreated there,
+//!   and so is the top-level directory if the donor sent none.
+//! If the old tree is removed first, such a directory stays and is emptied of all but the node's own files.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +21,7 @@ use crate::tree::{OwnName, RelPath, Root, RootName, Scope, Shape, is_key_file};
 
 type Names = Vec<(RootName, OsString)>;
 
-/// The first-level directories that have something of the node's own beneath them, and are the root's to switch.
+/// The top-level directories that have files of the node's own beneath them and that the root may switch.
 fn of_root(resolved: &ResolvedRoots, root: &Root, dir: &Dir) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     if resolved.keep.own().is_above(&root.path) {
@@ -36,7 +35,7 @@ fn of_root(resolved: &ResolvedRoots, root: &Root, dir: &Dir) -> Result<Vec<OsStr
     Ok(names)
 }
 
-/// All of them, of all roots.
+/// The same, for all roots.
 pub(super) fn holders(resolved: &ResolvedRoots) -> Result<Names> {
     let mut all = Names::new();
     for root in resolved.roots.iter() {
@@ -46,7 +45,8 @@ pub(super) fn holders(resolved: &ResolvedRoots) -> Result<Names> {
     Ok(all)
 }
 
-/// The node's own paths beneath the first level: those that are there, and those that the server may make.
+/// The node's own paths below the top level: those that exist, and those that the server may
+/// create.
 pub(super) fn own_paths(resolved: &ResolvedRoots) -> Result<Vec<(RelPath, String)>> {
     let mut found = BTreeMap::new();
     let mut note = |place: &Path, option: &str| {
@@ -86,7 +86,7 @@ pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, dir: &Dir, staged:
     Ok(())
 }
 
-/// Puts what is the node's own into the staged tree; returns what stays in place instead.
+/// Puts the node's own files into the staged tree; returns what stays in place instead.
 pub(super) fn into_staged<'a>(resolved: &ResolvedRoots, staged: impl Fn(&str) -> Option<&'a Dir>) -> Result<Names> {
     let mut stays = Names::new();
     for root in resolved.roots.iter() {
@@ -107,7 +107,7 @@ pub(super) fn into_staged<'a>(resolved: &ResolvedRoots, staged: impl Fn(&str) ->
     Ok(stays)
 }
 
-/// Empties the directories that stay, of all but the node's own and what is kept. May be repeated.
+/// Empties the directories that stay, except for the node's own files and kept files. May be repeated.
 pub(super) fn prune(resolved: &ResolvedRoots) -> Result<()> {
     for (root, name) in &resolved.stays {
         let Some(root) = resolved.roots.get(root.as_str()) else { continue };
@@ -125,13 +125,13 @@ struct Walk<'a> {
     rehearsal: bool,
 }
 
-/// What a walk meets.
+/// What a walk finds.
 enum Met {
     /// The node's own: a file or a link.
     Own,
-    /// The node's own, with all that is in it.
+    /// The node's own directory, with everything in it.
     OwnDirectory,
-    /// Has something of the node's own somewhere beneath it.
+    /// A directory with something of the node's own somewhere beneath it.
     Above,
     Foreign,
 }
@@ -144,7 +144,7 @@ impl Walk<'_> {
             Some(_) if directory => Met::OwnDirectory,
             Some(_) => Met::Own,
             None if directory && own.is_above(&dir.join(name)) => Met::Above,
-            // As no donor sends one.
+            // No donor sends one either.
             None if !directory && is_key_file(&dir.join(name)) => Met::Own,
             None => Met::Foreign,
         }
@@ -177,12 +177,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A directory of the node's own, with everything in it.
+    /// Carries over a directory of the node's own, with everything in it.
     fn all(&self, from: &Dir, to: &Dir, name: &OsStr) -> Result<()> {
         let child = from.child(name)?;
         if child.stat()?.st_dev != from.stat()?.st_dev {
             let what = format!(
-                "{} is this node's own and a filesystem of its own, so it cannot be carried over into a new tree",
+                "{} belongs to this node and is a mount point, so it cannot be carried over into a new tree",
                 Printable::path(child.path())
             );
             return Err(Error::new(Kind::Usage, what).remedy(REMEDY));
@@ -202,13 +202,13 @@ impl Walk<'_> {
             return if self.rehearsal { to.remove(name) } else { Ok(()) };
         }
         let what = format!(
-            "{} is this node's own and cannot be carried over into a new tree: it may have no second name here",
+            "{} belongs to this node and cannot be carried over into a new tree: hard links are not possible here",
             Printable::path(&from.join(name))
         );
         Err(Error::new(Kind::Usage, what).remedy(REMEDY))
     }
 
-    /// `at` is where `dir` lies beneath its root.
+    /// `at` is the path of `dir` beneath its root.
     fn prune(&self, dir: &Dir, at: &Path, harvest: Option<&Harvest<'_>>) -> Result<()> {
         for (name, kind) in dir.entries()? {
             match self.met(dir, &name, kind) {
@@ -227,4 +227,4 @@ impl Walk<'_> {
 }
 
 const REMEDY: &str =
-    "move it out of the directory around it, best out of the data directory, and name it so in the option file";
+    "move it out of that directory, best outside the data directory, and change its path in the option file";

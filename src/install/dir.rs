@@ -1,7 +1,6 @@
-//! A directory that is held open, and the few changes that an install makes beneath one.
-//!
-//! Every name is one part, resolved against an open descriptor and never through a symlink, so that
-//! nobody can steer a switch or a deletion elsewhere. Each change is a step of [`super::failpoint`].
+//! An open directory, and the few changes that an install makes beneath one. Every name is one path component, resolved
+//! against an open descriptor and never through a symlink, so that nobody can redirect a switch or a deletion. Each
+//! change is a step of [`super::failpoint`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,7 +25,7 @@ pub(super) struct Dir {
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);
 
-/// How many entries this process has removed so far: a large old tree takes its time, and this tells that it goes on.
+/// How many entries this process has removed so far: shows progress while a large old tree is removed.
 pub fn removed() -> u64 {
     REMOVED.load(Ordering::Relaxed)
 }
@@ -34,7 +33,7 @@ pub fn removed() -> u64 {
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Dir {
-    /// Opens a path that the operator named; it may lead through symlinks.
+    /// Opens a path given by the operator; it may go through symlinks.
     pub(super) fn open(path: &Path) -> Result<Dir> {
         let fd = fs::open(path, OPEN, Mode::empty()).map_err(|e| Error::io("cannot open the directory", path, e))?;
         Ok(Dir { fd, path: path.to_owned() })
@@ -67,7 +66,7 @@ impl Dir {
         fs::fstat(&self.fd).map_err(|e| Error::io("cannot examine", &self.path, e))
     }
 
-    /// `None` when there is nothing by that name.
+    /// `None` if there is nothing by that name.
     pub(super) fn stat_of(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>> {
         match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -91,12 +90,13 @@ impl Dir {
         Ok(Dir { fd, path: self.join(name) })
     }
 
-    /// Like `child`, `None` when there is none.
+    /// Like `child`; `None` if there is none.
     pub(super) fn find(&self, name: impl AsRef<OsStr>) -> Result<Option<Dir>> {
         self.stat_of(&name)?.map(|_| self.child(name)).transpose()
     }
 
-    /// Opens the directory `name`, made with mode 0700 and this directory's owner when it is missing.
+    /// Opens the directory `name`; if missing, it is made with mode 0700 and this directory's
+    /// owner.
     pub(super) fn make(&self, name: impl AsRef<OsStr>) -> Result<Dir> {
         let name = name.as_ref();
         if self.stat_of(name)?.is_none() {
@@ -112,22 +112,22 @@ impl Dir {
         Ok(child)
     }
 
-    /// As root, gives what was made to the owner of this directory, so that the server's user can go on with it.
+    /// As root, changes the owner of a new file to this directory's, so that the server's user can use it.
     pub(super) fn give(&self, fd: impl AsFd, path: &Path) -> Result<()> {
         let owner = self.stat()?;
         if owner.st_uid == 0 {
             return Ok(());
         }
-        give_as_root(fd, &owner).map_err(|e| Error::io("cannot give to its owner", path, e))
+        give_as_root(fd, &owner).map_err(|e| Error::io("cannot change the owner of", path, e))
     }
 
-    /// The directory `name` in `to`, made with this one's mode and owner when it is missing.
+    /// The directory `name` in `to`; if missing, it is made with this one's mode and owner.
     pub(super) fn made_in(&self, to: &Dir, name: &OsStr) -> Result<Dir> {
         if let Some(there) = to.find(name)? {
             return Ok(there);
         }
         let (made, stat) = (to.make(name)?, self.stat()?);
-        give_as_root(&made.fd, &stat).map_err(|e| Error::io("cannot give to its owner", &made.path, e))?;
+        give_as_root(&made.fd, &stat).map_err(|e| Error::io("cannot change the owner of", &made.path, e))?;
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
         fs::fchmod(&made.fd, mode).map_err(|e| Error::io("cannot set the mode of", &made.path, e))?;
         Ok(made)
@@ -150,7 +150,7 @@ impl Dir {
             }
             let name = OsString::from_vec(name);
             let kind = match entry.file_type() {
-                // A filesystem that does not say.
+                // Some filesystems do not say.
                 FileType::Unknown => match self.stat_of(&name)? {
                     Some(stat) => FileType::from_raw_mode(stat.st_mode),
                     None => continue,
@@ -163,7 +163,7 @@ impl Dir {
         Ok(entries)
     }
 
-    /// Opens the file `name` in whatever way its mode lets its owner; one that lets him in no way is opened up for a moment.
+    /// Opens the file `name` in whatever way its mode allows its owner; if in none, its mode is changed for a moment.
     pub(super) fn open_any(&self, name: &OsStr) -> Result<OwnedFd> {
         let open = |access: OFlags| {
             let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -194,7 +194,7 @@ impl Dir {
         fs::symlinkat(target, &self.fd, name.as_ref()).map_err(self.failed("cannot make the link", name))
     }
 
-    /// Puts a symlink in the place of whatever `name` is, in one step that a reader sees whole.
+    /// Replaces whatever `name` is by a symlink, atomically.
     pub(super) fn symlink_over(&self, name: &str, target: &Path) -> Result<()> {
         let temporary = format!("{name}.tmp");
         self.remove(&temporary)?;
@@ -202,8 +202,8 @@ impl Dir {
         self.rename(&temporary, self, name)
     }
 
-    /// Gives `name` a second name in `to`; `false` when this filesystem cannot, or the kernel does not
-    /// let this user (`fs.protected_hardlinks`).
+    /// Gives `name` a second name in `to`; `false` if the filesystem cannot, or the kernel does not allow it
+    /// (`fs.protected_hardlinks`).
     pub(super) fn hard_link(&self, name: &OsStr, to: &Dir) -> Result<bool> {
         self.step("link", name)?;
         match fs::linkat(&self.fd, name, &to.fd, name, AtFlags::empty()) {
@@ -217,7 +217,7 @@ impl Dir {
         if self.try_rename(&from, dir, to)? { Ok(()) } else { Err(self.failed("cannot move", from)(Errno::XDEV)) }
     }
 
-    /// The same; `false` for a directory that cannot be renamed although it stays on its filesystem: one in a lower layer of
+    /// The same; `false` for a directory that cannot be renamed even within its filesystem: one in a lower layer of
     /// overlayfs (`ovl_can_move`, `fs/overlayfs/dir.c`).
     pub(super) fn try_rename(&self, from: impl AsRef<OsStr>, dir: &Dir, to: impl AsRef<OsStr>) -> Result<bool> {
         let from = from.as_ref();
@@ -238,7 +238,8 @@ impl Dir {
         }
     }
 
-    /// Moves the directory `name` into `to` entry by entry, where it cannot be renamed. Broken off, it lies in both places.
+    /// Moves the directory `name` into `to` entry by entry, if it cannot be renamed. If interrupted, it is in both
+    /// places.
     pub(super) fn carry(&self, name: &OsStr, to: &Dir) -> Result<()> {
         self.open_up(name, Mode::RWXU)?;
         let (from, target) = (self.child(name)?, to.make(name)?);
@@ -252,7 +253,7 @@ impl Dir {
         self.carried(name, &from, &target)
     }
 
-    /// Takes back what [`Dir::carry`] left in two places; what lies here is newer.
+    /// Takes back what [`Dir::carry`] left in two places; what is here is newer.
     pub(super) fn carry_back(&self, name: &OsStr, from: &Dir) -> Result<()> {
         if self.stat_of(name)?.is_none() {
             return from.rename(name, self, name);
@@ -269,7 +270,7 @@ impl Dir {
         from.remove(name)
     }
 
-    /// The last step of [`Dir::carry`]: `target` becomes what `from` was, which is empty now.
+    /// The last step of [`Dir::carry`]: `target` gets the metadata of `from`, which is empty now.
     fn carried(&self, name: &OsStr, from: &Dir, target: &Dir) -> Result<()> {
         let stat = from.stat()?;
         let failed = |e| Error::io("cannot set the metadata of", &target.path, e);
@@ -287,15 +288,15 @@ impl Dir {
         self.remove(name)
     }
 
-    /// A directory's move and removal write to the directory itself: one whose mode closes it to its owner is given `bits`
-    /// for that time. Returns the mode that it had.
+    /// Moving or removing a directory writes to the directory itself: if its mode keeps its owner out, it is given
+    /// `bits` for the time being. Returns its former mode.
     pub(super) fn open_up(&self, name: &OsStr, bits: Mode) -> Result<Option<Mode>> {
         let Some(stat) = self.stat_of(name)? else { return Ok(None) };
         let mode = Mode::from_raw_mode(stat.st_mode);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || mode.contains(bits) {
             return Ok(None);
         }
-        // Another's directory stays as it is, and the change itself says what is wrong.
+        // Another user's directory stays as it is; the change itself will say what is wrong.
         let opened = fs::chmodat(&self.fd, name, mode | bits, AtFlags::empty());
         Ok(opened.is_ok().then_some(mode))
     }
@@ -306,7 +307,7 @@ impl Dir {
         }
     }
 
-    /// Some filesystems (XFS) count a directory's move as a change of the directory.
+    /// Moving a directory changes its times on some filesystems (XFS).
     fn times_of_directory(&self, name: &OsStr) -> Result<Option<Timestamps>> {
         let stat = self.stat_of(name)?;
         let directory = stat.filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
@@ -319,12 +320,12 @@ impl Dir {
 
     fn keep_times(&self, name: &OsStr, times: Option<Timestamps>) {
         if let Some(times) = times {
-            // No server reads them, so a refusal is no reason to stop in the middle of a switch.
+            // No server reads them, so a failure is no reason to stop in the middle of a switch.
             let _ = fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW);
         }
     }
 
-    /// Swaps `name` here with `name` there in one step; `false` when this filesystem cannot.
+    /// Swaps `name` here with `name` there atomically; `false` if the filesystem cannot.
     pub(super) fn exchange(&self, name: &OsStr, there: &Dir) -> Result<bool> {
         self.step("exchange", name)?;
         if failpoint::without_exchange() {
@@ -344,8 +345,8 @@ impl Dir {
                 self.close_again(name, closed[0]);
                 there.close_again(name, closed[1]);
                 match errno {
-                    // A seccomp filter that does not know the call answers EPERM. Where it is meant, the way without an exchange
-                    // meets it again.
+                    // A seccomp filter that does not know the call answers EPERM. If EPERM is genuine, the way without
+                    // an exchange will meet it again.
                     Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM => Ok(false),
                     Errno::XDEV if ours.is_some() || theirs.is_some() => Ok(false),
                     _ => Err(self.failed("cannot move", name)(errno)),
@@ -354,7 +355,7 @@ impl Dir {
         }
     }
 
-    /// Removes `name` and what is beneath it. Nothing by that name is fine.
+    /// Removes `name` and everything beneath it. It need not exist.
     ///
     /// # Errors
     /// The first entry that could not be removed; what could is gone.
@@ -391,7 +392,7 @@ impl Dir {
         }
     }
 
-    /// Removes `child`, which is `name` here, when nothing is in it. Says whether it did.
+    /// Removes `child`, which is `name` here, if it is empty. Says whether it did.
     pub(super) fn drop_empty(&self, name: &str, child: &Dir) -> Result<bool> {
         let empty = child.names()?.is_empty();
         if empty {
@@ -400,12 +401,12 @@ impl Dir {
         Ok(empty)
     }
 
-    /// Writes a whole file so that a reader, or a crash, sees it as it was or as it will be.
+    /// Replaces a whole file, durably, so that a reader or a crash sees the old content or the new.
     pub(super) fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<()> {
         self.write_with(name, mode, |file| file.write_all(content))
     }
 
-    /// The same, for content that is made as it is written.
+    /// The same, for content that is produced while it is written.
     pub(super) fn write_with(
         &self,
         name: &str,
@@ -429,7 +430,7 @@ impl Dir {
         self.sync()
     }
 
-    /// The whole of a regular file of at most `limit` bytes; `None` when there is none.
+    /// The whole of a regular file of at most `limit` bytes; `None` if there is none.
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         use std::io::Read;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -460,7 +461,7 @@ impl AsFd for Dir {
     }
 }
 
-/// Gives what was made to the owner and group of `like`, where this process is root; others cannot.
+/// If this process is root, changes the owner and group to those of `like`; others cannot.
 pub(super) fn give_as_root(fd: impl AsFd, like: &fs::Stat) -> rustix::io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -468,7 +469,7 @@ pub(super) fn give_as_root(fd: impl AsFd, like: &fs::Stat) -> rustix::io::Result
     fs::fchown(fd, Some(fs::Uid::from_raw(like.st_uid)), Some(fs::Gid::from_raw(like.st_gid)))
 }
 
-/// Whether `bytes` end in `suffix` at a path's part.
+/// Whether `bytes` end in `suffix`, beginning at a path component.
 pub(super) fn ends_with(bytes: &[u8], suffix: &Path) -> bool {
     Path::new(OsStr::from_bytes(bytes)).ends_with(suffix)
 }

@@ -1,8 +1,7 @@
-//! Makes a staged tree durable, and believes no single witness of it.
-//!
-//! `syncfs` alone is silent about writes that failed where a filesystem lies on another (overlayfs) and, before Linux 5.8,
-//! everywhere. So every file and every directory is asked too: `fsync` tells of a failed write of that file to whoever
-//! opens it next. After `syncfs` they are clean, and what is left to wait for is one flush each, many at a time.
+//! Makes a staged tree durable, and checks it in two ways. `syncfs` alone does not report failed writes on stacked
+//! filesystems (overlayfs) or, before Linux 5.8, anywhere. So every file and directory is synced too: `fsync` reports a
+//! failed write of that file to whoever opens it next. After `syncfs` they are clean, so only one flush each is left to
+//! wait for, many at a time.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -15,16 +14,15 @@ use super::dir::Dir;
 use crate::error::{Error, Result};
 use crate::threads::{ended, lock};
 
-/// They wait for the device, which answers many flushes at once, and need no core.
+/// They wait for the device, which handles many flushes at once, and use no CPU.
 const THREADS: usize = 16;
-/// Names that a thread takes at a time.
+/// How many names a thread takes at a time.
 const BATCH: usize = 64;
 
 type Batch = (Arc<Dir>, Vec<OsString>);
 
-/// `syncfs` on each filesystem behind `directories`, then `fsync` on all that lies beneath them and on themselves.
-///
-/// The descriptors must be older than the writes: `syncfs` tells what failed since its own was opened.
+/// `syncfs` on each filesystem behind `directories`, then `fsync` on them and everything beneath. The descriptors must
+/// be older than the writes: `syncfs` reports what failed since its own was opened.
 ///
 /// # Errors
 /// What could not be brought to disk, by its path.
@@ -43,7 +41,7 @@ pub(super) fn make_durable(directories: &[&Dir]) -> Result<()> {
         let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| sync_files(&take))).collect();
         let walked = directories.iter().try_for_each(|dir| walk(Arc::new(dir.again()?), &give));
         drop(give);
-        // A file that failed says more than a walk that was broken off because of it.
+        // A failed file says more than the walk that was broken off because of it.
         for worker in workers {
             ended("a thread that syncs", worker.join())?;
         }
@@ -51,7 +49,7 @@ pub(super) fn make_durable(directories: &[&Dir]) -> Result<()> {
     })
 }
 
-/// Hands out what is in a directory and beneath it. One descriptor a level is open.
+/// Hands out everything beneath a directory. One descriptor per level is open.
 fn walk(dir: Arc<Dir>, give: &SyncSender<Batch>) -> Result<()> {
     let mut files = Vec::new();
     for (name, kind) in dir.entries()? {
@@ -78,7 +76,7 @@ fn sync_files(take: &Mutex<Receiver<Batch>>) -> Result<()> {
     let mut first = Ok(());
     loop {
         let Ok((dir, names)) = lock(take).recv() else { return first };
-        // After a failure the rest is taken and not looked at, so that the walk comes to its end.
+        // After a failure the rest is taken but ignored, so that the walk can end.
         for name in &names {
             if first.is_err() {
                 break;
@@ -86,7 +84,7 @@ fn sync_files(take: &Mutex<Receiver<Batch>>) -> Result<()> {
             let synced = |fd: OwnedFd| {
                 rustix::fs::fsync(fd).map_err(|e| {
                     Error::io("cannot bring to disk", &dir.join(name), e)
-                        .remedy("look at the kernel's log for the disk beneath it, and start again")
+                        .remedy("check the kernel log for errors of that disk, and start again")
                 })
             };
             if let Err(error) = dir.open_any(name).and_then(synced) {

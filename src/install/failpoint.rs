@@ -1,6 +1,5 @@
-//! Where a test stops an install: every change to the filesystem asks here first.
-//!
-//! Outside tests this is nothing.
+//! Where tests interrupt an install: every change to the filesystem asks here first. Outside tests
+//! this does nothing.
 
 use crate::error::Result;
 
@@ -9,7 +8,7 @@ pub(super) fn step(_what: &str) -> Result<()> {
     Ok(())
 }
 
-/// A simulated crash ends all at once; any other outcome is handed on.
+/// A simulated crash ends everything at once; any other outcome is passed on.
 pub(super) fn past<T>(done: Result<T>) -> Result<Result<T>> {
     match done {
         Err(error) if is_crash(&error) => Err(error),

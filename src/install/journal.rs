@@ -1,8 +1,6 @@
-//! The record of a switch: what a later process needs to finish or undo it, and nothing else.
-//!
-//! A readable file of JSON and, on its last line, the SHA-256 of what stands before. It is replaced
-//! whole and durably at each phase. *Which* entries moved already is not in it: that is seen in the
-//! tree itself.
+//! The record of a switch: what a later process needs to finish or undo it, and nothing else. A readable JSON file and,
+//! on its last line, the SHA-256 of what precedes it. It is replaced whole and durably at each phase. It does not say
+//! *which* entries have moved: the tree itself shows that.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,19 +20,19 @@ use crate::tree::{OwnName, OwnPath, RootName, Roots, Scope};
 
 const NAME: &str = "journal";
 const VERSION: u32 = 1;
-/// A journal of a thousand roots is smaller.
+/// Bytes. Even a journal of a thousand roots is smaller.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Phase {
-    /// Both trees are complete and durable, one of them is live; any entry may be on its way.
+    /// Both trees are complete and durable, and one is live; any entry may be in transit.
     Switching,
     /// The old tree is being removed to make room; nothing is staged yet.
     Spending,
-    /// The new tree is in place and durable. What is left of the old one goes.
+    /// The new tree is in place and durable. What is left of the old one is to be removed.
     Finished,
-    /// The old tree is in place and durable. What is staged stays.
+    /// The old tree is in place and durable. The staged one stays.
     Undone,
 }
 
@@ -44,17 +42,17 @@ struct Record {
     version: u32,
     phase: Phase,
     roots: Vec<RootRecord>,
-    /// What stays in place beside the fixed names.
+    /// What stays in place in addition to the fixed names.
     keep: Vec<String>,
     /// Files of this node that are switched with the tree, by root.
     own: Vec<(RootName, Escaped)>,
-    /// First-level directories of this node that stay in place, by root.
+    /// Top-level directories of this node that stay in place, by root.
     #[serde(default)]
     stays: Vec<(RootName, Escaped)>,
-    /// The paths that the configuration gives to this node.
+    /// This node's own paths, by its configuration.
     #[serde(default)]
     own_paths: Vec<OwnRecord>,
-    /// What is kept of a tree that is given up.
+    /// What is kept of an abandoned tree.
     #[serde(default)]
     reuse: Reuse,
 }
@@ -109,7 +107,7 @@ impl From<OwnRecord> for OwnPath {
 #[serde(deny_unknown_fields)]
 struct RootRecord {
     name: RootName,
-    /// Beneath the data directory, empty for itself, or absolute.
+    /// Relative to the data directory (empty for itself), or absolute.
     path: Escaped,
     scope: ScopeRecord,
 }
@@ -154,16 +152,16 @@ pub(super) fn write(home: &Dir, resolved: &ResolvedRoots, phase: Phase) -> Resul
     home.write(NAME, text.as_bytes(), 0o600)
 }
 
-/// The journal in this `.highline`, or `None` when no switch is unfinished.
+/// The journal in this `.highline`, or `None` if no switch is unfinished.
 ///
 /// # Errors
-/// One that is not whole, or of another version: it is left alone, and so is the tree.
+/// A damaged journal, or one of another version: it is left alone, and so is the tree.
 pub(super) fn read(home: &Dir, datadir: &Path) -> Result<Option<(ResolvedRoots, Phase)>> {
     let Some(bytes) = home.read(NAME, MAX_BYTES)? else { return Ok(None) };
     let unusable = |why| {
         let what = format!("the install journal {} is not usable", Printable::path(&home.join(NAME)));
         Error::new(Kind::Integrity, what).because(why).remedy(
-            "nothing was touched; see what is in that directory, and remove the journal when the tree is as you want it",
+            "nothing was touched; look at what is in that directory, and remove the journal once the tree is as you want it",
         )
     };
     let parsed = parse(&bytes, datadir).map_err(unusable)?;
@@ -177,7 +175,7 @@ pub(super) fn exists(home: &Dir) -> Result<bool> {
     Ok(home.stat_of(NAME)?.is_some())
 }
 
-/// Removes it, and the data directory's `.highline` with it when nothing else is in there.
+/// Removes it, and the data directory's `.highline` too if nothing else is in there.
 pub(super) fn remove(home: &Dir, datadir: &Path) -> Result<()> {
     home.remove(NAME)?;
     home.sync()?;
@@ -200,11 +198,11 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
     let body = text.trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
     let (body, seal) = text.split_at(body);
     if seal.trim_end() != digest(body.as_bytes()) {
-        return Err("its checksum does not fit".into());
+        return Err("its checksum does not match".into());
     }
     let record: Record = serde_json::from_str(body)?;
     if record.version != VERSION {
-        return Err(format!("it has version {}, this program knows {VERSION}", record.version).into());
+        return Err(format!("it has version {}, but this program knows {VERSION}", record.version).into());
     }
     let path = |escaped: &Escaped| PathBuf::from(OsStr::from_bytes(escaped.as_bytes()));
     let others = record.roots.iter().filter(|root| root.name.as_str() != RootName::DATADIR);
@@ -216,12 +214,12 @@ pub(crate) fn parse(bytes: &[u8], datadir: &Path) -> Result<Parsed, Box<dyn std:
             ScopeRecord::Names(patterns) => Scope::Names(patterns),
             ScopeRecord::Listed => Scope::Listed,
         };
-        roots.get_mut(root.name.as_str()).ok_or("a root is lost")?.scope = scope;
+        roots.get_mut(root.name.as_str()).ok_or("a root is missing")?.scope = scope;
     }
     let names = |names: Vec<(RootName, Escaped)>| -> Result<Vec<_>, Box<dyn std::error::Error + Send + Sync>> {
         let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
         if !names.iter().all(|(_, name)| plain(name.as_bytes())) {
-            return Err("a file of its own has no plain name".into());
+            return Err("an own file has an invalid name".into());
         }
         Ok(names.into_iter().map(|(root, name)| (root, OsString::from_vec(name.into_bytes()))).collect())
     };

@@ -1,4 +1,4 @@
-//! What stays where it is when a joiner's tree is replaced: names that belong to this node, not to the data.
+//! What stays in place when a joiner's tree is replaced: names that belong to this node, not to the data.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,21 +7,20 @@ use rustix::fs::FileType;
 
 use crate::tree::{Own, Shape, names, row};
 
-/// Our own directory in each root, there while a transfer or a switch is unfinished.
-///
-/// It must not outlive them: a server lists it as a schema `#mysql50#.highline`, at which
-/// `mariadb-dump --all-databases` and `mariadb-upgrade` stop (10.11.19). Files beside it are not listed.
+/// Our own directory in each root; exists while a transfer or a switch is unfinished. It must not outlive them: a
+/// server lists it as a schema `#mysql50#.highline`, which makes `mariadb-dump --all-databases` and `mariadb-upgrade`
+/// stop (10.11.19). Plain files are not listed.
 pub const HOME: &str = ".highline";
-/// The selector of the tree that a server sees, beneath [`HOME`] in the data directory.
+/// The symlink that selects the tree a server sees, in [`HOME`] in the data directory.
 pub(super) const LIVE: &str = "live";
 /// The lock of [`super::DirLock`], in the data directory.
 pub const LOCK: &str = ".highline.lock";
 /// The manifest of the tree that is in place, in the data directory.
 pub const MANIFEST: &str = ".highline.manifest";
-/// The manifest of the staged tree, beneath [`HOME`] in the data directory.
+/// The manifest of the staged tree, in [`HOME`] in the data directory.
 pub(super) const NEW_MANIFEST: &str = "manifest.new";
 
-/// What of this node stays: the table of [`crate::tree::TABLE`], the operator's names, and its own paths.
+/// What stays on this node: the names in [`crate::tree::TABLE`], the operator's names, and the node's own paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeepRules {
     extra: Vec<String>,
@@ -49,7 +48,7 @@ impl KeepRules {
             || self.own.claims(directory, name, shape).is_some()
     }
 
-    /// Whether something of this type is never data, whatever its name.
+    /// Whether a file of this type is never data, whatever its name.
     pub fn keeps_type(kind: FileType) -> bool {
         matches!(kind, FileType::Socket | FileType::Fifo | FileType::BlockDevice | FileType::CharacterDevice)
     }

@@ -1,10 +1,8 @@
-//! What an attempt that failed has left for the next: plain files in the directories of the server's own roots.
-//!
-//! Files, because a server lists every directory as a schema. Their content is believed by nobody: it is a hint of what need
-//! not be sent, and whoever uses it reads all of it again. So no name here is followed anywhere: what is not a regular file
-//! with one name, of this node's user, is nothing.
-//!
-//! Not in directories outside ([`Scope::Listed`]): who removes what is kept must know where to look.
+//! What a failed attempt has left for the next one: plain files in the directories of the server's own roots. Files,
+//! because a server lists every directory as a schema. Their content is never trusted: it only hints at what need not
+//! be sent, and whoever uses it reads it all again. So no name here is followed anywhere: only regular files with a
+//! single name, owned by this node's user, count. There are none in directories outside ([`Scope::Listed`]): whoever
+//! removes kept files must know where to look.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -28,37 +26,37 @@ use crate::manifest::Escaped;
 use crate::progress::bytes;
 use crate::tree::{RelPath, Root, Roots, Scope, Shape, row};
 
-/// What the name of a kept file begins with; then comes its path beneath the root.
+/// The prefix of a kept file's name; its path beneath the root follows.
 pub const KEPT: &str = ".highline.kept.";
-/// What is shorter is sent again, in bytes.
+/// Bytes. Shorter files are simply sent again.
 const LEAST: u64 = 64 << 10;
 /// `NAME_MAX`.
 const LONGEST: usize = 255;
-/// Nothing is kept for longer: the donor's tree has moved on.
+/// Nothing is kept for longer: by then the donor's tree has moved on.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A file that an earlier attempt has left.
+/// A file left by an earlier attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptFile {
-    /// As a donor calls it.
+    /// Its path on a donor.
     pub path: RelPath,
-    /// Its length in bytes; what has not arrived of it is a hole.
+    /// Its length in bytes; parts that have not arrived are holes.
     pub size: u64,
-    /// The bytes that the filesystem has given to it, and which filesystem.
+    /// The bytes allocated to it, and on which filesystem.
     pub allocated: u64,
     pub device: u64,
-    /// What it is called in its root's directory.
+    /// Its name in its root's directory.
     pub(super) name: OsString,
 }
 
 impl KeptFile {
-    /// What it is called in its root's directory.
+    /// Its name in its root's directory.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 }
 
-/// So many kept files, and the bytes that the filesystem has given to them.
+/// A number of kept files, and the bytes allocated to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub files: u64,
@@ -89,7 +87,7 @@ fn allocated(stat: &Stat) -> u64 {
     u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
 }
 
-/// `None` where the name would be too long.
+/// `None` if the name would be too long.
 fn kept_name(beneath: &Path) -> Option<OsString> {
     let mut name = KEPT.as_bytes().to_vec();
     for &byte in beneath.as_os_str().as_bytes() {
@@ -108,19 +106,19 @@ fn path_of(name: &OsStr) -> Option<OsString> {
     (kept_name(Path::new(&path)).as_deref() == Some(name)).then_some(path)
 }
 
-/// Whether it is a file with one name that is worth keeping.
+/// Whether it is a file with a single name that is worth keeping.
 fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_nlink == 1
         && u64::try_from(stat.st_size).is_ok_and(|size| size >= LEAST)
 }
 
-/// Whether content may be taken from a file, and written to it: nobody else has a name for it, or may have it open to write.
+/// Whether a file may be read from and written to: nobody else has another name for it or can have it open for writing.
 fn is_ours(stat: &Stat, directory: &Stat) -> bool {
     is_plain(stat) && (stat.st_uid == directory.st_uid || stat.st_uid == rustix::process::geteuid().as_raw())
 }
 
-/// The directories where something may be kept; one that is missing holds nothing.
+/// The directories that may hold kept files; missing ones are skipped.
 fn directories(roots: &Roots) -> Result<Vec<Dir>> {
     let mut open = Vec::new();
     for path in roots.directories() {
@@ -135,7 +133,7 @@ fn directories(roots: &Roots) -> Result<Vec<Dir>> {
     Ok(open)
 }
 
-/// All that is kept and can be used, in the order of the directories.
+/// All usable kept files, directory by directory.
 pub fn kept(roots: &Roots) -> Result<Vec<KeptFile>> {
     let mut all = Vec::new();
     for dir in directories(roots)? {
@@ -153,7 +151,7 @@ pub fn kept(roots: &Roots) -> Result<Vec<KeptFile>> {
     Ok(all)
 }
 
-/// What a donor calls the file at `beneath` in this directory; `None` for what it would never send.
+/// The donor's path for the file at `beneath` in this directory; `None` for what it would never send.
 fn wire_path(roots: &Roots, directory: &Path, beneath: &Path) -> Option<RelPath> {
     let mut parts = beneath.iter();
     let first = parts.next()?;
@@ -167,7 +165,7 @@ fn wire_path(roots: &Roots, directory: &Path, beneath: &Path) -> Option<RelPath>
     RelPath::new(&root.name, wire.as_os_str().as_bytes()).ok()
 }
 
-/// Removes all that is kept, and whatever else has such a name and is no directory.
+/// Removes all kept files, and whatever else has such a name and is not a directory.
 ///
 /// # Errors
 /// The first that could not be removed; what could is gone.
@@ -175,7 +173,7 @@ pub fn drop_kept(roots: &Roots) -> Result<Tally> {
     drop_where(roots, |_, _| true)
 }
 
-/// The same, but for what lies at these places.
+/// The same, except for the files at these places.
 pub fn drop_kept_but(roots: &Roots, stay: &HashSet<PathBuf>) -> Result<Tally> {
     drop_where(roots, |place, _| !stay.contains(place))
 }
@@ -184,7 +182,7 @@ pub fn drop_kept_but(roots: &Roots, stay: &HashSet<PathBuf>) -> Result<Tally> {
 pub(super) fn drop_aged(roots: &Roots, now: SystemTime) -> Result<Tally> {
     drop_where(roots, |_, stat| {
         let kept = UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
-        // A clock that was wrong then, or is now, must not keep it for ever.
+        // A clock that was wrong then, or is wrong now, must not keep it forever.
         now.duration_since(kept).unwrap_or_else(|ahead| ahead.duration()) > LIFETIME
     })
 }
@@ -206,7 +204,7 @@ fn drop_where(roots: &Roots, goes: impl Fn(&Path, &Stat) -> bool) -> Result<Tall
     first.map(|()| tally)
 }
 
-/// Keeps what attempts have staged in these roots. May be broken off and repeated.
+/// Keeps what attempts have staged in these roots. May be interrupted and repeated.
 pub(super) fn harvest_staged(roots: &Roots) -> Result<()> {
     for root in roots.iter().filter(|root| root.scope != Scope::Listed && root.path.exists()) {
         let dir = Dir::open(&root.path)?;
@@ -221,8 +219,8 @@ pub(super) fn harvest_staged(roots: &Roots) -> Result<()> {
     Ok(())
 }
 
-/// Keeps what lies in the directory `kind` of a switch: of a new tree that has not come into place, or of an old one that
-/// goes first.
+/// Keeps what is in the directory `kind` of a switch: a new tree that did not come into place, or an old one that is
+/// removed first.
 pub(super) fn harvest_switched(resolved: &ResolvedRoots, kind: &str) -> Result<()> {
     for root in resolved.roots.iter().filter(|root| root.scope != Scope::Listed) {
         let dir = Dir::open(&root.path)?;
@@ -233,24 +231,24 @@ pub(super) fn harvest_switched(resolved: &ResolvedRoots, kind: &str) -> Result<(
     Ok(())
 }
 
-/// Moves the files of a tree that is given up to their kept names.
+/// Moves the files of an abandoned tree to their kept names.
 pub(super) struct Harvest<'a> {
     pub(super) root: &'a Root,
     /// The root's directory.
     pub(super) to: &'a Dir,
-    /// A server may have opened this tree's files and wait for a lock on them. It must then find no content
-    /// ([`super::server_locks::ServerLocks::release`]): those files are not kept.
+    /// A server may have opened this tree's files and be waiting for a lock on them. It must then find them empty
+    /// ([`super::server_locks::ServerLocks::release`]), so those files are not kept.
     pub(super) was_switched: bool,
 }
 
 impl<'a> Harvest<'a> {
-    /// Of an old tree that goes first; `None` where nothing of it may stay.
+    /// For an old tree that is removed first; `None` if nothing of it may stay.
     pub(super) fn of_old_tree(resolved: &ResolvedRoots, root: &'a Root, to: &'a Dir) -> Option<Harvest<'a>> {
         let stays = resolved.reuse == Reuse::Auto && root.scope != Scope::Listed;
         stays.then_some(Harvest { root, to, was_switched: true })
     }
 
-    /// Everything of the root, in the directory `kind` that a switch has for such trees. What cannot be kept is left there.
+    /// Keeps everything in the root's directory `kind`. What cannot be kept is left there.
     pub(super) fn of_root(&self, home: &Dir, kind: &str) -> Result<()> {
         let Some(trees) = home.find(kind)? else { return Ok(()) };
         match trees.find(self.root.name.as_str())? {
@@ -263,7 +261,7 @@ impl<'a> Harvest<'a> {
         from.entries()?.into_iter().try_for_each(|(name, kind)| self.take(from, &name, kind, at))
     }
 
-    /// Takes what `name` in `from` is; `at` is where `from` lies beneath the root.
+    /// Keeps `name` in `from`; `at` is the path of `from` beneath the root.
     pub(super) fn take(&self, from: &Dir, name: &OsStr, kind: FileType, at: &Path) -> Result<()> {
         failpoint::past(self.entry(from, name, kind, at)).map(drop)
     }
@@ -284,7 +282,7 @@ impl<'a> Harvest<'a> {
     }
 }
 
-/// Moves one file to a kept name, unless it is not ours to keep, or more of it is there already.
+/// Moves one file to a kept name, unless it is not ours to keep or more of it is kept already.
 fn keep(from: &Dir, name: &OsStr, to: &Dir, kept: &OsStr) -> Result<()> {
     if !from.stat_of(name)?.as_ref().is_some_and(is_plain) {
         return Ok(());
@@ -293,7 +291,7 @@ fn keep(from: &Dir, name: &OsStr, to: &Dir, kept: &OsStr) -> Result<()> {
     let path = from.join(name);
     let failed = |e| Error::io("cannot keep", &path, e);
     let file = from.open_any(name)?;
-    // As root, what was still being written is root's.
+    // If this process is root, a file still being written belongs to root.
     to.give(&file, &path)?;
     let stat = rustix::fs::fstat(&file).map_err(failed)?;
     if !is_ours(&stat, &about) {
@@ -304,13 +302,13 @@ fn keep(from: &Dir, name: &OsStr, to: &Dir, kept: &OsStr) -> Result<()> {
         return Ok(());
     }
     rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-    // From now on its age counts, not that of the donor's file.
+    // Its age counts from now, not from the donor's file time.
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now }).map_err(failed)?;
     from.rename(name, to, kept)
 }
 
-/// Moves one kept file among the seeds, if it is still what it was found to be.
+/// Moves one kept file to the seeds, if it has not changed since it was found.
 pub(super) fn take(dir: &Dir, name: &OsStr, seeds: &Dir) -> Result<bool> {
     let about = dir.stat()?;
     if !dir.stat_of(name)?.is_some_and(|stat| is_ours(&stat, &about)) {

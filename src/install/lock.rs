@@ -1,4 +1,4 @@
-//! Who may write into a tree: one process of ours at a time, and never while a server holds it.
+//! Who may write into a tree: one process of ours at a time, and none while a server uses it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, Scope, Shape, matches};
 
 /// Exclusive use of a data directory among processes of this program: `flock` on `.highline.lock`,
-/// given back when the value is dropped or the process ends in any way.
+/// released when the value is dropped or the process ends in any way.
 #[derive(Debug)]
 pub struct DirLock {
     pub(super) datadir: Dir,
@@ -27,7 +27,7 @@ impl DirLock {
     /// Does not wait.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when another process holds it, with its number.
+    /// [`Kind::Busy`] if another process holds it, with its number.
     pub fn take(datadir: &Path) -> Result<DirLock> {
         let path = datadir.canonicalize().map_err(|e| Error::io("cannot open the data directory", datadir, e))?;
         let datadir = Dir::open(&path)?;
@@ -42,13 +42,13 @@ impl DirLock {
                 let mut holder = String::new();
                 let _ = Read::by_ref(&mut held).take(20).read_to_string(&mut holder);
                 let who = holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
-                let what = format!("another highline{who} works in {}", Printable::path(datadir.path()));
+                let what = format!("another highline{who} is working in {}", Printable::path(datadir.path()));
                 return Err(Error::new(Kind::Busy, what).remedy("wait until it ends, or end it"));
             }
             Err(errno) => return Err(Error::io("cannot lock", &path, errno)),
         }
         if let Err(error) = datadir.give(&held, &path) {
-            // Root without the right to give files away: its file would be in the server's way.
+            // Root without the right to change owners: its file would be in the server's way.
             if rustix::fs::fstat(&held).is_ok_and(|file| file.st_uid == rustix::process::geteuid().as_raw()) {
                 let _ = rustix::fs::unlinkat(&datadir, LOCK, AtFlags::empty());
             }
@@ -69,10 +69,9 @@ impl DirLock {
 /// `os0file.cc`) and Aria's control file (`ma_control_file.c`).
 pub(super) const LOCKED: &[&str] = &["ibdata#", "ib_logfile#", "undo#", "aria_log_control"];
 
-/// The file by which a running server holds one of these roots, or `None`. Asks the kernel about
-/// record locks (`F_GETLK`), opens for reading only, and takes no lock itself.
-///
-/// A server behind another kernel (a network filesystem without lock daemon) is not seen.
+/// A file in these roots that a running server has locked, or `None`. Asks the kernel about record locks (`F_GETLK`),
+/// opens files only for reading, and takes no lock itself. Does not see a server on another kernel (a network
+/// filesystem without a lock daemon).
 pub fn server_holding(roots: &Roots) -> Result<Option<PathBuf>> {
     for path in roots.directories() {
         if !path.exists() {
@@ -108,9 +107,9 @@ pub(super) fn held_by_server(dir: &Dir, name: &OsStr) -> Result<bool> {
     Ok(rustix::process::fcntl_getlk(&fd, &wanted).map_err(failed)?.is_some())
 }
 
-/// A server that runs holds `file`, so the tree is not to be read or written.
+/// The error when a running server has locked `file`, so that the tree must not be read or written.
 pub fn running(file: &Path) -> Error {
-    let what = format!("a running server holds {}", Printable::path(file));
+    let what = format!("a running server is using {}", Printable::path(file));
     Error::new(Kind::Busy, what).remedy("stop the server first")
 }
 

@@ -1,12 +1,10 @@
-//! How a new tree takes the place of an old one: staging, the switch, its journal, recovery.
+//! How a new tree replaces an old one: staging, the switch, its journal, recovery. Works on the filesystem alone: no
+//! network, no protocol, no clock. What it installs must be [`crate::manifest::Verified`]. The data directory is the
+//! server's working directory, so roots themselves are never renamed or replaced, only their entries.
 //!
-//! Works on the filesystem alone: no network, no protocol, no clock. What it installs must be
-//! [`crate::manifest::Verified`]. The server's working directory is the data directory, so roots are
-//! never renamed or replaced themselves; their entries are.
-//!
-//! In the order of use: [`DirLock::take`], [`recover`], [`Staging::prepare`], with [`Staging::spend_old_tree`]
-//! where there is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries
-//! come, and [`Staging::install`].
+//! In the order of use: [`DirLock::take`], [`recover`], [`Staging::prepare`], with [`Staging::spend_old_tree`] if there
+//! is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries arrive, and
+//! [`Staging::install`].
 
 mod carry;
 mod dir;
@@ -41,7 +39,7 @@ pub use reuse::Reuse;
 pub use staging::{Installed, OldTree, OwnFile, Staging};
 pub use unfinished::refuse_half_switched;
 
-/// Leaves an install in `datadir` that was cut short after so many steps, with one staged file.
+/// Leaves an install in `datadir` that was interrupted after this many steps, with one staged file.
 #[cfg(test)]
 pub(crate) fn cut_short_for_test(datadir: &std::path::Path, steps: usize) {
     use failpoint::{Plan, arm};

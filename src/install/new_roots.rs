@@ -1,4 +1,4 @@
-//! Directories of a fresh node's own that do not exist yet: they are made as the data directory is.
+//! A fresh node's own directories that do not exist yet.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use super::lock::DirLock;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Roots, Scope};
 
-/// Makes the directories behind this server's own roots that are missing, and their parents, with the owner and the mode of
-/// the data directory. Those outside (`external-1`) are the operator's to make.
+/// Makes the missing directories of this server's own roots, and their parents, with the owner and mode of the data
+/// directory. Those outside (`external-1`) are for the operator to make.
 pub fn make_missing(lock: &DirLock, roots: &Roots) -> Result<()> {
     let like = lock.datadir.stat()?;
     for root in roots.iter().filter(|root| root.scope != Scope::Listed) {
@@ -20,7 +20,7 @@ pub fn make_missing(lock: &DirLock, roots: &Roots) -> Result<()> {
             let kind = if errno == Errno::NOSPC { Kind::NoSpace } else { Kind::Permission };
             let error = Error::new(kind, what).because(Error::io("cannot make", place, errno));
             let (owner, mode) = (format!("-o {} -g {}", like.st_uid, like.st_gid), like.st_mode & 0o7777);
-            error.remedy(format!("make it, as root: install -d {owner} -m {mode:o} {}", Printable::path(&root.path)))
+            error.remedy(format!("as root, run: install -d {owner} -m {mode:o} {}", Printable::path(&root.path)))
         })?;
     }
     Ok(())

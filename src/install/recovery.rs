@@ -1,4 +1,4 @@
-//! After a crash or a failure: what is ended, what is removed, and what a data directory would be found to be.
+//! After a crash or a failure: finishing or undoing a switch, removing what is left, and finding out what there is.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -29,12 +29,12 @@ pub enum Recovered {
     Finished,
     /// The old tree is in place.
     Undone,
-    /// The old tree is gone, as was asked for, and no new one is there.
+    /// The old tree is gone, as requested, and there is no new one.
     Spent,
 }
 
-/// Ends an attempt: of what is staged in these roots that stays which a later one may use. The rest goes, so that a
-/// server which serves the old tree does not list `.highline` as a schema.
+/// Ends an attempt: keeps what a later one may use of what is staged in these roots. The rest is removed, so that a
+/// server on the old tree does not list `.highline` as a schema.
 ///
 /// # Errors
 /// An unfinished switch: it must be recovered first.
@@ -48,8 +48,8 @@ pub fn discard(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<()> {
     Ok(())
 }
 
-/// Before an attempt: what an earlier one that was killed has staged is kept, and what may no longer be used goes. Returns
-/// what that was.
+/// Before an attempt: keeps what a killed one had staged, and removes what may no longer be used. Returns what was
+/// removed.
 ///
 /// # Errors
 /// As [`discard`].
@@ -65,7 +65,7 @@ pub fn clear_earlier(lock: &DirLock, roots: &Roots, reuse: Reuse, now: SystemTim
     if reuse.keeps() { kept::drop_aged(roots, now) } else { kept::drop_kept(roots) }
 }
 
-/// Whether there is a `.highline`, of which what a later attempt may use is kept now.
+/// Whether there is a `.highline`; if so, keeps what a later attempt may use of it.
 fn salvaged(lock: &DirLock, roots: &Roots, reuse: Reuse) -> Result<bool> {
     let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
     refuse_unfinished(lock, &home)?;
@@ -83,12 +83,12 @@ pub(super) fn refuse_unfinished(lock: &DirLock, home: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Ends a switch that a crash broke off: back to the old tree where that is live, on to the new one where that is. So
-/// a server that has run in between goes on with the tree that it knows.
+/// Ends a switch that a crash interrupted: back to the old tree if that is live, on to the new one otherwise. So a
+/// server that ran in between keeps the tree it knows.
 ///
 /// # Errors
-/// A journal that cannot be trusted or a server that runs on the tree (nothing is touched then), or an entry that could
-/// not be moved: the tree is still seen whole, and a later recovery goes on.
+/// A journal that cannot be trusted or a server running on the tree (then nothing is touched); or an entry that could
+/// not be moved: a server still sees a whole tree, and a later recovery continues.
 pub fn recover(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     let Some((resolved, phase)) = journal::read(home, lock.datadir())? else {
@@ -107,7 +107,7 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
             Switch::new(&resolved, home)?.forward()?;
             journal::write(home, &resolved, Phase::Finished)?;
         }
-        // The selector goes first when what is left is removed.
+        // The selector is removed first.
         Recovered::Spent if home.stat_of(LIVE)?.is_some() => {
             Switch::new(&resolved, home)?.spend()?;
         }
@@ -123,22 +123,21 @@ pub fn recover(lock: &DirLock) -> Result<Recovered> {
         Recovered::Finished => drop(failpoint::past(kept::drop_kept(&resolved.roots))?),
         _ => {}
     }
-    // What is staged would be a schema to the server.
+    // The server would list the staging area as a schema.
     clean_or_set_aside(&resolved, home, true)?;
     journal::remove(home, lock.datadir())?;
     locks.release(gone);
     Ok(recovered)
 }
 
-/// Whether the data directory has what a server's data begins with: the system tablespace, or, where that lies elsewhere, the
-/// schema `mysql`.
+/// Whether the data directory holds a database: the system tablespace or, if that is elsewhere, the schema `mysql`.
 pub fn holds_database(datadir: &Path) -> bool {
     let names = std::fs::read_dir(datadir).into_iter().flatten().filter_map(|item| Some(item.ok()?.file_name()));
     names.into_iter().any(|name| name == "mysql" || matches("ibdata#", name.as_bytes()))
 }
 
-/// Ends a transfer that was killed, in all directories of which this one tells, where no install is unfinished: of what it
-/// has staged that stays which the next may use. Says whether there was something.
+/// Cleans up after a killed transfer, in all directories that this one names, unless an install is unfinished: keeps
+/// what the next transfer may use. Says whether there was anything.
 pub fn recover_staged(lock: &DirLock) -> Result<bool> {
     let Some(home) = lock.datadir.find(HOME)? else { return Ok(false) };
     refuse_unfinished(lock, &home)?;
@@ -153,7 +152,7 @@ pub fn recover_staged(lock: &DirLock) -> Result<bool> {
     Ok(staged)
 }
 
-/// What an earlier install could not remove, and why: it takes room, and a server lists `.highline` as a schema.
+/// What an earlier install could not remove, and why: it takes up room, and a server lists `.highline` as a schema.
 pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
     let left = |path: &Path| -> Result<()> {
         let dir = Dir::open(path)?;
@@ -165,10 +164,10 @@ pub fn leftover(lock: &DirLock, roots: &Roots) -> Option<Error> {
     failed.map(|error| error.remedy("remove .highline/leftover yourself, as root; `lsattr` shows immutable files"))
 }
 
-/// What [`recover`] would make of this data directory; nothing is touched.
+/// What [`recover`] would do with this data directory; changes nothing.
 ///
 /// # Errors
-/// As [`recover`] where the journal cannot be trusted.
+/// As [`recover`], if the journal cannot be trusted.
 pub fn unfinished(lock: &DirLock) -> Result<Recovered> {
     let Some(home) = &lock.datadir.find(HOME)? else { return Ok(Recovered::Nothing) };
     match journal::read(home, lock.datadir())? {
@@ -188,7 +187,7 @@ fn ahead(home: &Dir, phase: Phase) -> Result<Recovered> {
     })
 }
 
-/// Of an old tree that went first: what is the node's own stays, and what a later attempt may use is kept.
+/// Cleans up an old tree that was removed first: the node's own files stay, and what a later attempt may use is kept.
 pub(super) fn reap(resolved: &ResolvedRoots) -> Result<()> {
     carry::prune(resolved)?;
     if resolved.reuse == Reuse::Auto {
@@ -197,7 +196,8 @@ pub(super) fn reap(resolved: &ResolvedRoots) -> Result<()> {
     Ok(())
 }
 
-/// What cannot be removed keeps nobody from the next transfer; it is returned.
+/// Removes, or sets aside, what is left. What cannot be removed does not block the next transfer; the error is
+/// returned.
 pub(super) fn clean_or_set_aside(resolved: &ResolvedRoots, home: &Dir, incoming: bool) -> Result<Option<Error>> {
     match failpoint::past(Switch::clean(resolved, home, incoming))? {
         Err(error) => Switch::set_aside(resolved, incoming).map(|()| Some(error)),

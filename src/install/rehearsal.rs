@@ -1,6 +1,5 @@
-//! Whether an old tree can be moved, or removed, is found out before anything is: a switch that fails comes after the whole copy.
-//!
-//! Nothing is changed by it.
+//! Finds out in advance whether an old tree can be moved or removed: otherwise the switch would fail after the whole
+//! copy. It changes nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -16,16 +15,15 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Root, Scope};
 
 const PROBE: &str = "rehearsal";
-/// A directory that is not empty, so nothing can take its place.
+/// A directory that is not empty, so nothing can replace it.
 const FULL: &str = "full";
 
-/// What of this process's mounts lies beneath a directory.
+/// This process's mount points.
 #[derive(Debug)]
 pub(super) struct Mounts(Vec<PathBuf>);
 
 impl Mounts {
-    /// `proc_pid_mountinfo(5)`. None are known where `/proc` cannot be read; the trial of each entry then finds those in the
-    /// first level.
+    /// `proc_pid_mountinfo(5)`. Empty if `/proc` cannot be read; trying each entry then finds those at the top level.
     pub(super) fn read() -> Mounts {
         let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         let point = |line: &[u8]| line.split(|&b| b == b' ').nth(4).map(unescaped);
@@ -53,8 +51,8 @@ fn unescaped(text: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Refuses what would stop a switch in `root`. With `removes`, all that is beneath too: the old tree must go before the new
-/// one comes, and what stays of it takes the room.
+/// Refuses what would stop a switch in `root`. With `removes`, looks at everything beneath too: the old tree must be
+/// removed before the new one arrives, and anything left would take its room.
 pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, removes: bool) -> Result<()> {
     let dir = Dir::open(&root.path)?;
     if root.scope == Scope::Listed {
@@ -83,14 +81,14 @@ pub(super) fn rehearse(resolved: &ResolvedRoots, root: &Root, mounts: &Mounts, r
 }
 
 fn mounted(point: &Path) -> Error {
-    let what = format!("something is mounted on {}, so it can be neither moved nor removed", Printable::path(point));
+    let what = format!("{} is a mount point, so it can be neither moved nor removed", Printable::path(point));
     Error::new(Kind::Usage, what).remedy(
-        "unmount it; or, when the new tree should go into it, name it as a root; or keep it as it is with keep= in [highline]",
+        "unmount it; or, if the new data should go there, name it as a root; or leave it alone with keep= in [highline]",
     )
 }
 
-/// Tries to put `name` in the place of a directory that is not empty. That cannot succeed, and the kernel asks everything
-/// else first: the layer, the mount, the rights, the attributes (`vfs_rename`, `fs/namei.c`).
+/// Tries to rename `name` over a directory that is not empty. That cannot succeed, but the kernel checks everything
+/// else first: layer, mount, permissions, attributes (`vfs_rename`, `fs/namei.c`).
 fn can_move(dir: &Dir, name: &OsStr, kind: FileType, probe: &Dir) -> Result<()> {
     let Err(errno) = rustix::fs::renameat(dir, name, probe, FULL) else {
         return probe.rename(FULL, dir, name);
@@ -98,9 +96,9 @@ fn can_move(dir: &Dir, name: &OsStr, kind: FileType, probe: &Dir) -> Result<()> 
     let directory = kind == FileType::Directory;
     match errno {
         Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR | Errno::NOENT => Ok(()),
-        // A server's own directory that its mode closes is opened up when it moves.
+        // The server's own directory may be closed by its mode; it is opened when it moves.
         Errno::ACCESS if directory && own(dir, name)? => Ok(()),
-        // Such a directory moves entry by entry.
+        // Such a directory is moved entry by entry.
         Errno::XDEV if directory && on_overlay(dir)? => Ok(()),
         Errno::XDEV if directory => Err(mounted(&dir.join(name))),
         _ => Err(refused(dir, name, errno)),
@@ -119,7 +117,7 @@ fn can_remove(dir: &Dir, name: &OsStr, kind: FileType) -> Result<()> {
         rustix::fs::accessat(dir, name, access, AtFlags::EACCESS).map_err(|errno| refused(dir, name, errno))?;
     }
     let child = match dir.child(name) {
-        // One of its own, which is opened up when it goes.
+        // The server's own, which is opened when it is removed.
         Err(error) if error.kind() == Kind::Permission => return Ok(()),
         child => child?,
     };
@@ -142,13 +140,13 @@ fn attributes(dir: &Dir, name: &OsStr) -> StatxAttributes {
     stat.map_or(StatxAttributes::empty(), |stat| stat.stx_attributes)
 }
 
-/// Why `name` will not move, in the words of what is wrong with it.
+/// Why `name` cannot be moved.
 fn refused(dir: &Dir, name: &OsStr, errno: Errno) -> Error {
     let place = dir.join(name);
     let shown = Printable::path(&place);
     let found = attributes(dir, name);
     if found.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) {
-        let what = format!("{shown} has an attribute that forbids to move or remove it (lsattr shows it)");
+        let what = format!("{shown} has an attribute that forbids moving or removing it (see lsattr)");
         return Error::new(Kind::Permission, what).remedy(format!("chattr -i -a {shown}"));
     }
     let kind = match errno {
@@ -158,7 +156,7 @@ fn refused(dir: &Dir, name: &OsStr, errno: Errno) -> Error {
         _ => Kind::Io,
     };
     Error::new(kind, format!("{shown} cannot be moved or removed by this user")).because(errno).remedy(
-        "give it to the owner of the data directory, move it away, or keep it as it is with keep= in [highline]",
+        "make it belong to the owner of the data directory, move it away, or leave it alone with keep= in [highline]",
     )
 }
 

@@ -14,23 +14,23 @@ use crate::tree::{Root, RootName, Roots, Scope, Shape, names, row};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvedRoots {
-    /// With every path resolved, so that equal paths are equal directories.
+    /// With every path resolved, so that equal paths mean the same directory.
     pub(super) roots: Roots,
     pub(super) keep: KeepRules,
     /// Files of this node that are switched with the tree although their names are kept.
     pub(super) own: Vec<(RootName, OsString)>,
-    /// First-level directories that stay in place, because what is in them is this node's own.
+    /// Top-level directories that stay in place, because what is in them belongs to this node.
     pub(super) stays: Vec<(RootName, OsString)>,
-    /// What is kept of a tree that is given up.
+    /// What is kept of an abandoned tree.
     pub(super) reuse: Reuse,
-    /// First-level names that hold another root, with the directory they are in.
+    /// Top-level names that hold another root, with the directory they are in.
     holders: Vec<(PathBuf, OsString)>,
 }
 
 impl ResolvedRoots {
     /// # Errors
-    /// A root that does not exist, one nested more than one level deep in the data directory, or one
-    /// of listed content in the directory of another root.
+    /// A root that does not exist, one nested more than one level deep in the data directory, or one with listed
+    /// content in another root's directory.
     pub(super) fn new(roots: &Roots, keep: KeepRules, own: Vec<(RootName, OsString)>) -> Result<ResolvedRoots> {
         let mut real = roots.clone();
         for root in roots.iter() {
@@ -47,7 +47,7 @@ impl ResolvedRoots {
                 let Some(first) = parts.next() else { continue };
                 if parts.next().is_some() && outer.scope == Scope::Whole {
                     let why = format!(
-                        "the directory of {}, {}, lies more than one level beneath {}",
+                        "the directory of {}, {}, is more than one level below {}",
                         root.name,
                         Printable::path(&root.path),
                         Printable::path(&outer.path)
@@ -63,16 +63,20 @@ impl ResolvedRoots {
             }
             let shared = real.iter().skip(at + 1).find(|other| other.path == root.path);
             if let Some(other) = shared.filter(|other| [&other.scope, &root.scope].contains(&&Scope::Listed)) {
-                let why =
-                    format!("{} and {} have one directory, {}", root.name, other.name, Printable::path(&root.path));
+                let why = format!(
+                    "{} and {} have the same directory, {}",
+                    root.name,
+                    other.name,
+                    Printable::path(&root.path)
+                );
                 return Err(Error::new(Kind::Usage, why)
-                    .remedy("give each of them a directory of its own, in the option file, or by hand with --root"));
+                    .remedy("give each its own directory, in the option file or by hand with --root"));
             }
         }
         Ok(ResolvedRoots { roots: real, keep, own, stays: Vec::new(), reuse: Reuse::Off, holders })
     }
 
-    /// Whether a first-level `name` of this shape is the root's to switch.
+    /// Whether the root may switch a top-level `name` of this shape.
     pub(super) fn switches(&self, root: &Root, name: &OsStr, shape: Shape) -> bool {
         let listed = |names: &[(RootName, OsString)]| names.iter().any(|(at, own)| *at == root.name && own == name);
         if listed(&self.own) {
@@ -88,8 +92,8 @@ impl ResolvedRoots {
             && self.roots.owner(&root.path, name, shape).is_some_and(|owner| owner.name == root.name)
     }
 
-    /// Whether a symlink that has arrived may take the first-level `name`. What it leads to may not be there yet, so it is
-    /// taken for a schema's where that is not a name of the node's, or where it leads outside as the donor said.
+    /// Whether a symlink that has arrived may take the top-level `name`. What it points to may not exist yet, so it
+    /// counts as a schema's unless the name belongs to the node, or if it points outside as the donor said.
     pub(super) fn switches_link(&self, root: &Root, name: &OsStr, target: &[u8]) -> bool {
         let outside = || {
             let target = Path::new(OsStr::from_bytes(target));
@@ -100,8 +104,8 @@ impl ResolvedRoots {
             || (self.switches(root, name, Shape::Directory) && (!node() || outside()))
     }
 
-    /// Whether what lies at `name` in the root's directory is the root's to switch. A symlink of the switch itself
-    /// belongs to the root that it leads through, whatever is behind it.
+    /// Whether the root may switch what is at `name` in its directory. A symlink of the switch itself belongs to the
+    /// root it goes through, whatever is behind it.
     pub(super) fn switches_here(&self, root: &Root, dir: &Dir, name: &OsStr) -> Result<bool> {
         let Some(stat) = dir.stat_of(name)? else { return Ok(false) };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
@@ -114,7 +118,7 @@ impl ResolvedRoots {
         Ok(self.switches(root, name, dir.shape(name)))
     }
 
-    /// Why a first-level name stays that a donor might send; `None` where no donor does.
+    /// Why a top-level name stays that a donor might send; `None` if no donor does.
     pub(super) fn why_kept(&self, root: &Root, name: &OsStr, shape: Shape) -> Option<String> {
         if self.holds_root(&root.path, name) {
             return Some("it holds another directory of the server's".to_owned());
@@ -125,7 +129,7 @@ impl ResolvedRoots {
         if names(self.keep.extra(), name, shape) {
             return Some("keep".to_owned());
         }
-        // A name with a dot in it is not a schema's: the server would encode it.
+        // A name with a dot cannot be a schema's: the server would encode the dot.
         row(name, shape).filter(|_| !name.as_bytes().contains(&b'.')).map(|row| row.why.to_owned())
     }
 
@@ -159,7 +163,7 @@ mod tests {
         assert!(made.switches(undo, "undo001".as_ref(), Shape::File));
         assert!(!made.switches(undo, "undo7".as_ref(), Shape::Directory));
         let error = resolved(temp.path(), &[("innodb-undo", "a/undo")]).unwrap_err();
-        assert!(error.to_string().contains("a/undo, lies more than one level beneath"), "{error}");
+        assert!(error.to_string().contains("a/undo, is more than one level below"), "{error}");
     }
 
     #[test]

@@ -5,21 +5,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Whose bytes may stand for the donor's where their digests agree.
+/// Which local bytes may be used instead of the donor's if their digests agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reuse {
-    /// The old tree's, and those of an earlier attempt.
+    /// Those of the old tree and of an earlier attempt.
     #[default]
     Auto,
-    /// Those of an earlier attempt.
+    /// Only those of an earlier attempt.
     Staged,
-    /// Nobody's; and a failed attempt leaves nothing.
+    /// None; and a failed attempt leaves nothing.
     Off,
 }
 
 impl Reuse {
-    /// Whether what an attempt has staged stays for the next.
+    /// Whether what an attempt has staged is kept for the next.
     pub fn keeps(self) -> bool {
         self != Reuse::Off
     }

@@ -1,8 +1,7 @@
-//! Keeps servers out of both trees for the whole switch, by the locks that a server takes itself: one that starts in between
-//! refuses, instead of opening the old tablespace and then the new log.
-//!
-//! They are locks of the open file (`F_OFD_SETLK`, `fcntl_locking(2)`). Those of the process would be lost when any other
-//! descriptor of such a file is closed; the server's, which are of that kind, and ours exclude each other all the same.
+//! Keeps servers out of both trees during the whole switch, with the same locks that a server takes: one that starts in
+//! between refuses, instead of opening the old tablespace and then the new log. They belong to the open file
+//! (`F_OFD_SETLK`, `fcntl_locking(2)`). A lock that belongs to the process would be lost when any other descriptor of
+//! the file is closed. The server's locks are of that kind, but they and ours exclude each other all the same.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ use crate::tree::{Root, Scope, matches};
 #[derive(Debug)]
 pub(super) struct ServerLocks {
     held: Vec<Held>,
-    /// A file on a filesystem that keeps no such locks.
+    /// A file on a filesystem without such locks.
     pub(super) unguarded: Option<PathBuf>,
 }
 
@@ -32,12 +31,12 @@ struct Held {
     file: File,
     side: Side,
     inode: (u64, u64),
-    /// It has no other name, and was not reached through a link that the server's operator made.
+    /// It has no other name, and was not reached through the operator's symlink.
     of_the_tree_alone: bool,
 }
 
 impl ServerLocks {
-    /// Takes them on all that either tree has in these roots; `live` is the side that is in place. Does not wait.
+    /// Takes them on all such files of both trees in these roots; `live` is the side that is in place. Does not wait.
     ///
     /// # Errors
     /// A server that holds one.
@@ -66,7 +65,7 @@ impl ServerLocks {
                 rustix::fs::openat(dir, &name, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             };
             let (opened, linked) = match open(OFlags::RDWR | OFlags::NOFOLLOW) {
-                // One of ours leads to what is locked in its own place; one of the operator's is followed, as the server does.
+                // Ours leads to a file that is locked elsewhere here; the operator's is followed, as the server does.
                 Err(Errno::LOOP) => (open(OFlags::RDWR), true),
                 opened => (opened, false),
             };
@@ -107,16 +106,15 @@ impl ServerLocks {
         }
     }
 
-    /// Lets servers in again, on the other side's tree alone.
-    ///
-    /// One that waits has opened its file before it asks for the lock (`os_file_create_func`, `os0file.cc`, waits 100 s;
-    /// `lock_control_file`, `ma_control_file.c`, 30 s). When that was `gone`'s it must find it empty, and end. Of the old tree
-    /// that is what has no name any more: another file by its name may be one that a server has made since.
+    /// Lets servers in again, on the surviving tree only. A waiting server has opened its file before it asks for the
+    /// lock (`os_file_create_func`, `os0file.cc`, waits 100 s; `lock_control_file`, `ma_control_file.c`, 30 s). If the
+    /// file was in the tree `gone`, it must find it empty, and end. In the old tree this applies only to files that no
+    /// longer have a name: another file by that name may be one that a server has made since.
     pub(super) fn release(self, gone: Side) {
         let nameless = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0);
         let ended = |held: &&Held| held.side == gone && held.of_the_tree_alone;
         for held in self.held.iter().filter(ended).filter(|held| gone == Side::New || nameless(&held.file)) {
-            // Nothing depends on it but a server that has started at the wrong moment.
+            // Only a server that started at the wrong moment depends on it.
             let _ = held.file.set_len(0);
         }
     }

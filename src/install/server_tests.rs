@@ -347,7 +347,7 @@ fn a_running_server_is_seen_and_not_disturbed() {
     }
     assert_eq!(owner(&data.join(LOCK)), owner(&data));
     let error = with_server(&data, || recover(&lock).unwrap_err());
-    assert_eq!(error.to_string(), format!("a running server holds {}", data.join("aria_log_control").display()));
+    assert_eq!(error.to_string(), format!("a running server is using {}", data.join("aria_log_control").display()));
     // The old tree or the new one, whichever that server has changed.
     let is_new = unfinished(&lock).unwrap() == Recovered::Finished;
     assert_eq!(recover(&lock).unwrap(), if is_new { Recovered::Finished } else { Recovered::Undone });

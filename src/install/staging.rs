@@ -1,4 +1,4 @@
-//! Where a new tree is built: `.highline/incoming/<root>` in each root, on the filesystem it will live on.
+//! Where a new tree is built: `.highline/incoming/<root>` in each root, on the filesystem where it will stay.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -27,12 +27,12 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::Verified;
 use crate::tree::{Content, RelPath, RootName, Roots, Scope, Shape};
 
-/// A file that this node writes itself and that becomes visible with the new tree, in the same
-/// moment: `grastate.dat` with the position. One by that name goes with the old tree.
+/// A file that this node writes itself and that appears together with the new tree: `grastate.dat` with the position.
+/// An existing one by that name goes with the old tree.
 #[derive(Clone, Debug)]
 pub struct OwnFile {
     pub root: RootName,
-    /// A first-level name.
+    /// A top-level name.
     pub name: OsString,
     pub content: Vec<u8>,
     /// Permission bits.
@@ -62,12 +62,12 @@ struct Place {
     seeds: Dir,
 }
 
-/// What is going to become of the old tree.
+/// What is going to happen to the old tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldTree {
     /// It stays until the new one is in place.
     Stays,
-    /// It is removed before the new one comes: [`Staging::spend_old_tree`].
+    /// It is removed before the new one arrives: [`Staging::spend_old_tree`].
     GoesFirst,
 }
 
@@ -75,9 +75,9 @@ pub enum OldTree {
 #[derive(Debug)]
 #[must_use]
 pub struct Installed {
-    /// Why the old tree could not be removed, when it could not; `recover` tries again.
+    /// Why the old tree could not be removed, if so; `recover` tries again.
     pub leftover: Option<Error>,
-    /// A file of the server's on a filesystem that keeps no locks: nothing kept a server from starting meanwhile.
+    /// A server file on a filesystem without locks: nothing kept a server from starting meanwhile.
     pub unguarded: Option<PathBuf>,
 }
 
@@ -125,21 +125,21 @@ impl Staging {
         self.places.iter().find(|place| place.root.as_str() == root)
     }
 
-    /// The directory for a root's files that are not of the new tree yet, on the same filesystem. What stays there goes
-    /// with the staging area; of an attempt that fails, what has a kept name stays kept.
+    /// The directory for a root's files that are not part of the new tree yet, on the same filesystem. What stays there
+    /// is removed with the staging area; if the attempt fails, files with a kept name stay kept.
     pub fn seeds(&self, root: &str) -> Option<BorrowedFd<'_>> {
         self.place(root).map(|place| place.seeds.as_fd())
     }
 
-    /// Moves a kept file into its root's [`Staging::seeds`]; returns what it is called there. `None` when it is no longer
-    /// what [`super::kept()`] has found.
+    /// Moves a kept file into its root's [`Staging::seeds`]; returns its name there. `None` if it has changed since
+    /// [`super::kept()`] found it.
     pub fn take_kept(&self, kept: &KeptFile) -> Result<Option<OsString>> {
         let Some(place) = self.place(kept.path.root_str()) else { return Ok(None) };
         let taken = kept::take(&place.dir, &kept.name, &place.seeds)?;
         Ok(taken.then(|| kept.name.clone()))
     }
 
-    /// What an entry of the donor's first level is called here; see [`crate::tree::Root::local_name`].
+    /// The local name of a top-level entry of the donor's; see [`crate::tree::Root::local_name`].
     pub fn local_name<'a>(&self, path: &'a RelPath) -> Cow<'a, OsStr> {
         match self.resolved.roots.get(path.root_str()) {
             Some(root) => root.local_name(path.first()),
@@ -147,8 +147,8 @@ impl Staging {
         }
     }
 
-    /// Whether an entry may be staged: its root exists here and may switch its first-level name. An
-    /// install refuses the tree otherwise, so ask before it is sent.
+    /// Whether an entry may be staged: its root exists here and may switch its top-level name. Otherwise the install
+    /// would refuse the tree, so ask before it is sent.
     pub fn accepts(&self, path: &RelPath, content: &Content) -> bool {
         let Some(root) = self.resolved.roots.get(path.root_str()) else { return false };
         let first = root.local_name(path.first());
@@ -169,9 +169,8 @@ impl Staging {
         fits && free
     }
 
-    /// What lies here and stays, with the option that names it or another reason: nothing may arrive there. At most
-    /// [`Staging::MOST_KEPT`], the deeper ones first: a donor leaves out by itself most of what stays in the first
-    /// level.
+    /// What is here and stays, with the option that names it or another reason: nothing may arrive there. At most
+    /// [`Staging::MOST_KEPT`], deeper ones first: most of what stays at the top level is never sent anyway.
     pub fn kept(&self) -> Result<Vec<(RelPath, String)>> {
         let mut kept = carry::own_paths(&self.resolved)?;
         for root in self.resolved.roots.iter().filter(|root| root.scope == Scope::Whole) {
@@ -190,7 +189,7 @@ impl Staging {
         Ok(kept)
     }
 
-    /// The most kept paths that a donor is told.
+    /// The most kept paths to tell a donor.
     const MOST_KEPT: usize = 1000;
 
     /// Makes all that is staged durable.
@@ -202,21 +201,20 @@ impl Staging {
         make_durable(&self.places.iter().map(|place| &place.incoming).collect::<Vec<_>>())
     }
 
-    /// Writes the manifest that is going to describe the tree in place, durably.
+    /// Durably writes the manifest of the staged tree.
     pub fn write_manifest(&self, content: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
         self.home.write_with(NEW_MANIFEST, 0o600, content)
     }
 
-    /// Removes the old tree now, to have its room (`--install inplace`). What is kept stays, and so do
-    /// directories of listed content, of which the transfer replaces what it brings. With [`Reuse::Auto`] its larger files
-    /// get kept names instead: they become part of the new tree, or [`super::drop_kept`] removes them.
-    ///
-    /// `also` are kept names of the data directory that go too, and first: `grastate.dat`, where no
-    /// provider holds it open, because a position without its data must never be believed.
+    /// Removes the old tree now, to free its room (`--install inplace`). What is kept stays, and so do directories with
+    /// listed content, in which the transfer replaces what it brings. With [`Reuse::Auto`] its larger files get kept
+    /// names instead: they become part of the new tree, or [`super::drop_kept`] removes them. `also` are kept names of
+    /// the data directory that are removed too, and first: `grastate.dat`, if no provider has it open, because a
+    /// position without its data must never be believed.
     ///
     /// # Errors
-    /// On a failure before the point of no return the old tree is back in place; after it, `recover`
-    /// finishes the removal. What alone cannot be removed is returned, and stays.
+    /// On a failure before the point of no return the old tree is back in place; after it,
+    /// `recover` finishes the removal. What cannot be removed stays, and its error is returned.
     pub fn spend_old_tree(&mut self, also: &[&str]) -> Result<Option<Error>> {
         self.resolved.own = also.iter().map(|name| (RootName::datadir(), OsString::from(name))).collect();
         self.resolved.stays = carry::holders(&self.resolved)?;
@@ -226,18 +224,18 @@ impl Staging {
         journal::write(&self.home, &self.resolved, Phase::Spending)?;
         let left = spend(&self.resolved, &self.home, &switch)?;
         locks.release(Side::Old);
-        // What they hold now, a new tree may join.
+        // A new tree may be added to what they hold now.
         self.resolved.stays.clear();
         Ok(left)
     }
 
-    /// Replaces the old tree by the staged one, and removes the old one when that is durable.
+    /// Replaces the old tree by the staged one, and removes the old one once that is durable.
     ///
     /// What [`Staging::write_manifest`] wrote becomes the data directory's [`super::MANIFEST`].
     ///
     /// # Errors
-    /// On a failure the old tree is back in place, and what was staged is of no more use. When the way
-    /// back fails too, both errors are told and the journal remains for `recover`.
+    /// On a failure the old tree is back in place, and what was staged is no longer usable. If going back fails too,
+    /// both errors are reported and the journal remains for `recover`.
     pub fn install(mut self, verified: Verified, own: &[OwnFile]) -> Result<Installed> {
         let _evidence = verified;
         for file in own {
@@ -264,7 +262,7 @@ impl Staging {
             Err(error) if failpoint::is_crash(&error) => return Err(error),
             Err(error) => {
                 let error = undo(&self.resolved, &self.home, &switch, error);
-                // Where the way back failed the new tree may be what is live.
+                // If going back failed, the new tree may be live.
                 if !journal::exists(&self.home)? {
                     locks.release(Side::New);
                 }
@@ -297,7 +295,7 @@ fn spend(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>) -> Result<Op
     Ok(left.or(cleaned))
 }
 
-/// Goes back to the old tree; the error to tell is `cause`, and why that failed when it failed.
+/// Goes back to the old tree; returns `cause`, plus the reason if going back failed.
 fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error) -> Error {
     let undone = switch
         .back()
@@ -309,7 +307,7 @@ fn undo(resolved: &ResolvedRoots, home: &Dir, switch: &Switch<'_>, cause: Error)
         Err(error) if failpoint::is_crash(&error) => error,
         Err(error) => {
             let what = format!("{}; going back failed too: {}", cause.sentence(), error.sentence());
-            Error::new(cause.kind(), what).remedy("mend the cause and run highline recover; nothing is lost")
+            Error::new(cause.kind(), what).remedy("fix the cause and run highline recover; nothing is lost")
         }
     }
 }

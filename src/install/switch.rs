@@ -5,16 +5,12 @@
 //! `incoming/<root>`.
 //!
 //! 1. *park*: every old entry trades places with a symlink through `live` (an atomic exchange), so
-//!    that its name goes on leading to it. Names that only the new tree has become such symlinks too.
+//!    that its name still leads to it. Names that only the new tree has become such symlinks too.
 //! 2. *flip*: one rename makes `live` point to `new`. At this moment, in every root at once, the old
 //!    tree is gone and the new one is there.
 //! 3. *place*: every new entry trades places with its symlink.
-//!
-//! A server that starts in between sees one whole tree. Undoing is the same walk with the sides
-//! traded, and each step decides by what lies where, so it may be broken off and repeated anywhere.
-//!
-//! A server that ran in between may have changed the tree that was live. What lies in place of one of
-//! our symlinks is then newer than what the symlink led to.
+//! A server that starts in between sees one whole tree. Undoing is the same walk with the sides swapped. Each step goes by what it finds, so the walk may be interrupted and repeated anywhere.
+//! A server that ran in between may have changed the tree that was live. What is now in place of one of our symlinks is then newer than what the symlink led to.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -45,7 +41,7 @@ pub(super) struct Switch<'a> {
 
 impl<'a> Switch<'a> {
     /// # Errors
-    /// When a root has no `incoming` directory: then no switch was ever prepared there.
+    /// A root without an `incoming` directory: no switch was ever prepared there.
     pub(super) fn new(resolved: &'a ResolvedRoots, home: &'a Dir) -> Result<Switch<'a>> {
         let mut places = Vec::new();
         for root in resolved.roots.iter() {
@@ -54,17 +50,17 @@ impl<'a> Switch<'a> {
         Ok(Switch { resolved, home, places })
     }
 
-    /// Makes the selector, with the old tree live. Nothing leads through it yet.
+    /// Makes the selector, with the old tree live. Nothing goes through it yet.
     ///
     /// # Errors
-    /// When an entry that came would not be the root's to switch, or an old tree lies in the way.
+    /// An entry that arrived is not the root's to switch, or an old tree is in the way.
     pub(super) fn prepare(&self) -> Result<()> {
         for place in &self.places {
             if !place.previous.names()?.is_empty() {
                 let what =
                     format!("{} holds files of a switch without a journal", Printable::path(place.previous.path()));
                 return Err(
-                    Error::new(Kind::Usage, what).remedy("move them away, or remove them when you need none of them")
+                    Error::new(Kind::Usage, what).remedy("move them away, or remove them if you do not need them")
                 );
             }
             for name in place.incoming.names()? {
@@ -91,7 +87,7 @@ impl<'a> Switch<'a> {
         self.sync()
     }
 
-    /// The first-level names in place that are the root's to switch.
+    /// The top-level names in place that the root may switch.
     fn switched(&self, place: &SwitchedRoot) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         for name in place.dir.names()? {
@@ -102,7 +98,7 @@ impl<'a> Switch<'a> {
         Ok(names)
     }
 
-    /// Whether a staged entry is the root's, and nothing that stays lies in its place.
+    /// Whether a staged entry is the root's, and nothing that stays is in its place.
     fn may_arrive(&self, place: &SwitchedRoot, name: &OsStr) -> Result<bool> {
         let known = match place.occupant(&place.incoming, name)? {
             Real(FileType::Symlink) => self.resolved.switches_link(&place.root, name, &place.incoming.read_link(name)?),
@@ -119,7 +115,7 @@ impl<'a> Switch<'a> {
         Ok(known && !in_the_way)
     }
 
-    /// To the new tree, from wherever it stands.
+    /// Goes to the new tree, from whatever state.
     pub(super) fn forward(&self) -> Result<()> {
         self.turn(Side::New)?;
         if self.home.stat_of(NEW_MANIFEST)?.is_some() {
@@ -131,7 +127,7 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
-    /// Back to the old tree, from wherever it stands.
+    /// Goes back to the old tree, from whatever state.
     pub(super) fn back(&self) -> Result<()> {
         self.turn(Side::Old)
     }
@@ -176,7 +172,7 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
-    /// Step 1: all that is in place, and is `side`'s, goes behind symlinks.
+    /// Step 1: everything in place that belongs to `side` goes behind symlinks.
     fn park(&self, place: &SwitchedRoot, side: Side) -> Result<()> {
         let here = place.entries(side);
         let other = place.entries(if side == Side::Old { Side::New } else { Side::Old });
@@ -202,16 +198,13 @@ impl<'a> Switch<'a> {
         old_is_live(self.home)
     }
 
-    /// Takes the old tree away with nothing in its place, for [`Switch::clean`] to remove.
-    ///
-    /// A server refuses to start on a system tablespace without log or the reverse, so both must go
-    /// at once: InnoDB's files go behind symlinks, and then the first one's symlink is renamed over
-    /// `live`. That takes its name away and lets all the others lead to nothing, which InnoDB takes
-    /// for an absent file in all places but one: it cannot create a file there. So, until the dangling
-    /// symlinks are removed too, a start fails where undo tablespaces are configured, or more than one
-    /// data file, or where `innodb_data_home_dir` is another filesystem than the data directory.
-    ///
-    /// Returns what could not be moved away, which stays.
+    /// Takes the old tree away without a replacement, for [`Switch::clean`] to remove. A server refuses to start on a
+    /// system tablespace without a log or the reverse, so both must go at once: InnoDB's files go behind symlinks, and
+    /// then the first one's symlink is renamed over `live`. That takes its name away and leaves all the others
+    /// dangling. InnoDB treats a dangling link as an absent file, except that it cannot create a file there. So until
+    /// the dangling symlinks are removed too, a start fails if undo tablespaces or more than one data file are
+    /// configured, or if `innodb_data_home_dir` is on another filesystem than the data directory. Returns the error for
+    /// what could not be moved away, which stays.
     pub(super) fn spend(&self) -> Result<Option<Error>> {
         let innodb = self.places.iter().filter(|place| place.root.name.is_innodb());
         if self.old_is_live()? {
@@ -244,7 +237,7 @@ impl<'a> Switch<'a> {
         let mut left = None;
         for place in &self.places {
             let mut names = self.switched(place)?;
-            // Aria makes a new control file beside old logs, and stops at old control beside no logs.
+            // Aria makes a new control file beside old logs, but stops at an old control file without logs.
             names.sort_by_key(|name| name != "aria_log_control");
             for name in &names {
                 let Real(kind) = place.occupant(&place.dir, name)? else { continue };
@@ -289,7 +282,7 @@ impl<'a> Switch<'a> {
         first
     }
 
-    /// Puts what [`Switch::clean`] could not remove where no later switch meets it.
+    /// Moves what [`Switch::clean`] could not remove out of the way of later switches.
     pub(super) fn set_aside(resolved: &ResolvedRoots, incoming: bool) -> Result<()> {
         for root in resolved.roots.iter() {
             let Some(home) = Dir::open(&root.path)?.find(HOME)? else { continue };

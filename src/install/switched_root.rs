@@ -1,5 +1,5 @@
-//! One root in a switch: which tree has a name's place, what waits behind the symlinks of ours, and the steps by which they
-//! trade places.
+//! One root in a switch: which tree a name belongs to, what is behind our symlinks, and the steps by which they trade
+//! places.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -36,14 +36,14 @@ impl Side {
     }
 }
 
-/// Files that a server may remove at a start: when one is gone, it was a server's doing.
+/// Files that a server may remove when it starts: if one is gone, a server removed it.
 const SERVER_REMOVES: &[&str] = &["undo#", "aria_log.#"];
 
 fn server_removes(name: &OsStr) -> bool {
     SERVER_REMOVES.iter().any(|pattern| matches(pattern, name.as_bytes()))
 }
 
-/// What a name is to the switch.
+/// What has a name's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
     Missing,
@@ -62,13 +62,13 @@ pub(super) struct SwitchedRoot {
     pub(super) home: Dir,
     pub(super) previous: Dir,
     pub(super) incoming: Dir,
-    /// Holds second names, to rename them over others where the filesystem cannot exchange.
+    /// Holds second names, to rename over others if the filesystem cannot exchange.
     pub(super) aside: Dir,
-    /// Holds a directory of the old tree that has to move entry by entry, until all of it is there.
+    /// Holds a directory of the old tree that must be moved entry by entry, until it is complete.
     pub(super) carry: Dir,
-    /// What the path of one of our symlinks ends in, but for the name.
+    /// The end of the target of each of our symlinks, without the name.
     through: PathBuf,
-    /// The same, as a path that leads there.
+    /// The same, as a usable path.
     pub(super) target: PathBuf,
 }
 
@@ -89,7 +89,7 @@ impl SwitchedRoot {
         Ok(SwitchedRoot { root: root.clone(), dir, home, previous, incoming, aside, carry, through, target })
     }
 
-    /// Where the entries of a side lie while they are not in place.
+    /// Where a side's entries are while they are not in place.
     pub(super) fn entries(&self, side: Side) -> &Dir {
         match side {
             Side::Old => &self.previous,
@@ -125,16 +125,16 @@ impl SwitchedRoot {
         }
     }
 
-    /// Puts an old entry where it can be removed at leisure, or removes it.
+    /// Moves an old entry to where it can be removed later, or removes it.
     pub(super) fn take_away(&self, name: &OsStr) -> Result<()> {
         self.previous.remove(name)?;
         if self.dir.try_rename(name, &self.previous, name)? { Ok(()) } else { self.dir.remove(name) }
     }
 
-    /// Step 3: the entries of `side` come out from behind their symlinks.
+    /// Step 3: the entries of `side` replace their symlinks.
     pub(super) fn put(&self, side: Side) -> Result<()> {
         let entries = self.entries(side);
-        // One that stays behind its link is seen all the same, and keeps no other from its place.
+        // One that stays behind its link is still seen, and does not block the others.
         let mut first = Ok(());
         for name in entries.names()? {
             let done = match (self.occupant(&self.dir, &name)?, self.occupant(entries, &name)?) {
@@ -158,8 +158,8 @@ impl SwitchedRoot {
         Ok(())
     }
 
-    /// The first parked file, and the path to it that does not lead through `live`. Seen from
-    /// `.highline` it leads to nothing.
+    /// The first parked file, and a path to it that does not go through `live`. From `.highline` that path leads
+    /// nowhere.
     fn first(&self) -> Result<Option<(OsString, PathBuf)>> {
         let first = self.previous.names()?.into_iter().next();
         Ok(first.map(|name| {
@@ -168,14 +168,14 @@ impl SwitchedRoot {
         }))
     }
 
-    /// Whether `void` was broken off just before its last step.
+    /// Whether `void` was interrupted just before its last step.
     pub(super) fn is_exposed(&self) -> Result<bool> {
         let Some((name, path)) = self.first()? else { return Ok(false) };
         let link = matches!(self.occupant(&self.dir, &name)?, Real(FileType::Symlink));
         Ok(link && self.dir.read_link(&name)? == path.as_os_str().as_bytes())
     }
 
-    /// Makes `live` lead to nothing, and takes the first file's name away in the same step.
+    /// Makes `live` dangle, and takes the first file's name away in the same step.
     pub(super) fn void(&self, home: &Dir) -> Result<()> {
         let Some((name, path)) = self.first()? else { return home.symlink_over(LIVE, Path::new("void")) };
         if self.dir.stat()?.st_dev != home.stat()?.st_dev {
@@ -195,11 +195,10 @@ impl SwitchedRoot {
         voided
     }
 
-    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
-    ///
-    /// Where the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at each
-    /// moment; a directory, or a file that cannot have a second name, is away between two steps. One in a lower layer of
-    /// overlayfs moves entry by entry, and is whole for nobody meanwhile.
+    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink. If the filesystem has
+    /// no exchange (NFS, older ZFS), a file's name still leads to it at every moment; a directory, or a file that
+    /// cannot have a second name, is missing between two steps. A directory in a lower layer of overlayfs moves entry
+    /// by entry, and nobody sees it whole meanwhile.
     fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
         if self.dir.exchange(name, entries)? {
@@ -233,7 +232,7 @@ impl SwitchedRoot {
         }
     }
 
-    /// Removes the second names that a broken exchange left, and takes back what a broken `void` had begun.
+    /// Removes the second names left by an interrupted exchange, and undoes an interrupted `void`.
     pub(super) fn settle(&self) -> Result<()> {
         if let (Some((name, _)), true) = (self.first()?, self.is_exposed()?) {
             self.aside.remove(&name)?;

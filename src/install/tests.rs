@@ -473,7 +473,7 @@ fn what_cannot_move_is_refused_before_anything_is_staged() {
         assert_eq!(file, at.is_file());
         for old in [OldTree::Stays, OldTree::GoesFirst] {
             let told = refused(&joiner, old);
-            let expected = format!("something is mounted on {}, so it can be neither moved nor removed", at.display());
+            let expected = format!("{} is a mount point, so it can be neither moved nor removed", at.display());
             assert_eq!(told, expected);
         }
     }
@@ -508,7 +508,7 @@ fn an_immutable_entry_is_refused_by_its_attribute_and_what_is_deep_hinders_no_la
     let place = joiner.temp.path().join("data/app");
     assert_eq!(
         error.sentence(),
-        format!("{} has an attribute that forbids to move or remove it (lsattr shows it)", place.display())
+        format!("{} has an attribute that forbids moving or removing it (see lsattr)", place.display())
     );
     assert_eq!(error.remedy_text(), Some(format!("chattr -i -a {}", place.display()).as_str()));
     assert!(chattr("-i", "data/app") && chattr("+i", "data/app/t.ibd"));

@@ -1,5 +1,5 @@
-//! Whether a switch stopped half-way in a tree that is about to be sent: then first-level names are links, and behind
-//! them lies one tree or the other.
+//! Whether a switch stopped half-way in a tree that is about to be sent: then top-level names are links, with one tree
+//! or the other behind them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use super::keep::{HOME, LIVE};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::Roots;
 
-/// Refuses roots in which an install was cut short. What is left of one that was finished or undone does no harm.
+/// Refuses roots in which an install was interrupted. Leftovers of a finished or undone one do no harm.
 ///
 /// # Errors
-/// Also a journal that cannot be read: then nobody knows.
+/// Also an unreadable journal: then nobody knows.
 pub fn refuse_half_switched(roots: &Roots) -> Result<()> {
     let datadir = roots.datadir();
     let remedy = || {
@@ -41,7 +41,7 @@ pub fn refuse_half_switched(roots: &Roots) -> Result<()> {
     }
 }
 
-/// A first-level symlink that leads through `.highline/live`.
+/// A top-level symlink that goes through `.highline/live`.
 fn link_through_selector(directory: &Path) -> Result<Option<PathBuf>> {
     let failed = |e| Error::io("cannot read the directory", directory, e);
     for item in fs::read_dir(directory).map_err(failed)? {

@@ -278,7 +278,7 @@ impl Conversation {
         let named = own.iter().filter(|(_, why)| !why.contains(' '));
         let named: Vec<String> = named.map(|(path, option)| format!("{path} ({option})")).collect();
         if !named.is_empty() {
-            self.reporter.note(&format!("kept, because it is this node's own: {}", listed(&named)));
+            self.reporter.note(&format!("kept, because it belongs to this node: {}", listed(&named)));
         }
         let kept = own.into_iter().map(|(path, why)| Kept { path: WireBytes::from(path.as_bytes()), why }).collect();
         let software = options.software.clone();

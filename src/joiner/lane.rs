@@ -51,17 +51,6 @@ impl Drop for InHand {
 
 type Arrived = (FrameHeader, Pages, InHand);
 
-/// Tells a lane that there is no room for it.
-pub(super) async fn turn_away(mut stream: Stream) {
-    let telling = async {
-        stream.write_all(&Answer::TurnedAway.encode()).await?;
-        stream.shutdown().await?;
-        // Read what it sends: data that meets a closed connection resets it, and the answer would be lost.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(1), telling).await;
-}
-
 /// Runs a lane to its end. A broken connection is not a failure: the donor dials again and resends what was not
 /// acknowledged. It also ends when the other half of `replaced` is dropped: then the donor has dialled it again.
 pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: oneshot::Receiver<()>) -> Result<()> {

@@ -844,10 +844,7 @@ mod tests {
         let file = entry("datadir/f", Content::File { size: 5 });
         take(&torn, &batch(&file, 0, 1)).unwrap();
         take(&torn, &batch(&file, 0, 2)).unwrap();
-        assert_eq!(
-            torn.finish().unwrap_err().sentence(),
-            "datadir/f: the donor sent it twice, with different content"
-        );
+        assert_eq!(torn.finish().unwrap_err().sentence(), "datadir/f: the donor sent it twice, with different content");
 
         let dir = tempfile::tempdir().unwrap();
         let grows = ledger(dir.path(), 1, 5);

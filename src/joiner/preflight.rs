@@ -133,7 +133,8 @@ fn outside(offered: &OfferedRoot, named: Option<&Path>, owner: u32) -> Result<Pa
     let shown = Printable::path(&path).to_string();
     let refuse = |why: &str| {
         let what = format!("the donor has tablespaces outside its data directory, in {shown}, and {why}");
-        Error::new(Kind::Usage, what).remedy("create that directory here, owned by the server's user, or move the tables")
+        Error::new(Kind::Usage, what)
+            .remedy("create that directory here, owned by the server's user, or move the tables")
     };
     if !path.is_absolute() || !offered.name.as_str().starts_with("external-") {
         return Err(refuse("its root is unknown here"));

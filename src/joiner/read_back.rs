@@ -32,8 +32,9 @@ pub(super) fn read_back(tree: &StagedTree, checksum: Checksum, patched: &[Patche
                 bytes.resize(size.saturating_sub(offset).min(CHUNK) as usize, 0);
                 file.read(&mut bytes, offset).map_err(|e| failure("cannot read", path, e))?;
                 if checksum.digest(&bytes) != *digest {
-                    let what =
-                        format!("{path}: the chunk at {offset} differs from the donor's, although its parts were right");
+                    let what = format!(
+                        "{path}: the chunk at {offset} differs from the donor's, although its parts were right"
+                    );
                     return Err(
                         Error::new(Kind::Integrity, what).remedy("start the transfer again; nothing was installed")
                     );

@@ -75,8 +75,9 @@ pub(super) fn room(
                 continue;
             }
             let what = format!("{path} has {} free, and the donor sends {}", bytes(free), bytes(needed));
-            return Err(Error::new(Kind::NoSpace, what)
-                .remedy("free space there, or use install=inplace: it removes the old data before the new data arrives"));
+            return Err(Error::new(Kind::NoSpace, what).remedy(
+                "free space there, or use install=inplace: it removes the old data before the new data arrives",
+            ));
         }
         let old = match &old {
             Some(old) => old,
@@ -85,7 +86,9 @@ pub(super) fn room(
         let old = match old {
             Ok(old) => old.get(&device).copied().unwrap_or(0),
             Err(error) => {
-                found.warnings.push(format!("cannot tell how much room removing the old data would free on {path}: {error}"));
+                found
+                    .warnings
+                    .push(format!("cannot tell how much room removing the old data would free on {path}: {error}"));
                 continue;
             }
         };

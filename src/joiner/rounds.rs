@@ -56,7 +56,7 @@ impl Conversation {
                         places.insert(number, place);
                         lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
                     }
-                    _ => drop(tokio::spawn(lane::turn_away(connection.stream))),
+                    _ => drop(tokio::spawn(connection.turn_away())),
                 },
                 Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
                 message = control.next() => match message? {

@@ -126,7 +126,9 @@ impl Seeding {
                     && !tell.is_closed()
                     && let Err(error) = drop_kept(shared.order.basis.roots())
                 {
-                    shared.reporter.warn(&format!("old data that is not reused could not be removed: {}", error.sentence()));
+                    shared
+                        .reporter
+                        .warn(&format!("old data that is not reused could not be removed: {}", error.sentence()));
                 }
                 let _ = tell.blocking_send(Message::SeedsOver);
             }

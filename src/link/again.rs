@@ -1,4 +1,4 @@
-//! Where a conversation's next connection comes from once one is cut, and how long it is waited for.
+//! Where a conversation's next connection comes from once one is lost, and how long to wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::wire::Purpose;
 
 #[derive(Debug)]
 pub(super) enum Again {
-    /// From nowhere: the first cut is the end.
+    /// From nowhere: the first loss is the end.
     Never,
     /// The donor dials.
     Dial(Box<Dialer>, Purpose),
@@ -20,7 +20,7 @@ pub(super) enum Again {
 }
 
 impl Again {
-    /// One that takes the place of a connection which stands, as far as this side knows. Cancel-safe.
+    /// A new connection that replaces one which, as far as this side knows, still works. Cancel-safe.
     pub(super) async fn replaced(&mut self) -> Stream {
         if let Again::Wait(coming) = self
             && let Some(stream) = coming.recv().await
@@ -30,13 +30,13 @@ impl Again {
         std::future::pending().await
     }
 
-    /// The next connection, after `broken` has ended one at `since`. It is waited for as long as a transfer may stand
-    /// still, unless the joiner is seen to be gone.
+    /// The next connection, after `broken` ended one at `since`. Waits for `idle`, unless the joiner is found to be
+    /// gone.
     pub(super) async fn next(&mut self, broken: Error, since: Instant, idle: Duration, peer: &str) -> Result<Stream> {
         let late = |broken: &Error| {
-            let what = format!("{}, and no other could be made for {} s", broken.sentence(), idle.as_secs_f32());
+            let what = format!("{}, and no new one could be made for {} s", broken.sentence(), idle.as_secs_f32());
             Error::new(broken.kind(), what)
-                .remedy("see the log on the other side, and the link; idle-timeout sets how long it may be cut")
+                .remedy("check the log on the other side and the link; idle-timeout sets how long it may be down")
         };
         match self {
             Again::Never => Err(broken),
@@ -57,7 +57,7 @@ impl Again {
                         Next::Try(pause) => tokio::time::sleep(pause).await,
                         Next::Late => return Err(late(&broken)),
                         Next::Gone => {
-                            let what = format!("{peer} closed the connection, and nobody listens there any more");
+                            let what = format!("{peer} closed the connection, and nobody is listening there any more");
                             return Err(Error::new(Kind::Disconnected, what).remedy(PEER_ENDED));
                         }
                     }
@@ -67,30 +67,30 @@ impl Again {
     }
 }
 
-/// What follows a try that failed.
+/// What follows a failed try.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Try(Duration),
-    /// A joiner that lives listens to its end: its host answers, and it does not.
+    /// A living joiner listens until its end: its host answers, but it does not.
     Gone,
     Late,
 }
 
-/// The tries to reach a joiner again.
+/// Attempts to reach a joiner again.
 #[derive(Debug)]
 struct Tries {
     since: Instant,
     idle: Duration,
     pause: Duration,
-    /// Since when every try was refused, and how many were.
+    /// Since when every try has been refused, and how many.
     refused: Option<(Instant, u32)>,
 }
 
 impl Tries {
     const PAUSE: Duration = Duration::from_millis(100);
     const LONGEST_PAUSE: Duration = Duration::from_millis(400);
-    /// So long and so often a port refuses before nobody is behind it: a packet filter that is loaded anew may refuse for
-    /// a moment too.
+    /// How long, and how often, a port must refuse before the joiner counts as gone: a packet filter that is being
+    /// reloaded may refuse for a moment too.
     const GONE: Duration = Duration::from_secs(1);
     const REFUSALS: u32 = 4;
 

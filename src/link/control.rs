@@ -1,5 +1,5 @@
-//! The control connection: messages both ways, heartbeats, and the peer's failure. One that is cut is dialled again, and
-//! the conversation goes on where it was ([`super::sequence`]).
+//! The control connection: messages both ways, heartbeats, and the peer's failure. If it is lost it is dialled again,
+//! and the conversation continues where it was ([`super::sequence`]).
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::threads::lock;
 use crate::tls::{Session, random};
 use crate::wire::{Failure, Message, Purpose};
 
-/// A running conversation. A task of its own reads and writes; dropping this ends it.
+/// A running conversation. A separate task reads and writes; dropping this ends it.
 #[derive(Debug)]
 pub struct Control {
     line: Arc<Line>,
@@ -28,7 +28,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// The donor's: to the joiner, and again when it is cut.
+    /// The donor's: dials the joiner, and dials again if the connection is lost.
     pub async fn dial(dialer: &Dialer, reporter: Arc<dyn Reporter>) -> Result<(Control, Session)> {
         let purpose = Purpose::Control { session: u64::from_ne_bytes(random()?) };
         let (stream, session) = dialer.dial(purpose).await?;
@@ -36,7 +36,7 @@ impl Control {
         Ok((Control::begin(stream, dialer.peer(), dialer.deadlines, reporter, again), session))
     }
 
-    /// The joiner's, on `connection`, and on those of the same donor that come `again`.
+    /// The joiner's: on `connection`, and on later ones from the same donor, which arrive through `again`.
     pub fn answer(
         connection: ProvenConnection,
         again: mpsc::Receiver<Stream>,
@@ -64,7 +64,7 @@ impl Control {
         tasks.spawn(async move {
             keep.keep(stream, &arrived, &told, again).await;
             drop(arrived);
-            // The state lives on for those who ask later.
+            // The state stays for those who ask later.
             told.closed().await;
         });
         Control { line, incoming, state, tasks }
@@ -74,7 +74,8 @@ impl Control {
         &self.line.peer
     }
 
-    /// Says a message. It arrives, over however many connections, unless this conversation ends.
+    /// Sends a message. It will arrive, over however many connections, unless the conversation
+    /// ends.
     pub async fn send(&self, message: Message) -> Result<()> {
         loop {
             let changed = self.line.changed.notified();
@@ -116,12 +117,12 @@ impl Control {
         pick(message).map_err(|other| self.unexpected(&other))
     }
 
-    /// `message` was not one that may come now.
+    /// The error for a message that may not come now.
     pub fn unexpected(&self, message: &Message) -> Error {
         unexpected(&self.line.peer, message)
     }
 
-    /// Resolves when the peer has failed, or no connection could be had any more, and says why. Cancel-safe.
+    /// Resolves with the cause when the peer has failed, or no connection can be made any more. Cancel-safe.
     pub async fn failed(&self) -> Error {
         failed(self.state.clone(), &self.line.peer).await
     }
@@ -137,10 +138,11 @@ impl Control {
         matches!(*self.state.borrow(), State::Cut(_))
     }
 
-    /// Resolves when the link has been cut, or silent, for `bound`; never once the conversation has ended. Cancel-safe.
+    /// Resolves once the link has been down, or silent, for `bound`; never after the conversation has ended.
+    /// Cancel-safe.
     pub fn cut_for(&self, bound: Duration) -> impl Future<Output = ()> + use<> {
         let (line, mut state) = (Arc::clone(&self.line), self.state.clone());
-        // The peer is heard of once a heartbeat.
+        // The peer is heard from once per heartbeat.
         let silence = bound.max(line.deadlines.heartbeat() * 3);
         async move {
             loop {
@@ -162,17 +164,17 @@ impl Control {
         }
     }
 
-    /// Returns at once where a connection stands, else when one does again.
+    /// Returns as soon as there is a connection, at once if there is one now.
     ///
     /// # Errors
-    /// There will be none.
+    /// There will never be one.
     pub async fn stands(&self) -> Result<()> {
         let mut state = self.state.clone();
         let _ = state.wait_for(|state| !matches!(state, State::Cut(_))).await;
         self.end().map_or(Ok(()), Err)
     }
 
-    /// Whether the peer has heard all that was said, within `limit`.
+    /// Whether, within `limit`, the peer has received everything sent.
     pub async fn heard(&self, limit: Duration) -> bool {
         let mut state = self.state.clone();
         let all = async {
@@ -195,8 +197,8 @@ impl Control {
         tokio::time::timeout(limit, all).await.unwrap_or(false)
     }
 
-    /// The last word of the peer, and that it was heard is told. A peer that has heard all that was said here, and whose
-    /// connection is cut, may be gone: it needs nothing more.
+    /// Waits for the peer's last message and acknowledges it. If the connection is lost but the peer has received
+    /// everything, it may be gone: it needs nothing more.
     pub async fn farewell(&mut self, pick: impl FnOnce(Message) -> std::result::Result<(), Message>) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(5);
         let mut state = self.state.clone();
@@ -212,7 +214,7 @@ impl Control {
                 }
                 _ = state.changed() => {}
                 () = tokio::time::sleep(PATIENCE), if !cut => {
-                    let what = format!("{} has not said the last word for {} s", self.line.peer, PATIENCE.as_secs());
+                    let what = format!("{} has not sent its last message for {} s", self.line.peer, PATIENCE.as_secs());
                     return Err(Error::new(Kind::Timeout, what));
                 }
             }
@@ -221,7 +223,7 @@ impl Control {
         Ok(())
     }
 
-    /// Waits until all is written to a connection, for a moment.
+    /// Waits a moment for everything to be written to a connection.
     async fn written(&self) {
         let all = async {
             loop {
@@ -235,13 +237,13 @@ impl Control {
         let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     }
 
-    /// `error`, or the peer's own account of what happened when that tells more: it may be on its way.
+    /// `error`, or the peer's own account of what happened if that says more: it may be on its way.
     pub async fn cause(&self, error: Error) -> Error {
         if error.kind().weight() > Kind::Timeout.weight() {
             return error;
         }
-        // Whoever knows no more than that the line is dead waits longer than whoever saw a deadline pass, or
-        // both would wait for each other and end without an answer.
+        // A side that knows only that the line is dead waits longer than one that saw a deadline pass; otherwise both
+        // would wait for each other and end without an answer.
         let patience = if error.kind() == Kind::Timeout { 300 } else { 1500 };
         match tokio::time::timeout(Duration::from_millis(patience), self.failed()).await {
             Ok(theirs) => error.or_more_telling(theirs),
@@ -249,14 +251,14 @@ impl Control {
         }
     }
 
-    /// Tells the peer why this side gives up, and gives it a moment to hear it: longer while the link is cut, unless
-    /// this process was asked to end.
+    /// Tells the peer why this side gives up, and gives it a moment to hear: longer if the link is down, unless this
+    /// process was asked to stop.
     pub async fn fail(mut self, error: &Error) {
         const PATIENCE: Duration = Duration::from_secs(1);
         const CUT: Duration = Duration::from_secs(3);
         if self.say(&Message::Failure(Failure::of(error))).is_ok() {
             match self.end() {
-                // No connection is left, and none will be.
+                // There is no connection, and there will be none.
                 Some(_) if self.incoming.is_closed() => {}
                 Some(_) => self.written().await,
                 None => {

@@ -1,4 +1,4 @@
-//! The donor's end of a connection: dial, shake hands, prove.
+//! The donor's end of a connection: dial, TLS handshake, proof.
 
 use std::io;
 use std::sync::Arc;
@@ -26,12 +26,13 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// The peer, for messages.
+    /// Names the peer in messages.
     pub fn peer(&self) -> String {
         format!("the joiner at {}", self.ticket.address)
     }
 
-    /// A connection on which both sides have proven that they know the ticket's secret.
+    /// Dials until `Deadlines::connect` has passed. On the connection both sides have proven that they know the
+    /// ticket's secret.
     pub async fn dial(&self, purpose: Purpose) -> Result<(Stream, Session)> {
         let address = &self.ticket.address;
         let started = Instant::now();
@@ -39,7 +40,7 @@ impl Dialer {
             let left = self.deadlines.connect.saturating_sub(started.elapsed());
             let tcp = socket::connect(address.host(), address.port(), left, self.deadlines.connect).await?;
             match self.shake(tcp, purpose).await {
-                // A joiner that strangers crowd pushes out the oldest of those who are not yet proven.
+                // A joiner crowded by strangers drops the oldest unproven connection, which may be this one.
                 Err(error) if error.kind() == Kind::Disconnected && started.elapsed() < self.deadlines.connect / 2 => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -48,9 +49,9 @@ impl Dialer {
         }
     }
 
-    /// One try to reach a joiner that was reached before, for `limit` at most.
+    /// One try, of at most `limit`, to reach a joiner that was reached before.
     pub(super) async fn dial_once(&self, purpose: Purpose, limit: Duration) -> Result<Stream, Missed> {
-        /// A packet that a cut link has swallowed is sent again ever more seldom, so a fresh try comes sooner.
+        /// A lost packet is resent at ever longer intervals, so a fresh try gets through sooner.
         const CONNECT: Duration = Duration::from_secs(3);
         let address = &self.ticket.address;
         let whole = async {
@@ -100,9 +101,8 @@ impl Dialer {
                 Ok((stream, session))
             }
             Message::Welcome { .. } => {
-                Err(Error::new(Kind::Untrusted, format!("{peer} does not know the ticket's secret")).remedy(
-                    "somebody may stand between the two hosts; take a fresh ticket over a channel that you trust",
-                ))
+                Err(Error::new(Kind::Untrusted, format!("{peer} does not know the ticket's secret"))
+                    .remedy("something may sit between the two hosts; get a fresh ticket over a channel you trust"))
             }
             Message::Failure(failure) => Err(failure.into_error()),
             other => Err(unexpected(peer, &other)),
@@ -110,10 +110,10 @@ impl Dialer {
     }
 }
 
-/// Why a try to reach a joiner again brought no connection.
+/// Why a try to reach a joiner again failed.
 #[derive(Debug)]
 pub(super) enum Missed {
-    /// Its host answers, and nobody listens.
+    /// Its host answers, but nobody is listening.
     Refused,
     /// The link does not let it through.
     Lost,

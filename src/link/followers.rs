@@ -1,12 +1,16 @@
-//! Who comes to a joiner once it has its donor: that donor's lanes, its control connection again, and other donors.
+//! Whoever connects to a joiner once it has its donor: that donor's lanes, its control connection again, other donors.
 
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Control, Deadlines, Lanes, ProvenConnection, Stream};
 use crate::error::{Error, Kind, Side};
-use crate::wire::Purpose;
+use crate::wire::{Answer, Purpose};
 
-/// What comes of the donor's; the port closes when both are dropped.
+/// The donor's later connections; the port closes when both are dropped.
 #[derive(Debug)]
 pub struct Followers {
     pub lanes: mpsc::Receiver<ProvenConnection>,
@@ -15,20 +19,26 @@ pub struct Followers {
 }
 
 impl Followers {
-    /// Sorts whoever comes after the donor of `session`. Needs a runtime.
+    /// Sorts whoever comes after the donor of `session`. A lane beyond twice [`Lanes::MAX`] that nobody has taken yet,
+    /// and any other donor, is turned away with a reason. Needs a runtime.
     pub fn of(mut connections: mpsc::Receiver<ProvenConnection>, session: u64) -> Followers {
-        // A lane and the one that takes its place. What nobody takes is dropped, and the donor dials it again.
+        // A lane, and the one that replaces it.
         let (lane, lanes) = mpsc::channel(2 * usize::from(Lanes::MAX));
         let (again, control) = mpsc::channel(4);
         tokio::spawn(async move {
             let sort = async {
                 while let Some(connection) = connections.recv().await {
                     match connection.purpose {
-                        Purpose::Lane { .. } => drop(lane.try_send(connection)),
+                        Purpose::Lane { .. } => {
+                            if let Err(TrySendError::Full(surplus)) = lane.try_send(connection) {
+                                tokio::spawn(surplus.turn_away());
+                            }
+                        }
+                        // One that is superseded before it was taken needs no answer: its donor has dialled again.
                         Purpose::Control { session: theirs } if theirs == session => {
                             drop(again.try_send(connection.stream));
                         }
-                        Purpose::Control { .. } => drop(tokio::spawn(turn_away(connection))),
+                        Purpose::Control { .. } => drop(tokio::spawn(connection.turn_away())),
                     }
                 }
             };
@@ -41,13 +51,27 @@ impl Followers {
     }
 }
 
-/// A second donor.
-async fn turn_away(connection: ProvenConnection) {
-    let peer = connection.peer();
-    let mut control = Control::start(connection.stream, peer, Deadlines::default());
-    // Its offer, which would otherwise meet a closed connection.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), control.next()).await;
-    let busy = Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner);
-    let remedy = "where that donor was killed, the joiner gives it up after its idle-timeout, and ends";
-    control.fail(&busy.remedy(remedy)).await;
+impl ProvenConnection {
+    /// Tells a surplus lane, or a second donor, that there is no room for it. Takes a second at most.
+    pub async fn turn_away(self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        match self.purpose {
+            Purpose::Lane { .. } => drop(tokio::time::timeout(PATIENCE, refuse_lane(self.stream)).await),
+            Purpose::Control { .. } => {
+                let peer = self.peer();
+                let mut control = Control::start(self.stream, peer, Deadlines::default());
+                // Read its offer: data that meets a closed connection resets it, and the answer would be lost.
+                let _ = tokio::time::timeout(PATIENCE, control.next()).await;
+                let busy = Error::new(Kind::Busy, "this joiner has a donor already").on(Side::Joiner);
+                let remedy = "if that donor was killed, the joiner gives it up after its idle-timeout, and ends";
+                control.fail(&busy.remedy(remedy)).await;
+            }
+        }
+    }
+}
+
+async fn refuse_lane(mut stream: Stream) -> std::io::Result<u64> {
+    stream.write_all(&Answer::TurnedAway.encode()).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
 }

@@ -8,10 +8,10 @@ use std::str::FromStr;
 pub struct Lanes(u16);
 
 impl Lanes {
-    /// The most that either side opens: each has a few MiB in hand on both, and 256 are the bound.
+    /// The most either side opens. Each lane takes a few MiB of memory on both sides, and 256 MiB are the limit.
     pub const MAX: u16 = 32;
 
-    /// The nearest that there is to `count`.
+    /// `count`, brought within the bounds.
     pub fn near(count: u64) -> Lanes {
         Lanes(u16::try_from(count).unwrap_or(Lanes::MAX).clamp(1, Lanes::MAX))
     }
@@ -21,7 +21,7 @@ impl Lanes {
     }
 }
 
-/// As many as cores, 8 to 16: a lane waits now for the disk and now for the link.
+/// One per core, 8 to 16: a lane waits by turns for the disk and for the link.
 impl Default for Lanes {
     fn default() -> Lanes {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());

@@ -1,4 +1,4 @@
-//! The task behind a [`super::Control`]: one connection after the other, until the conversation ends.
+//! The task behind a [`super::Control`]: one connection after another, until the conversation ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,11 +22,11 @@ pub(super) struct Line {
     pub(super) deadlines: Deadlines,
     pub(super) reporter: Arc<dyn Reporter>,
     pub(super) sequence: Mutex<Sequence>,
-    /// Something was said or heard.
+    /// Something was sent or received.
     pub(super) changed: Notify,
-    /// What there was to write is written.
+    /// Everything that was to be written is written.
     pub(super) written: Notify,
-    /// When the peer last gave a sign of life.
+    /// When the peer was last heard from.
     pub(super) alive: Mutex<Instant>,
     /// The donor has said its last word.
     pub(super) goodbye: AtomicBool,
@@ -35,7 +35,7 @@ pub(super) struct Line {
 #[derive(Clone, Debug)]
 pub(super) enum State {
     Stands,
-    /// Since then.
+    /// Since when.
     Cut(Instant),
     /// Why nothing more comes from the peer.
     Ended(Failure),
@@ -44,12 +44,12 @@ pub(super) enum State {
 /// Why nothing more comes over one connection.
 enum Hush {
     Broken(Error),
-    /// Another connection would change nothing.
+    /// Another connection would not help.
     Final(Error),
 }
 
 impl Line {
-    /// Runs one connection after the other until the conversation ends.
+    /// Runs one connection after another until the conversation ends.
     pub(super) async fn keep(
         &self,
         mut stream: Stream,
@@ -65,7 +65,7 @@ impl Line {
                     Hush::Broken(error) => error,
                     Hush::Final(error) => {
                         state.send_replace(State::Ended(Failure::of(&error)));
-                        // What there is to say still goes out.
+                        // What is waiting is still sent.
                         std::future::pending().await
                     }
                 }
@@ -91,7 +91,7 @@ impl Line {
             let since = now.checked_sub(silent).unwrap_or(now);
             state.send_replace(State::Cut(since));
             if !matches!(again, Again::Never) {
-                self.reporter.warn(&format!("the control connection is cut: {}", broken.sentence()));
+                self.reporter.warn(&format!("the control connection is lost: {}", broken.sentence()));
             }
             stream = match again.next(broken, since, self.deadlines.idle, &self.peer).await {
                 Ok(stream) => stream,
@@ -100,8 +100,7 @@ impl Line {
                     return;
                 }
             };
-            self.reporter
-                .note(&format!("the control connection stands again after {:.1} s", since.elapsed().as_secs_f64()));
+            self.reporter.note(&format!("the control connection is back after {:.1} s", since.elapsed().as_secs_f64()));
             *lock(&self.alive) = Instant::now();
             state.send_replace(State::Stands);
         }
@@ -120,15 +119,15 @@ impl Line {
     async fn hear(&self, mut reader: ReadHalf<Stream>, arrived: &mpsc::Sender<Message>) -> Hush {
         let waiting = || format!("nothing was heard from {}", self.peer);
         loop {
-            // A place first: what has been read counts as heard, and must not be lost when this connection is.
+            // Reserve a place first: what has been read counts as received, and must not be lost with this connection.
             let place = loop {
                 match tokio::time::timeout(self.deadlines.heartbeat(), arrived.reserve()).await {
                     Ok(Ok(place)) => break place,
                     Ok(Err(_)) => {
-                        let what = format!("{} spoke after the end", self.peer);
+                        let what = format!("{} sent something after the end", self.peer);
                         return Hush::Final(Error::new(Kind::Protocol, what));
                     }
-                    // It is this side that does not listen.
+                    // It is this side that is not listening.
                     Err(_) => *lock(&self.alive) = Instant::now(),
                 }
             };

@@ -1,8 +1,6 @@
-//! The joiner's end: one port, on which strangers are many and the donor is one.
-//!
-//! A connection has a deadline to prove that it knows the ticket's secret. At most a fixed number of
-//! unproven ones are open; one more pushes out the oldest, so that neither silent nor garbage
-//! connections keep the donor away.
+//! The joiner's end: one port, open to many strangers and one donor. A connection has a deadline to prove that it knows
+//! the ticket's secret. Only a fixed number of unproven ones may be open; one more pushes out the oldest, so that
+//! silent or garbage connections do not keep the donor out.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,9 +22,9 @@ use crate::wire::{Failure, Message, Preamble, Purpose};
 
 /// How many unproven connections may be open at once.
 const STRANGERS: usize = 64;
-/// Bytes that one system call may bring; memory of every connection, a stranger's too.
+/// Bytes read by one system call; memory that each connection takes, even a stranger's.
 const READ_AT_ONCE: usize = 256 << 10;
-/// After so many refusals in one wait, only every hundredth is logged.
+/// After this many refusals, only every hundredth is logged.
 const LOGGED: u64 = 20;
 
 /// A connection that has proven itself.
@@ -40,7 +38,7 @@ pub struct ProvenConnection {
 }
 
 impl ProvenConnection {
-    /// Whose it is, for messages.
+    /// Names the peer in messages.
     pub fn peer(&self) -> String {
         caller(self.address)
     }
@@ -63,7 +61,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`; port 0 takes a free one. Needs a runtime.
+    /// Binds `address`; port 0 picks a free one. Needs a runtime.
     pub fn bind(address: SocketAddr) -> Result<Listener> {
         let listener = socket::listen(address)?;
         let address = listener.local_addr().map_err(|e| Error::net(format!("cannot listen on {address}"), e))?;
@@ -74,7 +72,7 @@ impl Listener {
         self.address
     }
 
-    /// Starts to let in whoever proves to know `secret`. The listener closes when the receiver is dropped.
+    /// Lets in whoever proves that it knows `secret`. The listener closes when the receiver is dropped.
     pub fn open(
         self,
         tls: Arc<rustls::ServerConfig>,
@@ -107,7 +105,7 @@ async fn keep(
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, or the peer was gone already: neither may end the wait.
+                // No descriptors left, or the peer has gone already: neither may end the wait.
                 reporter.warn(&format!("a connection could not be accepted: {error}"));
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
@@ -137,7 +135,7 @@ async fn keep(
     }
 }
 
-/// For the joiner's log, the address once.
+/// A line for the joiner's log, with the address only once.
 fn refusal(address: SocketAddr, error: &Error) -> String {
     let (sentence, peer) = (error.sentence(), caller(address));
     let why = sentence.strip_prefix(&format!("{peer}: ")).map_or_else(|| sentence.replace(&peer, "it"), str::to_owned);
@@ -169,7 +167,7 @@ impl Check {
         stream.write_all(&Preamble::ours().encode()).await.map_err(lost)?;
         let theirs = Preamble::decode(&preamble)?;
         if let Err(error) = Preamble::ours().agree(theirs) {
-            // The peer reads our preamble and says the same in its own words.
+            // The peer reads our preamble and reports the same itself.
             stream.flush().await.map_err(lost)?;
             return Err(error.into());
         }
@@ -180,7 +178,7 @@ impl Check {
         if !is_proven(&proof, &self.secret, Side::Donor, &channel) {
             let error = Error::new(Kind::Untrusted, format!("{peer} does not know the ticket's secret"))
                 .on(Side::Donor)
-                .remedy("a ticket is good for one transfer: take the one that the waiting joiner printed");
+                .remedy("a ticket is good for one transfer: use the one that the waiting joiner printed");
             write_message(&mut stream, &Message::Failure(Failure::of(&error)), &peer).await?;
             let _ = stream.shutdown().await;
             return Err(error);

@@ -1,6 +1,5 @@
-//! One authenticated connection: sockets, TLS and messages on it, each with its deadline.
-//!
-//! Knows how to reach, greet and hear a peer. Knows nothing of trees and chunks.
+//! One authenticated connection: sockets, TLS and messages on it, each with its deadline. Knows how
+//! to reach, authenticate and talk to a peer. Knows nothing about trees and chunks.
 
 mod again;
 mod control;
@@ -29,22 +28,21 @@ use tokio_rustls::TlsStream;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Message;
 
-/// A TLS connection of either side. A joiner reads it in large pieces, for rustls asks for one record
-/// (16 KiB) at a time.
+/// A TLS connection of either side. Buffered, because rustls reads only one record (16 KiB) at a time.
 pub type Stream = TlsStream<BufReader<TcpStream>>;
 
-/// How long a side waits for what. The database server has no deadlines, so these are the only ones.
+/// How long a side waits for what. The database server sets no deadlines, so these are the only ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Until a connection to the joiner stands, repeated tries included.
+    /// Until there is a connection to the joiner, retries included.
     pub connect: Duration,
     /// From a connection's first byte to its proof.
     pub handshake: Duration,
-    /// Without any sign of life from the peer. Heartbeats come every fifth of it, five seconds at most.
+    /// Without hearing anything from the peer. Heartbeats come at a fifth of this, and at least every five seconds.
     pub silence: Duration,
-    /// Without a chunk written, while chunks are under way; and without a control connection.
+    /// Without a chunk written, while chunks are in flight; and without a control connection.
     pub idle: Duration,
-    /// From the ticket to the donor's arrival; `None` waits for ever.
+    /// From the ticket to the donor's arrival; `None` waits forever.
     pub arrival: Option<Duration>,
 }
 
@@ -66,7 +64,7 @@ impl Deadlines {
     }
 }
 
-/// Reads one message. Not cancel-safe: dropped half-way it has eaten a part of the message.
+/// Reads one message. Not cancel-safe: dropped half-way, it has consumed part of the message.
 async fn read_message(stream: &mut (impl AsyncRead + Unpin), peer: &str) -> Result<Message> {
     let lost = |e| Error::net(format!("{peer} closed the connection"), e);
     let mut prefix = [0; 4];
@@ -82,7 +80,7 @@ async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &Message
     stream.flush().await.map_err(lost)
 }
 
-/// `future`, or an error of kind `Timeout` that says what was waited for.
+/// Runs `future`, or fails with an error of kind `Timeout` that says what it waited for.
 async fn within<T>(
     limit: Duration,
     waiting: impl FnOnce() -> String,

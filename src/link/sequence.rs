@@ -1,9 +1,8 @@
-//! What one side of a conversation has said and heard, so that it goes on over another connection where it was cut: no
-//! message is lost, and none is heard twice.
-//!
-//! Messages have no numbers on the wire: both sides count them, each direction from 1. A heartbeat does not count; it says
-//! how many were heard. On every connection it comes first, and nothing else is said before the peer's has come. What
-//! was said is kept until the peer has heard it.
+//! What one side of a conversation has sent and received, so that it can continue over another connection where it was
+//! interrupted: no message is lost, and none is received twice. Messages carry no numbers on the wire: both sides count
+//! them, from 1 in each direction. A heartbeat does not count; it says how many were received. On every connection it
+//! comes first, and nothing else is sent until the peer's has come. What was sent is kept until the peer has received
+//! it.
 //!
 //! Pure: no sockets, no clock.
 
@@ -14,38 +13,38 @@ use crate::wire::{Message, WireError};
 
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    /// Encoded, and not known to be heard; the first has the number `acknowledged` + 1.
+    /// Encoded messages not known to be received; the first is number `acknowledged` + 1.
     kept: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// How many the peer has heard, as it says itself.
+    /// How many the peer says it has received.
     acknowledged: u64,
-    /// The highest number that any connection was given.
+    /// The highest number written to any connection.
     given: u64,
-    /// The highest number that this connection was given; `None` until the peer has said what it heard.
+    /// The highest number written to this connection; `None` until the peer has said what it received.
     at: Option<u64>,
     heard: u64,
-    /// What the peer was told of `heard` on this connection.
+    /// The last `heard` the peer was told on this connection.
     told: Option<u64>,
-    /// What was handed out last is still being written.
+    /// What was last handed out is still being written.
     writing: bool,
 }
 
 impl Sequence {
-    /// The most bytes that are kept for a peer that hears nothing: more than the longest offer.
+    /// The most bytes kept for a peer that receives nothing: more than the longest offer.
     const MOST: usize = 32 << 20;
 
-    /// A new connection: what it was given is unknown again.
+    /// A new connection begins: what the peer has received is unknown again.
     pub(super) fn begin(&mut self) {
         (self.at, self.told, self.writing) = (None, None, false);
     }
 
-    /// Whether one more message may be said. A peer that hears none must not cost memory without a bound.
+    /// Whether one more message may be queued. A peer that receives none must not cost unbounded memory.
     pub(super) fn has_room(&self) -> bool {
         self.bytes < Self::MOST
     }
 
     /// # Errors
-    /// The message is longer than one may be.
+    /// The message is too long.
     pub(super) fn say(&mut self, message: &Message) -> Result<(), WireError> {
         let bytes = message.encode()?;
         self.bytes = self.bytes.saturating_add(bytes.len());
@@ -53,15 +52,15 @@ impl Sequence {
         Ok(())
     }
 
-    /// One more message of the peer's has come.
+    /// One more message has come from the peer.
     pub(super) fn hear(&mut self) {
         self.heard = self.heard.saturating_add(1);
     }
 
-    /// The peer says how many it has heard.
+    /// The peer says how many it has received.
     ///
     /// # Errors
-    /// It has said more before, or so many were never said.
+    /// It said more before, or that many were never sent.
     pub(super) fn acknowledge(&mut self, heard: u64) -> Result<(), Error> {
         if heard < self.acknowledged || heard > self.given {
             let what = format!("the peer has heard {heard} messages, of {} to {}", self.acknowledged, self.given);
@@ -75,7 +74,7 @@ impl Sequence {
         Ok(())
     }
 
-    /// What is to be written next, if anything is.
+    /// What to write next, if anything.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let next = self.due();
         self.writing = next.is_some();
@@ -93,19 +92,19 @@ impl Sequence {
         Some(message)
     }
 
-    /// Says what was heard, whether or not that is news.
+    /// A heartbeat that says how many were received, even if that is not new.
     pub(super) fn heartbeat(&mut self) -> Option<Vec<u8>> {
         self.told = Some(self.heard);
         self.writing = true;
         Message::Heartbeat { heard: self.heard }.encode().ok()
     }
 
-    /// The peer has heard all that was said.
+    /// The peer has received everything.
     pub(super) fn is_heard(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// All that was said, and that all was heard, is written to this connection.
+    /// Everything, including the acknowledgement of all that was received, is written to this connection.
     pub(super) fn is_written(&self) -> bool {
         let all = self.acknowledged.saturating_add(self.kept.len() as u64);
         !self.writing && self.told == Some(self.heard) && self.at == Some(all)

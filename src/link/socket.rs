@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::Deadlines;
 use crate::error::{Error, Kind, Result};
 
-/// No delay for small messages, and an end to connections whose peer has vanished: keepalive probes
-/// when it is quiet, `TCP_USER_TIMEOUT` (tcp(7)) when bytes stay unacknowledged. That counts the time in which a peer
-/// lives and takes nothing, its window being closed, so it is never shorter than a transfer may stand still.
+/// No delay for small messages, and an end to connections whose peer has vanished: keepalive probes if it is quiet,
+/// `TCP_USER_TIMEOUT` (tcp(7)) if bytes stay unacknowledged. The latter also counts time during which a living peer
+/// keeps its window closed, so it is never shorter than the idle deadline.
 pub(super) fn tune(stream: &TcpStream, deadlines: &Deadlines) {
-    // As an int in the kernel, and to spare: who minds the idle deadline must come first.
+    // An int in the kernel. With a margin, so that the idle deadline is noticed first.
     let longest = deadlines.silence.max(deadlines.idle).saturating_add(Duration::from_secs(5));
     let millis = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX).unsigned_abs();
-    // None of these is vital: a kernel that refuses one leaves the heartbeats to notice.
+    // None of these is vital: if the kernel refuses one, the heartbeats still notice.
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(stream, true);
     let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(10));
@@ -25,7 +25,7 @@ pub(super) fn tune(stream: &TcpStream, deadlines: &Deadlines) {
     let _ = sockopt::set_tcp_user_timeout(stream, millis);
 }
 
-/// Listens on `address`; on `[::]` for IPv4 too, and on `0.0.0.0` where there is no IPv6.
+/// Listens on `address`; `[::]` includes IPv4, and becomes `0.0.0.0` if there is no IPv6.
 pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
     let failed = |e: std::io::Error| {
         let busy = e.kind() == std::io::ErrorKind::AddrInUse;
@@ -34,7 +34,7 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener> {
             return Error::net(what, e);
         }
         Error::new(Kind::Busy, what).because(e).remedy(format!(
-            "see who holds the port with `ss -ltnp 'sport = :{}'`, or choose another with listen",
+            "find out who has the port with `ss -ltnp 'sport = :{}'`, or choose another with listen",
             address.port()
         ))
     };
@@ -70,7 +70,7 @@ pub(super) async fn connect(host: &str, port: u16, left: Duration, limit: Durati
                 format!("cannot reach the joiner at {host}:{port} within {} s", limit.as_secs_f32()),
             )
             .because(error)
-            .remedy("see whether the joiner still waits there, and whether a firewall lets the port through"));
+            .remedy("check that the joiner is still waiting there and that no firewall blocks the port"));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
@@ -83,8 +83,8 @@ pub(super) async fn connect_once(host: &str, port: u16, limit: Duration) -> std:
     tokio::time::timeout(limit, tried).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
-/// Every address gets its turn, and no dead one eats the time of the next: a quarter second's start,
-/// then the next is tried beside it (RFC 8305). It is refused when each of them is.
+/// Tries every address, each a quarter of a second after the one before, so that a dead one does not delay the rest
+/// (RFC 8305). Refused only if all of them refuse.
 async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::io::Result<TcpStream> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv4);

@@ -1,26 +1,26 @@
-//! How long to wait, as people write it: in option files and on the command line alike.
+//! How long to wait, as written in option files and on the command line.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A span of time up to a year; `None` is for ever, written as 0.
+/// A span of time up to a year; `None` is forever, written as 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Timeout {
-    /// The donor, for the joiner to answer.
+    /// How long the donor waits to reach the joiner.
     pub const CONNECT: Timeout = Timeout::seconds(30);
-    /// Both, for any progress.
+    /// How long both sides wait for any progress.
     pub const IDLE: Timeout = Timeout::seconds(120);
 
     pub const fn seconds(seconds: u64) -> Timeout {
         Timeout(Some(Duration::from_secs(seconds)))
     }
 
-    /// For a place that has no word for ever: a year is as good.
+    /// For a place that cannot express forever: a year is as good.
     pub fn limit(self) -> Duration {
         self.0.unwrap_or(YEAR)
     }
@@ -33,7 +33,7 @@ impl FromStr for Timeout {
     fn from_str(text: &str) -> Result<Timeout, String> {
         let wrong = || {
             format!(
-                "`{text}` is not a time of at most a year; write seconds, or a number with ms, s, m or h; 0 is for ever"
+                "`{text}` is not a time of at most a year; write seconds, or a number with ms, s, m or h; 0 means forever"
             )
         };
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

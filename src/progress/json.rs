@@ -1,4 +1,4 @@
-//! Progress as JSON on standard error, one object a line, for programs.
+//! Progress as JSON on standard error, one object per line, for programs.
 
 use std::time::{Duration, SystemTime};
 
@@ -48,7 +48,7 @@ impl Reporter for Json {
     }
 }
 
-/// The object of a status: as in the file, and what can be told only at a time.
+/// A status as an object: the fields of the file, plus those that depend on the current time.
 pub fn object(status: &Status, state: State, now: SystemTime) -> Value {
     let mut object = json!(status);
     if let Some(fields) = object.as_object_mut() {

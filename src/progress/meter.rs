@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Reporter;
 
-/// Counters of one transfer. All are bytes but the entries.
+/// Counters of one transfer. All but the entries are bytes.
 #[derive(Debug)]
 pub struct Meter {
     start: Instant,
@@ -20,14 +20,14 @@ pub struct Meter {
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Snapshot {
-    /// Bytes that the transfer has, by length.
+    /// Bytes of the pass, by length.
     pub total: u64,
     /// Bytes written and verified on the joiner.
     pub done: u64,
     /// Bytes sent or received on all lanes.
     pub wire: u64,
     pub entries: u64,
-    /// The pass over the tree that bytes and total are of, counted from 0.
+    /// The pass over the tree that `done` and `total` are about, counted from 0.
     pub round: u64,
     pub elapsed: Duration,
     /// Bytes per second since the last snapshot: of the pass, and on the wire.
@@ -53,7 +53,7 @@ impl Meter {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
-    /// Round `number` begins, counted from 0, which has so many bytes to read.
+    /// Round `number`, counted from 0, begins, with `bytes` to read.
     pub fn begin_round(&self, number: u16, bytes: u64) {
         self.round.store(number.into(), Ordering::Relaxed);
         self.done.store(0, Ordering::Relaxed);
@@ -87,40 +87,40 @@ impl Meter {
 }
 
 impl Snapshot {
-    /// The same, with its rates since `last`.
+    /// The same, with the rates since `last`.
     #[must_use]
     pub fn since(self, last: &Snapshot) -> Snapshot {
         let passed = self.elapsed.saturating_sub(last.elapsed).as_secs_f64().max(1e-9);
-        // A new pass begins its count anew.
+        // A new pass starts counting again.
         let before = if self.round == last.round { last.done } else { 0 };
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / passed;
         Snapshot { rate: rate(self.done, before), wire_rate: rate(self.wire, last.wire), ..self }
     }
 
-    /// Per cent of the total, 100 when there is nothing to do. What is sent again is in no total.
+    /// Per cent of the total; 100 if there is nothing to do. The total does not include what is sent again.
     pub fn percent(&self) -> u64 {
         (self.done * 100).checked_div(self.total).unwrap_or(100).min(100)
     }
 
-    /// `round 2: ` in later rounds, for what is told of them.
+    /// `round 2: ` in later rounds, to prefix a progress line.
     pub fn round_words(&self) -> String {
         if self.round == 0 { String::new() } else { format!("round {}: ", self.round) }
     }
 
-    /// ` (120 MB/s on the wire)` where that is another rate.
+    /// ` (120 MB/s on the wire)` if that rate differs.
     pub fn wire_words(&self) -> String {
         let much_the_same = (self.wire_rate - self.rate).abs() <= self.rate / 20.0;
         if much_the_same { String::new() } else { format!(" ({}/s on the wire)", bytes(self.wire_rate as u64)) }
     }
 
-    /// How long the rest takes at the present rate; `None` when nothing moves.
+    /// How long the rest will take at the current rate; `None` if nothing moves.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.total.saturating_sub(self.done) as f64;
         Duration::try_from_secs_f64(left / self.rate).ok()
     }
 }
 
-/// Ends the reports of a meter when dropped.
+/// Stops reporting a meter when dropped.
 #[derive(Debug)]
 pub struct Follow {
     task: tokio::task::JoinHandle<()>,
@@ -150,7 +150,7 @@ pub fn follow(meter: Arc<Meter>, reporter: Arc<dyn Reporter>) -> Follow {
     Follow { task, meter, reporter }
 }
 
-/// `1.5 GB`: three digits at most, decimal units.
+/// `1.5 GB`: at most three digits, decimal units.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = count as f64;

@@ -1,7 +1,6 @@
-//! How a transfer tells what it does: log lines and progress, behind one trait.
-//!
-//! The pipelines count into a [`Meter`]; a [`Reporter`] says it on a terminal, as lines or as JSON.
-//! Nothing here ever writes to standard output, which belongs to tickets, results and the server.
+//! How a transfer reports: log lines and progress, behind one trait. The pipelines count into a [`Meter`]; a
+//! [`Reporter`] shows it on a terminal, as lines or as JSON. Nothing here ever writes to standard output, which is for
+//! tickets, results and the server.
 
 mod json;
 mod lines;
@@ -25,7 +24,7 @@ pub use server_log::{ProgressLines, ServerLog};
 pub use status::{Phase, Publish, Published, Status};
 pub use terminal::Terminal;
 
-/// Where a transfer's words go.
+/// Where a transfer's reports go.
 pub trait Reporter: Send + Sync + std::fmt::Debug {
     /// A line that an operator wants in the log.
     fn note(&self, line: &str);
@@ -35,10 +34,10 @@ pub trait Reporter: Send + Sync + std::fmt::Debug {
 
     fn progress(&self, now: &Snapshot);
 
-    /// How often [`Reporter::progress`] is wanted.
+    /// How often [`Reporter::progress`] should be called.
     fn interval(&self) -> Duration;
 
-    /// The transfer does something else now.
+    /// The transfer enters a phase.
     fn phase(&self, _: Phase) {}
 
     /// What the transfer does by now: at each new phase, at each [`Reporter::interval`] and at the end of the copy.
@@ -47,7 +46,7 @@ pub trait Reporter: Send + Sync + std::fmt::Debug {
     /// Where the peer is.
     fn meet(&self, _peer: &str) {}
 
-    /// No more progress comes after this, which has no rates; a bar disappears.
+    /// The last progress, without rates; a bar disappears.
     fn done(&self, _: &Snapshot) {}
 }
 
@@ -79,7 +78,7 @@ impl Style {
 
 /// A line on standard error in one write, so that two programs on one terminal do not mix theirs.
 pub fn line(text: &str) {
-    // Whoever closed it does not read.
+    // If it is closed, nobody reads it.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! Reporters that show nothing: one that keeps silent, one that remembers for tests.
+//! Reporters without progress: a silent one, and one that remembers, for tests.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Reporter for Quiet {
     }
 }
 
-/// Keeps every line, for tests that ask what was said.
+/// Keeps every line, for tests.
 #[derive(Debug, Default)]
 pub struct Recorder {
     lines: Mutex<Vec<String>>,

@@ -1,4 +1,4 @@
-//! Progress as lines of the database server's error log, which is where a method's standard error goes.
+//! Progress as lines in the database server's error log, which is where a method's standard error goes.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,14 +10,14 @@ use super::lines::sentence;
 use super::{Reporter, Snapshot};
 use crate::error::Side;
 
-/// Lines in the server's own form: local time, thread 0, level, then who speaks.
+/// Lines in the server's own format: local time, thread 0, level, then who is speaking.
 #[derive(Debug)]
 pub struct ServerLog {
     side: Side,
     progress: ProgressLines,
 }
 
-/// Where the line of every ten seconds goes.
+/// Where the progress line every ten seconds goes.
 #[derive(Debug)]
 pub enum ProgressLines {
     Log,

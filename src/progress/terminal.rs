@@ -14,9 +14,9 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn new() -> Terminal {
-        // Until there is something to count it would say that all of nothing is done.
+        // Until there is something to count it would show 0 of 0.
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-        // What a narrow terminal has no room for is cut at the end.
+        // On a narrow terminal the end is cut off.
         if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
@@ -30,7 +30,7 @@ impl Default for Terminal {
     }
 }
 
-/// `[######----]  45 %  1.2 GB of 2.6 GB  310 MB/s  4.5 s left`; on the wire too, where that differs.
+/// `[######----] 45 % 1.2 GB of 2.6 GB 310 MB/s 4.5 s left`, and the rate on the wire if that differs.
 fn message(now: &Snapshot) -> String {
     const CELLS: u64 = 12;
     let full = (now.percent() * CELLS / 100) as usize;

@@ -1,4 +1,4 @@
-//! The address in `ready ADDRESS` and `--address ADDRESS`: host, port and a path that is the method's own.
+//! The address in `ready ADDRESS` and `--address ADDRESS`: host, port and a path with the method's own meaning.
 //!
 //! Resolves and binds nothing.
 
@@ -8,10 +8,9 @@ use std::str::FromStr;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::host_port::{HostPort, HostPortError};
 
-/// `host[:port][/part…]`, in the characters that the donor's server lets through
-/// (`address_char`, `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`.
-///
-/// An IPv6 host stands in brackets in the text and without them in [`SstAddress::host`].
+/// `host[:port][/part…]`, in the characters that the donor's server allows (`address_char`,
+/// `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`. An IPv6 host has brackets in the text
+/// but not in [`SstAddress::host`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SstAddress {
     place: HostPort,
@@ -19,7 +18,7 @@ pub struct SstAddress {
 }
 
 impl SstAddress {
-    /// The longest address that still fits into a `ready` line of 510 bytes.
+    /// Bytes of the longest address that fits into a `ready` line of 510.
     pub const MAX_BYTES: usize = 504;
 
     pub fn new(host: &str, port: u16, parts: &[&str]) -> Result<SstAddress> {
@@ -31,12 +30,12 @@ impl SstAddress {
         match text.parse() {
             Ok(SstAddress { .. }) if host.is_empty() => Err(refuse(&text, "it names no host")),
             Ok(same) if same == address => Ok(address),
-            Ok(_) => Err(refuse(&text, "a part of it holds a separator")),
+            Ok(_) => Err(refuse(&text, "a part of it contains a separator")),
             Err(error) => Err(error),
         }
     }
 
-    /// Empty when the server knew none: every local address is meant.
+    /// Empty if the server knew none, which means every local address.
     pub fn host(&self) -> &str {
         &self.place.host
     }
@@ -54,15 +53,14 @@ impl SstAddress {
 impl FromStr for SstAddress {
     type Err = Error;
 
-    /// A part before an `@` is not ours to see (the server takes it away and hands it over in
-    /// another way); where an older server leaves it, it is dropped.
+    /// Drops any part before an `@`: newer servers remove it and pass it on in another way.
     fn from_str(text: &str) -> Result<SstAddress> {
         let text = text.trim().rsplit('@').next().unwrap_or_default();
         if text.len() > Self::MAX_BYTES {
             return Err(refuse("…", "it is longer than 504 bytes"));
         }
         if let Some(odd) = text.bytes().find(|&b| !is_address_byte(b)) {
-            return Err(refuse(text, &format!("{} may not stand in it", Printable(&[odd]))));
+            return Err(refuse(text, &format!("{} is not allowed in it", Printable(&[odd]))));
         }
         let (authority, parts) = match text.split_once('/') {
             Some((authority, path)) => (authority, path.split('/').map(str::to_owned).collect()),
@@ -80,12 +78,12 @@ impl fmt::Display for SstAddress {
     }
 }
 
-/// Whether the server lets this byte through in the address.
+/// Whether the server allows this byte in the address.
 pub(super) fn is_address_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-:[]/".contains(&byte)
 }
 
-/// Whether the server lets this byte through in a half of the part before the `@`.
+/// Whether the server allows this byte in either half of the part before the `@`.
 pub(super) fn is_auth_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
@@ -125,10 +123,10 @@ mod tests {
     #[test]
     fn what_the_server_would_stop_is_refused() {
         for (text, why) in [
-            ("a;b", "; may not stand in it"),
+            ("a;b", "; is not allowed in it"),
             ("a\n", ""),
-            ("a b", "  may not stand in it"),
-            ("fe80::1%eth0", "% may not stand in it"),
+            ("a b", " is not allowed in it"),
+            ("fe80::1%eth0", "% is not allowed in it"),
             ("h:99999", "not a number from 0 to 65535"),
             ("[::1", "not closed"),
             ("[::1]x", "must follow the bracket"),

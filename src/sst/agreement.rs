@@ -1,11 +1,11 @@
-//! What the configuration says that the data files must agree with.
+//! Settings that the data files must agree with.
 
 use super::options::{OptionFiles, Tier};
 
-/// Of one node's server.
+/// Those of one node's server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// `innodb_page_size` in bytes; `None` for a value that the server would not take.
+    /// `innodb_page_size` in bytes; `None` for a value the server would not accept.
     pub page_size: Option<u32>,
     pub lower_case_table_names: Option<u8>,
 }

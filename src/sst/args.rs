@@ -1,4 +1,4 @@
-//! The flags that the server passes: what it wants of us, and where its files are.
+//! The flags that the server passes: what it wants, and where its files are.
 //!
 //! Reads the flags of MariaDB 10.6 to 13, mysql-wsrep and Percona XtraDB Cluster; checks each value's
 //! form. Opens no file.
@@ -44,7 +44,7 @@ pub enum Role {
 
 #[derive(Clone, Debug)]
 pub struct JoinerArgs {
-    /// Where the server thinks that it is reachable; often without a port.
+    /// Where the server thinks it can be reached; often without a port.
     pub address: SstAddress,
     /// The server's process.
     pub parent: Option<u32>,
@@ -56,16 +56,16 @@ pub struct DonorArgs {
     pub address: SstAddress,
     /// The donor's position; under `bypass` it is the joiner's own.
     pub gtid: GaleraGtid,
-    /// Only the position travels; the rest comes by IST.
+    /// Only the position is sent; the rest comes by IST.
     pub bypass: bool,
     pub socket: Option<PathBuf>,
     pub local_port: Option<u16>,
 }
 
-/// Flags that stand alone.
+/// Flags without a value.
 const SWITCHES: &[&str] = &["bypass"];
 
-/// Flags that are always followed by a value, whatever that looks like.
+/// Flags that always have a value, whatever it looks like.
 const VALUED: &[&str] = &[
     "role",
     "address",
@@ -106,7 +106,7 @@ const VALUED: &[&str] = &[
 
 impl SstArgs {
     /// Reads what follows the program's name. Flags come in any order, as `--flag value` or
-    /// `--flag=value`; unknown ones are passed over, with the value that follows if one does.
+    /// `--flag=value`; unknown ones are ignored, along with their value if they have one.
     pub fn parse(args: impl Iterator<Item = OsString>) -> Result<SstArgs> {
         let (given, server) = Given::read(args)?;
         let side = match given.text("role")?.as_deref().map(str::trim) {
@@ -123,7 +123,7 @@ impl SstArgs {
     fn checked(given: Given, server: ServerArgs, side: Side) -> Result<SstArgs> {
         let address = given.text("address")?.ok_or_else(|| missing("address"))?;
         let address: SstAddress =
-            address.parse().map_err(|error| refuse("address", "no usable address").because(error))?;
+            address.parse().map_err(|error| refuse("address", "not a usable address").because(error))?;
         let role = if side == Side::Joiner {
             Role::Joiner(JoinerArgs { address, parent: given.number("parent")? })
         } else if address.host().is_empty() {
@@ -133,7 +133,7 @@ impl SstArgs {
             Role::Donor(DonorArgs {
                 address,
                 gtid: GaleraGtid {
-                    position: gtid.trim().parse().map_err(|error| refuse("gtid", "no position").because(error))?,
+                    position: gtid.trim().parse().map_err(|error| refuse("gtid", "not a position").because(error))?,
                     domain: given.number("gtid-domain-id")?,
                 },
                 bypass: given.0.contains_key("bypass"),
@@ -220,7 +220,7 @@ impl Given {
                 .map(str::to_owned)
                 .ok_or_else(|| refuse(name, format!("{} is not UTF-8", Printable(value.as_bytes()))))
         };
-        // An empty address is a value: the server knew none.
+        // An empty address is a value: it means that the server knew none.
         self.0.get(name).map(|value| text(value)).transpose()
     }
 
@@ -232,7 +232,7 @@ impl Given {
         }
         text.parse()
             .map(Some)
-            .map_err(|_| refuse(name, format!("{} is not a number that fits", Printable(text.as_bytes()))))
+            .map_err(|_| refuse(name, format!("{} is not a number in range", Printable(text.as_bytes()))))
     }
 }
 
@@ -242,7 +242,7 @@ fn refuse(flag: &str, why: impl std::fmt::Display) -> Error {
 
 fn missing(flag: &str) -> Error {
     Error::new(Kind::Usage, format!("--{flag} is missing"))
-        .remedy("this command is started by the database server; `highline receive` and `highline send` are for people")
+        .remedy("only the database server runs this command; use `highline receive` and `highline send`")
 }
 
 #[cfg(test)]
@@ -314,7 +314,7 @@ mod tests {
             ("--role joiner --datadir /d", "joiner: --address is missing"),
             ("--role joiner --address h", "joiner: --datadir is missing"),
             ("--role joiner --address h --datadir --mysqld-args", "--datadir: it has no value"),
-            ("--role joiner --address h --datadir /d --parent x", "joiner: --parent: x is not a number that fits"),
+            ("--role joiner --address h --datadir /d --parent x", "joiner: --parent: x is not a number in range"),
             ("--role joiner --address $(x) --datadir /d", "joiner: --address: no usable address: the address $(x)"),
             ("--role donor --address :1 --datadir /d", "donor: --address: it names no host"),
             ("--role donor --address h --datadir /d", "donor: --gtid is missing"),

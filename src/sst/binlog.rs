@@ -1,4 +1,4 @@
-//! Binary logs: which of them travel, and the index that lists them.
+//! Binary logs: which of them are sent, and the index that lists them.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,10 +19,10 @@ pub struct Binlog {
 }
 
 impl Binlog {
-    /// The longest index that is read, in bytes: about 100,000 logs.
+    /// The most bytes of an index to read: about 100,000 logs.
     const MAX_BYTES: u64 = 8 << 20;
 
-    /// What of a tree travels, with those of its binary logs.
+    /// The rules for what is sent, including which binary logs.
     pub fn rules(binlog: Option<&Binlog>, which: Binlogs, keep: &[String], own: &Own) -> Result<Rules> {
         let rules = Rules::new(keep.to_vec(), own.clone());
         match binlog {
@@ -31,7 +31,7 @@ impl Binlog {
         }
     }
 
-    /// The names of the newest logs, oldest first, that the index lists and that are there.
+    /// The names, oldest first, of the newest logs that the index lists and that exist.
     pub fn newest(&self, which: Binlogs) -> Result<Vec<String>> {
         let mut listed = self.listed()?;
         if let Binlogs::Newest(count) = which {
@@ -42,7 +42,7 @@ impl Binlog {
         Ok(listed)
     }
 
-    /// The names that the index lists, oldest first; none where there is no index.
+    /// The names in the index, oldest first; none if there is no index.
     pub fn listed(&self) -> Result<Vec<String>> {
         let mut text = Vec::new();
         let file = match File::open(&self.index) {
@@ -56,13 +56,13 @@ impl Binlog {
             let name = Path::new(std::ffi::OsStr::from_bytes(line)).file_name().and_then(|name| name.to_str());
             name.map(str::to_owned).ok_or_else(|| {
                 let index = Printable::path(&self.index);
-                Error::new(Kind::Usage, format!("{index} lists no file's name: {}", Printable(line)))
+                Error::new(Kind::Usage, format!("{index} has a line that is not a file name: {}", Printable(line)))
             })
         };
         text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(name).collect()
     }
 
-    /// Lists the logs that arrived in this node's own index, durably; without any there is none.
+    /// Writes the logs that arrived to this node's index, durably; if none arrived there is no index.
     pub fn index_arrived(&self) -> Result<()> {
         let failed = |e| Error::io("cannot write the index of the binary logs", &self.index, e);
         let names = self.arrived().map_err(failed)?;
@@ -129,6 +129,6 @@ mod tests {
         let index = String::from_utf8(binlog.index_of(&["b.000004".to_owned()])).unwrap();
         assert_eq!(index, format!("{}/b.000004\n", path.display()));
         std::fs::write(&binlog.index, "/\n").unwrap();
-        assert!(binlog.listed().unwrap_err().sentence().ends_with("lists no file's name: /"));
+        assert!(binlog.listed().unwrap_err().sentence().ends_with("has a line that is not a file name: /"));
     }
 }

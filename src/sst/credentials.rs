@@ -1,4 +1,4 @@
-//! What the joiner put before the `@` of its address, as the donor's server hands it on.
+//! What the joiner put before the `@` of its address, as the donor's server passes it on.
 //!
 //! Up to 11.x in the environment, from 12.x on standard input (MDEV-31809). It is never printed.
 
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Result, Side};
 
-/// The variable in which servers up to 11.x hand it over, as `user:secret`.
+/// The variable in which servers up to 11.x pass it, as `user:secret`.
 pub const VARIABLE: &str = "WSREP_SST_OPT_REMOTE_AUTH";
 
-/// The most that is read from standard input, in bytes.
+/// The most bytes to read from standard input.
 const MAX_BYTES: usize = 8192;
 
 /// How long the server may take to write it and to close the pipe.
@@ -32,8 +32,8 @@ pub struct RemoteAuth {
 }
 
 impl RemoteAuth {
-    /// From standard input if that is a pipe that says something about it, otherwise from the value of
-    /// [`VARIABLE`]. `None` where neither holds any.
+    /// From standard input if that is a pipe that contains it, otherwise from the value of [`VARIABLE`]. `None` if it
+    /// is in neither.
     pub fn read(stdin: impl Read + AsFd, variable: Option<OsString>) -> Result<Option<RemoteAuth>> {
         let from_pipe = if is_pipe(&stdin) { RemoteAuth::of_lines(&read_to_end(stdin, DEADLINE)?)? } else { None };
         if from_pipe.is_some() {
@@ -50,7 +50,7 @@ impl RemoteAuth {
         RemoteAuth::of(user, secret)
     }
 
-    /// `key=value` lines; other keys (the server's own SST account) are passed over.
+    /// `key=value` lines; other keys (the server's own SST account) are ignored.
     pub(crate) fn of_lines(text: &[u8]) -> Result<Option<RemoteAuth>> {
         let text = std::str::from_utf8(text).map_err(|_| refuse("on standard input is not UTF-8"))?;
         let (mut user, mut secret) = ("", "");
@@ -93,7 +93,7 @@ fn read_to_end(mut stdin: impl Read + AsFd, deadline: Duration) -> Result<Zeroiz
     let failed = |error: std::io::Error| {
         Error::new(Kind::Io, "cannot read the credentials from standard input").because(error).on(Side::Donor)
     };
-    // Its final size from the start: a vector that grows leaves copies of a secret behind.
+    // Allocated in full: a growing vector leaves copies of the secret behind.
     let mut text = Zeroizing::new(vec![0; MAX_BYTES]);
     let mut filled: usize = 0;
     let started = Instant::now();
@@ -101,14 +101,17 @@ fn read_to_end(mut stdin: impl Read + AsFd, deadline: Duration) -> Result<Zeroiz
         let left = deadline.saturating_sub(started.elapsed());
         let wait = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&wait)) {
-            Ok(0) => return Err(Error::new(Kind::Timeout, "the server did not end standard input").on(Side::Donor)),
+            Ok(0) => return Err(Error::new(Kind::Timeout, "the server did not close standard input").on(Side::Donor)),
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(failed(error.into())),
         }
         let Some(rest) = text.get_mut(filled..).filter(|rest| !rest.is_empty()) else {
-            return Err(Error::new(Kind::Limit, "standard input holds more than the 8192 bytes of any credentials")
-                .on(Side::Donor));
+            return Err(Error::new(
+                Kind::Limit,
+                "standard input holds more than 8192 bytes, the limit for credentials",
+            )
+            .on(Side::Donor));
         };
         match stdin.read(rest) {
             Ok(0) => break,

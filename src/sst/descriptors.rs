@@ -1,7 +1,5 @@
-//! The descriptors that the server leaks into its scripts.
-//!
-//! Among them are its own `grastate.dat` and both ends of our standard output: while we hold those, a
-//! dead server's pipe never breaks and a finished script's pipe never ends.
+//! File descriptors that the server leaks to its scripts. They include its `grastate.dat` and both ends of our standard
+//! output: while we hold those, a dead server's pipe never breaks and a finished script's pipe never ends.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -10,14 +8,13 @@ use rustix::fs::{Dir, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
-/// Closes every descriptor above 2. Returns how many there were.
-///
-/// Must be the first thing that the program does: before it opens a file, starts a thread or a runtime.
+/// Closes every descriptor above 2. Returns how many there were. Call it first of all: before the
+/// program opens a file, or starts a thread or a runtime.
 pub fn close_inherited() -> Result<usize> {
     let inherited = above_stderr()?;
     for &fd in &inherited {
-        // SAFETY: nothing in this process has opened a descriptor yet (the caller's promise), so no
-        // owner of this one exists here. No safe interface closes what nobody owns.
+        // SAFETY: nothing in this process has opened a descriptor yet (the caller's promise), so nobody here owns this
+        // one. No safe interface closes what nobody owns.
         #[allow(unsafe_code)]
         unsafe {
             rustix::io::close(fd);
@@ -32,7 +29,7 @@ fn above_stderr() -> Result<Vec<RawFd>> {
     let listing =
         rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
     let mut found = Vec::new();
-    // `Dir::new` reads through the descriptor that it is given, so its number is known.
+    // `Dir::new` reads through the given descriptor, so its number is known.
     let own = listing.as_raw_fd();
     for entry in Dir::new(listing).map_err(failed)? {
         let entry = entry.map_err(failed)?;

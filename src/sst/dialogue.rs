@@ -1,7 +1,6 @@
-//! The lines that the server reads from our standard output, and the one writer of them.
-//!
-//! The server takes every line it does not know for the end or for an error, so nothing else may reach
-//! that pipe: [`Dialogue::take_stdout`] moves it out of reach of everything that prints.
+//! The lines that the server reads from our standard output, and their only writer. The server treats every unknown
+//! line as the end or an error, so nothing else may reach that pipe: [`Dialogue::take_stdout`] moves it out of reach of
+//! everything that prints.
 
 use std::fmt;
 use std::fs::File;
@@ -16,42 +15,40 @@ use crate::position::{GaleraGtid, Position};
 /// One line to the server (`sst_joiner_thread`, `sst_donor_thread`, `sql/wsrep_sst.cc`).
 #[derive(Debug)]
 pub enum Line<'a> {
-    /// Joiner, first: where the donor shall come to.
+    /// Joiner, first: where the donor should connect.
     Ready(&'a Ready),
-    /// Bytes to expect, and bytes that arrived; only where the server asked for progress.
+    /// Bytes to expect, and bytes that arrived; only if the server asked for progress.
     Total(u64),
     Complete(u64),
     /// Donor: freeze all writes and answer with a file, see `flush`.
     FlushTables,
-    /// Donor: thaw.
+    /// Donor: release the server.
     Continue,
-    /// Donor, last: the joiner has everything. The server does not look at the exit code after it.
+    /// Donor, last: the joiner has everything. After it the server ignores the exit code.
     Done(&'a Position),
-    /// Joiner, last: the data directory is at this position. The server looks at nothing after it.
+    /// Joiner, last: the data directory is at this position. The server ignores anything after it.
     Position(&'a GaleraGtid),
 }
 
-/// The address that a joiner announces, with what the donor must know before it.
+/// The address a joiner announces, with the authentication before it.
 pub struct Ready {
     auth: Option<Zeroizing<String>>,
     address: SstAddress,
 }
 
 impl Ready {
-    /// The whole line, without its end: with it, 511 bytes are what `fgets` puts into the server's
-    /// buffer of 512, and an end that is read alone would be taken for the final line.
+    /// Bytes of the whole line, without its end: with it, 511 bytes are what `fgets` reads into the server's buffer of
+    /// 512. A line end read on its own would be taken for the final line.
     pub const MAX_BYTES: usize = 510;
 
-    /// `auth` is `user` and `secret`: each half of the characters `A-Za-z0-9._-` only. It reaches the
-    /// donor's script in its environment or on its standard input, never on its command line.
+    /// `auth` is `user` and `secret`, each only of the characters `A-Za-z0-9._-`. It reaches the donor's script in its
+    /// environment or on its standard input, never on its command line.
     pub fn new(auth: Option<(&str, &str)>, address: SstAddress) -> Result<Ready> {
         let auth = match auth {
             None => None,
             Some((user, secret)) => {
                 if !user.bytes().chain(secret.bytes()).all(is_auth_byte) {
-                    return Err(refused(
-                        "a half of the authentication holds a character that the donor's server refuses",
-                    ));
+                    return Err(refused("the authentication contains a character that the donor's server refuses"));
                 }
                 Some(Zeroizing::new(format!("{user}:{secret}")))
             }
@@ -78,17 +75,17 @@ impl fmt::Debug for Ready {
     }
 }
 
-/// How far a conversation got.
+/// How far a conversation has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Started,
-    /// Joiner: `ready` was said.
+    /// Joiner: `ready` was sent.
     Ready,
-    /// The final line was said.
+    /// The final line was sent.
     Ended,
 }
 
-/// The only writer of the pipe to the server. It keeps the order that the server expects.
+/// The only writer to the server's pipe. It enforces the order that the server expects.
 #[derive(Debug)]
 pub struct Dialogue<W> {
     out: W,
@@ -98,11 +95,11 @@ pub struct Dialogue<W> {
 }
 
 impl Dialogue<File> {
-    /// Takes standard output away from the process: the pipe moves to a descriptor of its own, which
-    /// no child inherits, and whatever prints from now on prints to standard error.
+    /// Takes standard output away from the process: the pipe moves to another descriptor, which no child inherits, and
+    /// anything printed from now on goes to standard error.
     pub fn take_stdout(side: Side, progress: bool) -> Result<Dialogue<File>> {
         let failed = |error: rustix::io::Errno| {
-            Error::new(Kind::Io, "cannot take hold of standard output").because(std::io::Error::from(error)).on(side)
+            Error::new(Kind::Io, "cannot take over standard output").because(std::io::Error::from(error)).on(side)
         };
         let pipe = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3).map_err(failed)?;
         rustix::stdio::dup2_stdout(std::io::stderr()).map_err(failed)?;
@@ -111,16 +108,14 @@ impl Dialogue<File> {
 }
 
 impl<W: Write> Dialogue<W> {
-    /// `progress` says whether the server asked for `total` and `complete` (`--progress 1`); other
-    /// servers would take those lines for an error.
+    /// `progress`: whether the server asked for `total` and `complete` (`--progress 1`); other servers would treat
+    /// those lines as an error.
     pub fn new(out: W, side: Side, progress: bool) -> Dialogue<W> {
         Dialogue { out, side, progress, stage: Stage::Started }
     }
 
-    /// Writes one line and flushes it. Progress that nobody asked for is dropped.
-    ///
-    /// A line out of its order is refused and not written; [`Kind::ServerGone`] means that nobody
-    /// reads any more.
+    /// Writes one line and flushes it. Progress that nobody asked for is dropped. A line out of order is refused and
+    /// not written; [`Kind::ServerGone`] means that nobody is reading any more.
     pub fn say(&mut self, line: &Line<'_>) -> Result<()> {
         use Stage::{Ended, Started};
         let joiner = self.side == Side::Joiner;
@@ -134,7 +129,7 @@ impl<W: Write> Dialogue<W> {
             }
         };
         if !fits {
-            return Err(refused(&format!("{line:?} has no place here, after {:?}", self.stage)).on(self.side));
+            return Err(refused(&format!("{line:?} is out of order after {:?}", self.stage)).on(self.side));
         }
         if matches!(line, Line::Total(_) | Line::Complete(_)) && !self.progress {
             return Ok(());
@@ -153,7 +148,7 @@ impl<W: Write> Dialogue<W> {
                 std::io::ErrorKind::BrokenPipe => Kind::ServerGone,
                 _ => Kind::Io,
             };
-            Error::new(kind, "the database server does not read our answers").because(error).on(self.side)
+            Error::new(kind, "the database server is not reading our answers").because(error).on(self.side)
         })?;
         self.stage = next;
         Ok(())

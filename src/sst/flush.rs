@@ -1,8 +1,7 @@
-//! The freeze: `flush tables`, and the file by which the server answers.
-//!
-//! `sst_flush_tables` (`sql/wsrep_sst.cc`) takes the global read lock, stops InnoDB's own writes and
-//! then writes `tables_flushed` into the data directory, or `sst_error` where it could not. It writes
-//! the first file twice, each time by rename, so a file that was removed early comes back.
+//! The freeze: `flush tables`, and the file by which the server answers. `sst_flush_tables` (`sql/wsrep_sst.cc`) takes
+//! the global read lock, stops InnoDB's own writes and then writes `tables_flushed` into the data directory, or
+//! `sst_error` if that failed. It writes the first file twice, each time by rename, so a file removed too early comes
+//! back.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -21,13 +20,13 @@ use crate::position::{GaleraGtid, Position};
 const FLUSHED: &str = "tables_flushed";
 const FAILED: &str = "sst_error";
 
-/// How often the data directory is looked at, whatever appears in it.
+/// How often to look at the data directory, at least.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// How long the second of the two writes is waited for. It follows the first within microseconds.
+/// How long to wait for the second write. It follows the first within microseconds.
 const SECOND_WRITE: Duration = Duration::from_millis(200);
 
-/// The longest answer that is read; the server's own buffer has 100 bytes.
+/// The most bytes of an answer to read; the server's own buffer has 100.
 const MAX_BYTES: u64 = 1024;
 
 /// What the log says while the server has not frozen yet.
@@ -43,33 +42,29 @@ impl Default for Waiting {
 }
 
 impl Waiting {
-    /// Long enough for most servers to write out what is dirty.
+    /// Long enough for most servers to flush their dirty pages.
     const FIRST: Duration = Duration::from_secs(5);
     const AGAIN: Duration = Duration::from_secs(60);
 
-    /// A line when one is due after a wait of `waited`, with the `deadline` of the whole wait.
+    /// A line, if one is due after waiting for `waited`. `deadline` limits the whole wait.
     pub fn line(&mut self, waited: Duration, deadline: Duration) -> Option<String> {
         if waited < self.next {
             return None;
         }
         self.next = waited.saturating_add(Waiting::AGAIN);
         Some(format!(
-            "the server has not frozen its tables for {} s; it writes out what is dirty, or waits for a client that holds a \
-             lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, BACKUP STAGE) or runs a long statement, and until that one lets \
-             go other clients' writes on this node wait too. SHOW FULL PROCESSLIST shows it; with the plugin \
-             metadata_lock_info, SELECT * FROM information_schema.METADATA_LOCK_INFO names who holds which lock. Given up \
-             after {} s (lock-timeout)",
+            "the server has not frozen its tables for {} s: it is flushing dirty pages, or waiting for a client that holds a lock (LOCK TABLES, FLUSH TABLES WITH READ LOCK, BACKUP STAGE) or runs a long statement; until then other clients' writes on this node wait too. SHOW FULL PROCESSLIST shows that client; with the plugin metadata_lock_info, SELECT * FROM information_schema.METADATA_LOCK_INFO says who holds which lock. Highline gives up after {} s (lock-timeout)",
             waited.as_secs(),
             deadline.as_secs()
         ))
     }
 }
 
-/// Names that appear in a directory (inotify(7)), so that an answer is heard at once.
+/// Watches for names that appear in a directory (inotify(7)), so that an answer is noticed at once.
 struct Arrivals(Option<OwnedFd>);
 
 impl Arrivals {
-    /// Where the kernel has no more watches to give, waiting is all that is done.
+    /// If the kernel has no more watches, it only waits.
     fn of(directory: &Path) -> Arrivals {
         let watched = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).and_then(|fd| {
             inotify::add_watch(&fd, directory, WatchFlags::MOVED_TO | WatchFlags::CREATE)?;
@@ -78,7 +73,7 @@ impl Arrivals {
         Arrivals(watched.ok())
     }
 
-    /// Returns when a name has appeared, and after `most`.
+    /// Returns when a name has appeared, or after `most`.
     fn wait(&self, most: Duration) {
         let Some(fd) = &self.0 else { return thread::sleep(most) };
         let time = Timespec { tv_sec: 0, tv_nsec: most.subsec_nanos().into() };
@@ -89,18 +84,16 @@ impl Arrivals {
     }
 }
 
-/// The server's two answer files. Both are removed, with their unfinished forms, when it is dropped.
+/// The server's two answer files. They and their unfinished forms are removed when it is dropped.
 #[derive(Debug)]
 pub struct Freeze {
     datadir: PathBuf,
 }
 
 impl Freeze {
-    /// Asks the server to freeze and waits until it did.
-    ///
-    /// Stale answers are removed first. `check` is called every 20 ms at least and ends the wait by its error:
-    /// a signal, a dead server, a gone peer. `deadline` bounds the whole wait; the server itself has
-    /// only `lock_wait_timeout`, a day by default. After an error the freeze may still come: the
+    /// Asks the server to freeze and waits until it has. Removes stale answers first. `check` is called at least every
+    /// 20 ms, and its error ends the wait: a signal, a dead server, a lost peer. `deadline` limits the whole wait; the
+    /// server itself has only `lock_wait_timeout`, a day by default. After an error the freeze may still happen: the
     /// server undoes it when the pipe ends, so exit soon.
     pub fn begin<W: Write>(
         dialogue: &mut Dialogue<W>,
@@ -131,16 +124,14 @@ impl Freeze {
                 )
                 .on(Side::Donor)
                 .remedy(
-                    "a client on the donor holds a lock or runs a long statement: SHOW FULL PROCESSLIST there shows it, and \
-                     KILL ends it; until it lets go, the donor's server goes on waiting for its lock and other clients' \
-                     writes wait behind it. Raise lock-timeout to wait longer",
+                    "a client on the donor holds a lock or runs a long statement: SHOW FULL PROCESSLIST there shows it, and KILL ends it; until then the donor's server keeps waiting for its lock and other clients' writes wait behind it. Raise lock-timeout to wait longer",
                 ));
             }
             arrivals.wait(EVERY);
         }
     }
 
-    /// The answer that lies there now, and whether it is the second, final one.
+    /// The answer there now, and whether it is the second, final one.
     fn answer(&self) -> Result<Option<(GaleraGtid, bool)>> {
         if self.datadir.join(FAILED).exists() {
             return Err(Error::new(Kind::Busy, "the server could not flush and lock its tables")
@@ -166,12 +157,12 @@ impl Freeze {
                 match fs::remove_file(&path) {
                     Err(_) if path.is_dir() => {
                         let what = format!(
-                            "{} is a schema, and when the server is frozen it must put a file of its own there",
+                            "{} is a schema, but the server must create a file there when it is frozen",
                             Printable::path(&path)
                         );
                         return Err(Error::new(Kind::Usage, what)
                             .on(Side::Donor)
-                            .remedy("move its tables to a schema of another name, and drop it"));
+                            .remedy("move its tables to a schema with another name, and drop it"));
                     }
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                         return Err(Error::io("cannot remove the stale", &path, error).on(Side::Donor));
@@ -190,21 +181,21 @@ impl Drop for Freeze {
     }
 }
 
-/// Reads `uuid:seqno domain`; the domain is absent on some servers, and mysql-wsrep puts more behind it.
-/// `None` while the first line is not whole.
+/// Reads `uuid:seqno domain`; some servers leave out the domain, and mysql-wsrep adds more after it. `None` while the
+/// first line is incomplete.
 pub(crate) fn parse(text: &[u8]) -> Result<Option<GaleraGtid>> {
     let Some((line, _)) = text.iter().position(|&b| b == b'\n').and_then(|end| text.split_at_checked(end)) else {
         return Ok(None);
     };
     let strange = || {
-        Error::new(Kind::Protocol, format!("the server wrote no position into {FLUSHED}: {}", Printable(line)))
+        Error::new(Kind::Protocol, format!("the server wrote no valid position to {FLUSHED}: {}", Printable(line)))
             .on(Side::Donor)
     };
     let line = std::str::from_utf8(line).map_err(|_| strange())?;
     let mut words = line.split_ascii_whitespace();
     let position: Position = words.next().unwrap_or_default().parse().map_err(|error| strange().because(error))?;
     if !position.is_known() {
-        return Err(strange().remedy("the donor is not in a primary component; start again when it is Synced"));
+        return Err(strange().remedy("the donor is not in a primary component; start again once it is Synced"));
     }
     Ok(Some(GaleraGtid { position, domain: words.next().and_then(|domain| domain.parse().ok()) }))
 }
@@ -232,7 +223,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join(name)).unwrap();
             let error = begin(dir.path(), 5000, || Ok(())).unwrap_err();
-            assert!(error.sentence().contains(&format!("{name} is a schema, and when the server is frozen")));
+            assert!(
+                error.sentence().contains(&format!(
+                    "{name} is a schema, but the server must create a file there when it is frozen"
+                ))
+            );
         }
     }
 

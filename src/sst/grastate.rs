@@ -1,7 +1,6 @@
-//! `grastate.dat`: the position that Galera keeps beside the data.
-//!
-//! Read from a donor's directory and written for a node that is seeded by hand. Under a running
-//! server the file belongs to Galera, which holds it open and locked: never touch it in an SST.
+//! `grastate.dat`: the position that Galera keeps beside the data. Read from a donor's directory, and written for a
+//! node that is seeded by hand. Under a running server the file belongs to Galera, which keeps it open and locked:
+//! never touch it in an SST.
 
 use std::fmt::{self, Write};
 use std::fs::File;
@@ -19,17 +18,16 @@ pub struct Grastate {
     pub safe_to_bootstrap: bool,
 }
 
-/// What both sides say when the donor's position is not known.
-pub const NO_POSITION: &str = "the donor's grastate.dat holds no position, so the joiner will ask for a full SST \
-at its next start; after a crash `mariadbd --wsrep-recover` on the donor prints the position and a clean stop writes it";
+/// What both sides say if the donor's position is not known.
+pub const NO_POSITION: &str = "the donor's grastate.dat has no position, so the joiner will ask for a full SST at its next start; after a crash `mariadbd --wsrep-recover` on the donor prints the position and a clean stop writes it";
 
 impl Grastate {
     pub const NAME: &str = "grastate.dat";
 
-    /// The longest file that is read, in bytes. Galera writes about 130.
+    /// The most bytes to read. Galera writes about 130.
     const MAX_BYTES: u64 = 8192;
 
-    /// `None` where there is no file, or an empty one: a node that never joined a cluster.
+    /// `None` if the file is missing or empty: a node that never joined a cluster.
     pub fn read(datadir: &Path) -> Result<Option<Grastate>> {
         let path = datadir.join(Self::NAME);
         let mut text = Vec::new();
@@ -47,13 +45,13 @@ impl Grastate {
         Self::parse(&text).map(Some).map_err(|why| strange(&why))
     }
 
-    /// The position of the data in this directory; `None` where no file holds a known one.
+    /// The position of the data in this directory; `None` if no file has a known one.
     pub fn position(datadir: &Path) -> Result<Option<GaleraGtid>> {
         let state = Self::read(datadir)?;
         Ok(state.map(|state| state.position).filter(Position::is_known).map(GaleraGtid::from))
     }
 
-    /// Reads `key: value` lines; other keys, comments and odd lines are passed over.
+    /// Reads `key: value` lines; other keys, comments and odd lines are ignored.
     pub fn parse(text: &str) -> Result<Grastate, String> {
         let (mut uuid, mut seqno, mut safe) = (None, None, false);
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -71,7 +69,7 @@ impl Grastate {
         Ok(Grastate { position, safe_to_bootstrap: safe })
     }
 
-    /// For a node that takes its place behind others: it may not start a cluster of its own.
+    /// For a node that joins others: it may not bootstrap a cluster.
     pub fn for_joiner(position: Position) -> Grastate {
         Grastate { position, safe_to_bootstrap: false }
     }

@@ -1,7 +1,6 @@
 //! Where this node's files are: flags, environment, the server's command line and its option files,
-//! turned into the roots of `tree`.
-//!
-//! Looks at directories only to find their real paths; reads none of them.
+//! turned into the roots of `tree`. Looks at directories only to find their real paths; does not
+//! list any.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -21,22 +20,22 @@ use crate::tree::{Own, OwnName, OwnPath, Root, RootName, Roots, Scope};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub roots: Roots,
-    /// The system tablespace's files in their order; both sides must have the same names.
+    /// The system tablespace's files, in order; both sides must have the same names.
     pub innodb_data_files: Vec<String>,
-    /// `None` where this node writes no binary log.
+    /// `None` if this node writes no binary log.
     pub binlog: Option<Binlog>,
-    /// What the configuration gives to this node alone. Never sent by a donor, never removed by a joiner.
+    /// What belongs to this node alone, by its configuration. Never sent by a donor, never removed by a joiner.
     pub own: Own,
 }
 
-/// The variable by which InnoDB's data directory is handed to scripts.
+/// The variable in which scripts get InnoDB's data directory.
 pub const DATA_HOME_VARIABLE: &str = "INNODB_DATA_HOME_DIR";
 
-/// What `innodb_data_file_path` is by default.
+/// The default of `innodb_data_file_path`.
 const DATA_FILES: &str = "ibdata1:12M:autoextend";
 
 impl Layout {
-    /// The layout of the server that started us, which gave us its environment: `data_home` is the value of
+    /// The layout of the server that started us, in whose environment we run: `data_home` is the value of
     /// [`DATA_HOME_VARIABLE`], `tmpdir` that of `TMPDIR`.
     pub fn of_server(
         args: &SstArgs,
@@ -63,13 +62,13 @@ impl Layout {
         Given { files, flag: &flag }.layout(&args.datadir).map_err(|error| error.on(args.side()))
     }
 
-    /// The layout of a server that does not run, out of its option files alone.
+    /// The layout of a server that is not running, from its option files alone.
     pub fn of_files(datadir: &Path, files: &OptionFiles) -> Result<Layout> {
         Given { files, flag: &|_| None }.layout(datadir)
     }
 }
 
-/// Values by their option's name: a flag first, then the server's own groups and command line.
+/// Values by option name: flags first, then the server's own groups and command line.
 struct Given<'a> {
     files: &'a OptionFiles,
     flag: &'a dyn Fn(&str) -> Option<&'a OsStr>,
@@ -147,13 +146,13 @@ impl Given<'_> {
         Ok(Layout { roots, innodb_data_files, binlog, own })
     }
 
-    /// The system tablespace's files, grouped by directory, in their order.
+    /// The system tablespace's files, in order, grouped by directory.
     fn data_files(&self, datadir: &Path) -> Result<Vec<(PathBuf, Vec<String>)>> {
         let option = "innodb-data-file-path";
         let home = self.value("innodb-data-home-dir").filter(|home| *home != "./" && *home != ".");
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
         for file in file_names(self.value(option).unwrap_or(OsStr::new(DATA_FILES)), option)? {
-            // With a home, InnoDB puts the two together even where the name is absolute.
+            // With a home, InnoDB joins the two even if the name is absolute.
             let path = match home {
                 Some(home) => {
                     let mut both = home.to_owned();
@@ -182,7 +181,7 @@ impl Given<'_> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(refuse(option, &base, "it names no file"));
         };
-        // The server takes the name up to its first dot (measured on 10.11.19).
+        // The server takes the name up to its first dot (observed on 10.11.19).
         let stem = name.as_bytes().split(|&b| b == b'.').next().unwrap_or_default();
         let base = literal(OsStr::from_bytes(stem), option)?;
         if base.is_empty() {
@@ -205,8 +204,8 @@ impl Given<'_> {
         Ok(Some(Binlog { directory, base, index }))
     }
 
-    /// The binary log's name as the server would work it out, `None` where there is none. The last of
-    /// `log_bin` and `log_basename` counts.
+    /// The binary log's name as the server would determine it; `None` if there is none. The last of `log_bin` and
+    /// `log_basename` counts.
     fn binlog_base(&self) -> Option<OsString> {
         if let Some(flag) = (self.flag)("log-bin").filter(|value| !value.is_empty()) {
             return Some(flag.to_owned());
@@ -468,10 +467,13 @@ mod tests {
             assert_eq!(own.join(", "), expected, "{cnf}");
         }
         for (cnf, says) in [
-            ("tmpdir=$/data/db", "joiner: tmpdir is $/data/db, and it holds tables: what is this node's own cannot"),
+            (
+                "tmpdir=$/data/db",
+                "joiner: tmpdir is $/data/db, and it holds tables: what belongs to this node alone cannot",
+            ),
             (
                 "general_log_file=db/t.MYD",
-                "joiner: general-log-file is $/data/db/t.MYD, and it is called like part of a table",
+                "joiner: general-log-file is $/data/db/t.MYD, and it is named like part of a table",
             ),
         ] {
             let error = host.layout(&format!("[mysqld]\n{cnf}"), &[], &[]).unwrap_err();
@@ -487,7 +489,7 @@ mod tests {
                 "innodb_data_file_path=/dev/sdb:10Gnewraw",
                 "joiner: innodb-data-file-path: /dev/sdb:10Gnewraw: raw devices",
             ),
-            ("innodb_data_file_path=ibdata1", "joiner: innodb-data-file-path: ibdata1: it is not of the form"),
+            ("innodb_data_file_path=ibdata1", "joiner: innodb-data-file-path: ibdata1: it does not have the form"),
             ("innodb_data_file_path=a*:1M", "joiner: innodb-data-file-path: a*: a name must be"),
             ("log_bin=x#", "joiner: log-bin: x#: a name must be"),
             ("log_bin=.x", "joiner: log-bin: .x: its name begins with a dot"),

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, Side};
 
-/// The marker; it is there as long as this value.
+/// The marker; it exists as long as this value.
 #[derive(Debug)]
 pub struct InProgress(PathBuf);
 
 impl InProgress {
     pub const NAME: &str = "sst_in_progress";
 
-    /// Creates it, empty, mode 0660; one that an earlier attempt left is taken over.
+    /// Creates it, empty, mode 0660, or takes over one that an earlier attempt left.
     pub fn create(datadir: &Path) -> Result<InProgress> {
         let path = datadir.join(Self::NAME);
         OpenOptions::new()

@@ -1,8 +1,7 @@
-//! The paths within a node's roots that its configuration gives to the node alone: temporary directories, logs, sockets,
-//! certificates and keys, the provider's cache.
-//!
-//! Options are known by name where they are directories, lists, or relative paths. Beyond those, any value that is an
-//! absolute path within a root counts, whatever the option is called: plugins bring options that nobody here knows.
+//! The paths within a node's roots that, by its configuration, belong to the node alone: temporary directories, logs,
+//! sockets, certificates and keys, the provider's cache. Options for directories, lists and relative paths are known by
+//! name. In any other option, a value that is an absolute path within a root counts: plugins add options that nobody
+//! here knows.
 
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +13,7 @@ use super::paths::{file_names, real};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Own, OwnName, OwnPath, Roots, Scope, Shape, holds_tables, is_data_file};
 
-/// Options that say where data is, or that are no paths of their own: what lies there travels.
+/// Options that say where data is, or that are not paths: what is there is sent.
 const DATA: &[&str] = &[
     "aria-log-dir-path",
     "basedir",
@@ -35,13 +34,14 @@ const DATA: &[&str] = &[
     "wsrep-sst-auth",
 ];
 
-/// What the options of engines that keep data in directories of their own begin with.
+/// Prefixes of the options of engines that keep data in separate directories.
 const ENGINES: &[&str] = &["rocksdb-", "tokudb-", "mroonga-", "columnstore-", "s3-", "spider-"];
 
-/// Where files come and go while a server works. Several may be given, with a colon between them.
+/// Where files come and go while a server runs. May list several, separated by colons.
 const TEMPORARY: &[&str] = &["tmpdir", "innodb-tmpdir", "slave-load-tmpdir", "wsrep-sst-tmp-dir", "aria-tmpdir"];
 
-/// Files and directories whose path may be relative to the data directory, beside those that end as in [`ENDINGS`].
+/// Files and directories whose path may be relative to the data directory, in addition to those that end as in
+/// [`ENDINGS`].
 const PATHS: &[&str] = &[
     "ca",
     "capath",
@@ -59,7 +59,7 @@ const PATHS: &[&str] = &[
     "tkey",
 ];
 
-/// How the names of options end that hold a path.
+/// Endings of the names of options that hold a path.
 const ENDINGS: &[&str] = &[
     "-ca",
     "-capath",
@@ -85,17 +85,17 @@ pub(super) struct Search<'a> {
     pub roots: &'a Roots,
     /// `socket` as the server passed it.
     pub socket: Option<&'a OsStr>,
-    /// `TMPDIR`, which the server takes where no option says otherwise.
+    /// `TMPDIR`, which the server uses if no option says otherwise.
     pub tmpdir: Option<&'a OsStr>,
-    /// `innodb_data_home_dir`, where it is set.
+    /// `innodb_data_home_dir`, if set.
     pub data_home: Option<&'a OsStr>,
-    /// Where the symlinks in the data directory's first level lead, once somebody asked.
+    /// Where the symlinks at the top level of the data directory point; found on first use.
     pub links: OnceCell<Vec<PathBuf>>,
 }
 
 impl Search<'_> {
     /// # Errors
-    /// A path that cannot be the node's own: a temporary directory that holds tables, a log called like a table's file.
+    /// A path that cannot be the node's own: a temporary directory that holds tables, a log named like a table's file.
     pub(super) fn own(&self) -> Result<Own> {
         let mut found = Vec::new();
         let tiers = [Tier::Server, Tier::Sst, Tier::Backup, Tier::Highline].map(|tier| self.files.tier(tier));
@@ -142,7 +142,7 @@ impl Search<'_> {
             }
             "log-error" => {
                 self.path(key, value, found)?;
-                // The server adds an ending where there is none.
+                // The server adds an extension if there is none.
                 if Path::new(value).extension().is_none() {
                     self.path(key, &joined(value, ".err"), found)?;
                 }
@@ -173,7 +173,7 @@ impl Search<'_> {
                 let named =
                     PATHS.contains(&key) || ENDINGS.iter().any(|end| key.ends_with(end)) || key.contains("keyring");
                 let value = file.unwrap_or(value);
-                // A bare word may be the key itself, which belongs into no log.
+                // A bare word may be the key itself, which must not be logged.
                 let bare = (key.ends_with("key") || key.contains("keyring")) && !value.contains(&b'/');
                 let named = named && (!bare || self.datadir().join(OsStr::from_bytes(value)).exists());
                 if file.is_some() || named || value.starts_with(b"/") {
@@ -187,7 +187,7 @@ impl Search<'_> {
     fn temporary(&self, key: &str, value: &OsStr, found: &mut Vec<OwnPath>) -> Result<()> {
         for part in value.as_bytes().split(|&b| b == b':').filter(|part| !part.is_empty()) {
             let path = self.datadir().join(OsStr::from_bytes(part));
-            // One that nobody can find is nobody's.
+            // A path that cannot be resolved is ignored.
             for place in places(&path).unwrap_or_default() {
                 if self.is_inside(&place) && place.is_dir() && holds_tables(&place) {
                     return Err(refuse(key, &place, "it holds tables"));
@@ -198,13 +198,13 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A file, or a directory that is there.
+    /// A file, or an existing directory.
     fn path(&self, key: &str, value: &OsStr, found: &mut Vec<OwnPath>) -> Result<()> {
         let path = self.datadir().join(value);
         let Ok(places) = places(&path) else { return Ok(()) };
         for place in places {
             if place.is_dir() {
-                // Tables in a directory that an option names are tables all the same.
+                // Tables are tables even in a directory that an option names.
                 if self.is_inside(&place) && !holds_tables(&place) {
                     self.directory(key, &place, found);
                 }
@@ -217,7 +217,7 @@ impl Search<'_> {
                 }
                 let table = !matches!(Path::new(name).extension().and_then(OsStr::to_str), Some("cfg" | "opt"));
                 if table && is_data_file(name) {
-                    return Err(refuse(key, &place, "it is called like part of a table"));
+                    return Err(refuse(key, &place, "it is named like part of a table"));
                 }
                 let name = OwnName::File(name.to_owned());
                 found.push(OwnPath { directory: directory.to_owned(), name, option: key.to_owned() });
@@ -227,7 +227,7 @@ impl Search<'_> {
     }
 
     fn directory(&self, key: &str, place: &Path, found: &mut Vec<OwnPath>) {
-        // One that is, or holds, a directory of the server's is not the node's whole.
+        // A directory that is, or contains, one of the server's does not belong to the node as a whole.
         let around = self.roots.iter().any(|root| root.path.starts_with(place));
         if let (true, false, Some(directory), Some(name)) =
             (self.is_inside(place), around, place.parent(), place.file_name())
@@ -244,7 +244,7 @@ impl Search<'_> {
         }
     }
 
-    /// Strictly beneath a root, or beneath what a schema's symlink may lead to: anywhere else nothing travels.
+    /// Strictly beneath a root, or beneath what a schema's symlink points to: nothing else is sent.
     fn is_inside(&self, place: &Path) -> bool {
         let beneath = |root: &Path| place.strip_prefix(root).is_ok_and(|rest| rest.components().next().is_some());
         self.roots.iter().any(|root| beneath(&root.path))
@@ -295,9 +295,9 @@ impl Search<'_> {
     }
 }
 
-/// A path with its directory resolved; and what it leads to, where it is a symlink.
+/// A path with its directory resolved; and what it points to, if it is a symlink.
 fn places(path: &Path) -> Result<Vec<PathBuf>> {
-    // Without `.` at the end, which would be no name.
+    // Without `.` at the end, which would not be a name.
     let path: PathBuf = path.components().collect();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
     let mut places = vec![real(parent)?.join(name)];
@@ -314,8 +314,10 @@ fn joined(value: &OsStr, end: &str) -> OsString {
 }
 
 fn refuse(key: &str, place: &Path, why: &str) -> Error {
-    let what =
-        format!("{key} is {}, and {why}: what is this node's own cannot be told from its data", Printable::path(place));
+    let what = format!(
+        "{key} is {}, and {why}: what belongs to this node alone cannot be told from its data",
+        Printable::path(place)
+    );
     Error::new(Kind::Usage, what)
-        .remedy(format!("set {key} to a path out of the data directory, and restart the server"))
+        .remedy(format!("set {key} to a path outside the data directory, and restart the server"))
 }

@@ -1,4 +1,4 @@
-//! The values of options that name files: as this program writes them, so that one directory has one name.
+//! The values of options that name files, normalised so that one directory has one name.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,7 +14,7 @@ pub(super) fn file_names(text: &OsStr, option: &str) -> Result<Vec<OsString>> {
         let name = parts.next().unwrap_or_default();
         let size = parts.next().unwrap_or_default();
         if name.is_empty() || !size.first().is_some_and(u8::is_ascii_digit) {
-            return Err(refuse(option, OsStr::from_bytes(file), "it is not of the form NAME:SIZE"));
+            return Err(refuse(option, OsStr::from_bytes(file), "it does not have the form NAME:SIZE"));
         }
         if size.ends_with(b"raw") {
             return Err(refuse(option, OsStr::from_bytes(file), "raw devices cannot be transferred"));
@@ -28,7 +28,7 @@ pub(super) fn file_names(text: &OsStr, option: &str) -> Result<Vec<OsString>> {
 pub(super) fn literal(name: &OsStr, option: &str) -> Result<String> {
     match name.to_str() {
         Some(text) if !text.contains(['*', '#']) => Ok(text.to_owned()),
-        _ => Err(refuse(option, name, "a name must be UTF-8 and hold neither * nor #")),
+        _ => Err(refuse(option, name, "a name must be UTF-8 and contain neither * nor #")),
     }
 }
 
@@ -36,8 +36,8 @@ pub(super) fn refuse(option: &str, value: &OsStr, why: &str) -> Error {
     Error::new(Kind::Usage, format!("{option}: {}: {why}", Printable(value.as_bytes())))
 }
 
-/// The absolute path of a directory with symbolic links resolved, so that one directory has one name.
-/// What does not exist yet is resolved as far as it does.
+/// The absolute path of a directory with symbolic links resolved, so that one directory has one name. What does not
+/// exist yet is resolved as far as it exists.
 pub(super) fn real(path: &Path) -> Result<PathBuf> {
     match std::fs::canonicalize(path) {
         Ok(path) => Ok(path),

@@ -1,12 +1,11 @@
-//! The server's own command line, which follows `--mysqld-args`.
-//!
-//! Reads options as `my_getopt` does: `_` equals `-`, `loose-` means nothing here, the last one wins.
+//! The server's own command line, which follows `--mysqld-args`. Reads options as `my_getopt` does:
+//! `_` equals `-`, `loose-` is ignored, the last one wins.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// The option files that the server reads, as it was told.
+/// The option files that the server was told to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Defaults {
     pub file: Option<PathBuf>,
@@ -14,7 +13,7 @@ pub struct Defaults {
     pub group_suffix: Option<OsString>,
 }
 
-/// Options in their order, with names normalised: dashes, no `loose-`.
+/// Options in order, with normalised names: dashes, no `loose-`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerArgs(Vec<(String, Option<OsString>)>);
 
@@ -30,19 +29,19 @@ impl ServerArgs {
                 Some(split) => split,
                 None => continue,
             };
-            // No positional argument is valid for a server, so what follows an option is its value.
+            // A server takes no positional arguments, so what follows an option is its value.
             let value = value.or_else(|| args.next_if(|next| !next.as_bytes().starts_with(b"-")));
             found.push((name, value));
         }
         ServerArgs(found)
     }
 
-    /// The last value of an option, `None` where it is absent or has none.
+    /// The last value of an option; `None` if it is absent or has none.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.last(name)?.as_deref()
     }
 
-    /// The last mention of an option, with the value that it has there.
+    /// The last mention of an option, with its value there.
     pub fn last(&self, name: &str) -> Option<&Option<OsString>> {
         self.0.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value)
     }
@@ -62,7 +61,7 @@ impl ServerArgs {
     }
 }
 
-/// Name and attached value of one option, `None` for what is not an option.
+/// Name and attached value of one option; `None` for what is not an option.
 fn option(arg: &[u8]) -> Option<(String, Option<OsString>)> {
     if let Some(long) = arg.strip_prefix(b"--") {
         let mut halves = long.splitn(2, |&b| b == b'=');

@@ -1,7 +1,6 @@
-//! Which version a node's server has, when nobody has said so.
-//!
-//! A program that root started for another user (`user=mysql`) may not be read by that user through `/proc/PID/exe`
-//! (proc_pid_exe(5), prctl(2) `PR_SET_DUMPABLE`), so there is more than one way to ask.
+//! Finds out which version a node's server has. If root started the program for another user (`user=mysql`), that user
+//! may not read it through `/proc/PID/exe` (proc_pid_exe(5), prctl(2) `PR_SET_DUMPABLE`), so there is more than one way
+//! to find out.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,21 +15,21 @@ use crate::threads::ended_within;
 use crate::tree::{InnodbFiles, Roots};
 use crate::version::Series;
 
-/// What a server's program is called.
+/// Names of a server's program.
 const PROGRAMS: [&str; 2] = ["mariadbd", "mysqld"];
-/// What `mariadb-upgrade` leaves in the data directory.
+/// Files that `mariadb-upgrade` leaves in the data directory.
 const UPGRADE_INFO: [&str; 2] = ["mariadb_upgrade_info", "mysql_upgrade_info"];
 /// The most characters of a version.
 const MAX: usize = 64;
 
-/// Who has told a version.
+/// Where a version was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// `--mysqld-version`.
     Flag,
     /// The program of the running server.
     Running(PathBuf),
-    /// A server's program that was found; another one may be in use.
+    /// A server program that was found; another one may be in use.
     Found(PathBuf),
     /// What `mariadb-upgrade` left.
     UpgradeInfo(&'static str),
@@ -56,12 +55,12 @@ struct Told {
     source: Source,
 }
 
-/// What the ways to ask came to: the version that counts first.
+/// The versions found, the one that counts first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerVersion(Vec<Told>);
 
 impl ServerVersion {
-    /// Of the server that runs as process `pid`. `basedir` is the server's option, where it is given.
+    /// Of the server that runs as process `pid`. `basedir` is the server's option, if given.
     pub fn of_running(flag: Option<&str>, pid: u32, basedir: Option<&OsStr>, roots: &Roots) -> ServerVersion {
         if let Some(version) = flag {
             return ServerVersion(vec![Told { version: version.to_owned(), source: Source::Flag }]);
@@ -78,8 +77,8 @@ impl ServerVersion {
         ServerVersion([vec![running], data].concat())
     }
 
-    /// Of a server that does not run: of its files' word and of the program that is found, the newer counts, because a
-    /// program that is older than the files is not the one which wrote them.
+    /// Of a server that is not running: what its files say or what the program says, whichever is newer, because a
+    /// program older than the files did not write them.
     pub fn of_stopped(roots: &Roots) -> ServerVersion {
         let path = std::env::var_os("PATH");
         ServerVersion::newest(ask(candidates(None, path.as_deref()), Source::Found), of_data(roots))
@@ -96,7 +95,7 @@ impl ServerVersion {
         ServerVersion(told)
     }
 
-    /// Such as `10.11.19-MariaDB`; `None` where no way led to it.
+    /// Such as `10.11.19-MariaDB`; `None` if it could not be found.
     pub fn text(&self) -> Option<&str> {
         self.0.first().map(|told| told.version.as_str())
     }
@@ -104,8 +103,7 @@ impl ServerVersion {
     /// Whether it is known, and a line about it for the log.
     pub fn explain(&self) -> (bool, String) {
         let Some((first, others)) = self.0.split_first() else {
-            let line = "the version of this node's server is not known: neither its program nor its files tell it; whether \
-                 one server can read the other's files is not checked, so compare SELECT VERSION() of both nodes";
+            let line = "the version of this node's server is not known: neither its program nor its files say it; nobody checked whether one server can read the other's files, so compare SELECT VERSION() on both nodes";
             return (false, line.to_owned());
         };
         let mut line = format!("this node's server is {} ({} says so)", first.version, first.source);
@@ -120,14 +118,14 @@ fn ask(programs: impl IntoIterator<Item = PathBuf>, source: fn(PathBuf) -> Sourc
     programs.into_iter().find_map(|path| of_program(&path).map(|version| Told { version, source: source(path) }))
 }
 
-/// The program of a command line as `/proc/PID/cmdline` has it: a whole path, or a name that the server's own `PATH` leads to,
-/// which is ours but for what it has put before it.
+/// The program in a command line from `/proc/PID/cmdline`: an absolute path, or a name found through the server's
+/// `PATH`, which is ours without what the server has added in front.
 fn program_of(line: &[u8], path: Option<&OsStr>) -> Option<PathBuf> {
     let name = OsStr::from_bytes(line.split(|&b| b == 0).next()?);
     if name.as_bytes().first() == Some(&b'/') {
         return Some(name.into());
     }
-    // A path with several parts was relative to wherever the server was started; `PATH` begins with its `basedir`.
+    // A path with several components was relative to where the server was started; `PATH` begins with its `basedir`.
     let name = Path::new(name).file_name()?;
     std::env::split_paths(path?)
         .filter(|dir| dir.is_absolute())
@@ -165,7 +163,7 @@ fn of_data(roots: &Roots) -> Vec<Told> {
 
 /// `10.11.19-MariaDB-…` out of `mariadbd  Ver 10.11.19-MariaDB-… for …`, which `PROGRAM --version` prints.
 pub fn of_program(program: &Path) -> Option<String> {
-    /// A program that does not answer is none.
+    /// How long a program may take to answer.
     const PATIENCE: Duration = Duration::from_secs(10);
     let mut child = Command::new(program)
         .arg("--version")

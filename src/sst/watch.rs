@@ -1,7 +1,6 @@
-//! Whether the database server that started us still lives.
-//!
-//! The server never tells its script that it dies; after a `kill -9` the script runs on. A joiner is
-//! told the server's process (`--parent`), a donor has to find it among its ancestors.
+//! Whether the database server that started us is still alive. The server does not tell its script when it dies; after
+//! a `kill -9` the script would run on. A joiner is given the server's process (`--parent`); a donor has to find it
+//! among its ancestors.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -13,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open, test_kill_process};
 use super::args::{JoinerArgs, Role};
 use crate::error::{Error, Kind, Result};
 
-/// One process, held in a way that a later process of the same number is not mistaken for it.
+/// One process, held such that a later process with the same number is not mistaken for it.
 #[derive(Debug)]
 pub struct ServerWatch {
     pid: u32,
@@ -24,9 +23,9 @@ pub struct ServerWatch {
 enum Hold {
     /// Becomes readable when the process ends, zombie or not.
     Pidfd(OwnedFd),
-    /// Before Linux 5.3, or where a filter forbids the call: the process's start time, in clock ticks after boot.
+    /// Before Linux 5.3, or if a filter forbids the call: the process's start time, in clock ticks after boot.
     Started(u64),
-    /// Where `/proc` hides it too: nothing but its number, so that a zombie, or a later process of that number, counts.
+    /// If `/proc` hides that too: only its number, so a zombie, or a later process with that number, counts as alive.
     Number(Pid),
 }
 
@@ -91,7 +90,7 @@ fn gone(pid: u32) -> Error {
     Error::new(Kind::ServerGone, format!("the database server that started this transfer is gone{which}"))
 }
 
-/// What `/proc/PID/stat` tells (proc_pid_stat(5)).
+/// What `/proc/PID/stat` says (proc_pid_stat(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     name: String,
@@ -106,7 +105,7 @@ impl Stat {
     }
 
     fn parse(text: &str) -> Option<Stat> {
-        // The name stands in parentheses and may hold some itself.
+        // The name is in parentheses and may contain some itself.
         let (head, tail) = text.rsplit_once(')')?;
         let name = head.split_once('(')?.1.to_owned();
         let mut fields = tail.split_ascii_whitespace();
@@ -118,10 +117,9 @@ impl Stat {
     }
 }
 
-/// `pid`, or the nearest of its ancestors, that is neither a shell nor our wrapper.
-///
-/// One that `/proc` does not show is the server: with `hidepid` (proc(5)) a process sees those that it could trace, which a
-/// server that root started for another user is not. Whatever stands between is of our own user, and shown.
+/// `pid`, or the nearest of its ancestors, that is neither a shell nor our wrapper. If `/proc` does not show one, that
+/// is the server: with `hidepid` (proc(5)) a process sees only those it could trace, and not a server that root started
+/// for another user. Any process in between belongs to our own user and is shown.
 fn server_at_or_above(proc: &Path, mut pid: u32) -> Option<u32> {
     for _ in 0..4 {
         let Some(stat) = Stat::of(proc, pid) else { return Some(pid) };

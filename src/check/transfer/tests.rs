@@ -279,13 +279,13 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\n[sst]\nssl-mode=DISABLED\n",
             &[],
             Level::Note,
-            "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted all the same",
+            "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted anyway",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nssl-mode=DISABLED\n",
             &[],
             Level::Error,
-            "DISABLED would let a copy of the whole database cross the network in the clear",
+            "DISABLED would send a copy of the whole database over the network unencrypted",
         ),
         (
             "wsrep_sst_method=highline\n[highline]\nlisten=192.0.2.99\n",
@@ -599,11 +599,11 @@ fn clients_and_replication_are_judged() {
             Level::Error,
             "wsrep-provider-options in [mysqld]: its quote is not closed on its line",
         ),
-        ("wsrep_provider_options=“socket.ssl=yes”\n", Level::Error, "it holds the typographic quote “"),
+        ("wsrep_provider_options=“socket.ssl=yes”\n", Level::Error, "it contains the typographic quote “"),
         (
             "GALERA[mariadb]\nwsrep_provider_options=pc.weight=2\n",
             Level::Warning,
-            "wsrep_provider_options is given 2 times, and only the last, in [mariadb], counts: socket.ssl_cert, socket.ssl_key, socket.ssl_ca of an earlier one have no effect",
+            "wsrep_provider_options is given 2 times, but only the last, in [mariadb], counts: socket.ssl_cert, socket.ssl_key, socket.ssl_ca of an earlier one have no effect",
         ),
         ("ssl_ca=“/ca.pem”\n", Level::Warning, "ssl-ca in [mysqld]: the typographic quote “ quotes nothing"),
     ] {

@@ -1,7 +1,6 @@
-//! The status file: two records in turn, so that a reader, or a crash, always finds one whole; `flock` tells whether
-//! its writer lives. A third is for whoever wants something of it: [`Wish`].
-//!
-//! It is written in place. A rename would change the data directory, which a donor must see hold still.
+//! The status file: two records, written in turn, so that one is always whole; `flock` shows whether its writer is
+//! alive. A third record is for requests to the transfer: [`Wish`]. It is written in place. A rename would change the
+//! data directory, which must hold still for a donor.
 
 use std::fs::File;
 use std::io;
@@ -18,17 +17,17 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Status, unix};
 use crate::error::{Error, Kind, Result};
 
-/// Its name in the data directory. A file there is no schema, and stays with the node.
+/// Its name in the data directory. As a file it is not listed as a schema; it stays with the node.
 pub const FILE: &str = ".highline.status";
 
-/// Bytes of each record with what fills it up.
+/// Bytes of each record, padding included.
 const RECORD: usize = 8192;
 
-/// Whom one waits for: a reader holds the lock for the time of a read.
+/// How often to try for the lock: a reader holds it while it reads.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A record as it lies in the file: one line, the checksum first.
+/// A record in the file: one line, the checksum first.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     number: u64,
@@ -45,7 +44,7 @@ fn encode(record: &impl Serialize) -> io::Result<[u8; RECORD]> {
     Ok(bytes)
 }
 
-/// `None` where it is not whole.
+/// `None` if it is not whole.
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let line = bytes.trim_ascii_end();
     let (sum, text) = line.split_at_checked(16)?;
@@ -66,7 +65,7 @@ fn checksum(text: &[u8]) -> String {
     format!("{:016x}", xxh3_64(text))
 }
 
-/// The writer's end: while it is held the transfer lives.
+/// The writer's end: as long as it exists, the transfer counts as alive.
 #[derive(Debug)]
 pub struct StatusFile {
     file: File,
@@ -74,10 +73,10 @@ pub struct StatusFile {
 }
 
 impl StatusFile {
-    /// Takes the file of `datadir`, and puts `first` into it.
+    /// Locks the file of `datadir` and writes `first` into it.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when another transfer has it.
+    /// [`Kind::Busy`] if another transfer has it.
     pub fn take(datadir: &Path, first: &Status) -> Result<StatusFile> {
         let path = datadir.join(FILE);
         let flags = OFlags::RDWR | OFlags::CREATE | SAFELY;
@@ -85,13 +84,13 @@ impl StatusFile {
         let fd = open(&path, flags, mode).map_err(|e| Error::io("cannot open", &path, e))?;
         let file = regular(fd.into(), &path)?;
         if !locked(&file).map_err(|e| Error::io("cannot lock", &path, e))? {
-            return Err(Error::new(Kind::Busy, "another transfer of this data directory is shown there"));
+            return Err(Error::new(Kind::Busy, "another transfer of this data directory is using it"));
         }
-        // Whatever the umask: the group may look.
+        // Whatever the umask, the group may read it.
         let _ = fchmod(&file, mode);
         let last = records(&file).map(|record| record.number).max().unwrap_or(0);
         let mut made = StatusFile { file, next: last.saturating_add(1) };
-        // Both, so that no later write needs room.
+        // Both, so that no later write needs more room.
         made.write(first).and_then(|()| made.write(first)).map_err(|e| failed(&path, e))?;
         Ok(made)
     }
@@ -103,37 +102,37 @@ impl StatusFile {
         Ok(())
     }
 
-    /// What somebody wants of the transfer that this is the file of.
+    /// A request to `transfer`, whose file this is.
     pub fn wish(&self, transfer: &Status) -> Option<Wish> {
         let wish: Wish = read(&self.file, WISH)?;
         (wish.pid == transfer.pid && wish.started == transfer.started).then_some(wish)
     }
 }
 
-/// Follows no link, and waits for nobody.
+/// Follows no link and does not block.
 const SAFELY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-/// Of the third record.
+/// Offset of the third record.
 const WISH: u64 = 2 * RECORD as u64;
 
-/// What is wanted of a transfer that runs. Only who may write the file, its owner or root, can leave one.
+/// A request to a running transfer. Only those who may write the file, its owner and root, can leave one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
     /// Of which transfer.
     pid: u32,
     started: f64,
-    /// Which one it is: its time.
+    /// The time of the request, which identifies it.
     pub at: f64,
-    /// Bytes a second on the wire; `null` is no limit.
+    /// Bytes per second on the wire; `null` means no limit.
     pub rate_limit: Option<u64>,
 }
 
 impl Wish {
-    /// Another rate limit for `transfer`.
+    /// A new rate limit for `transfer`, in bytes per second.
     pub fn rate(transfer: &Status, rate_limit: Option<u64>, now: SystemTime) -> Wish {
         Wish { pid: transfer.pid, started: transfer.started, at: unix(now), rate_limit }
     }
 
-    /// Leaves it in the file of `datadir`, in place of an earlier one.
+    /// Writes it to the file of `datadir`, replacing an earlier one.
     pub fn leave(&self, datadir: &Path) -> Result<()> {
         let path = datadir.join(FILE);
         let flags = OFlags::WRONLY | SAFELY;
@@ -155,13 +154,13 @@ fn place(number: u64) -> u64 {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     Nothing,
-    /// Its writer lives.
+    /// Its writer is alive.
     Live(Box<Status>),
     /// It does not.
     Left(Box<Status>),
 }
 
-/// Reads the status file of `datadir`. Follows no link, and waits for nobody longer than a fifth of a second.
+/// Reads the status file of `datadir`. Follows no link and waits at most a fifth of a second.
 pub fn look(datadir: &Path) -> Result<Seen> {
     let path = datadir.join(FILE);
     let flags = OFlags::RDONLY | SAFELY;
@@ -170,7 +169,7 @@ pub fn look(datadir: &Path) -> Result<Seen> {
         opened => regular(opened.map_err(|e| Error::io("cannot open", &path, e))?.into(), &path)?,
     };
     for _ in 0..TRIES {
-        // Held while it is read, so that nobody begins meanwhile.
+        // Held while reading, so that no transfer begins meanwhile.
         let free = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => true,
             Err(Errno::WOULDBLOCK) => false,
@@ -178,7 +177,7 @@ pub fn look(datadir: &Path) -> Result<Seen> {
         };
         match newest(&file) {
             Some(status) if free => return Ok(Seen::Left(status)),
-            // One that has just begun has not replaced what the last one left.
+            // A transfer that has just begun has not yet replaced the last one's record.
             Some(status) if status.ended.is_none() => return Ok(Seen::Live(status)),
             _ if free => return Ok(Seen::Nothing),
             _ => sleep(PAUSE),

@@ -1,6 +1,5 @@
-//! The metrics file: a status in Prometheus' text format, for node_exporter's textfile collector.
-//!
-//! It is replaced as a whole, in its own directory. What it says of the other role is kept.
+//! The metrics file: a status in Prometheus' text format, for node_exporter's textfile collector. It is replaced as a
+//! whole, by a rename in its directory. What it says about the other role is kept.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,21 +16,19 @@ const EVERY: Duration = Duration::from_secs(5);
 /// More than the file ever has, in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// A gauge: name, what it is, and its value where there is one.
+/// A gauge: name, help text, and its value if there is one.
 type Gauge = (&'static str, &'static str, fn(&Status) -> Option<f64>);
 
 const GAUGES: &[Gauge] = &[
     ("highline_transfer_running", "Whether a transfer is under way.", |now| Some(f64::from(now.ended.is_none()))),
     ("highline_transfer_start_timestamp_seconds", "When it began.", |now| Some(now.started)),
-    ("highline_transfer_progress_timestamp_seconds", "When something last moved in it.", |now| Some(now.progress_at)),
-    ("highline_transfer_pass_bytes", "Bytes of files that the pass under way has dealt with.", |now| {
-        Some(now.bytes as f64)
-    }),
-    ("highline_transfer_pass_expected_bytes", "Bytes of files that the pass under way has to deal with.", |now| {
+    ("highline_transfer_progress_timestamp_seconds", "When it last made progress.", |now| Some(now.progress_at)),
+    ("highline_transfer_pass_bytes", "Bytes of files done in the current pass.", |now| Some(now.bytes as f64)),
+    ("highline_transfer_pass_expected_bytes", "Bytes of files to do in the current pass.", |now| {
         Some(now.total_bytes as f64)
     }),
     ("highline_transfer_wire_bytes", "Bytes on the wire so far.", |now| Some(now.wire_bytes as f64)),
-    ("highline_last_transfer_success", "Whether the last transfer that ended did so well.", |now| {
+    ("highline_last_transfer_success", "Whether the last transfer succeeded.", |now| {
         Some(f64::from(now.ended.as_ref()?.error.is_none()))
     }),
     ("highline_last_transfer_exit_code", "Its exit code.", |now| {
@@ -39,17 +36,17 @@ const GAUGES: &[Gauge] = &[
         Some(error.map_or(0.0, |error| f64::from(error.kind.exit_code())))
     }),
     ("highline_last_transfer_end_timestamp_seconds", "When it ended.", |now| Some(now.ended.as_ref()?.at)),
-    ("highline_last_transfer_duration_seconds", "How long it took, from the wait for the peer on.", |now| {
+    ("highline_last_transfer_duration_seconds", "How long it took, including the wait for the peer.", |now| {
         let Ended { at, .. } = now.ended.as_ref()?;
         Some((at - now.started).max(0.0))
     }),
-    ("highline_last_transfer_tree_bytes", "Bytes of the files that it had to deal with.", |now| {
+    ("highline_last_transfer_tree_bytes", "Bytes of all files in the transfer.", |now| {
         now.ended.as_ref().map(|_| now.tree_bytes as f64)
     }),
     ("highline_last_transfer_wire_bytes", "Bytes on the wire.", |now| {
         now.ended.as_ref().map(|_| now.wire_bytes as f64)
     }),
-    ("highline_last_transfer_reused_bytes", "Bytes that the joiner had already and were not sent.", |now| {
+    ("highline_last_transfer_reused_bytes", "Bytes not sent because the joiner already had them.", |now| {
         now.ended.as_ref().map(|_| now.reused_bytes as f64)
     }),
     ("highline_last_transfer_frozen_seconds", "How long clients' writes waited on the donor.", |now| {
@@ -57,17 +54,17 @@ const GAUGES: &[Gauge] = &[
     }),
 ];
 
-/// The file, and what is to stand in it.
+/// The file and its values.
 #[derive(Debug)]
 pub(super) struct Metrics {
     path: PathBuf,
-    /// By the gauge's place in the list and the role.
+    /// By the gauge's index in the list and the role.
     values: BTreeMap<(usize, String), f64>,
     written: Option<(Instant, Phase)>,
 }
 
 impl Metrics {
-    /// Reads what an earlier transfer has left there.
+    /// Reads what an earlier transfer left there.
     pub(super) fn new(path: &Path) -> Metrics {
         let mut text = String::new();
         if path.is_file() {
@@ -76,7 +73,7 @@ impl Metrics {
         Metrics { path: path.to_owned(), values: text.lines().filter_map(sample).collect(), written: None }
     }
 
-    /// Writes the file where that is due.
+    /// Writes the file if it is due.
     pub(super) fn tell(&mut self, status: &Status, now: Instant) -> io::Result<()> {
         let fresh = |(at, phase): (Instant, Phase)| phase == status.phase && now.saturating_duration_since(at) < EVERY;
         if self.written.is_some_and(fresh) {
@@ -94,10 +91,10 @@ impl Metrics {
 
     fn replace(&self) -> io::Result<()> {
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // The collector reads what ends in `.prom`.
+        // The collector reads only files that end in `.prom`.
         let mut file = tempfile::Builder::new().prefix(".highline-").suffix(".new").tempfile_in(directory)?;
         file.write_all(self.text().as_bytes())?;
-        // Whatever the umask: the collector is another user.
+        // Whatever the umask: the collector runs as another user.
         file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         file.persist(&self.path).map(drop).map_err(|failed| failed.error)
     }

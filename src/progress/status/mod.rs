@@ -16,45 +16,46 @@ pub use publish::{Publish, Published};
 use super::Snapshot;
 use crate::error::{Error, Kind, Side};
 
-/// Of the fields: a number that grows when one of them changes its meaning or goes. New ones may come at any time.
+/// The version of the fields: grows when one of them changes its meaning or is removed. New ones may be added at any
+/// time.
 pub const SCHEMA: u32 = 1;
 
-/// Longer texts, in bytes, are cut: a record has its place in the file.
+/// Bytes. Longer texts are cut, because a record has a fixed size in the file.
 const TEXT: usize = 1500;
 
-/// What a transfer does now.
+/// What a transfer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The joiner, for a donor.
+    /// The joiner waits for a donor.
     Waiting,
-    /// The donor looks at its tree.
+    /// The donor scans its tree.
     Scanning,
     /// The donor dials.
     Connecting,
     /// Both find out whether the joiner can take the data.
     Agreeing,
     Copying,
-    /// The joiner, for the donor's next round.
+    /// The joiner waits for the donor's next round.
     Pausing,
-    /// The donor's server was asked to stand still.
+    /// The donor's server was asked to freeze.
     Freezing,
-    /// The donor's server stands still, and what changed is sent.
+    /// The donor's server is frozen, and what changed is sent.
     Frozen,
     Verifying,
     /// The joiner syncs and switches.
     Installing,
-    /// Its process still runs.
+    /// Its process is still running.
     Over,
 }
 
 impl Phase {
-    /// Whether something has to move in it: elsewhere one waits for what cannot be counted.
+    /// Whether there must be progress in this phase; in others there is nothing to count.
     fn moves(self) -> bool {
         matches!(self, Phase::Copying | Phase::Freezing | Phase::Frozen)
     }
 
-    /// Whether the donor's clients wait.
+    /// Whether the donor's clients have to wait.
     fn holds_writes(self) -> bool {
         matches!(self, Phase::Freezing | Phase::Frozen)
     }
@@ -64,11 +65,11 @@ impl Phase {
             Phase::Waiting => "waiting for a donor",
             Phase::Scanning => "looking at the tree",
             Phase::Connecting => "connecting to the joiner",
-            Phase::Agreeing => "finding out whether the joiner can take it",
+            Phase::Agreeing => "finding out whether the joiner can take the data",
             Phase::Copying => "copying",
             Phase::Pausing => "waiting for the donor's next round",
             Phase::Freezing => "waiting for the server to freeze its tables",
-            Phase::Frozen => "sending what changed, the server frozen",
+            Phase::Frozen => "frozen, sending what changed",
             Phase::Verifying => "verifying",
             Phase::Installing => "syncing and installing",
             Phase::Over => "over",
@@ -76,39 +77,39 @@ impl Phase {
     }
 }
 
-/// One transfer as one side sees it. Times are seconds after 1970 began, in UTC.
+/// One transfer as one side sees it. Times are seconds since 1970-01-01 00:00 UTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub schema: u32,
     pub role: Side,
     pub pid: u32,
-    /// Where the peer is, once that is known.
+    /// The peer's address, once it is known.
     pub peer: Option<String>,
     pub phase: Phase,
     pub started: f64,
     pub phase_since: f64,
     /// When something last moved.
     pub progress_at: f64,
-    /// The pass over the tree that the next two are of, from 0.
+    /// The pass over the tree that the next two fields are about, from 0.
     pub round: u64,
     pub bytes: u64,
     pub total_bytes: u64,
-    /// The most that a pass had to read: the first has the whole tree.
+    /// The most a pass had to read: the first has the whole tree.
     pub tree_bytes: u64,
     /// Of all passes.
     pub wire_bytes: u64,
     pub entries: u64,
-    /// What the joiner had already and was not sent; known at the end.
+    /// Not sent because the joiner already had it; known at the end.
     pub reused_bytes: u64,
     /// Since bytes began to flow.
     pub seconds: f64,
     pub bytes_per_second: f64,
     pub wire_bytes_per_second: f64,
-    /// The donor's limit for the wire; `null` is none.
+    /// The donor's limit, in bytes per second on the wire; `null` means none.
     pub rate_limit: Option<u64>,
-    /// `null` when nothing moves.
+    /// `null` if nothing moves.
     pub eta_seconds: Option<f64>,
-    /// For how long the server's clients had to wait, up to `phase_since`.
+    /// How long the server's clients had to wait, up to `phase_since`.
     pub frozen_seconds: f64,
     pub ended: Option<Ended>,
 }
@@ -117,7 +118,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     pub at: f64,
-    /// `null`: well.
+    /// `null` means success.
     pub error: Option<Failed>,
 }
 
@@ -129,13 +130,13 @@ pub struct Failed {
     pub remedy: Option<String>,
 }
 
-/// Seconds after 1970 began.
+/// Seconds since 1970-01-01 00:00 UTC.
 pub fn unix(time: SystemTime) -> f64 {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     (seconds * 1000.0).round() / 1000.0
 }
 
-/// A span between two such times; none when the clock was set back.
+/// The span between two such times; zero if the clock was set back.
 pub fn span(from: f64, to: f64) -> Duration {
     Duration::try_from_secs_f64(to - from).unwrap_or_default()
 }
@@ -178,7 +179,7 @@ impl Status {
         if self.phase.holds_writes() {
             self.frozen_seconds += span(self.phase_since, at).as_secs_f64();
         }
-        // The joiner's pauses and the donor's looks come again and again, and are no news of another kind.
+        // The joiner's pauses and the donor's scans recur, and are not progress.
         (self.phase, self.phase_since, self.progress_at) = (phase, at, at);
         (self.bytes_per_second, self.wire_bytes_per_second, self.eta_seconds) = (0.0, 0.0, None);
     }
@@ -212,7 +213,7 @@ impl Status {
         self.ended = Some(Ended { at: unix(now), error: error.map(failed) });
     }
 
-    /// How long nothing has moved.
+    /// How long there has been no progress.
     pub fn idle(&self, now: SystemTime) -> Duration {
         span(self.progress_at, unix(now))
     }
@@ -221,30 +222,30 @@ impl Status {
         span(self.phase_since, unix(now))
     }
 
-    /// For how long the server's clients have had to wait by now.
+    /// How long the server's clients have had to wait so far.
     pub fn frozen(&self, now: SystemTime) -> Duration {
         let before = Duration::try_from_secs_f64(self.frozen_seconds).unwrap_or_default();
         if self.phase.holds_writes() { before.saturating_add(self.in_phase(now)) } else { before }
     }
 }
 
-/// Whether a transfer is on its way, and how.
+/// Whether a transfer is running, and how it is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// No transfer has left a trace.
+    /// There is no record of any transfer.
     None,
     Running,
-    /// It runs, and nothing has moved for long.
+    /// It is running but has made no progress for long.
     Stuck,
     Done,
     Failed,
-    /// Its process ended without a word: killed, or the host went down.
+    /// Its process is gone without a final status: killed, or the host went down.
     Stale,
 }
 
 impl State {
-    /// `alive`: the writer of `status` still runs. `patience`: how long nothing may move.
+    /// `alive`: the writer of `status` is still running. `patience`: how long it may make no progress.
     pub fn of(status: &Status, alive: bool, patience: Duration, now: SystemTime) -> State {
         match &status.ended {
             Some(Ended { error: None, .. }) => State::Done,

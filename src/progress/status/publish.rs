@@ -1,5 +1,5 @@
-//! A reporter that also keeps the status file, and the metrics file where there is one, on a thread of its own: a disk that stands still must not hold a transfer's
-//! deadlines.
+//! A reporter that also keeps the status file and, if there is one, the metrics file. They are written on a separate
+//! thread, so that a hung disk cannot delay a transfer's deadlines.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,9 +12,9 @@ use crate::pace::Throttle;
 use crate::progress::{Reporter, Snapshot, bytes};
 use crate::threads::lock;
 
-/// How old what is in the file may be.
+/// How old the record in the file may be.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long the end waits until it is written.
+/// How long to wait for the final record to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Passes everything on, and publishes it.
@@ -26,7 +26,7 @@ pub struct Published {
     board: Arc<Board>,
 }
 
-/// What the transfer's threads and the writing one share.
+/// Shared by the transfer's threads and the writing one.
 #[derive(Debug)]
 struct Board {
     page: Mutex<Page>,
@@ -46,12 +46,12 @@ pub struct Publish<'a> {
     pub datadir: &'a Path,
     pub role: Side,
     pub metrics: Option<&'a Path>,
-    /// The donor's, which can be changed from outside.
+    /// The donor's rate limit, which can be changed from outside.
     pub rate: Option<Arc<Throttle>>,
 }
 
 impl Published {
-    /// For a transfer that begins now. Where a file cannot be kept `inner` is told, and the transfer goes on.
+    /// For a transfer that begins now. If a file cannot be kept, `inner` is told and the transfer continues.
     pub fn new(inner: Arc<dyn Reporter>, publish: Publish<'_>) -> Arc<Published> {
         let Publish { datadir, role, metrics, rate } = publish;
         let mut status = Status::begin(role, SystemTime::now());
@@ -67,7 +67,7 @@ impl Published {
             let (board, inner) = (Arc::clone(&board), Arc::clone(&inner));
             move || {
                 files.keep(&board, &*inner);
-                // Nobody may see a process that is only about to end as a transfer.
+                // A process that is only about to end must not look like a transfer.
                 drop(files);
                 lock(&board.page).written = true;
                 board.changed.notify_all();
@@ -80,8 +80,7 @@ impl Published {
         Arc::new(Published { inner, told: Mutex::default(), board })
     }
 
-    /// The transfer is over: with so many bytes that the joiner had and were not sent, or an error. Waits a moment until
-    /// that is written.
+    /// The transfer is over: with the number of reused bytes, or an error. Waits a moment until that is written.
     pub fn end(&self, outcome: Result<u64, &Error>) {
         self.update(|status| {
             status.reused_bytes = outcome.unwrap_or(0);
@@ -109,17 +108,17 @@ fn unseen(why: &str) -> String {
     format!("`highline status` cannot show this transfer: {why}")
 }
 
-/// What is written, as far as it can be.
+/// The files that can be written.
 struct Files {
     status: Option<StatusFile>,
     metrics: Option<Metrics>,
     rate: Option<Arc<Throttle>>,
-    /// When the last wish was made that was granted.
+    /// The time of the last request that was granted.
     wished: f64,
 }
 
 impl Files {
-    /// Writes what changes until the end is written, or neither can be.
+    /// Writes changes until the final record is written, or neither file can be written.
     fn keep(&mut self, board: &Board, inner: &dyn Reporter) {
         while self.status.is_some() || self.metrics.is_some() {
             let (status, news) = {
@@ -128,7 +127,7 @@ impl Files {
                 let (mut page, _) = waited.unwrap_or_else(PoisonError::into_inner);
                 (page.status.clone(), std::mem::take(&mut page.news))
             };
-            // Whatever waits for a disk here, the board is free.
+            // The board is not locked while this waits for a disk.
             if let Some(wish) = self.new_wish(&status) {
                 self.grant(&wish, board, inner);
                 continue;
@@ -155,7 +154,7 @@ impl Files {
         self.status.as_ref()?.wish(status).filter(|wish| wish.at != self.wished)
     }
 
-    /// Does what somebody wants of this transfer.
+    /// Carries out a request to this transfer.
     fn grant(&mut self, wish: &Wish, board: &Board, inner: &dyn Reporter) {
         self.wished = wish.at;
         if let Some(rate) = &self.rate {
@@ -166,8 +165,8 @@ impl Files {
             (page.status.rate_limit, page.news) = (wish.rate_limit, true);
         }
         inner.note(&match wish.rate_limit {
-            Some(rate) => format!("rate-limit is {}/s from now on: asked for with `highline rate`", bytes(rate)),
-            None => "there is no rate-limit from now on: asked for with `highline rate`".into(),
+            Some(rate) => format!("rate-limit is {}/s from now on: set with `highline rate`", bytes(rate)),
+            None => "there is no rate-limit from now on: set with `highline rate`".into(),
         });
     }
 }

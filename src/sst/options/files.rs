@@ -9,7 +9,7 @@ use crate::sst::credentials;
 use crate::sst::server_args::Defaults;
 use crate::sst::server_args::{ServerArgs, normal_name};
 
-/// Whose options they are, the most specific first: where several say something, the first wins.
+/// Whose options they are, the most specific first: the first that sets an option wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// `[highline]`.
@@ -18,7 +18,7 @@ pub enum Tier {
     Sst,
     /// The groups that the server reads, and its command line.
     Server,
-    /// `[xtrabackup]` and `[mariabackup]`: the script of mariadb-backup reads them last.
+    /// `[xtrabackup]` and `[mariabackup]`: mariadb-backup's script reads them last.
     Backup,
 }
 
@@ -27,7 +27,7 @@ pub enum Tier {
 pub struct Item {
     /// Normalised: dashes, lower case, no `loose-`.
     pub key: String,
-    /// Trimmed; `None` where the option stands alone.
+    /// Trimmed; `None` if the option has no value.
     pub value: Option<OsString>,
     /// `[sst]`, or the server's command line.
     pub origin: String,
@@ -39,7 +39,7 @@ impl Item {
         format!("{} in {}", self.key, self.origin)
     }
 
-    /// The value as text; empty where the option stands alone.
+    /// The value as text; empty if the option has no value.
     pub fn text(&self) -> Result<&str> {
         let value = self.value.as_deref().unwrap_or_default();
         value.to_str().ok_or_else(|| {
@@ -48,7 +48,7 @@ impl Item {
     }
 }
 
-/// Everything that was given, in the order in which it was given: the last one counts.
+/// Everything that was given, in order: the last mention of an option counts.
 #[derive(Clone, Debug, Default)]
 pub struct OptionFiles {
     highline: Vec<Item>,
@@ -58,7 +58,7 @@ pub struct OptionFiles {
     elsewhere: Vec<Item>,
 }
 
-/// Groups of other programs that work with a node's files: paths in them are the node's own too.
+/// Groups of other programs that work with a node's files: paths in them belong to the node too.
 const ELSEWHERE: [&str; 9] = [
     "mysqld_safe",
     "mariadbd-safe",
@@ -71,16 +71,16 @@ const ELSEWHERE: [&str; 9] = [
     "mariadb-backup",
 ];
 
-/// The server's groups that have a plain name; those with a version in it are found by `--mysqld`.
+/// The server's groups with plain names; `--mysqld` finds those with a version in the name.
 const SERVER_GROUPS: [&str; 5] = ["mysqld", "server", "mariadb", "mariadbd", "galera"];
 
 impl OptionFiles {
-    /// Runs `my_print_defaults`, found through `PATH`, on the files that the server was told to read.
+    /// Runs `my_print_defaults`, found through `PATH`, on the files the server was told to read.
     pub fn read(defaults: &Defaults, server_args: &ServerArgs) -> Result<OptionFiles> {
         let elsewhere = start(defaults, &ELSEWHERE)?;
         let start = |group: &str| start(defaults, &[group]);
         let (highline, sst, server) = (start("highline")?, start("sst")?, start("--mysqld")?);
-        // Of these two the first beats the second, as in the script that reads them.
+        // The first of these beats the second, as in the script that reads them.
         let backup = ["mariabackup", "xtrabackup"].map(|group| (group, start(group)));
         let named = SERVER_GROUPS.map(|group| (group, start(group)));
         let mut files = OptionFiles::of_output(&finish(highline)?, &finish(sst)?, &finish(server)?);
@@ -114,7 +114,7 @@ impl OptionFiles {
         }
     }
 
-    /// What stands in these groups, which are no one's of the above.
+    /// What is in these groups, which belong to none of the above.
     pub fn group(defaults: &Defaults, groups: &[&str]) -> Result<Vec<Item>> {
         let started: Vec<_> = groups.iter().map(|group| (group, start(defaults, &[group]))).collect();
         let mut found = Vec::new();
@@ -153,7 +153,7 @@ fn start(defaults: &Defaults, groups: &[&str]) -> Result<Child> {
         arg.push(value);
         arg
     };
-    // The program wants these first, in this order.
+    // The program requires these first, in this order.
     if let Some(file) = &defaults.file {
         command.arg(joined("--defaults-file=", file.as_os_str()));
     }
@@ -174,7 +174,7 @@ fn start(defaults: &Defaults, groups: &[&str]) -> Result<Child> {
         .map_err(|error| {
             Error::new(Kind::NotFound, format!("cannot run {PROGRAM}, which reads the option files"))
                 .because(error)
-                .remedy("it comes with the database server: install it, or put its folder into PATH")
+                .remedy("it comes with the database server: install it, or add its directory to PATH")
         })
 }
 
@@ -190,7 +190,7 @@ fn finish(child: Child) -> Result<Vec<u8>> {
         Error::new(Kind::Usage, format!("{PROGRAM} cannot read the option files: {}", Printable(said.as_bytes())));
     Err(match marked(&said) {
         Some(file) => error.remedy(format!(
-            "{} begins with a byte order mark, which the server takes for an option: write the file without it \
+            "{} begins with a byte order mark, which the server reads as part of an option: remove it \
              (sed -i '1s/^\\xef\\xbb\\xbf//' FILE)",
             Printable(file.as_bytes())
         )),
@@ -198,7 +198,7 @@ fn finish(child: Child) -> Result<Vec<u8>> {
     })
 }
 
-/// The option file in which `my_print_defaults` stumbled over a byte order mark.
+/// The option file in which `my_print_defaults` found a byte order mark.
 fn marked(said: &str) -> Option<&str> {
     let (_, rest) = said.split_once("config file: ")?;
     let (file, _) = rest.split_once(" at line: 1")?;
@@ -207,7 +207,7 @@ fn marked(said: &str) -> Option<&str> {
     (start == *b"\xef\xbb\xbf").then_some(file)
 }
 
-/// Reads lines `--key=value` and `--key`; a line of another form continues the value before it.
+/// Reads lines `--key=value` and `--key`; any other line continues the value before it.
 fn items(output: &[u8], origin: &str) -> Vec<Item> {
     let mut raw: Vec<Vec<u8>> = Vec::new();
     for line in output.strip_suffix(b"\n").unwrap_or(output).split(|&b| b == b'\n') {

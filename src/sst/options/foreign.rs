@@ -1,37 +1,37 @@
-//! Options of the server's own scripts that mean something else here, or nothing: each with its reason.
+//! Options of the server's own scripts that mean something else here, or nothing, each with the reason.
 
 use super::files::{Item, Tier};
 use super::lookup::{Lookup, Requested};
 use crate::error::{Printable, Result};
 
-/// Keys of the server's own scripts that have no effect, and why.
+/// Options of the server's own scripts that have no effect, and why.
 const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
-    (&["streamfmt", "xbstream-opts"], "there is one stream format"),
+    (&["streamfmt", "xbstream-opts"], "there is only one stream format"),
     (&["transferfmt", "ncsockopt"], "no helper program carries the stream"),
     (&["compress-threads", "compress-chunk-size"], "every lane compresses on its own"),
     (
         &["encrypt-algo", "encrypt-key", "encrypt-key-file", "encrypt-format", "encrypt-threads", "encrypt-chunk-size"],
         "TLS encrypts; no symmetric key is used",
     ),
-    (&["ssl-dhparams"], "TLS 1.3 agrees on keys without a file"),
+    (&["ssl-dhparams"], "TLS 1.3 needs no such file"),
     (
         &["inno-backup-opts", "inno-apply-opts", "inno-move-opts", "use-memory", "use-extra", "rebuild", "incremental"],
         "mariadb-backup is not run",
     ),
-    (&["sst-special-dirs"], "the directories are asked of the configuration, always"),
+    (&["sst-special-dirs"], "the directories always come from the configuration"),
     (&["sst-syslog", "sst-log-archive", "sst-log-archive-dir"], "messages go to the server's error log"),
     (&["time"], "times are always logged"),
-    (&["wsrep-debug"], "there is no second level of messages"),
+    (&["wsrep-debug"], "there is only one level of messages"),
     (&["wsrep-sst-auth"], "no database account is needed"),
 ];
 
-/// Why a key has no effect here.
+/// Why an option has no effect here.
 pub(super) fn without_effect(key: &str) -> Option<&'static str> {
     WITHOUT_EFFECT.iter().find(|(keys, _)| keys.contains(&key)).map(|&(_, why)| why)
 }
 
-/// `compressor` and `decompressor`: a known program is mapped to what is built in. None is ever run, so one that is
-/// not known costs nothing but a warning.
+/// `compressor` and `decompressor`: known programs are mapped to the built-in codecs. None is ever run, so an unknown
+/// one only gets a warning.
 pub(super) fn compressor(look: &mut Lookup<'_>, item: &Item) -> Option<String> {
     let text = item.value.as_deref().unwrap_or_default().to_string_lossy();
     let shown = Printable(text.as_bytes());
@@ -42,8 +42,7 @@ pub(super) fn compressor(look: &mut Lookup<'_>, item: &Item) -> Option<String> {
         }
         Err(why) => {
             look.note(format!(
-                "WARNING: {}: `{shown}` {why}; commands out of option files are never run, and compression is chosen by \
-                 what the link needs, or by compress in [highline]",
+                "WARNING: {}: `{shown}` {why}; commands from option files are never run; compression is chosen to suit the link, or by compress in [highline]",
                 item.name()
             ));
             None
@@ -72,12 +71,12 @@ fn known_compressor(text: &str) -> Result<String, &'static str> {
 /// What `sockopt` asks for.
 #[derive(Debug, Default)]
 pub(super) struct SocketOptions {
-    /// A name that the peer's certificate must have.
+    /// A name the peer's certificate must have.
     pub(super) name: Option<Requested>,
     pub(super) ciphers: Option<Requested>,
 }
 
-/// `sockopt`: the comma list that the scripts append to socat's address.
+/// `sockopt`: the comma-separated list that the scripts append to socat's address.
 pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<SocketOptions> {
     let mut found = SocketOptions::default();
     let requested = |part: &str, text: &str| Requested {
@@ -87,11 +86,11 @@ pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<SocketOption
     };
     for option in item.text()?.split(',').map(str::trim).filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
-        // The scripts pass the list through a shell, which takes quotes away.
+        // The scripts pass the list through a shell, which removes quotes.
         let value = value.trim_matches(['\'', '"']);
         let why = match key {
             "verify" if matches!(value, "0" | "no" | "false" | "off") => {
-                "it has no effect: the peer is verified all the same"
+                "it has no effect: the peer is verified anyway"
             }
             "verify" => continue,
             "commonname" | "cn" if !value.is_empty() => {
@@ -103,10 +102,10 @@ pub(super) fn sockopt(look: &mut Lookup<'_>, item: &Item) -> Result<SocketOption
                 continue;
             }
             "cipher" | "ciphers" => continue,
-            "commonname" | "cn" => "the name is checked as ssl-mode says",
-            "retry" | "interval" | "forever" => "the donor tries again until connect-timeout",
+            "commonname" | "cn" => "ssl-mode says whether the name is checked",
+            "retry" | "interval" | "forever" => "the donor retries until connect-timeout",
             "connect-timeout" => "use connect-timeout in [highline]",
-            "pf" | "ipv6only" | "ai-addrconfig" => "IPv4 and IPv6 are both listened on and tried",
+            "pf" | "ipv6only" | "ai-addrconfig" => "both IPv4 and IPv6 are used",
             "keepalive" | "keepidle" | "keepintvl" | "keepcnt" | "nodelay" | "tcp-user-timeout" => "it is always on",
             "sndbuf" | "rcvbuf" | "so-sndbuf" | "so-rcvbuf" => "the kernel sizes the buffers",
             "reuseaddr" | "fork" | "max-children" | "dhparam" | "method" | "openssl-min-proto-version" | "no-sni" => {

@@ -1,19 +1,22 @@
-//! Which first-level names of the data directory stay: `keep`, and `cpat` of the server's own scripts.
+//! Which top-level names of the data directory stay: `keep`, and `cpat` of the server's own
+//! scripts.
 
 /// `keep`: names and patterns, separated by commas; `*` is any run of characters.
 pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     let pattern = |name: &str| match name {
         "." | ".." => Err("`.` and `..` are not names".to_owned()),
-        _ if name.contains('/') => Err(format!("`{name}` holds a slash; names of the data directory itself are meant")),
-        _ if name.contains('#') => Err(format!("`{name}` holds a #, which stands for digits here; use * in its place")),
+        _ if name.contains('/') => {
+            Err(format!("`{name}` contains a slash; only names directly in the data directory are allowed"))
+        }
+        _ if name.contains('#') => Err(format!("`{name}` contains a #, which stands for digits here; use * instead")),
         _ => Ok(name.to_owned()),
     };
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(pattern).collect()
 }
 
 /// `cpat`: the regular expression (Emacs syntax, over the whole path) that the scripts hand to
-/// `find -regex`, as patterns of names. Alternatives of literal text and `.*` are understood;
-/// anything else is refused, because a file that is kept by mistake, or lost, is worse than an error.
+/// `find -regex`, as name patterns. Alternatives of literal text and `.*` are understood; anything
+/// else is refused, because a file wrongly kept or lost is worse than an error.
 pub(super) fn of_cpat(text: &str) -> Result<Vec<String>, String> {
     text.replace("\\|", "|").split('|').filter(|branch| !branch.is_empty()).map(branch).collect()
 }
@@ -24,11 +27,11 @@ fn branch(regex: &str) -> Result<String, String> {
     };
     let body = regex.strip_prefix('^').unwrap_or(regex);
     let body = body.strip_suffix('$').unwrap_or(body);
-    // The expression meets the whole path, so one that fixes a name starts with the way to it.
+    // The expression is matched against the whole path, so it must start with the path to the name.
     let body = match (body.strip_prefix(".*/"), body.starts_with(".*")) {
         (Some(name), _) => name,
         (None, true) => body,
-        (None, false) => return Err(refuse("it can match no path, since it does not begin with .*")),
+        (None, false) => return Err(refuse("it cannot match any path, since it does not begin with .*")),
     };
     let mut pattern = String::new();
     let mut rest = body.chars();
@@ -36,13 +39,13 @@ fn branch(regex: &str) -> Result<String, String> {
         match c {
             '.' => match rest.next() {
                 Some('*') => pattern.push('*'),
-                _ => return Err(refuse("a dot that stands for one character has no equal here (\\. is a dot)")),
+                _ => return Err(refuse("a dot for any one character is not supported here (\\. is a dot)")),
             },
             '\\' => match rest.next() {
                 Some(c @ ('.' | '-' | '_' | '+')) => pattern.push(c),
                 _ => return Err(refuse("this use of \\ is not understood")),
             },
-            '/' => return Err(refuse("only names of the data directory itself can be kept")),
+            '/' => return Err(refuse("only names directly in the data directory can be kept")),
             '*' | '+' | '?' | '[' | ']' | '(' | ')' | '{' | '}' | '^' | '$' | '#' => {
                 return Err(refuse(&format!("`{c}` is not understood")));
             }

@@ -1,11 +1,11 @@
-//! `listen`: where a joiner waits, as people write it.
+//! `listen`: where a joiner waits, as written in an option file.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::host_port::HostPort;
 
-/// `HOST`, `HOST:PORT`, `:PORT` or `[IPv6]:PORT`; at least one of the two is there.
+/// `HOST`, `HOST:PORT`, `:PORT` or `[IPv6]:PORT`; at least one of the two is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOn {
     /// A name or an address, without brackets.
@@ -22,7 +22,7 @@ impl FromStr for ListenOn {
         let HostPort { host, port } = text.parse().map_err(|_| wrong())?;
         let is_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
         let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        // A colon without a port is a port that somebody forgot.
+        // A colon without a port: somebody forgot it.
         let forgotten = port.is_none() && text.ends_with(':') && !is_v6;
         if !(is_v6 || plain) || forgotten || host.is_empty() && port.is_none() {
             return Err(wrong());

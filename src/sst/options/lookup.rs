@@ -1,4 +1,4 @@
-//! Finding one value among the groups, and remembering where it came from and what was asked for.
+//! Finds a value among the groups, and remembers where it came from and what was asked for.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub key: String,
-    /// As it was given; no secret is ever kept here.
+    /// As it was given; never a secret.
     pub value: String,
     pub group: String,
 }
@@ -22,8 +22,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// A text with the place that it came from: what the server's own groups say about client
-/// connections is a weaker wish than what was written for transfers.
+/// A value and where it came from: what the server's own groups say about client connections counts less than what was
+/// written for transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requested {
     pub text: String,
@@ -32,10 +32,10 @@ pub struct Requested {
     pub name: String,
 }
 
-/// A place where a value may stand.
+/// A place where a value may be set.
 pub(super) type Place<'a> = (Tier, &'a str);
 
-/// The places of a key that the server's own scripts read in several groups.
+/// The places of an option that the server's own scripts read in several groups.
 pub(super) fn everywhere(key: &str) -> [Place<'_>; 3] {
     [(Tier::Sst, key), (Tier::Server, key), (Tier::Backup, key)]
 }
@@ -50,12 +50,12 @@ pub(super) struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// For the role `side`, on a node whose relative paths begin at `datadir`: there its server works.
+    /// For the role `side`, on a node whose relative paths start at `datadir`, its server's working directory.
     pub(super) fn new(files: &'a OptionFiles, side: Side, datadir: &'a Path) -> Lookup<'a> {
         Lookup { files, side, datadir, asked: BTreeSet::new(), sources: Vec::new(), notes: Vec::new() }
     }
 
-    /// The first of these places that holds something; an empty value is none.
+    /// The first of these places that sets a value; empty values do not count.
     pub(super) fn first(&mut self, places: &[Place<'_>]) -> Option<&'a Item> {
         let found = self.quietly(places);
         if let Some(item) = found {
@@ -64,7 +64,7 @@ impl<'a> Lookup<'a> {
         found
     }
 
-    /// As [`Lookup::first`], and nobody is told.
+    /// Like [`Lookup::first`], but does not report it.
     pub(super) fn quietly(&mut self, places: &[Place<'_>]) -> Option<&'a Item> {
         self.asked.extend(places.iter().map(|&(tier, key)| (tier, key.to_owned())));
         let mut found = places
@@ -74,7 +74,7 @@ impl<'a> Lookup<'a> {
         found.next()
     }
 
-    /// Adds to the list of where values came from, once.
+    /// Adds it, once, to the list of where values came from.
     pub(super) fn report(&mut self, item: &Item) {
         let value = item.value.as_ref().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
         self.add_source(item, value);
@@ -87,12 +87,12 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The path that an item names, whole.
+    /// The path that an item names, made absolute.
     pub(super) fn path_of(&self, item: &Item) -> Option<PathBuf> {
         item.value.as_ref().map(|value| self.datadir.join(value))
     }
 
-    /// As [`Lookup::report`], with the whole path.
+    /// Like [`Lookup::report`], with the absolute path.
     pub(super) fn report_path(&mut self, item: &Item) {
         let path = self.path_of(item).unwrap_or_default();
         self.add_source(item, path.to_string_lossy().into_owned());
@@ -104,7 +104,7 @@ impl<'a> Lookup<'a> {
         self.path_of(item)
     }
 
-    /// A value that only the role `whose` needs: the other one is not stopped by a wrong one.
+    /// A value that only the role `whose` uses: a wrong one does not stop the other role.
     pub(super) fn parsed_for<T>(
         &mut self,
         whose: Side,
@@ -127,7 +127,7 @@ impl<'a> Lookup<'a> {
         Ok(None)
     }
 
-    /// A checked value; `check` says what is allowed where it refuses.
+    /// A checked value; `check` says what is allowed if it refuses.
     pub(super) fn parsed<T>(
         &mut self,
         places: &[Place<'_>],
@@ -141,19 +141,19 @@ impl<'a> Lookup<'a> {
         self.notes.push(note.into());
     }
 
-    /// Whether anybody would look for `key` there.
+    /// Whether `key` would have an effect there.
     pub(super) fn knows(&self, tier: Tier, key: &str) -> bool {
         self.asked.contains(&(tier, key.to_owned()))
     }
 
-    /// What stands in a group and was never asked for.
+    /// What a group sets but was never asked for.
     pub(super) fn unasked(&self, tier: Tier) -> Vec<&'a Item> {
         let mut seen = BTreeSet::new();
         let unasked = |item: &&Item| !self.asked.contains(&(tier, item.key.clone()));
         self.files.tier(tier).iter().filter(unasked).filter(|item| seen.insert(item.key.as_str())).collect()
     }
 
-    /// The name in a group that is nearest to a misspelt one.
+    /// The known name nearest to a misspelt one.
     pub(super) fn nearest(&self, tier: Tier, key: &str) -> Option<&str> {
         self.asked
             .iter()

@@ -1,8 +1,6 @@
-//! What the option files say about transfers: found, checked, and explained.
-//!
-//! `[highline]` has the names of the command line; the names that users of the server's own scripts
-//! have in `[sst]` and in the server's groups are honoured, noted or refused, never passed over.
-//! Where several groups say something the more specific one wins.
+//! What the option files say about transfers: found, checked, and explained. `[highline]` uses the names of the command
+//! line; names that users of the server's own scripts have in `[sst]` and in the server's groups are honoured, noted or
+//! refused, never silently ignored. If several groups set an option, the more specific one wins.
 
 mod files;
 mod foreign;
@@ -36,7 +34,7 @@ use lookup::{Lookup, everywhere};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub tls: TlsSettings,
-    /// Where to listen; how a name is resolved is the caller's business.
+    /// Where to listen; the caller resolves names.
     pub listen: Option<ListenOn>,
     pub lanes: Option<Lanes>,
     pub compress: Compression,
@@ -45,11 +43,11 @@ pub struct Settings {
     pub install: InstallMode,
     pub reuse: Reuse,
     pub freeze: FreezeMode,
-    /// For ever: a freeze may take as long as it must.
+    /// By default forever: a freeze may take as long as it must.
     pub freeze_limit: Timeout,
     pub timeouts: Timeouts,
     pub max_binlogs: Binlogs,
-    /// First-level names of the data directory that stay besides the usual ones: patterns of
+    /// Top-level names of the data directory that stay in addition to the usual ones: patterns of
     /// `tree::Roots`.
     pub keep: Vec<String>,
     pub progress: ProgressTo,
@@ -59,20 +57,20 @@ pub struct Settings {
     pub tmpdir: Option<PathBuf>,
     /// Where each effective value came from, for one line of the log.
     pub sources: Vec<Source>,
-    /// What was given and has no effect, or another than expected: one line of the log each.
+    /// Options that have no effect, or not the expected one: one line of the log each.
     pub notes: Vec<String>,
 }
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The donor, for the joiner to answer.
+    /// How long the donor waits to reach the joiner.
     pub connect: Timeout,
-    /// The joiner, for the donor to begin.
+    /// How long the joiner waits for the donor.
     pub initial: Timeout,
-    /// Both, for any progress.
+    /// How long both wait for any progress.
     pub idle: Timeout,
-    /// The donor, for the server to freeze its tables.
+    /// How long the donor waits for the server to freeze its tables.
     pub lock: Timeout,
 }
 
@@ -83,7 +81,7 @@ impl Default for Timeouts {
     }
 }
 
-/// How many of the newest binary logs travel.
+/// How many of the newest binary logs are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binlogs {
     Newest(u32),
@@ -91,13 +89,13 @@ pub enum Binlogs {
 }
 
 impl Default for Binlogs {
-    /// As for the server's own scripts.
+    /// The same as the server's own scripts.
     fn default() -> Binlogs {
         Binlogs::Newest(1)
     }
 }
 
-/// Where progress goes besides the status file.
+/// Where progress goes, in addition to the status file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProgressTo {
     /// The error log.
@@ -109,11 +107,10 @@ pub enum ProgressTo {
 }
 
 impl Settings {
-    /// What counts for the role `side` of a node with this data directory, where relative paths begin: there its
-    /// server works.
+    /// The settings for the role `side` of a node with this data directory, where relative paths start.
     ///
     /// # Errors
-    /// A value that is wrong, or a name in `[highline]` that is not known.
+    /// A wrong value, or an unknown name in `[highline]`.
     pub fn resolve(files: &OptionFiles, side: Side, datadir: &Path) -> Result<Settings> {
         Self::gather(files, side, datadir).map_err(|error| error.on(side))
     }
@@ -154,7 +151,7 @@ impl Settings {
     }
 }
 
-/// Names that nobody asked for: an error in our own group, a note in `[sst]`.
+/// Unknown names: an error in our own group, a note in `[sst]`.
 fn leftovers(look: &mut Lookup<'_>) -> Result<()> {
     if let Some(item) = look.unasked(Highline).first() {
         let error = Error::new(Kind::Usage, format!("{} is not known", item.name()));
@@ -173,7 +170,7 @@ fn leftovers(look: &mut Lookup<'_>) -> Result<()> {
         };
         look.note(note);
     }
-    // These groups hold the options of mariadb-backup itself as well, which are not ours to judge.
+    // These groups also hold mariadb-backup's own options, which are not ours to judge.
     for item in look.unasked(Backup) {
         if let Some(why) = foreign::without_effect(&item.key) {
             look.note(format!("{} has no effect: {why}", item.name()));
@@ -204,13 +201,11 @@ fn compression(look: &mut Lookup<'_>) -> Result<Compression> {
             mapped = foreign::compressor(look, item).and_then(|choice| choice.parse().ok()).or(mapped);
         }
     }
-    // mariadb-backup's own compression, or one of our words.
+    // mariadb-backup's own compression, or one of our values.
     if let Some(item) = look.quietly(&everywhere("compress")) {
         match item.text()?.parse() {
             Ok(choice) => mapped = mapped.or(Some(choice)),
-            Err(_) => {
-                look.note(format!("{}: qpress is not used; compression is chosen by what the link needs", item.name()))
-            }
+            Err(_) => look.note(format!("{}: qpress is not used; compression is chosen to suit the link", item.name())),
         }
     }
     Ok(own.or(mapped).unwrap_or_default())
@@ -239,7 +234,7 @@ fn max_binlogs(look: &mut Lookup<'_>) -> Result<Binlogs> {
     Ok(count.unwrap_or_default())
 }
 
-/// The names that the operator keeps, alone.
+/// Only the names that the operator keeps.
 pub fn keep(files: &OptionFiles, datadir: &Path) -> Result<Vec<String>> {
     kept(&mut Lookup::new(files, Side::Here, datadir))
 }
@@ -266,7 +261,7 @@ fn progress(look: &mut Lookup<'_>) -> Result<ProgressTo> {
     })
 }
 
-/// A switch that may stand alone.
+/// A switch that may have no value.
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "" | "1" | "on" | "yes" | "true" => Ok(true),
@@ -354,7 +349,7 @@ pub(super) mod tests {
         .unwrap();
         assert_eq!((settings.lanes, settings.rate_limit), (Some(Lanes::near(3)), RateLimit(Some(2 << 20))));
         let note =
-            "ssl-cert in [sst] wins over ssl-cert in [mysqld]; the server's own scripts decide the other way round";
+            "ssl-cert in [sst] wins over ssl-cert in [mysqld]; the server's own scripts do it the other way round";
         assert!(settings.notes.iter().any(|given| given == note), "{:?}", settings.notes);
     }
 
@@ -372,7 +367,7 @@ pub(super) mod tests {
             "{notes}"
         );
         assert!(notes.contains("WARNING: zzz in [sst] is not known and has no effect"), "{notes}");
-        assert!(notes.contains("streamfmt in [sst] has no effect: there is one stream format"), "{notes}");
+        assert!(notes.contains("streamfmt in [sst] has no effect: there is only one stream format"), "{notes}");
         assert!(!format!("{settings:?}").contains("s3cret") && !format!("{settings:?}").contains("p4ss"));
     }
 
@@ -431,7 +426,7 @@ pub(super) mod tests {
                 let settings = role(&format!("[sst]\n{line}"), side).unwrap();
                 let [note] = settings.notes.as_slice() else { panic!("{:?}", settings.notes) };
                 assert!(
-                    note.starts_with(&format!("WARNING: {why}; commands out of option files are never run")),
+                    note.starts_with(&format!("WARNING: {why}; commands from option files are never run")),
                     "{note}"
                 );
                 assert_eq!(settings.compress, Compression::Auto);
@@ -450,7 +445,7 @@ pub(super) mod tests {
         assert_eq!(
             settings.notes,
             [
-                "compress in [mariabackup]: qpress is not used; compression is chosen by what the link needs",
+                "compress in [mariabackup]: qpress is not used; compression is chosen to suit the link",
                 "compress-threads in [mariabackup] has no effect: every lane compresses on its own",
                 "WARNING: tcert in [mariabackup] has no effect: tcert counts in [sst] only",
                 "use-memory in [xtrabackup] has no effect: mariadb-backup is not run",

@@ -1,16 +1,16 @@
-//! `wsrep_provider_options`, as the provider takes it apart (`gu::Config::parse`, galerautils), and the ways in which
-//! people break it.
+//! `wsrep_provider_options`, parsed as the provider does (`gu::Config::parse`, galerautils), and the common mistakes in
+//! it.
 
 use super::files::{Item, OptionFiles, Tier};
 use super::quotes::{CURLY, broken_quote};
 
 const NAME: &str = "wsrep-provider-options";
 
-/// How the names of the provider's parameters begin.
+/// Prefixes of the provider's parameters.
 const FAMILIES: [&str; 12] =
     ["socket.", "gcache.", "gcomm.", "gmcast.", "evs.", "pc.", "gcs.", "ist.", "repl.", "cert.", "protonet.", "base-"];
 
-/// The parameters that count.
+/// The parameters in effect.
 #[derive(Clone, Debug, Default)]
 pub struct ProviderOptions<'a> {
     item: Option<&'a Item>,
@@ -19,11 +19,11 @@ pub struct ProviderOptions<'a> {
     lost: Option<Lost>,
 }
 
-/// What was written in vain, because a later mention replaces the whole value.
+/// Parameters without effect, because a later mention replaces the whole value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     pub text: String,
-    /// A parameter of TLS is among it.
+    /// A TLS parameter is among them.
     pub weakens: bool,
 }
 
@@ -45,12 +45,12 @@ impl<'a> ProviderOptions<'a> {
             fault(why.to_owned());
         } else if let Some(stray) = stray {
             fault(format!(
-                "{} stands on a line of its own, where it is not part of it: an option ends with its line",
+                "{} is on a separate line and so not part of it: an option ends with its line",
                 stray.key.replacen('-', "_", 1)
             ));
         }
         if let Some(quote) = text.chars().find(|c| CURLY.contains(c)) {
-            fault(format!("it holds the typographic quote {quote}, which quotes nothing: write \""));
+            fault(format!("it contains the typographic quote {quote}, which does not quote anything: write \""));
         }
         let pieces = || text.split(';').map(str::trim).filter(|piece| !piece.is_empty());
         if let Some(piece) = pieces().find(|piece| !piece.contains('='))
@@ -69,7 +69,7 @@ impl<'a> ProviderOptions<'a> {
         options
     }
 
-    /// The value of a parameter; the last mention counts, and an empty one is none.
+    /// The value of a parameter; the last mention counts, and empty means unset.
     pub fn get(&self, key: &str) -> Option<&'a str> {
         let (_, value) = self.pairs.iter().rev().find(|(name, _)| *name == key)?;
         (!value.is_empty()).then_some(*value)
@@ -79,12 +79,12 @@ impl<'a> ProviderOptions<'a> {
         self.pairs.iter().copied()
     }
 
-    /// Where they stand; `None` where there are none.
+    /// Where they are set; `None` if they are not.
     pub fn item(&self) -> Option<&'a Item> {
         self.item
     }
 
-    /// What the provider cannot read. No parameter counts then: the server does not start.
+    /// What the provider cannot read. Then no parameter counts: the server does not start.
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
@@ -112,11 +112,11 @@ fn lost(last: &Item, earlier: &[&Item], kept: &[(&str, &str)]) -> Option<Lost> {
         return None;
     }
     let weakens = names.iter().any(|name| name.starts_with("socket.ssl"));
-    // What matters most is named alone.
+    // If TLS parameters are among them, only those are named.
     names.retain(|name| !weakens || name.starts_with("socket.ssl"));
     let (names, has) = (names.join(", "), if names.len() == 1 { "has" } else { "have" });
     let text = format!(
-        "wsrep_provider_options is given {} times, and only the last, in {}, counts: {} of an earlier one {has} no effect",
+        "wsrep_provider_options is given {} times, but only the last, in {}, counts: {} of an earlier one {has} no effect",
         earlier.len().saturating_add(1),
         last.origin,
         crate::error::Printable(names.as_bytes())
@@ -147,11 +147,11 @@ mod tests {
         for (text, says) in [
             ("\"gcache.size=1G;\n socket.ssl_cert=/c;socket.ssl_key=/k\"", "its quote is not closed on its line"),
             ("'gcache.size=1G", "its quote is not closed on its line"),
-            ("gcache.size=1G;\nsocket.ssl_cert=/c", "socket.ssl_cert stands on a line of its own"),
+            ("gcache.size=1G;\nsocket.ssl_cert=/c", "socket.ssl_cert is on a separate line and so not part of it"),
             ("\"gcache.size=1G;socket.ssl=yes\";", "a ; follows the closing quote"),
             ("\"gcache.size=1G\" ;\n", "a ; follows the closing quote"),
             ("\"gcache.size=1G\";\"pc.weight=2", "something follows the closing quote"),
-            ("“gcache.size=1G;pc.weight=2”", "it holds the typographic quote “"),
+            ("“gcache.size=1G;pc.weight=2”", "it contains the typographic quote “"),
             ("gcache.size=1G;socket.ssl", "`socket.ssl` has no value"),
         ] {
             let files = read(&format!("[galera]\nwsrep_provider_options={text}\n"));
@@ -171,14 +171,14 @@ mod tests {
             (
                 format!("[mysqld]\n{ssl}[galera]\n{size}"),
                 Some(
-                    "wsrep_provider_options is given 2 times, and only the last, in [galera], counts: socket.ssl_cert, \
+                    "wsrep_provider_options is given 2 times, but only the last, in [galera], counts: socket.ssl_cert, \
                       socket.ssl_key of an earlier one have no effect",
                 ),
             ),
             (
                 format!("[mysqld]\n{size}{weight}{weight}"),
                 Some(
-                    "wsrep_provider_options is given 3 times, and only the last, in [mysqld], counts: gcache.size of an \
+                    "wsrep_provider_options is given 3 times, but only the last, in [mysqld], counts: gcache.size of an \
                       earlier one has no effect",
                 ),
             ),

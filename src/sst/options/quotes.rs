@@ -1,12 +1,11 @@
-//! Values whose quotes are not what they seem; `wsrep_provider_options` has words of its own.
+//! Values whose quotes are not what they seem. `wsrep_provider_options` is handled separately.
 
 use super::files::{OptionFiles, Tier};
 
-/// Quotes that word processors and web pages make of `"` and `'`.
+/// Quotes that word processors and web pages turn `"` and `'` into.
 pub(super) const CURLY: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '‚', '″'];
 
-/// A sentence for each value that begins with a quote which the option reader leaves in it. No value is repeated: it
-/// may be a password.
+/// A sentence for each value that still begins with a quote. The value itself is not repeated: it may be a password.
 pub fn odd_quotes(files: &OptionFiles) -> Vec<String> {
     let tiers = [Tier::Highline, Tier::Sst, Tier::Server, Tier::Backup];
     let items = tiers.iter().flat_map(|tier| files.tier(*tier)).filter(|item| item.key != "wsrep-provider-options");
@@ -14,7 +13,7 @@ pub fn odd_quotes(files: &OptionFiles) -> Vec<String> {
         let text = item.value.as_deref()?.to_str()?;
         let why = match text.chars().next()? {
             curly if CURLY.contains(&curly) => {
-                format!("the typographic quote {curly} quotes nothing and is part of the value: write \"")
+                format!("the typographic quote {curly} does not quote anything but is part of the value: write \"")
             }
             _ => broken_quote(text)?.to_owned(),
         };
@@ -23,8 +22,8 @@ pub fn odd_quotes(files: &OptionFiles) -> Vec<String> {
     items.filter_map(sentence).collect()
 }
 
-/// What is wrong with a value that still begins with a quote: the option reader takes quotes away only where they are the
-/// first and the last character of the value.
+/// What is wrong with a value that still begins with a quote: the option reader removes quotes only if they are the
+/// first and last character of the value.
 pub(super) fn broken_quote(text: &str) -> Option<&'static str> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let inner = text.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
@@ -53,7 +52,7 @@ mod tests {
             [
                 "ca in [highline]: something follows the closing quote, so the quotes are part of the value",
                 "tcert in [sst]: a ; follows the closing quote, so the quotes are part of the value",
-                "datadir in [mysqld]: the typographic quote “ quotes nothing and is part of the value: write \"",
+                "datadir in [mysqld]: the typographic quote “ does not quote anything but is part of the value: write \"",
                 "ssl-key in [mysqld]: its quote is not closed on its line: an option ends with its line, even within quotes",
             ]
         );

@@ -1,6 +1,5 @@
-//! Which certificates, and how strictly the peer is looked at: names that users already have.
-//!
-//! Opens none of the files; whether they are any good is `tls`'s question.
+//! Which certificates to use, and how strictly to check the peer: option names that users already have. Opens none of
+//! the files; `tls` checks whether they are any good.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,13 +11,13 @@ use super::lookup::{Lookup, Place, Requested, everywhere, refuse};
 use super::provider::ProviderOptions;
 use crate::error::{Error, Result, Side};
 
-/// How the peer is verified. The proof by the ticket's secret comes on top of each.
+/// How the peer is verified, in addition to the proof by the ticket's secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SslMode {
-    /// Nothing was said: pin and proof, as for `REQUIRED`.
+    /// Not set: pin and proof, as for `REQUIRED`.
     #[default]
     Unset,
-    /// Pin and proof; a certificate's chain and name are not looked at.
+    /// Pin and proof; a certificate's chain and name are not checked.
     Required,
     /// The chain as well.
     VerifyCa,
@@ -26,10 +25,10 @@ pub enum SslMode {
     VerifyIdentity,
 }
 
-/// A word that is not a mode.
+/// A value that is not a mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SslModeError {
-    #[error("{0} would let a copy of the whole database cross the network in the clear")]
+    #[error("{0} would send a copy of the whole database over the network unencrypted")]
     InTheClear(String),
     #[error("`{0}` is none of REQUIRED, VERIFY_CA and VERIFY_IDENTITY")]
     Unknown(String),
@@ -73,9 +72,9 @@ pub struct TlsSettings {
     pub key: Option<PathBuf>,
     /// Files and directories.
     pub crls: Vec<PathBuf>,
-    /// The name that the peer's certificate must have, where it is not the peer's address.
+    /// The name the peer's certificate must have, if not the peer's address.
     pub peer_name: Option<Requested>,
-    /// Whether a common name counts where a certificate has no alternative names.
+    /// Whether the common name counts if a certificate has no alternative names.
     pub match_common_name: bool,
     pub versions: Option<Requested>,
     pub ciphers: Option<Requested>,
@@ -97,7 +96,7 @@ impl TlsSettings {
             }
             Some(Wanted { mode: SslMode::Unset, .. }) => SslMode::Required,
             Some(Wanted { mode: strict @ (SslMode::VerifyCa | SslMode::VerifyIdentity), item }) if !tls.has_ca() => {
-                // A remedy names only what has an effect.
+                // A remedy must name only what has an effect.
                 let other = if general_counts { "ssl-ca in [mysqld]" } else { "tca in [sst]" };
                 return Err(refuse(item, &format!("{strict} needs a CA, and none is configured"))
                     .remedy(format!("name it with ca in [highline], or {other}")));
@@ -126,7 +125,10 @@ impl TlsSettings {
             }
         };
         if let Some(item) = look.quietly(&[(Sst, "ssl-passphrase"), (Server, "ssl-passphrase")]) {
-            look.note(format!("{}: an encrypted key cannot be used; give transfers a key without one", item.name()));
+            look.note(format!(
+                "{}: an encrypted key cannot be used; transfers need a key without a passphrase",
+                item.name()
+            ));
         }
         Ok(tls)
     }
@@ -135,7 +137,7 @@ impl TlsSettings {
         self.ca.is_some() || self.capath.is_some()
     }
 
-    /// Certificates of both sides are looked at.
+    /// Whether both sides' certificates are checked.
     pub fn verifies(&self) -> bool {
         matches!(self.mode, SslMode::VerifyCa | SslMode::VerifyIdentity)
     }
@@ -154,19 +156,18 @@ struct Wanted<'a> {
     item: &'a Item,
 }
 
-/// What `ssl-mode`, and where that is absent `encrypt`, ask for. With `encrypt=3` a CA is optional,
-/// and whether there is one decides.
+/// What `ssl-mode`, or in its absence `encrypt`, asks for. With `encrypt=3` the CA is optional, and decides.
 fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
     let encrypt = look.first(&everywhere("encrypt"));
     let from_encrypt = match encrypt.map(|item| Ok::<_, Error>((item, item.text()?))).transpose()? {
         None => None,
         Some((item, "0")) => {
-            look.note(format!("{}: every transfer is encrypted all the same", item.name()));
+            look.note(format!("{}: every transfer is encrypted anyway", item.name()));
             None
         }
         Some((item, "1")) => {
             look.note(format!(
-                "{}: no symmetric key is used: it could not tell who the peer is; transfers are encrypted by TLS without one",
+                "{}: no symmetric key is used, because it cannot show who the peer is; TLS encrypts transfers without one",
                 item.name()
             ));
             None
@@ -179,9 +180,9 @@ fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
         let Some(item) = look.quietly(&[place]) else { continue };
         let mode = match item.text()?.parse() {
             Ok(mode) => mode,
-            // Written for another method, it asks for less than every transfer does.
+            // Written for another method, it asks for less than Highline always does.
             Err(SslModeError::InTheClear(text)) if place.0 != Highline => {
-                look.note(format!("{}: {text} has no effect: every transfer is encrypted all the same", item.name()));
+                look.note(format!("{}: {text} has no effect: every transfer is encrypted anyway", item.name()));
                 continue;
             }
             Err(error @ SslModeError::InTheClear(_)) => {
@@ -199,10 +200,8 @@ fn mode<'a>(look: &mut Lookup<'a>) -> Result<Option<Wanted<'a>>> {
 type Identity = Option<(PathBuf, PathBuf)>;
 type Cas = (Option<PathBuf>, Option<PathBuf>);
 
-/// Names that belong together, the most specific family first: `[highline]`, the role's own, `t*`,
-/// the general ones, Galera's. Certificate and key come out of one family, CAs out of one.
-///
-/// Says too whether the general names count.
+/// Options that belong together, the most specific family first: `[highline]`, the role's own, `t*`, the general ones,
+/// Galera's. Certificate and key come from one family, CAs from one. Also says whether the general names count.
 fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> {
     let role = if side == Side::Joiner { "server" } else { "client" };
     let other_role = if side == Side::Joiner { "client" } else { "server" };
@@ -227,7 +226,7 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> 
             && found.value != servers.value
         {
             look.note(format!(
-                "{} wins over {}; the server's own scripts decide the other way round",
+                "{} wins over {}; the server's own scripts do it the other way round",
                 found.name(),
                 servers.name()
             ));
@@ -255,7 +254,7 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> 
         {
             look.report_path(cert);
             look.report_path(key);
-            // A file that is named alone holds both.
+            // If only one file is named, it holds both.
             identity = look.path_of(cert).zip(look.path_of(key));
         }
         if cas == (None, None) {
@@ -272,7 +271,7 @@ fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> 
     Ok((identity, cas, !has_t))
 }
 
-/// CA, certificate and key of Galera's own traffic, out of `wsrep_provider_options`.
+/// CA, certificate and key of Galera's own traffic, from `wsrep_provider_options`.
 fn galera(look: &mut Lookup<'_>) -> [Option<Item>; 3] {
     look.quietly(&[(Server, "wsrep-provider-options")]);
     let options = ProviderOptions::of(look.files);
@@ -399,25 +398,22 @@ mod tests {
         for (text, says) in [
             (
                 "[sst]\nssl-mode=DISABLED",
-                "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted all the same",
+                "ssl-mode in [sst]: DISABLED has no effect: every transfer is encrypted anyway",
             ),
             (
                 "[galera]\nssl_mode=Disabled",
-                "ssl-mode in [galera]: Disabled has no effect: every transfer is encrypted all the same",
+                "ssl-mode in [galera]: Disabled has no effect: every transfer is encrypted anyway",
             ),
             (
                 "[mariabackup]\nssl-mode=PREFERRED",
-                "ssl-mode in [mariabackup]: PREFERRED has no effect: every transfer is encrypted all the same",
+                "ssl-mode in [mariabackup]: PREFERRED has no effect: every transfer is encrypted anyway",
             ),
-            ("[sst]\nencrypt=0", "encrypt in [sst]: every transfer is encrypted all the same"),
+            ("[sst]\nencrypt=0", "encrypt in [sst]: every transfer is encrypted anyway"),
             (
                 "[sst]\nencrypt=1",
-                "encrypt in [sst]: no symmetric key is used: it could not tell who the peer is; transfers are encrypted by TLS without one",
+                "encrypt in [sst]: no symmetric key is used, because it cannot show who the peer is; TLS encrypts transfers without one",
             ),
-            (
-                "[sst]\nsockopt=,verify=0",
-                "sockopt in [sst]: verify: it has no effect: the peer is verified all the same",
-            ),
+            ("[sst]\nsockopt=,verify=0", "sockopt in [sst]: verify: it has no effect: the peer is verified anyway"),
         ] {
             assert_eq!(note(text), [says], "{text}");
         }
