@@ -8,7 +8,9 @@ use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 
 use crate::error::{Error, Kind, Printable, Result};
 
-/// Becomes that owner for good. Does nothing if this process is not root or the directory belongs to root. Call it
+/// Becomes that owner for good. Does nothing if this process is not root or the directory belongs to root.
+///
+/// Call it
 /// before anything in the directory is opened, and before there is a second thread.
 pub(super) fn become_owner(datadir: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -1,8 +1,10 @@
 //! Clones of the server's files: unnamed files that share their blocks until those are written (`FICLONE`,
 //! ioctl_ficlone(2)). Under the lock files are cloned instead of read: the server is released, and then the clones are
-//! read. While a clone exists, whatever the server writes needs new blocks, even in place. On a full filesystem InnoDB
-//! would abort on its own redo log, so free space is checked before and watched meanwhile, and clones are dropped long
-//! before the server could run short. A killed process leaves none behind: they have no name.
+//! read.
+//!
+//! While a clone exists, whatever the server writes needs new blocks, even in place. On a full filesystem InnoDB would
+//! abort on its own redo log, so free space is checked before and watched meanwhile, and clones are dropped long before
+//! the server could run short. A killed process leaves none behind: they have no name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

@@ -1,5 +1,7 @@
-//! The sending side of a transfer. [`send`] scans, connects and converses. The other files: the offer, the catalog of
-//! what is sent, the queue of work, packing with its choice of compression, and the lanes.
+//! The sending side of a transfer.
+//!
+//! [`send`] scans, connects and converses. The other files: the offer, the catalog of what is sent,
+//! the queue of work, packing with its choice of compression, and the lanes.
 
 mod answer;
 mod catalog;
@@ -48,8 +50,9 @@ use passes::scanned;
 ///
 /// Both calls may block.
 pub trait Server: Send + Sync + std::fmt::Debug {
-    /// Returns once nothing writes to the tree any more. Returns the position of the data then, if
-    /// the server says it.
+    /// Returns once nothing writes to the tree any more.
+    ///
+    /// Returns the position of the data then, if the server says it.
     fn freeze(&self) -> Result<Option<GaleraGtid>>;
     /// Lets writing continue. Calling it more than once does no harm.
     fn release(&self) -> Result<()>;

@@ -1,4 +1,6 @@
-//! What a round has to do: the difference between the tree as the joiner has it and the tree as it is now. Pure: both
+//! What a round has to do: the difference between the tree as the joiner has it and the tree as it is now.
+//!
+//! Pure: both
 //! are arguments. With an empty basis everything is sent whole.
 
 use std::collections::BTreeMap;

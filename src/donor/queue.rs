@@ -1,6 +1,7 @@
-//! The work of a round: which chunks are still to be sent, shared by all lanes. The largest files come first, a few
-//! side by side, chunk by chunk, so that even one huge tablespace keeps every lane busy; then the small entries, many
-//! to a batch. A broken lane's unacknowledged work comes back.
+//! The work of a round: which chunks are still to be sent, shared by all lanes.
+//!
+//! The largest files come first, a few side by side, chunk by chunk, so that even one huge tablespace keeps every lane
+//! busy; then the small entries, many to a batch. A broken lane's unacknowledged work comes back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,7 @@
 //! What the joiner already has: whether it is worth comparing with, whether it is worth waiting for, and what the
-//! joiner reports about each file. The decisions are pure: the sample, and what waiting has brought so far, are
-//! arguments.
+//! joiner reports about each file.
+//!
+//! The decisions are pure: the sample, and what waiting has brought so far, are arguments.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Another unlocked pass, or the freeze? And under the freeze: read, or clone? Pure: the figures of
-//! earlier passes and the expected cost of a freeze are arguments.
+//! Another unlocked pass, or the freeze? And under the freeze: read, or clone?
+//!
+//! Pure: the figures of earlier passes and the expected cost of a freeze are arguments.
 
 use std::str::FromStr;
 

@@ -4,6 +4,7 @@
 //! - Any other is switched. Before that, each of the node's own files in it gets a second name at the same path in the
 //!   staged tree, so that a server that has it open keeps the same file; its own directories are recreated there,
 //!   and so is the top-level directory if the donor sent none.
+//!
 //! If the old tree is removed first, such a directory stays and is emptied of all but the node's own files.
 
 use std::collections::BTreeMap;

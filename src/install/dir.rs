@@ -1,6 +1,7 @@
-//! An open directory, and the few changes that an install makes beneath one. Every name is one path component, resolved
-//! against an open descriptor and never through a symlink, so that nobody can redirect a switch or a deletion. Each
-//! change is a step of [`super::failpoint`].
+//! An open directory, and the few changes that an install makes beneath one.
+//!
+//! Every name is one path component, resolved against an open descriptor and never through a symlink, so that nobody
+//! can redirect a switch or a deletion. Each change is a step of [`super::failpoint`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -1,7 +1,8 @@
-//! Makes a staged tree durable, and checks it in two ways. `syncfs` alone does not report failed writes on stacked
-//! filesystems (overlayfs) or, before Linux 5.8, anywhere. So every file and directory is synced too: `fsync` reports a
-//! failed write of that file to whoever opens it next. After `syncfs` they are clean, so only one flush each is left to
-//! wait for, many at a time.
+//! Makes a staged tree durable, and checks it in two ways.
+//!
+//! `syncfs` alone does not report failed writes on stacked filesystems (overlayfs) or, before Linux 5.8, anywhere. So
+//! every file and directory is synced too: `fsync` reports a failed write of that file to whoever opens it next. After
+//! `syncfs` they are clean, so only one flush each is left to wait for, many at a time.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -21,8 +22,10 @@ const BATCH: usize = 64;
 
 type Batch = (Arc<Dir>, Vec<OsString>);
 
-/// `syncfs` on each filesystem behind `directories`, then `fsync` on them and everything beneath. The descriptors must
-/// be older than the writes: `syncfs` reports what failed since its own was opened.
+/// `syncfs` on each filesystem behind `directories`, then `fsync` on them and everything beneath.
+///
+/// The descriptors must be older than the writes: `syncfs` reports what failed since its own was
+/// opened.
 ///
 /// # Errors
 /// What could not be brought to disk, by its path.

@@ -1,4 +1,6 @@
-//! Where tests interrupt an install: every change to the filesystem asks here first. Outside tests
+//! Where tests interrupt an install: every change to the filesystem asks here first.
+//!
+//! Outside tests
 //! this does nothing.
 
 use crate::error::Result;

@@ -1,5 +1,7 @@
-//! The record of a switch: what a later process needs to finish or undo it, and nothing else. A readable JSON file and,
-//! on its last line, the SHA-256 of what precedes it. It is replaced whole and durably at each phase. It does not say
+//! The record of a switch: what a later process needs to finish or undo it, and nothing else.
+//!
+//! A readable JSON file and, on its last line, the SHA-256 of what precedes it. It is replaced whole and durably at
+//! each phase. It does not say
 //! *which* entries have moved: the tree itself shows that.
 
 use std::collections::BTreeMap;

@@ -7,9 +7,10 @@ use rustix::fs::FileType;
 
 use crate::tree::{Own, Shape, names, row};
 
-/// Our own directory in each root; exists while a transfer or a switch is unfinished. It must not outlive them: a
-/// server lists it as a schema `#mysql50#.highline`, which makes `mariadb-dump --all-databases` and `mariadb-upgrade`
-/// stop (10.11.19). Plain files are not listed.
+/// Our own directory in each root; exists while a transfer or a switch is unfinished.
+///
+/// It must not outlive them: a server lists it as a schema `#mysql50#.highline`, which makes `mariadb-dump
+/// --all-databases` and `mariadb-upgrade` stop (10.11.19). Plain files are not listed.
 pub const HOME: &str = ".highline";
 /// The symlink that selects the tree a server sees, in [`HOME`] in the data directory.
 pub(super) const LIVE: &str = "live";

@@ -1,8 +1,12 @@
-//! What a failed attempt has left for the next one: plain files in the directories of the server's own roots. Files,
+//! What a failed attempt has left for the next one: plain files in the directories of the server's own roots.
+//!
+//! Files,
 //! because a server lists every directory as a schema. Their content is never trusted: it only hints at what need not
 //! be sent, and whoever uses it reads it all again. So no name here is followed anywhere: only regular files with a
-//! single name, owned by this node's user, count. There are none in directories outside ([`Scope::Listed`]): whoever
-//! removes kept files must know where to look.
+//! single name, owned by this node's user, count.
+//!
+//! There are none in directories outside ([`Scope::Listed`]): whoever removes kept files must know
+//! where to look.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

@@ -70,8 +70,9 @@ impl DirLock {
 pub(super) const LOCKED: &[&str] = &["ibdata#", "ib_logfile#", "undo#", "aria_log_control"];
 
 /// A file in these roots that a running server has locked, or `None`. Asks the kernel about record locks (`F_GETLK`),
-/// opens files only for reading, and takes no lock itself. Does not see a server on another kernel (a network
-/// filesystem without a lock daemon).
+/// opens files only for reading, and takes no lock itself.
+///
+/// Does not see a server on another kernel (a network filesystem without a lock daemon).
 pub fn server_holding(roots: &Roots) -> Result<Option<PathBuf>> {
     for path in roots.directories() {
         if !path.exists() {

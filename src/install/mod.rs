@@ -1,6 +1,8 @@
-//! How a new tree replaces an old one: staging, the switch, its journal, recovery. Works on the filesystem alone: no
-//! network, no protocol, no clock. What it installs must be [`crate::manifest::Verified`]. The data directory is the
-//! server's working directory, so roots themselves are never renamed or replaced, only their entries.
+//! How a new tree replaces an old one: staging, the switch, its journal, recovery.
+//!
+//! Works on the filesystem alone: no network, no protocol, no clock. What it installs must be
+//! [`crate::manifest::Verified`]. The data directory is the server's working directory, so roots themselves are never
+//! renamed or replaced, only their entries.
 //!
 //! In the order of use: [`DirLock::take`], [`recover`], [`Staging::prepare`], with [`Staging::spend_old_tree`] if there
 //! is no room for two trees, then [`Staging::directory`] and [`Staging::accepts`] while entries arrive, and

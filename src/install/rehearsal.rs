@@ -1,5 +1,7 @@
 //! Finds out in advance whether an old tree can be moved or removed: otherwise the switch would fail after the whole
-//! copy. It changes nothing.
+//! copy.
+//!
+//! It changes nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;

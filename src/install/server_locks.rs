@@ -1,7 +1,9 @@
 //! Keeps servers out of both trees during the whole switch, with the same locks that a server takes: one that starts in
-//! between refuses, instead of opening the old tablespace and then the new log. They belong to the open file
-//! (`F_OFD_SETLK`, `fcntl_locking(2)`). A lock that belongs to the process would be lost when any other descriptor of
-//! the file is closed. The server's locks are of that kind, but they and ours exclude each other all the same.
+//! between refuses, instead of opening the old tablespace and then the new log.
+//!
+//! They belong to the open file (`F_OFD_SETLK`, `fcntl_locking(2)`). A lock that belongs to the process would be lost
+//! when any other descriptor of the file is closed. The server's locks are of that kind, but they and ours exclude each
+//! other all the same.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -106,10 +108,12 @@ impl ServerLocks {
         }
     }
 
-    /// Lets servers in again, on the surviving tree only. A waiting server has opened its file before it asks for the
-    /// lock (`os_file_create_func`, `os0file.cc`, waits 100 s; `lock_control_file`, `ma_control_file.c`, 30 s). If the
-    /// file was in the tree `gone`, it must find it empty, and end. In the old tree this applies only to files that no
-    /// longer have a name: another file by that name may be one that a server has made since.
+    /// Lets servers in again, on the surviving tree only.
+    ///
+    /// A waiting server has opened its file before it asks for the lock (`os_file_create_func`, `os0file.cc`, waits 100
+    /// s; `lock_control_file`, `ma_control_file.c`, 30 s). If the file was in the tree `gone`, it must find it empty,
+    /// and end. In the old tree this applies only to files that no longer have a name: another file by that name may be
+    /// one that a server has made since.
     pub(super) fn release(self, gone: Side) {
         let nameless = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0);
         let ended = |held: &&Held| held.side == gone && held.of_the_tree_alone;

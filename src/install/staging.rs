@@ -208,9 +208,10 @@ impl Staging {
 
     /// Removes the old tree now, to free its room (`--install inplace`). What is kept stays, and so do directories with
     /// listed content, in which the transfer replaces what it brings. With [`Reuse::Auto`] its larger files get kept
-    /// names instead: they become part of the new tree, or [`super::drop_kept`] removes them. `also` are kept names of
-    /// the data directory that are removed too, and first: `grastate.dat`, if no provider has it open, because a
-    /// position without its data must never be believed.
+    /// names instead: they become part of the new tree, or [`super::drop_kept`] removes them.
+    ///
+    /// `also` are kept names of the data directory that are removed too, and first: `grastate.dat`, if no provider has
+    /// it open, because a position without its data must never be believed.
     ///
     /// # Errors
     /// On a failure before the point of no return the old tree is back in place; after it,

@@ -9,8 +9,13 @@
 //! 2. *flip*: one rename makes `live` point to `new`. At this moment, in every root at once, the old
 //!    tree is gone and the new one is there.
 //! 3. *place*: every new entry trades places with its symlink.
-//! A server that starts in between sees one whole tree. Undoing is the same walk with the sides swapped. Each step goes by what it finds, so the walk may be interrupted and repeated anywhere.
-//! A server that ran in between may have changed the tree that was live. What is now in place of one of our symlinks is then newer than what the symlink led to.
+//!
+//! A server that starts in between sees one whole tree. Undoing is the same walk with the sides swapped. Each step goes
+//! by what it finds, so the walk may be interrupted and repeated anywhere.
+//!
+//! A server that ran in between may have
+//! changed the tree that was live. What is now in place of one of our symlinks is then newer than what the symlink led
+//! to.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -198,13 +203,16 @@ impl<'a> Switch<'a> {
         old_is_live(self.home)
     }
 
-    /// Takes the old tree away without a replacement, for [`Switch::clean`] to remove. A server refuses to start on a
-    /// system tablespace without a log or the reverse, so both must go at once: InnoDB's files go behind symlinks, and
-    /// then the first one's symlink is renamed over `live`. That takes its name away and leaves all the others
-    /// dangling. InnoDB treats a dangling link as an absent file, except that it cannot create a file there. So until
-    /// the dangling symlinks are removed too, a start fails if undo tablespaces or more than one data file are
-    /// configured, or if `innodb_data_home_dir` is on another filesystem than the data directory. Returns the error for
-    /// what could not be moved away, which stays.
+    /// Takes the old tree away without a replacement, for [`Switch::clean`] to remove.
+    ///
+    /// A server refuses to start on a system tablespace without a log or the reverse, so both must go at once: InnoDB's
+    /// files go behind symlinks, and then the first one's symlink is renamed over `live`. That takes its name away and
+    /// leaves all the others dangling. InnoDB treats a dangling link as an absent file, except that it cannot create a
+    /// file there. So until the dangling symlinks are removed too, a start fails if undo tablespaces or more than one
+    /// data file are configured, or if `innodb_data_home_dir` is on another filesystem than the data directory.
+    ///
+    /// Returns
+    /// the error for what could not be moved away, which stays.
     pub(super) fn spend(&self) -> Result<Option<Error>> {
         let innodb = self.places.iter().filter(|place| place.root.name.is_innodb());
         if self.old_is_live()? {

@@ -195,10 +195,11 @@ impl SwitchedRoot {
         voided
     }
 
-    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink. If the filesystem has
-    /// no exchange (NFS, older ZFS), a file's name still leads to it at every moment; a directory, or a file that
-    /// cannot have a second name, is missing between two steps. A directory in a lower layer of overlayfs moves entry
-    /// by entry, and nobody sees it whole meanwhile.
+    /// Trades `name` in place with `name` among the side's entries; one of them is our symlink.
+    ///
+    /// If the filesystem has no exchange (NFS, older ZFS), a file's name still leads to it at every moment; a
+    /// directory, or a file that cannot have a second name, is missing between two steps. A directory in a lower layer
+    /// of overlayfs moves entry by entry, and nobody sees it whole meanwhile.
     fn exchange(&self, side: Side, name: &OsStr) -> Result<()> {
         let entries = self.entries(side);
         if self.dir.exchange(name, entries)? {

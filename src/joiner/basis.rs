@@ -1,4 +1,5 @@
 //! What this node already has of what the donor offers: the files of its old tree, and what an earlier attempt left.
+//!
 //! Both may hold anything. Files of the old tree are found by the same rules as in the donor's scan, opened one name at
 //! a time, never through a symlink, and only read.
 

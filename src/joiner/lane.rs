@@ -52,7 +52,9 @@ impl Drop for InHand {
 type Arrived = (FrameHeader, Pages, InHand);
 
 /// Runs a lane to its end. A broken connection is not a failure: the donor dials again and resends what was not
-/// acknowledged. It also ends when the other half of `replaced` is dropped: then the donor has dialled it again.
+/// acknowledged.
+///
+/// It also ends when the other half of `replaced` is dropped: then the donor has dialled it again.
 pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: oneshot::Receiver<()>) -> Result<()> {
     let Shared { ledger, meter, in_hand, turn } = shared;
     let (reader, writer) = split(stream);

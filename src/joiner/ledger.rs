@@ -1,6 +1,7 @@
-//! What has arrived: every entry of the tree, and for each file the digests of what was written. A later round brings
-//! newer versions of what changed: metadata, length, chunks. Whatever it does not bring stays as it was, and the seal
-//! covers everything.
+//! What has arrived: every entry of the tree, and for each file the digests of what was written.
+//!
+//! A later round brings newer versions of what changed: metadata, length, chunks. Whatever it does not bring stays as
+//! it was, and the seal covers everything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
-//! The receiving side of a transfer. [`Waiting`] listens and lets the donor in; `conversation` then talks to it. The
-//! other files: the examination before anything is touched, the tree where bytes land, the ledger of what arrived, and
-//! the lanes.
+//! The receiving side of a transfer.
+//!
+//! [`Waiting`] listens and lets the donor in; `conversation` then talks to it. The other files: the examination before
+//! anything is touched, the tree where bytes land, the ledger of what arrived, and the lanes.
 
 mod basis;
 mod conversation;
@@ -145,7 +146,9 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Locks the data directory for this process, binds the port and makes the ticket. Needs a runtime. An interrupted
+    /// Locks the data directory for this process, binds the port and makes the ticket. Needs a runtime.
+    ///
+    /// An interrupted
     /// install is only reported: what comes may be a bypass, which changes nothing.
     pub fn bind(options: ReceiveOptions, reporter: &dyn Reporter) -> Result<Waiting> {
         if let Some(held) = server_holding(&options.roots)? {
@@ -174,8 +177,10 @@ impl Waiting {
         if announced == listens { announced } else { format!("{announced} (this node listens on {listens})") }
     }
 
-    /// Waits for the donor that holds the ticket, and takes what it sends. If dropped before the end, it leaves the old
-    /// tree as it is, except in the middle of the switch, which `recover` then finishes.
+    /// Waits for the donor that holds the ticket, and takes what it sends.
+    ///
+    /// If dropped before the end, it leaves the old tree as it is, except in the middle of the
+    /// switch, which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
         let Waiting { lock, options, listener, ticket } = self;
         let tls = server_config(&options.identity, options.trust.clone(), &options.policy)?;

@@ -1,7 +1,9 @@
 //! Seeding: files this node has are put beside the staged tree, and the donor gets digests and hints of what was read,
-//! so that it need not send what is equal. A seed from the old tree is a copy, by reflink if the filesystem can
-//! (`FICLONE`, ioctl_ficlone(2)), otherwise run by run; the old tree is only read. One from an earlier attempt is moved
-//! there. A seed becomes the staged file when the donor first mentions its path (`joiner::ledger`).
+//! so that it need not send what is equal.
+//!
+//! A seed from the old tree is a copy, by reflink if the filesystem can (`FICLONE`, ioctl_ficlone(2)), otherwise run by
+//! run; the old tree is only read. One from an earlier attempt is moved there. A seed becomes the staged file when the
+//! donor first mentions its path (`joiner::ledger`).
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
-//! The joiner's end: one port, open to many strangers and one donor. A connection has a deadline to prove that it knows
-//! the ticket's secret. Only a fixed number of unproven ones may be open; one more pushes out the oldest, so that
-//! silent or garbage connections do not keep the donor out.
+//! The joiner's end: one port, open to many strangers and one donor.
+//!
+//! A connection has a deadline to prove that it knows the ticket's secret. Only a fixed number of unproven ones may be
+//! open; one more pushes out the oldest, so that silent or garbage connections do not keep the donor out.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

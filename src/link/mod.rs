@@ -1,4 +1,6 @@
-//! One authenticated connection: sockets, TLS and messages on it, each with its deadline. Knows how
+//! One authenticated connection: sockets, TLS and messages on it, each with its deadline.
+//!
+//! Knows how
 //! to reach, authenticate and talk to a peer. Knows nothing about trees and chunks.
 
 mod again;

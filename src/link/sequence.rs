@@ -1,8 +1,9 @@
 //! What one side of a conversation has sent and received, so that it can continue over another connection where it was
-//! interrupted: no message is lost, and none is received twice. Messages carry no numbers on the wire: both sides count
-//! them, from 1 in each direction. A heartbeat does not count; it says how many were received. On every connection it
-//! comes first, and nothing else is sent until the peer's has come. What was sent is kept until the peer has received
-//! it.
+//! interrupted: no message is lost, and none is received twice.
+//!
+//! Messages carry no numbers on the wire: both sides count them, from 1 in each direction. A heartbeat does not count;
+//! it says how many were received. On every connection it comes first, and nothing else is sent until the peer's has
+//! come. What was sent is kept until the peer has received it.
 //!
 //! Pure: no sockets, no clock.
 

@@ -1,6 +1,7 @@
-//! How a transfer reports: log lines and progress, behind one trait. The pipelines count into a [`Meter`]; a
-//! [`Reporter`] shows it on a terminal, as lines or as JSON. Nothing here ever writes to standard output, which is for
-//! tickets, results and the server.
+//! How a transfer reports: log lines and progress, behind one trait.
+//!
+//! The pipelines count into a [`Meter`]; a [`Reporter`] shows it on a terminal, as lines or as JSON. Nothing here ever
+//! writes to standard output, which is for tickets, results and the server.
 
 mod json;
 mod lines;

@@ -9,8 +9,9 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::host_port::{HostPort, HostPortError};
 
 /// `host[:port][/part…]`, in the characters that the donor's server allows (`address_char`,
-/// `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`. An IPv6 host has brackets in the text
-/// but not in [`SstAddress::host`].
+/// `sql/wsrep_sst.cc`): letters, digits and `. _ - : [ ] /`.
+///
+/// An IPv6 host has brackets in the text but not in [`SstAddress::host`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SstAddress {
     place: HostPort,

@@ -1,5 +1,7 @@
-//! File descriptors that the server leaks to its scripts. They include its `grastate.dat` and both ends of our standard
-//! output: while we hold those, a dead server's pipe never breaks and a finished script's pipe never ends.
+//! File descriptors that the server leaks to its scripts.
+//!
+//! They include its `grastate.dat` and both ends of our standard output: while we hold those, a dead server's pipe
+//! never breaks and a finished script's pipe never ends.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -8,8 +10,9 @@ use rustix::fs::{Dir, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
-/// Closes every descriptor above 2. Returns how many there were. Call it first of all: before the
-/// program opens a file, or starts a thread or a runtime.
+/// Closes every descriptor above 2. Returns how many there were.
+///
+/// Call it first of all: before the program opens a file, or starts a thread or a runtime.
 pub fn close_inherited() -> Result<usize> {
     let inherited = above_stderr()?;
     for &fd in &inherited {

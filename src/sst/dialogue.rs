@@ -1,6 +1,7 @@
-//! The lines that the server reads from our standard output, and their only writer. The server treats every unknown
-//! line as the end or an error, so nothing else may reach that pipe: [`Dialogue::take_stdout`] moves it out of reach of
-//! everything that prints.
+//! The lines that the server reads from our standard output, and their only writer.
+//!
+//! The server treats every unknown line as the end or an error, so nothing else may reach that pipe:
+//! [`Dialogue::take_stdout`] moves it out of reach of everything that prints.
 
 use std::fmt;
 use std::fs::File;
@@ -114,8 +115,10 @@ impl<W: Write> Dialogue<W> {
         Dialogue { out, side, progress, stage: Stage::Started }
     }
 
-    /// Writes one line and flushes it. Progress that nobody asked for is dropped. A line out of order is refused and
-    /// not written; [`Kind::ServerGone`] means that nobody is reading any more.
+    /// Writes one line and flushes it. Progress that nobody asked for is dropped.
+    ///
+    /// A line out of order is refused and not written; [`Kind::ServerGone`] means that nobody is
+    /// reading any more.
     pub fn say(&mut self, line: &Line<'_>) -> Result<()> {
         use Stage::{Ended, Started};
         let joiner = self.side == Side::Joiner;

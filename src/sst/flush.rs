@@ -1,7 +1,8 @@
-//! The freeze: `flush tables`, and the file by which the server answers. `sst_flush_tables` (`sql/wsrep_sst.cc`) takes
-//! the global read lock, stops InnoDB's own writes and then writes `tables_flushed` into the data directory, or
-//! `sst_error` if that failed. It writes the first file twice, each time by rename, so a file removed too early comes
-//! back.
+//! The freeze: `flush tables`, and the file by which the server answers.
+//!
+//! `sst_flush_tables` (`sql/wsrep_sst.cc`) takes the global read lock, stops InnoDB's own writes and then writes
+//! `tables_flushed` into the data directory, or `sst_error` if that failed. It writes the first file twice, each time
+//! by rename, so a file removed too early comes back.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -91,10 +92,12 @@ pub struct Freeze {
 }
 
 impl Freeze {
-    /// Asks the server to freeze and waits until it has. Removes stale answers first. `check` is called at least every
-    /// 20 ms, and its error ends the wait: a signal, a dead server, a lost peer. `deadline` limits the whole wait; the
-    /// server itself has only `lock_wait_timeout`, a day by default. After an error the freeze may still happen: the
-    /// server undoes it when the pipe ends, so exit soon.
+    /// Asks the server to freeze and waits until it has.
+    ///
+    /// Removes stale answers first. `check` is called at least every 20 ms, and its error ends the wait: a signal, a
+    /// dead server, a lost peer. `deadline` limits the whole wait; the server itself has only `lock_wait_timeout`, a
+    /// day by default. After an error the freeze may still happen: the server undoes it when the pipe ends, so exit
+    /// soon.
     pub fn begin<W: Write>(
         dialogue: &mut Dialogue<W>,
         datadir: &Path,

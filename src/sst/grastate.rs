@@ -1,6 +1,7 @@
-//! `grastate.dat`: the position that Galera keeps beside the data. Read from a donor's directory, and written for a
-//! node that is seeded by hand. Under a running server the file belongs to Galera, which keeps it open and locked:
-//! never touch it in an SST.
+//! `grastate.dat`: the position that Galera keeps beside the data.
+//!
+//! Read from a donor's directory, and written for a node that is seeded by hand. Under a running server the file
+//! belongs to Galera, which keeps it open and locked: never touch it in an SST.
 
 use std::fmt::{self, Write};
 use std::fs::File;

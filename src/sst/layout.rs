@@ -1,6 +1,7 @@
 //! Where this node's files are: flags, environment, the server's command line and its option files,
-//! turned into the roots of `tree`. Looks at directories only to find their real paths; does not
-//! list any.
+//! turned into the roots of `tree`.
+//!
+//! Looks at directories only to find their real paths; does not list any.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;

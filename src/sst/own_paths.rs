@@ -1,7 +1,8 @@
 //! The paths within a node's roots that, by its configuration, belong to the node alone: temporary directories, logs,
-//! sockets, certificates and keys, the provider's cache. Options for directories, lists and relative paths are known by
-//! name. In any other option, a value that is an absolute path within a root counts: plugins add options that nobody
-//! here knows.
+//! sockets, certificates and keys, the provider's cache.
+//!
+//! Options for directories, lists and relative paths are known by name. In any other option, a value that is an
+//! absolute path within a root counts: plugins add options that nobody here knows.
 
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,6 @@
-//! The server's own command line, which follows `--mysqld-args`. Reads options as `my_getopt` does:
-//! `_` equals `-`, `loose-` is ignored, the last one wins.
+//! The server's own command line, which follows `--mysqld-args`.
+//!
+//! Reads options as `my_getopt` does: `_` equals `-`, `loose-` is ignored, the last one wins.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

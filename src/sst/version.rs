@@ -1,6 +1,7 @@
-//! Finds out which version a node's server has. If root started the program for another user (`user=mysql`), that user
-//! may not read it through `/proc/PID/exe` (proc_pid_exe(5), prctl(2) `PR_SET_DUMPABLE`), so there is more than one way
-//! to find out.
+//! Finds out which version a node's server has.
+//!
+//! If root started the program for another user (`user=mysql`), that user may not read it through `/proc/PID/exe`
+//! (proc_pid_exe(5), prctl(2) `PR_SET_DUMPABLE`), so there is more than one way to find out.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

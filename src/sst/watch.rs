@@ -1,6 +1,7 @@
-//! Whether the database server that started us is still alive. The server does not tell its script when it dies; after
-//! a `kill -9` the script would run on. A joiner is given the server's process (`--parent`); a donor has to find it
-//! among its ancestors.
+//! Whether the database server that started us is still alive.
+//!
+//! The server does not tell its script when it dies; after a `kill -9` the script would run on. A joiner is given the
+//! server's process (`--parent`); a donor has to find it among its ancestors.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -117,9 +118,10 @@ impl Stat {
     }
 }
 
-/// `pid`, or the nearest of its ancestors, that is neither a shell nor our wrapper. If `/proc` does not show one, that
-/// is the server: with `hidepid` (proc(5)) a process sees only those it could trace, and not a server that root started
-/// for another user. Any process in between belongs to our own user and is shown.
+/// `pid`, or the nearest of its ancestors, that is neither a shell nor our wrapper.
+///
+/// If `/proc` does not show one, that is the server: with `hidepid` (proc(5)) a process sees only those it could trace,
+/// and not a server that root started for another user. Any process in between belongs to our own user and is shown.
 fn server_at_or_above(proc: &Path, mut pid: u32) -> Option<u32> {
     for _ in 0..4 {
         let Some(stat) = Stat::of(proc, pid) else { return Some(pid) };

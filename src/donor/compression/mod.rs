@@ -1,5 +1,7 @@
-//! Which codec the next batch gets, and its compression. `auto` climbs ([`climb`]), so a fast link is left uncompressed
-//! and a slow one gets what it can use.
+//! Which codec the next batch gets, and its compression.
+//!
+//! `auto` climbs ([`climb`]), so a fast link is left uncompressed and a slow one gets what it can
+//! use.
 
 mod climb;
 

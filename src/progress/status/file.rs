@@ -1,6 +1,8 @@
 //! The status file: two records, written in turn, so that one is always whole; `flock` shows whether its writer is
-//! alive. A third record is for requests to the transfer: [`Wish`]. It is written in place. A rename would change the
-//! data directory, which must hold still for a donor.
+//! alive. A third record is for requests to the transfer: [`Wish`].
+//!
+//! It is written in place. A rename would change the data directory, which must hold still for a
+//! donor.
 
 use std::fs::File;
 use std::io;

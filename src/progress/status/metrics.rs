@@ -1,5 +1,7 @@
-//! The metrics file: a status in Prometheus' text format, for node_exporter's textfile collector. It is replaced as a
-//! whole, by a rename in its directory. What it says about the other role is kept.
+//! The metrics file: a status in Prometheus' text format, for node_exporter's textfile collector.
+//!
+//! It is replaced as a whole, by a rename in its directory. What it says about the other role is
+//! kept.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,6 +1,8 @@
-//! What the option files say about transfers: found, checked, and explained. `[highline]` uses the names of the command
-//! line; names that users of the server's own scripts have in `[sst]` and in the server's groups are honoured, noted or
-//! refused, never silently ignored. If several groups set an option, the more specific one wins.
+//! What the option files say about transfers: found, checked, and explained.
+//!
+//! `[highline]` uses the names of the command line; names that users of the server's own scripts have in `[sst]` and in
+//! the server's groups are honoured, noted or refused, never silently ignored. If several groups set an option, the
+//! more specific one wins.
 
 mod files;
 mod foreign;

@@ -1,5 +1,6 @@
-//! Which certificates to use, and how strictly to check the peer: option names that users already have. Opens none of
-//! the files; `tls` checks whether they are any good.
+//! Which certificates to use, and how strictly to check the peer: option names that users already have.
+//!
+//! Opens none of the files; `tls` checks whether they are any good.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -201,7 +202,9 @@ type Identity = Option<(PathBuf, PathBuf)>;
 type Cas = (Option<PathBuf>, Option<PathBuf>);
 
 /// Options that belong together, the most specific family first: `[highline]`, the role's own, `t*`, the general ones,
-/// Galera's. Certificate and key come from one family, CAs from one. Also says whether the general names count.
+/// Galera's. Certificate and key come from one family, CAs from one.
+///
+/// Also says whether the general names count.
 fn material(look: &mut Lookup<'_>, side: Side) -> Result<(Identity, Cas, bool)> {
     let role = if side == Side::Joiner { "server" } else { "client" };
     let other_role = if side == Side::Joiner { "client" } else { "server" };
