@@ -203,6 +203,18 @@ const FAULTS: &[Fault] = &[
         act: passive,
     },
     Fault {
+        name: "no checksum in common",
+        code: 93,
+        side: "joiner",
+        cause: &["checksum", "sha256"],
+        remedy: "",
+        prepare: |stage| {
+            stage.send.extend(["--checksum".into(), "sha256".into()]);
+            stage.receive.extend(["--checksum".into(), "blake3".into()]);
+        },
+        act: passive,
+    },
+    Fault {
         name: "the roles are swapped",
         code: 22,
         side: "joiner",

@@ -77,15 +77,20 @@ pub(super) async fn connect(host: &str, port: u16, left: Duration, limit: Durati
     }
 }
 
-/// The same, once. The name is looked up within `limit` too.
+/// The same, once.
 pub(super) async fn connect_once(host: &str, port: u16, limit: Duration) -> std::io::Result<TcpStream> {
-    let tried = try_all(host, port, tokio::time::Instant::now() + limit);
-    tokio::time::timeout(limit, tried).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    try_all(host, port, tokio::time::Instant::now() + limit).await
 }
 
-/// Tries every address, each a quarter of a second after the one before, so that a dead one does not delay the rest
-/// (RFC 8305). Refused only if all of them refuse.
+/// Looks the name up and tries every address, until `deadline`.
 async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::io::Result<TcpStream> {
+    let tried = tokio::time::timeout_at(deadline, try_addresses(host, port)).await;
+    tried.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+/// Each address a quarter of a second after the one before, so that a dead one does not delay the rest (RFC 8305).
+/// Refused only if all of them refuse.
+async fn try_addresses(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv4);
     let mut tries = tokio::task::JoinSet::new();
@@ -98,10 +103,7 @@ async fn try_all(host: &str, port: u16, deadline: tokio::time::Instant) -> std::
     }
     let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
     let mut last: Option<std::io::Error> = None;
-    while let Some(tried) = tokio::time::timeout_at(deadline, tries.join_next())
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
-    {
+    while let Some(tried) = tries.join_next().await {
         match tried {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) if !refused(&error) || last.is_none() => last = Some(error),
