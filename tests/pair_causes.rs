@@ -206,7 +206,7 @@ const FAULTS: &[Fault] = &[
         name: "no checksum in common",
         code: 93,
         side: "joiner",
-        cause: &["checksum", "sha256"],
+        cause: &["donor and joiner have no checksum in common"],
         remedy: "",
         prepare: |stage| {
             stage.send.extend(["--checksum".into(), "sha256".into()]);
@@ -332,7 +332,7 @@ const FAULTS: &[Fault] = &[
         name: "an immutable file in the old tree",
         code: 13,
         side: "joiner",
-        cause: &["joiner/ibdata1 has an attribute that forbids to move or remove it"],
+        cause: &["joiner/ibdata1 has an attribute that forbids moving or removing it"],
         remedy: "chattr -i",
         prepare: |stage| {
             let place = stage.pair.home().join("disk");
@@ -347,7 +347,7 @@ const FAULTS: &[Fault] = &[
         name: "a mount in the old tree",
         code: 22,
         side: "joiner",
-        cause: &["something is mounted on ", "joiner/old_schema"],
+        cause: &["joiner/old_schema is a mount point"],
         remedy: "unmount it",
         prepare: |stage| {
             stage.disk = SmallDisk::mount(&stage.pair.joiner.join("old_schema"), 1);
@@ -379,7 +379,7 @@ const FAULTS: &[Fault] = &[
         name: "a server starts on the joiner",
         code: 16,
         side: "joiner",
-        cause: &["a running server holds ", "ibdata1"],
+        cause: &["a running server is using ", "ibdata1"],
         remedy: "stop",
         prepare: nothing,
         act: |stage, _, _, link| {
@@ -440,7 +440,7 @@ fn pair_causes_that_a_peer_cannot_tell() {
                 link.stall();
             },
         ),
-        ("the joiner is killed", Some((32, &["the joiner at ", "closed"], "see the")), None, |_, _, joiner, link| {
+        ("the joiner is killed", Some((32, &["the joiner at ", "closed"], "log")), None, |_, _, joiner, link| {
             link.passed(2 * MIB);
             joiner.running.signal(Signal::KILL);
         }),
