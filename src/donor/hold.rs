@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
 use super::Server;
-use super::transfer::{Round, Transfer};
+use super::lane::Lanes;
+use super::transfer::Round;
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::threads::{self, blocking, or_never};
@@ -45,12 +44,12 @@ pub(super) enum Sent {
 /// Returns when all of the round's work is acknowledged, or fails with the lanes. Once `over` resolves the rest is left
 /// out.
 pub(super) async fn finished(
-    lanes: &mut JoinSet<Result<()>>,
+    lanes: &mut Lanes,
     server: &Arc<dyn Server>,
-    transfer: &Transfer,
     round: &Round,
     over: impl Future<Output = Sent>,
 ) -> Result<Sent> {
+    let Lanes { running, transfer } = lanes;
     let over = async {
         let why = over.await;
         round.queue.abandon();
@@ -61,7 +60,7 @@ pub(super) async fn finished(
         released.map(|()| why)
     };
     let failed = async {
-        while let Some(ended) = lanes.join_next().await {
+        while let Some(ended) = running.join_next().await {
             threads::ended("a lane", ended)?;
         }
         Err(Error::new(Kind::Io, "the lanes ended before the work did"))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use super::pack::{Frame, bytes_of, pack_all};
 use super::queue::Work;
@@ -53,9 +54,41 @@ impl Flight {
     }
 }
 
+/// All lanes of a transfer.
+pub(super) struct Lanes {
+    pub(super) transfer: Arc<Transfer>,
+    pub(super) running: JoinSet<Result<()>>,
+}
+
+/// However the transfer ends, packing stops.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.transfer.rounds.close();
+    }
+}
+
+impl Lanes {
+    pub(super) fn dial(transfer: Arc<Transfer>, count: u16) -> Lanes {
+        let mut running = JoinSet::new();
+        for number in 0..count {
+            running.spawn(run(Arc::clone(&transfer), number));
+        }
+        Lanes { transfer, running }
+    }
+
+    /// Says goodbye on all of them, once everything is acknowledged.
+    pub(super) async fn farewell(&mut self) {
+        /// How long they may take to end.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        self.transfer.rounds.close();
+        let goodbye = async { while self.running.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(PATIENCE, goodbye).await;
+    }
+}
+
 /// Runs a lane until the last round is over. If it breaks it is dialled again and its unacknowledged work goes back to
 /// the queue, until the clock runs out.
-pub(super) async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
+async fn run(transfer: Arc<Transfer>, number: u16) -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
     let written = || transfer.meter.snapshot().done;
     let mut before = written();

@@ -9,6 +9,7 @@ mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod files;
 mod hold;
 mod kept;
 mod lane;
@@ -19,6 +20,7 @@ mod plan;
 pub mod queue;
 mod reuse;
 mod rounds;
+mod source;
 mod still;
 mod transfer;
 

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::task::JoinSet;
-
 use super::catalog::{Catalog, seal};
 use super::clones;
 use super::hold::{Hold, Sent, finished};
+use super::lane::Lanes;
 use super::plan::{Basis, Plan, Task};
 use super::queue::Queue;
 use super::reuse::{self, Awaited};
 use super::rounds::{Outlook, Pass, another, seconds_to_read};
+use super::source::Agreed;
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
-use super::{Keeper, RoundReport, Server, complete, lane};
+use super::{Keeper, RoundReport, Server, complete};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
@@ -35,7 +35,7 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// One transfer's passes: the lanes, and the tree as the joiner has it.
 pub(super) struct Passes {
     transfer: Arc<Transfer>,
-    lanes: JoinSet<Result<()>>,
+    lanes: Lanes,
     server: Arc<dyn Server>,
     roots: Roots,
     /// Roots that the joiner cannot use.
@@ -57,42 +57,24 @@ pub(super) struct Passes {
     pub(super) cloned: (u64, u64),
 }
 
-/// However the transfer ends, packing stops and clones are closed.
-impl Drop for Passes {
-    fn drop(&mut self) {
-        self.transfer.rounds.close();
-    }
-}
-
 impl Passes {
-    pub(super) fn new(
-        transfer: Arc<Transfer>,
-        server: Arc<dyn Server>,
-        (roots, without, theirs): (Roots, Vec<RootName>, Vec<RelPath>),
-        offered: Vec<(RelPath, u64)>,
-        lanes: u16,
-    ) -> Result<Passes> {
-        let filesystems = Filesystems::of(&roots)?;
-        let mut running = JoinSet::new();
-        for number in 0..lanes {
-            running.spawn(lane::run(Arc::clone(&transfer), number));
-        }
-        let (basis, reports) = (Vec::new(), Vec::new());
+    pub(super) fn new(lanes: Lanes, server: Arc<dyn Server>, agreed: Agreed) -> Result<Passes> {
+        let Agreed { roots, without, theirs, offered } = agreed;
         Ok(Passes {
-            transfer,
-            lanes: running,
+            transfer: Arc::clone(&lanes.transfer),
+            lanes,
             server,
+            filesystems: Filesystems::of(&roots)?,
             roots,
             without,
             theirs,
-            filesystems,
             offered,
             awaited: None,
-            basis,
+            basis: Vec::new(),
             costly: Arc::default(),
             number: 0,
             live_since: None,
-            reports,
+            reports: Vec::new(),
             cloned: (0, 0),
         })
     }
@@ -280,11 +262,7 @@ impl Passes {
 
     /// Says goodbye on all lanes, and seals the tree as the joiner has it.
     pub(super) async fn seal(mut self) -> Result<(Seal, Vec<RoundReport>)> {
-        /// How long lanes may take to end once everything is acknowledged.
-        const FAREWELL: Duration = Duration::from_secs(1);
-        self.transfer.rounds.close();
-        let goodbye = async { while self.lanes.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        self.lanes.farewell().await;
         let (basis, checksum) = (std::mem::take(&mut self.basis), self.transfer.checksum);
         let sealed = blocking(move || seal(&basis, checksum)).await?;
         Ok((sealed, std::mem::take(&mut self.reports)))
@@ -359,7 +337,7 @@ impl Passes {
         let round = Arc::new(Round { number, live, strict, paced, catalog, queue, compared, changed_pages });
         self.transfer.clock.acknowledged(Instant::now());
         self.transfer.rounds.begin(Arc::clone(&round));
-        let work = finished(&mut self.lanes, &self.server, &self.transfer, &round, hold.over(control));
+        let work = finished(&mut self.lanes, &self.server, &round, hold.over(control));
         let sent = reuse::attended(control, &self.transfer, &round, &mut self.awaited, work).await;
         let sent = match sent {
             Ok(sent) => sent,
