@@ -260,7 +260,7 @@ const FAULTS: &[Fault] = &[
         prepare: Stage::unprivileged,
         act: |stage, _, _, link| {
             link.passed(2 * MIB);
-            fs::set_permissions(stage.donor("schema"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(stage.donor("schema"), fs::Permissions::from_mode(0o0)).unwrap();
         },
     },
     Fault {
