@@ -72,7 +72,7 @@ fn pair_reuse_of_an_equal_tree_sends_digests_only() {
     let (both, figures) = arrives(&pair, &[], &[]);
     assert!(figures.bytes > 200 * MIB && figures.wire < figures.bytes / 500, "{figures:?}");
     assert!(figures.reused >= 204 * MIB, "{figures:?}");
-    both.joiner.said("the donor compares 9 files with what is here already");
+    both.joiner.said("the donor compares 9 files with those already here");
     both.donor.said("its files are compared, and what differs is sent");
 }
 
