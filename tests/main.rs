@@ -35,6 +35,7 @@ mod pair_hostile;
 mod pair_kept;
 mod pair_limits;
 mod pair_offer;
+mod pair_other_servers;
 mod pair_power;
 mod pair_reuse;
 mod pair_rounds;

@@ -21,7 +21,7 @@ pub use json::{Json, object};
 pub use lines::Lines;
 pub use meter::{Follow, Meter, Snapshot, bytes, entries, follow, seconds};
 pub use quiet::{Quiet, Recorder};
-pub use server_log::{ProgressLines, ServerLog};
+pub use server_log::{LogFormat, ProgressLines, ServerLog};
 pub use status::{Phase, Publish, Published, Status};
 pub use terminal::Terminal;
 

@@ -33,6 +33,9 @@ pub struct SstArgs {
     pub tmpdir: Option<PathBuf>,
     /// As mysql-wsrep and Percona XtraDB Cluster pass it; MariaDB does not.
     pub server_version: Option<String>,
+    /// Whether the server reads a level from the first characters of each line on standard error: Percona XtraDB Cluster,
+    /// which alone spells `--plugindir` so.
+    pub reads_levels: bool,
     pub server: ServerArgs,
 }
 
@@ -161,6 +164,7 @@ impl SstArgs {
             aria_log_dir_path: given.path("aria-log-dir-path"),
             tmpdir: given.either("sst-temp-dir", "sst-tmp-dir").map(PathBuf::from),
             server_version: given.text("mysqld-version")?,
+            reads_levels: given.0.contains_key("plugindir"),
             server,
         })
     }
@@ -300,6 +304,7 @@ mod tests {
             assert_eq!((args.datadir, args.binlog), (PathBuf::from("/d"), None), "{line}");
         }
         assert_eq!(parse(pxc).unwrap().server_version.as_deref(), Some("8.0.33"));
+        assert_eq!([pxc, &wsrep].map(|line| parse(line).unwrap().reads_levels), [true, false]);
         assert_eq!(parse("--role joiner --address h --mysqld-args -h /d").unwrap().datadir, PathBuf::from("/d"));
         let nested = parse("--role joiner --address h --datadir /d --mysqld-args --defaults-extra-file=/e").unwrap();
         assert_eq!(nested.defaults.extra_file, Some("/e".into()));

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod command;
 pub mod disk;
 pub mod ends;
+pub mod fake_server;
 pub mod faulty_link;
 pub mod hostile;
 pub mod load;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::{Error, Side};
-use crate::progress::{ProgressLines, Reporter, ServerLog, Snapshot};
+use crate::progress::{LogFormat, ProgressLines, Reporter, ServerLog, Snapshot};
 use crate::sst::dialogue::{Dialogue, Line};
 use crate::sst::options::ProgressTo;
 use crate::threads::lock;
@@ -17,9 +17,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(side: Side, progress: &ProgressTo, dialogue: Arc<Mutex<Dialogue<File>>>) -> Log {
+    pub(super) fn new(side: Side, format: LogFormat, progress: &ProgressTo, dialogue: Arc<Mutex<Dialogue<File>>>) -> Log {
         let (progress, trouble) = progress_lines(progress);
-        let log = Log { lines: ServerLog::new(side, progress), dialogue };
+        let log = Log { lines: ServerLog::new(side, format, progress), dialogue };
         trouble.iter().for_each(|trouble| log.warn(trouble));
         log
     }

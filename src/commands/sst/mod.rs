@@ -17,7 +17,7 @@ use crate::config::{SOFTWARE, host_name};
 use crate::error::{Result, Side};
 use crate::link::Deadlines;
 use crate::pace::Throttle;
-use crate::progress::{ProgressLines, Publish, Published, Reporter, ServerLog};
+use crate::progress::{LogFormat, ProgressLines, Publish, Published, Reporter, ServerLog};
 use crate::sst::args::{Role, SstArgs};
 use crate::sst::descriptors;
 use crate::sst::dialogue::Dialogue;
@@ -31,27 +31,29 @@ use log::Log;
 /// Runs the role the server asks for. A failure is reported in the format of the server's error
 /// log.
 pub(super) fn run(typed: &Typed) -> ExitCode {
-    let mut side = Side::Here;
-    match play(typed, &mut side) {
+    let mut heard = (Side::Here, LogFormat::Log);
+    match play(typed, &mut heard) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let (side, format) = heard;
             let error = error.on(side);
-            ServerLog::new(side, ProgressLines::Nowhere).error(&error.report_on(side));
+            ServerLog::new(side, format, ProgressLines::Nowhere).error(&error.report_on(side));
             ExitCode::from(error.kind().exit_code())
         }
     }
 }
 
-fn play(typed: &Typed, side: &mut Side) -> Result<()> {
+/// `heard` becomes who speaks, and in which form, as soon as that is known.
+fn play(typed: &Typed, heard: &mut (Side, LogFormat)) -> Result<()> {
     descriptors::close_inherited()?;
     let args = SstArgs::parse(typed.flags.iter().cloned())?;
-    *side = args.side();
-    let side = *side;
+    let (side, format) = (args.side(), if args.reads_levels { LogFormat::Levels } else { LogFormat::Log });
+    *heard = (side, format);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     let dialogue = Arc::new(Mutex::new(Dialogue::take_stdout(side, args.progress)?));
     let files = OptionFiles::read(&args.defaults, &args.server)?;
     let settings = Settings::resolve(&files, side, &args.datadir)?;
-    let log = Log::new(side, &settings.progress, Arc::clone(&dialogue));
+    let log = Log::new(side, format, &settings.progress, Arc::clone(&dialogue));
     let run = Arc::new(Run {
         layout: Layout::of_server(
             &args,
