@@ -10,6 +10,7 @@ mod check_transfers;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;
+mod cluster_containers;
 mod cluster_faults;
 mod cluster_freeze;
 mod cluster_layouts;

@@ -28,7 +28,19 @@ pub struct NodeOptions {
     pub program: Option<PathBuf>,
     /// The server sees a `/proc` that was mounted with `hidepid=2`. Needs root, and Linux 5.8.
     pub hidden_processes: bool,
+    /// The server is process 1 of its own, its root cannot be written, and its data directory is a mount. Needs root.
+    pub container: bool,
 }
+
+/// Where the node's folder is, then the server's command.
+const CONTAINER: &str = r#"set -e
+mount --bind "$1" "$1"
+mount --bind "$1/data" "$1/data"
+mount -t proc proc /proc
+mount -o remount,bind,ro /
+if touch /var/tmp/highline-was-here 2>/dev/null; then exit 9; fi
+shift
+exec "$@""#;
 
 #[derive(Debug)]
 pub struct Node {
@@ -74,6 +86,12 @@ impl Node {
             let mut command = Command::new("unshare");
             command.args(["--mount", "sh", "-c", "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"", "sh"]);
             command.arg(program);
+            return command;
+        }
+        if self.options.container {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER, "sh"]);
+            command.arg(&self.folder).arg(program);
             return command;
         }
         if !self.options.private_common {
