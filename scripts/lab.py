@@ -48,9 +48,14 @@ def server_user():
     return "mysql" if os.geteuid() == 0 else None
 
 
-def own(path):
+def own(path, root=None):
+    """Gives a folder to the server's account, which has other numbers in a Linux of its own."""
+    owner = "mysql:mysql"
+    if root:
+        accounts = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
+        owner = next(f"{account[2]}:{account[3]}" for account in accounts if account[0] == "mysql")
     if server_user():
-        subprocess.run(["chown", "-R", "mysql:mysql", path], check=True)
+        subprocess.run(["chown", "-R", owner, path], check=True)
 
 
 def alive(pid):
@@ -106,9 +111,20 @@ class Node:
         self.socket = self.folder / "socket"
         self.log = self.folder / "error.log"
         self.runs = self.folder / "runs"
+        # A folder with a Linux of its own to run in, and lines for [mysqld] and after it.
+        self.root, self.extra = None, ""
         for path in (self.folder, self.datadir, self.folder / "tmp", self.runs):
             path.mkdir()
-        own(self.folder)
+        self.own(self.folder)
+
+    def own(self, path):
+        own(path, self.root)
+
+    def inside(self, *command):
+        """A command as this node's machine runs it."""
+        if not self.root:
+            return [*map(str, command)]
+        return [str(HERE / "inside"), str(self.root), f"{self.lab.folder}:{self.lab.folder}", "--", *map(str, command)]
 
     def write_options(self):
         lab, folder = self.lab, self.folder
@@ -138,14 +154,26 @@ wsrep_sst_method={lab.method}
 wsrep_sst_auth=root:
 wsrep_sst_receive_address={self.address}:4444
 wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_addr={self.address}:4568;gcache.size=128M;pc.weight={weight}"
+{self.extra}
 [sst]
 {lab.sst}
 """)
 
+    def install(self):
+        """Makes a new database, where the options put it."""
+        self.write_options()
+        user = [f"--user={server_user()}"] if server_user() else []
+        # Galera has no part in this.
+        command = self.inside("mariadb-install-db", f"--defaults-file={self.folder}/my.cnf", *user, "--skip-test-db",
+                              "--auth-root-authentication-method=normal", "--wsrep-on=OFF", "--wsrep-provider=none")
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"node {self.number}: mariadb-install-db: {done.stdout.strip()} {done.stderr.strip()}")
+
     def start(self):
         """Starts the server and waits for nothing; the first node bootstraps the cluster."""
         self.write_options()
-        command = ["mariadbd", f"--defaults-file={self.folder}/my.cnf"]
+        command = self.inside("mariadbd", f"--defaults-file={self.folder}/my.cnf")
         if server_user():
             command.append(f"--user={server_user()}")
         if self.number == 1:
@@ -231,7 +259,7 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
         shutil.rmtree(self.datadir)
         self.datadir.mkdir()
         self.forget_runs()
-        own(self.datadir)
+        self.own(self.datadir)
 
 
 class Lab:
@@ -273,10 +301,8 @@ class Lab:
             if state.exists():
                 state.write_text(state.read_text().replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1"))
         else:
-            user = [f"--user={server_user()}"] if server_user() else []
-            subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={first.datadir}", "--skip-test-db",
-                            "--auth-root-authentication-method=normal", *user], check=True, capture_output=True)
-        own(first.datadir)
+            first.install()
+        first.own(first.datadir)
 
     def __enter__(self):
         return self
