@@ -114,7 +114,7 @@ fn a_bypass_by_the_contract_of_each() {
         assert_eq!(received.gtid, sent.gtid, "{received:?}");
         assert_eq!(sent.asked, [format!("done {UUID}:41")]);
         tree::assert_same(&before, &tree::read(&joiner.datadir()));
-        assert_told(kind, &received, "bypass: nothing was touched");
+        assert_told(kind, &received, "bypass: nothing was changed");
     }
 }
 
