@@ -105,7 +105,8 @@ def free_block():
 class Node:
     def __init__(self, lab, number):
         self.lab, self.number, self.process = lab, number, None
-        self.folder = lab.folder / f"node{number}"
+        self.name, self.donor = f"node{number}", ""  # `donor`: the name of the node that is asked
+        self.folder = lab.folder / self.name
         self.address = f"{lab.block}.{number}"
         self.datadir = self.folder / "data"
         self.socket = self.folder / "socket"
@@ -147,9 +148,10 @@ innodb_autoinc_lock_mode=2
 wsrep_on=ON
 wsrep_provider=/usr/lib/galera/libgalera_smm.so
 wsrep_cluster_name=lab
-wsrep_cluster_address=gcomm://{lab.block}.1,{lab.block}.2
+wsrep_cluster_address=gcomm://{",".join(node.address for node in lab.nodes)}
 wsrep_node_address={self.address}
-wsrep_node_name=node{self.number}
+wsrep_node_name={self.name}
+wsrep_sst_donor={self.donor}
 wsrep_sst_method={lab.method}
 wsrep_sst_auth=root:
 wsrep_sst_receive_address={self.address}:4444
@@ -263,9 +265,9 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
 
 
 class Lab:
-    """Two nodes in a folder of their own, and in a network namespace where one is named; use it in a `with`, which takes everything down."""
+    """Nodes in a folder of their own, and in a network namespace where one is named; use it in a `with`, which takes everything down."""
 
-    def __init__(self, folder, method="highline", sst="", buffer_pool="256M", program=None, namespace=None):
+    def __init__(self, folder, method="highline", sst="", buffer_pool="256M", program=None, namespace=None, nodes=2):
         self.folder, self.method, self.sst, self.buffer_pool = pathlib.Path(folder), method, sst, buffer_pool
         self.namespace = namespace
         self.block = free_block()
@@ -276,7 +278,7 @@ class Lab:
         if program:
             shutil.copy(program, self.folder / "bin" / "highline")
             shutil.copy(HERE / "wsrep_sst_highline", self.folder / "bin" / "wsrep_sst_highline")
-        self.nodes = [Node(self, 1), Node(self, 2)]
+        self.nodes = [Node(self, number + 1) for number in range(nodes)]
         self.add_method(method)
 
     def add_method(self, method):

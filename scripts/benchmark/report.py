@@ -7,7 +7,7 @@ import platform
 import statistics
 import subprocess
 
-from benchmark import bars, freeze
+from benchmark import bars, freeze, reuse
 from benchmark.contestants import CONTESTANTS, REFERENCE
 from benchmark.shapes import SHAPES
 
@@ -35,7 +35,7 @@ def groups(runs, kind):
     for run in runs:
         if run["kind"] == kind and "failed" not in run:
             found.setdefault((run["shape"], run["link"]), {}).setdefault(run["contestant"], []).append(run)
-    order = dict.fromkeys([*CONTESTANTS, *map(freeze.mode_name, freeze.MODES)])
+    order = dict.fromkeys([*CONTESTANTS, *map(freeze.mode_name, freeze.MODES), *reuse.CASES])
     return {key: {name: group[name] for name in order if name in group} for key, group in found.items()}
 
 
@@ -59,7 +59,7 @@ def write(folder, runs, options):
 
 def medians(runs):
     out = []
-    for kind, key in (("transfer", "seconds"), ("sst", "script"), ("freeze", "freeze")):
+    for kind, key in (("transfer", "seconds"), ("sst", "script"), ("freeze", "freeze"), ("reuse", "script")):
         for (shape, link), group in groups(runs, kind).items():
             base = median(group[REFERENCE], key) if REFERENCE in group else None
             for name, some in group.items():
@@ -122,6 +122,11 @@ def page(facts, options):
         lines += ["## How long a donor stands still", "", bars.NOTE, ""]
     for (case, filesystem), group in frozen.items():
         lines += bars.section(case, filesystem, freeze.CASES[case].what, group)
+    returned = groups(runs, "reuse")
+    if returned:
+        lines += ["## What a node that comes back costs", "", reuse.NOTE, ""]
+    for (_, where), group in returned.items():
+        lines += reuse.section(where, group)
     failed = [run for run in runs if "failed" in run]
     if failed:
         lines += ["## Failed", ""] + [f"- {r.get('shape', 'sst')} {r.get('link', '')} {r['contestant']}: "

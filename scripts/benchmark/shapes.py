@@ -25,9 +25,11 @@ SHAPES = {
 }
 
 
-def get(name, size, cache):
+def get(name, size, cache, tables=TABLES):
     """The folder of a shape, made when it is not in the cache. `size` is in bytes; the small tables have their own."""
     label = name if name.startswith("small") else f"{name}-{size >> 20}M"
+    if tables != TABLES:
+        label += f"-{tables}-tables"
     place = cache / label
     if not place.exists():
         print(f"making the data '{label}' ({SHAPES[name]})", flush=True)
@@ -35,7 +37,7 @@ def get(name, size, cache):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if name == "sysbench":
-            sysbench(partial, size)
+            sysbench(partial, size, tables)
         else:
             frame(partial)
             make(name, partial / "shape", size)
@@ -61,12 +63,12 @@ def usage(place):
     return count, apparent, allocated
 
 
-def table_rows(size):
+def table_rows(size, tables=TABLES):
     """Of each sysbench table."""
-    return max(1000, ROWS_OF_2G * size // (2 << 30))
+    return max(1000, ROWS_OF_2G * TABLES // tables * size // (2 << 30))
 
 
-def sysbench(place, size):
+def sysbench(place, size, tables):
     folder = tempfile.mkdtemp(prefix="highline-bench-")
     with lab.Lab(folder, "rsync", buffer_pool="1G") as cluster:
         cluster.install()
@@ -74,7 +76,7 @@ def sysbench(place, size):
         node.start()
         node.wait_synced()
         node.sql("CREATE DATABASE sb")
-        subprocess.run(lab.sysbench(node, TABLES, table_rows(size), "prepare"), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(lab.sysbench(node, tables, table_rows(size, tables), "prepare"), check=True, stdout=subprocess.DEVNULL)
         node.stop()
         for name in PRIVATE:
             (node.datadir / name).unlink(missing_ok=True)
