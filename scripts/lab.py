@@ -49,13 +49,15 @@ def server_user():
 
 
 def own(path, root=None):
-    """Gives a folder to the server's account, which has other numbers in a Linux of its own."""
-    owner = "mysql:mysql"
+    """Gives a folder to the server's account, which has other numbers in a Linux of its own. What has that owner already is
+    left alone: its ctime would change."""
+    user, group = "mysql", "mysql"
     if root:
         accounts = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
-        owner = next(f"{account[2]}:{account[3]}" for account in accounts if account[0] == "mysql")
+        user, group = next((account[2], account[3]) for account in accounts if account[0] == "mysql")
     if server_user():
-        subprocess.run(["chown", "-R", owner, path], check=True)
+        subprocess.run(["find", path, "!", "(", "-user", user, "-group", group, ")", "-exec", "chown", "-h", f"{user}:{group}", "{}", "+"],
+                       check=True)
 
 
 def alive(pid):
