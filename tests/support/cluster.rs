@@ -171,9 +171,15 @@ impl Cluster {
         assert!(status.success(), "node {n} ended with {status}");
     }
 
-    /// SIGKILL to the server of node `n` alone; its SST script lives on, as it would in production.
+    /// SIGKILL to the server of node `n` alone; its SST script lives on, as it would in production. Of a container nothing does.
     pub fn kill(&mut self, n: usize) {
-        let process = self.node_mut(n).process.as_mut().expect("a started node");
+        let node = self.node_mut(n);
+        let container = node.options.container;
+        let process = node.process.as_mut().expect("a started node");
+        if container {
+            // Process 1 of it dies, and the others with that.
+            kill_process_group(pid_of(process.id()), Signal::KILL).expect("kill");
+        }
         process.kill().expect("kill");
         process.wait().expect("wait");
         self.forget(n);

@@ -90,7 +90,7 @@ impl Node {
         }
         if self.options.container {
             let mut command = Command::new("unshare");
-            command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER, "sh"]);
+            command.args(["--mount", "--pid", "--fork", "sh", "-c", CONTAINER, "sh"]);
             command.arg(&self.folder).arg(program);
             return command;
         }

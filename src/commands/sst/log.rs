@@ -17,7 +17,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(side: Side, format: LogFormat, progress: &ProgressTo, dialogue: Arc<Mutex<Dialogue<File>>>) -> Log {
+    pub(super) fn new(
+        side: Side,
+        format: LogFormat,
+        progress: &ProgressTo,
+        dialogue: Arc<Mutex<Dialogue<File>>>,
+    ) -> Log {
         let (progress, trouble) = progress_lines(progress);
         let log = Log { lines: ServerLog::new(side, format, progress), dialogue };
         trouble.iter().for_each(|trouble| log.warn(trouble));
