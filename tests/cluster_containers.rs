@@ -1,5 +1,5 @@
-//! Servers as containers run them: process 1 of a namespace, a root that cannot be written, and a volume of which a
-//! folder is the data directory. `docs/containers.md` tells what follows.
+//! Servers as containers run them: process 1 of a namespace, a read-only root, and a mounted data directory.
+//! `docs/containers.md` marks what is checked here.
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, run, server_user, text};
@@ -37,6 +37,7 @@ fn a_container_joins_is_probed_and_evicted() {
     cluster.wait_synced(1, LIMIT);
     let status = run(bounded(LIMIT, cluster.program()).args(["status", "--datadir"]).arg(cluster.datadir(2)));
     assert_eq!(status.status.code(), Some(3), "{}", text(&status.stdout));
+    assert!(cluster.datadir(2).join("sst_in_progress").exists());
 
     // The next container of that volume.
     cluster.start(2);

@@ -48,7 +48,7 @@ const ROWS: &[Row] = &[
         Well,
         Well,
         1,
-        "wsrep-cluster-name in [mysqld]: the typographic quote “ quotes nothing",
+        "wsrep-cluster-name in [mysqld]: the typographic quote “ does not quote anything",
     ),
     ("curly_provider.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: it contains the typographic quote “"),
     ("quote_over_lines.cnf", Well, Well, 2, "wsrep-provider-options in [mysqld]: its quote is not closed on its line"),
