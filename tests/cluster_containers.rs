@@ -4,7 +4,7 @@
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, run, server_user, text};
 use crate::support::template;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,7 +39,12 @@ fn a_container_joins_is_probed_and_evicted() {
     assert_eq!(status.status.code(), Some(3), "{}", text(&status.stdout));
     assert!(cluster.datadir(2).join("sst_in_progress").exists());
 
-    // The next container of that volume.
+    // The next container of that volume, when the group has noticed; before that Galera may turn it away.
+    let deadline = Instant::now() + LIMIT;
+    while !cluster.sql(1, "SHOW STATUS LIKE 'wsrep_cluster_size'").ends_with("\t1") {
+        assert!(Instant::now() < deadline, "the group still counts the evicted node");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     cluster.start(2);
     cluster.assert_equal_tables();
     assert!(cluster.log(2).contains("Highline joiner: installed: "));
