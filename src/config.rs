@@ -191,6 +191,7 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
         server_version: None,
         lower_case_table_names: None,
         live: args.live || args.freeze_command.is_some(),
+        verify_pages: args.verify_pages,
     };
     Ok((options, server))
 }

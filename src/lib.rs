@@ -17,6 +17,7 @@
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
+//! | [`pages`] | InnoDB's pages: is each what InnoDB wrote |
 //! | [`tree`] | what travels: roots, relative paths, node-owned names and paths, the scan |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |
@@ -44,6 +45,7 @@ pub mod joiner;
 pub mod link;
 pub mod manifest;
 pub mod pace;
+pub mod pages;
 pub mod position;
 pub mod progress;
 pub mod sst;

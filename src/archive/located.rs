@@ -48,6 +48,21 @@ impl Located {
         PageHints::of_runs(&self.extents, data, self.len, seed)
     }
 
+    /// Where it has data, in order, from its own beginning on: starts and lengths.
+    pub fn runs(&self) -> &[(u64, u64)] {
+        &self.runs
+    }
+
+    /// The first `len` bytes, of which holes are zeros, when `data` is its data.
+    pub fn first(&self, data: &[u8], len: usize) -> Vec<u8> {
+        let mut first = match self.runs.first() {
+            Some((0, run)) => data.get(..len.min(*run as usize)).unwrap_or(data).to_vec(),
+            _ => Vec::new(),
+        };
+        first.resize(len, 0);
+        first
+    }
+
     /// Fills `into`, which is as long as the data, with the runs one after the other.
     pub fn read(&self, source: &Source, place: &Path, into: &mut [u8], span: &mut Pages) -> Result<()> {
         source.read_runs(place, self.offset, &self.runs, into, span)

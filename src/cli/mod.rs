@@ -252,6 +252,10 @@ pub struct SendArgs {
     #[arg(long, value_name = "TIME", requires = "freeze_command")]
     pub freeze_limit: Option<Timeout>,
 
+    /// Check every page of InnoDB's tablespaces as it is read, and refuse to send one that is damaged
+    #[arg(long)]
+    pub verify_pages: bool,
+
     /// How long to try to reach the joiner; 0 means forever
     #[arg(long, value_name = "TIME", default_value_t = Timeout::CONNECT)]
     pub connect_timeout: Timeout,
@@ -284,6 +288,11 @@ pub struct DemoArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     pub tree: TreeArgs,
+
+    /// Check the pages of InnoDB's tablespaces by their checksums, of any data directory and whether or not its server
+    /// runs; nothing is compared with what was sent
+    #[arg(long)]
+    pub pages: bool,
 }
 
 #[derive(Args, Debug)]

@@ -123,6 +123,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         tree: tree(dir),
         ticket: "-".into(),
         live: false,
+        verify_pages: false,
         freeze_command: None,
         freeze: FreezeMode::default(),
         freeze_limit: None,

@@ -14,6 +14,7 @@ mod send;
 mod sst;
 mod status;
 mod verify;
+mod verify_pages;
 
 use std::ffi::OsString;
 use std::io::Write;

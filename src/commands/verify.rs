@@ -7,8 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::print;
 use super::privileges::become_owner;
+use super::{print, verify_pages};
 use crate::cli::{TreeArgs, VerifyArgs};
 use crate::config::{self, Placed};
 use crate::error::{Error, Kind, Printable, Result};
@@ -21,6 +21,9 @@ use crate::tree::{Content, Roots, Rules, Tolerance, locate, scan};
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     let (roots, rules) = configured(&args.tree)?;
     become_owner(roots.datadir())?;
+    if args.pages {
+        return verify_pages::run(&roots, &rules);
+    }
     let manifest = installed(&roots)?;
     let faults = faults(&manifest, &roots, &rules)?;
     for fault in &faults {

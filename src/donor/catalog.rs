@@ -1,17 +1,19 @@
 //! The entries of a round, by number: what is done with each, and the digests that come in for it.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::pages::Suspect;
 use super::plan::{Basis, Had, Planned, Task};
 use super::queue::Work;
 use crate::archive::PageHints;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest, FileDigests, Seal, Sealer, chunks};
+use crate::pages::Space;
 use crate::threads::lock;
-use crate::tree::{Content, Found, Roots, Source, Stillness, locate};
+use crate::tree::{Content, Found, Roots, Source, Stillness, locate, system_tablespace};
 
 /// The entries of a round. An entry's number is its index.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ struct State {
     seeded: HashSet<u32>,
     /// Chunks read in this round but not acknowledged.
     unsure: HashSet<(u32, u64)>,
+    /// How the pages of large files are checked.
+    spaces: HashMap<u32, Arc<Space>>,
 }
 
 /// The most bytes of page hints to keep: enough for 128 GiB of tables.
@@ -94,7 +98,7 @@ impl Catalog {
             had.push(before);
         }
         let (seeded, unsure) = (HashSet::new(), HashSet::new());
-        let state = State { had, open: HashMap::new(), clones, seeded, unsure };
+        let state = State { had, open: HashMap::new(), clones, seeded, unsure, spaces: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
     }
@@ -153,6 +157,33 @@ impl Catalog {
         Ok(Arc::clone(&self.state().open.entry(number).or_insert((source, count)).0))
     }
 
+    /// How the pages of a tablespace are checked, which begins with `first` where that was just read.
+    pub(super) fn space(
+        &self,
+        number: u32,
+        source: &Source,
+        place: &Path,
+        first: Option<Vec<u8>>,
+    ) -> Result<Arc<Space>> {
+        if let Some(space) = self.state().spaces.get(&number).filter(|_| first.is_none()) {
+            return Ok(Arc::clone(space));
+        }
+        let found = self.get(number);
+        let read = |most: usize| match first {
+            Some(first) => Ok(first),
+            None => {
+                let mut first = vec![0; most.min(usize::try_from(found.size()).unwrap_or(most))];
+                source.read(place, 0, &mut first).map(|()| first)
+            }
+        };
+        let space = Space::of(&found.entry.path, place, &system_tablespace(&self.roots).unwrap_or_default(), read)?;
+        let space = Arc::new(space);
+        if chunks(found.size()) > 1 {
+            self.state().spaces.insert(number, Arc::clone(&space));
+        }
+        Ok(space)
+    }
+
     pub(super) fn known(&self, number: u32, chunk: u64) -> Known {
         let state = self.state();
         match &state.had[number as usize] {
@@ -169,9 +200,20 @@ impl Catalog {
 
     /// Notes what a chunk was when it was read. If its lane broke, it is read again; if it has changed by then, either
     /// version may have arrived, so it comes again in the next round.
-    pub(super) fn record(&self, number: u32, chunk: u64, digest: Digest, hints: Option<PageHints>) {
+    pub(super) fn record(
+        &self,
+        number: u32,
+        chunk: u64,
+        digest: Digest,
+        hints: Option<PageHints>,
+        suspect: Option<Suspect>,
+    ) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
+            match suspect {
+                Some(suspect) => _ = had.suspects.insert(chunk, suspect),
+                None => _ = had.suspects.remove(&chunk),
+            }
             had.digests.take(chunk, digest);
             if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
                 had.hints.insert(chunk, hints);
@@ -241,7 +283,7 @@ impl Catalog {
                 if task.reads() {
                     // For the others it is not known whether metadata was sent, nor what was read.
                     had.touched &= !whole;
-                    had.stamp_tells &= whole;
+                    had.stamp_tells &= whole && had.suspects.is_empty();
                 }
                 had
             });

@@ -10,6 +10,7 @@ use super::compression::Chooser;
 use super::files::Files;
 use super::lane::Lanes;
 use super::offer::offer;
+use super::pages::PageCheck;
 use super::source::{Agreed, Brought};
 use super::transfer::{Reused, Rounds, Transfer};
 use super::{Report, SendOptions, Server, kept, reuse, say_bye};
@@ -79,6 +80,7 @@ pub(super) async fn converse(
         breaks: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
         reused: Reused::default(),
+        pages: options.verify_pages.then(PageCheck::default),
         broken: Mutex::new(None),
     });
     reporter.note(&format!(

@@ -15,6 +15,7 @@ mod kept;
 mod lane;
 mod offer;
 mod pack;
+mod pages;
 mod passes;
 mod plan;
 pub mod queue;
@@ -124,6 +125,8 @@ pub struct SendOptions {
     pub lower_case_table_names: Option<u8>,
     /// A server is running on the files, whether or not it writes.
     pub live: bool,
+    /// A damaged page of InnoDB's is not sent.
+    pub verify_pages: bool,
 }
 
 /// A finished transfer, for the log and `--json`. Bytes are file lengths unless they are on the wire.

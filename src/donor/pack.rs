@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::compression::BatchCompressor;
+use super::pages::{Reading, examine};
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
@@ -146,9 +147,11 @@ fn whole_chunk(
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
     let located = Located::new(&source, &place, chunk, found.size(), &mut scratch.span)?;
     let Located { offset, ref extents, .. } = located;
-    let mut hints = None;
+    let reading = Reading { located: &located, source: &source, place: &place };
+    let (mut hints, mut suspect) = (None, None);
     let digest = batch.push_chunk(&found.entry, offset, extents, transfer.checksum, |data| {
         located.read(&source, &place, data, &mut scratch.span)?;
+        suspect = examine(transfer, round, (number, chunk), reading, data, &mut scratch.span)?;
         // A chunk sent under the lock is not compared again.
         if round.live && catalog.wants_hints() {
             hints = Some(located.hints(data, transfer.seed));
@@ -156,7 +159,7 @@ fn whole_chunk(
         Ok::<_, PackError>(())
     });
     let digest = digest.map_err(|error| error.of(found))?;
-    catalog.record(number, chunk, digest, hints);
+    catalog.record(number, chunk, digest, hints, suspect);
     Ok(())
 }
 
@@ -176,6 +179,8 @@ fn compare_chunk(
     }
     let (place, source) = (catalog.place(found)?, catalog.source(number)?);
     let located = Located::load(&source, &place, (chunk, found.size()), &mut scratch.chunk, &mut scratch.span)?;
+    let reading = Reading { located: &located, source: &source, place: &place };
+    let suspect = examine(transfer, round, (number, chunk), reading, &mut scratch.chunk, &mut scratch.span)?;
     let Located { offset, len, ref extents, .. } = located;
     let data = scratch.chunk.as_slice();
     let digest = extents.digest(transfer.checksum, data, len);
@@ -224,7 +229,7 @@ fn compare_chunk(
     if known.seeded && !known.again {
         transfer.reused.count(len.into(), u64::from(len) - sent);
     }
-    catalog.record(number, chunk, digest, Some(hints));
+    catalog.record(number, chunk, digest, Some(hints), suspect);
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use super::catalog::{Catalog, seal};
 use super::clones;
 use super::hold::{Hold, Sent, finished};
 use super::lane::Lanes;
-use super::plan::{Basis, Plan, Task};
+use super::pages;
+use super::plan::{Basis, Had, Plan, Task};
 use super::queue::Queue;
 use super::reuse::{self, Awaited};
 use super::rounds::{Outlook, Pass, another, seconds_to_read};
@@ -258,6 +259,27 @@ impl Passes {
             sent = self.round(control, plan, None, position.clone(), Hold::default()) => sent.map(|_| ()),
             full = watch => full,
         }
+    }
+
+    /// # Errors
+    /// Pages of InnoDB's are damaged in what was read last.
+    pub(super) fn sound(&self) -> Result<()> {
+        let of = |(found, had): &(Found, Option<Had>)| {
+            let place = locate(&self.roots, &found.entry.path).unwrap_or_default();
+            let place = Printable::path(&place).to_string();
+            had.iter()
+                .flat_map(|had| had.suspects.values())
+                .map(|suspect| (place.clone(), *suspect))
+                .collect::<Vec<_>>()
+        };
+        let damaged: Vec<_> = self.basis.iter().flat_map(of).collect();
+        if !damaged.is_empty() {
+            return Err(pages::refuse(&damaged));
+        }
+        if let Some(check) = &self.transfer.pages {
+            self.transfer.reporter.note(&check.to_string());
+        }
+        Ok(())
     }
 
     /// Says goodbye on all lanes, and seals the tree as the joiner has it.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::sync::Arc;
 
+use super::pages::Suspect;
 use crate::archive::PageHints;
-use crate::manifest::FileDigests;
+use crate::manifest::{FileDigests, chunks};
 use crate::tree::{Content, Found, RelPath, Source, Stillness};
 
 /// What the joiner has of a file's content, from earlier rounds.
@@ -22,18 +23,22 @@ pub(super) struct Had {
     pub(super) touched: bool,
     /// The clone from which the rest is read once the server has been released.
     pub(super) clone: Option<Arc<Source>>,
+    /// Chunks with pages of InnoDB's that were not as they must be when they were read last.
+    pub(super) suspects: BTreeMap<u64, Suspect>,
 }
 
 impl Had {
     /// Nothing of a file of `size` bytes.
     pub(super) fn nothing(size: u64) -> Had {
-        Had { digests: FileDigests::new(size), hints: BTreeMap::new(), stamp_tells: false, touched: true, clone: None }
+        let (hints, suspects) = (BTreeMap::new(), BTreeMap::new());
+        Had { digests: FileDigests::new(size), hints, stamp_tells: false, touched: true, clone: None, suspects }
     }
 
     /// To be compared with a file of `size` bytes; `other`: its metadata or length has changed. Its stamp is new and
     /// proves nothing until the file has been read.
-    fn renewed(self, size: u64, other: bool) -> Had {
+    fn renewed(mut self, size: u64, other: bool) -> Had {
         let touched = self.touched || other;
+        self.suspects.retain(|chunk, _| *chunk < chunks(size));
         Had { digests: self.digests.renewed(size), stamp_tells: false, touched, clone: None, ..self }
     }
 }
@@ -186,7 +191,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{CHUNK, Digest, chunks};
+    use crate::manifest::{CHUNK, Digest};
     use crate::tree::{Roots, Rules, Tolerance, scan};
     use std::fs;
     use std::path::Path;

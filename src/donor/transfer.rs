@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::catalog::Catalog;
 use super::clock::{Clock, Stuck};
 use super::compression::Chooser;
+use super::pages::PageCheck;
 use super::queue::{Queue, Work};
 use crate::error::{Error, Kind};
 use crate::link::Dialer;
@@ -35,6 +36,8 @@ pub(super) struct Transfer {
     /// Acknowledged bytes on the wire.
     pub(super) acknowledged: AtomicU64,
     pub(super) reused: Reused,
+    /// Where pages of InnoDB's are checked.
+    pub(super) pages: Option<PageCheck>,
     /// Why the last broken lane ended, if nothing was acknowledged since.
     pub(super) broken: Mutex<Option<Error>>,
 }
@@ -111,6 +114,7 @@ impl Transfer {
             breaks: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             reused: Reused::default(),
+            pages: None,
             broken: Mutex::new(None),
         }
     }

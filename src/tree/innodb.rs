@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,11 @@ impl InnodbFiles {
         let page_size = first.and_then(|file| page_size(&read(&file, 0, FIRST_PAGE)?));
         InnodbFiles { redo, page_size }
     }
+}
+
+/// The first file of the system tablespace, where it must be.
+pub fn system_tablespace(roots: &Roots) -> Option<PathBuf> {
+    Some(roots.get(RootName::INNODB_DATA)?.path.join(first_data_file(roots)))
 }
 
 /// What the first file of the system tablespace is called here.

@@ -20,7 +20,7 @@ pub use complete::{Part, lacks, parts};
 pub use data_files::{holds_tables, is_data_file};
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use filesystem::{Filesystems, free_space};
-pub use innodb::{InnodbFiles, Recovery, RedoLog};
+pub use innodb::{InnodbFiles, Recovery, RedoLog, system_tablespace};
 pub use node_owned::{Row, TABLE, is_key_file, row};
 pub use own::{Own, OwnName, OwnPath};
 pub use path::{PathError, RelPath, RootName};

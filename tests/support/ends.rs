@@ -64,5 +64,6 @@ pub(crate) fn sending(from: &Path, ticket: Ticket) -> SendOptions {
         server_version: None,
         lower_case_table_names: None,
         live: false,
+        verify_pages: false,
     }
 }

@@ -75,6 +75,7 @@ impl Run {
             server_version: version.text().map(str::to_owned),
             lower_case_table_names: Agreement::of(&self.files).lower_case_table_names,
             live: true,
+            verify_pages: settings.verify_pages,
         };
         let server = Arc::new(Galera {
             dialogue: Arc::clone(&self.dialogue),

@@ -47,6 +47,7 @@ pub struct Settings {
     pub freeze: FreezeMode,
     /// By default forever: a freeze may take as long as it must.
     pub freeze_limit: Timeout,
+    pub verify_pages: bool,
     pub timeouts: Timeouts,
     pub max_binlogs: Binlogs,
     /// Top-level names of the data directory that stay in addition to the usual ones: patterns of
@@ -133,6 +134,7 @@ impl Settings {
             reuse: look.parsed_for(joiner, &[(Highline, "reuse")], str::parse)?.unwrap_or_default(),
             freeze: look.parsed_for(donor, &[(Highline, "freeze")], str::parse)?.unwrap_or_default(),
             freeze_limit: look.parsed_for(donor, &[(Highline, "freeze-limit")], str::parse)?.unwrap_or(Timeout(None)),
+            verify_pages: look.parsed_for(donor, &[(Highline, "verify-pages")], switch)?.unwrap_or_default(),
             timeouts: timeouts(look)?,
             max_binlogs: max_binlogs(look)?,
             keep: kept(look)?,

@@ -1,0 +1,131 @@
+//! `highline verify --pages`: every page of InnoDB's tablespaces by its checksum.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::print;
+use crate::archive::Located;
+use crate::direct::Pages;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::manifest::chunks;
+use crate::pages::{Damage, Findings, Space, UNKNOWN, is_tablespace};
+use crate::progress::entries;
+use crate::threads::{ended, lock};
+use crate::tree::{Found, Roots, Rules, Source, Tolerance, locate, scan, system_tablespace};
+
+/// A page may be caught half written where a server runs: so often, and so long after one another, it is read again.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One file and what was found in it.
+#[derive(Debug)]
+struct Looked {
+    place: PathBuf,
+    findings: Findings,
+}
+
+pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
+    let found = scan(&mut roots.clone(), rules, Tolerance::Vanished)?;
+    let files: Vec<Found> = found.into_iter().filter(|found| is_tablespace(&found.entry.path)).collect();
+    let looked = all(&files, roots)?;
+    let (mut good, mut unknown, mut damaged) = (0, 0, 0);
+    for Looked { place, findings } in &looked {
+        good += findings.good;
+        damaged += findings.damaged;
+        if let Some(Damage { page, offset, fault }) = findings.first {
+            let more = findings.damaged.saturating_sub(1);
+            let more = if more == 0 { String::new() } else { format!("; {more} more of its pages are damaged") };
+            let place = Printable::path(place);
+            print(&mut std::io::stdout(), &format!("{place}: page {page}, from byte {offset} on: {fault}{more}\n"))?;
+        }
+        if findings.free > 0 {
+            let (place, free) = (Printable::path(place), findings.free);
+            let line = format!("{place}: {free} pages are damaged and free, so that nothing is in them\n");
+            print(&mut std::io::stdout(), &line)?;
+        }
+        if findings.unknown > 0 {
+            unknown += findings.unknown;
+            let line = format!("{}: {} pages cannot be checked: {UNKNOWN}\n", Printable::path(place), findings.unknown);
+            print(&mut std::io::stdout(), &line)?;
+        }
+    }
+    let count = entries(files.len() as u64);
+    if damaged == 0 {
+        let line = format!("checked: {count}, {good} pages are as InnoDB wrote them, {unknown} cannot be checked\n");
+        return print(&mut std::io::stdout(), &line);
+    }
+    Err(Error::new(Kind::Integrity, format!("{damaged} pages are damaged, of {count}")).remedy(
+        "after a crash start the server and stop it again first, which repairs pages that were half written; else restore \
+         those tables",
+    ))
+}
+
+/// Files with pages that are damaged or cannot be checked, and what of the others was good, by their order.
+fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
+    let system = system_tablespace(roots).unwrap_or_default();
+    let next = Mutex::new(files.iter().enumerate());
+    let work = || {
+        let (mut data, mut span, mut looked) = (Pages::default(), Pages::default(), Vec::new());
+        loop {
+            let Some((number, found)) = lock(&next).next() else { return Ok(looked) };
+            let Some(place) = locate(roots, &found.entry.path) else { continue };
+            match file(found, &place, &system, &mut data, &mut span) {
+                Ok(findings) => looked.push((number, Looked { place, findings })),
+                // It was dropped, or made smaller, by a server that runs.
+                Err(error) if error.kind() == Kind::Changed => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
+    let mut looked = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(|worker| ended("a worker thread", worker.join()));
+        Ok::<_, Error>(done.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
+    })?;
+    looked.sort_by_key(|(number, _)| *number);
+    Ok(looked.into_iter().map(|(_, looked)| looked).collect())
+}
+
+fn file(found: &Found, place: &Path, system: &Path, data: &mut Pages, span: &mut Pages) -> Result<Findings> {
+    let size = found.size();
+    let mut source = Source::open(place, None, found.allocated < size)?;
+    if chunks(size) > 1 {
+        source.announce();
+    }
+    let space = || {
+        let first = |most: usize| {
+            let mut first = vec![0; most.min(usize::try_from(size).unwrap_or(most))];
+            source.read(place, 0, &mut first).map(|()| first)
+        };
+        Space::of(&found.entry.path, place, system, first)
+    };
+    let mut total = Findings::default();
+    let mut known = space()?;
+    for chunk in 0..chunks(size) {
+        let mut findings = Findings::default();
+        for tries in 0..TRIES {
+            if tries > 0 {
+                std::thread::sleep(PAUSE);
+                known = space()?;
+            }
+            let located = Located::load(&source, place, (chunk, size), data, span)?;
+            let more = |at, into: &mut [u8]| tries + 1 == TRIES && source.read(place, at, into).is_ok();
+            findings = known.examine((located.offset, located.len.into()), located.runs(), data, more);
+            if findings.damaged == 0 {
+                break;
+            }
+        }
+        total.good += findings.good;
+        total.unknown += findings.unknown;
+        total.free += findings.free;
+        total.damaged += findings.damaged;
+        total.first = total.first.or(findings.first);
+        // By the first page all others are read.
+        if matches!(known, Space::Broken(_)) {
+            break;
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,127 @@
+//! Pages of InnoDB's tablespaces, checked as they are read (`verify-pages`).
+//!
+//! While the server writes, a page may be caught half written. So one that fails is read once more, and if it fails
+//! again it is only a suspect: its file is read again in the next round. What is a suspect of the last is damage.
+//! Where no server writes there is no such round.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::transfer::{Round, Transfer};
+use crate::archive::Located;
+use crate::direct::Pages;
+use crate::error::{Error, Kind, Printable, Result};
+use crate::pages::{Damage, Findings, Tablespace, UNKNOWN, is_tablespace};
+use crate::progress::listed;
+use crate::threads::lock;
+use crate::tree::Source;
+
+/// What was read of a transfer's pages; what was read twice counts twice.
+#[derive(Debug, Default)]
+pub(super) struct PageCheck {
+    good: AtomicU64,
+    unknown: AtomicU64,
+    free: AtomicU64,
+    /// Where the first page is that could not be checked.
+    where_unknown: Mutex<Option<String>>,
+}
+
+impl PageCheck {
+    fn count(&self, findings: Findings, place: &Path) {
+        self.good.fetch_add(findings.good, Ordering::Relaxed);
+        self.free.fetch_add(findings.free, Ordering::Relaxed);
+        if self.unknown.fetch_add(findings.unknown, Ordering::Relaxed) == 0 && findings.unknown > 0 {
+            *lock(&self.where_unknown) = Some(Printable::path(place).to_string());
+        }
+    }
+}
+
+impl fmt::Display for PageCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InnoDB's pages: {} were read and are as InnoDB wrote them", self.good.load(Ordering::Relaxed))?;
+        let free = self.free.load(Ordering::Relaxed);
+        if free > 0 {
+            write!(f, "; {free} are damaged and free, so that nothing is in them")?;
+        }
+        match lock(&self.where_unknown).as_deref() {
+            None => Ok(()),
+            Some(first) => write!(
+                f,
+                "; {} could NOT be checked, for {UNKNOWN}; the first is in {first}",
+                self.unknown.load(Ordering::Relaxed)
+            ),
+        }
+    }
+}
+
+/// Damaged pages of one chunk: the first, and their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suspect {
+    first: Damage,
+    count: u64,
+}
+
+/// What a chunk is read from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading<'a> {
+    pub(super) located: &'a Located,
+    pub(super) source: &'a Source,
+    pub(super) place: &'a Path,
+}
+
+/// Examines a chunk whose data was read into `data`, which is read once more where a page of it fails.
+///
+/// # Errors
+/// A damaged page where nobody writes; what reading fails with.
+pub(super) fn examine(
+    transfer: &Transfer,
+    round: &Round,
+    (number, chunk): (u32, u64),
+    reading: Reading<'_>,
+    data: &mut [u8],
+    span: &mut Pages,
+) -> Result<Option<Suspect>> {
+    let Reading { located, source, place } = reading;
+    let path = &round.catalog.get(number).entry.path;
+    let Some(check) = transfer.pages.as_ref().filter(|_| is_tablespace(path)) else { return Ok(None) };
+    // Which pages are free is known when the server has written all that it knows.
+    let look = |data: &[u8], knows: bool| {
+        let first = (chunk == 0).then(|| located.first(data, Tablespace::HEADER));
+        let space = round.catalog.space(number, source, place, first)?;
+        let more = |at, into: &mut [u8]| knows && source.read(place, at, into).is_ok();
+        Ok::<_, Error>(space.examine((located.offset, located.len.into()), located.runs(), data, more))
+    };
+    let mut findings = look(data, false)?;
+    if findings.damaged > 0 {
+        located.read(source, place, data, span)?;
+        findings = look(data, !round.live)?;
+    }
+    check.count(findings, place);
+    let Some(first) = findings.first else { return Ok(None) };
+    let suspect = Suspect { first, count: findings.damaged };
+    if round.strict {
+        return Err(refuse(&[(Printable::path(place).to_string(), suspect)]));
+    }
+    Ok(Some(suspect))
+}
+
+/// Of what is damaged, by file and chunk.
+pub(super) fn refuse(damaged: &[(String, Suspect)]) -> Error {
+    let Some((place, Suspect { first, .. })) = damaged.first() else {
+        return Error::new(Kind::Integrity, "a page is damaged");
+    };
+    let Damage { page, offset, fault } = first;
+    let mut what = format!("page {page} of {place}, from byte {offset} on, is damaged: {fault}");
+    let others = damaged.iter().map(|(_, suspect)| suspect.count).sum::<u64>().saturating_sub(1);
+    if others > 0 {
+        let mut files: Vec<String> = damaged.iter().map(|(place, _)| place.clone()).collect();
+        files.dedup();
+        what = format!("{what}; {others} more pages are damaged, in {}", listed(&files));
+    }
+    Error::new(Kind::Integrity, what).remedy(
+        "take another donor, and restore here what CHECK TABLE finds broken; after a crash start this server and stop it \
+         again first, which repairs pages that were half written. Without verify-pages all of it is sent as it is",
+    )
+}
