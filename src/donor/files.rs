@@ -102,6 +102,7 @@ impl Files {
             broken_off(freezes, still, *freeze_limit, &*reporter)?;
         };
         passes.of_clones(control, &position).await?;
+        passes.sound()?;
         let (seal, rounds) = passes.seal().await?;
         Ok(Brought { seal, rounds, frozen })
     }
