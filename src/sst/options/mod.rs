@@ -302,7 +302,7 @@ pub(super) mod tests {
     fn every_own_name_is_understood() {
         let settings = resolve(
             "[highline]\nlisten=:4445\nlanes=4\ncompress=zstd:3\nchecksum=SHA256\nrate_limit=200M\ninstall=staged\n\
-             connect-timeout=5\ninitial-timeout=0\nidle-timeout=90s\nlock-timeout=1m\nmax-binlogs=-1\nkeep=a, *.b\n\
+             connect-timeout=5\ninitial-timeout=0\nidle-timeout=90s\nlock-timeout=1m\nmax-binlogs=-1\nkeep=a, *.b\nverify-pages=on\n\
              progress=/run/p\nmetrics=h.prom\ntmpdir=/t\nca=/ca\ncert=/c\nkey=/k\nssl-mode=VERIFY_IDENTITY\ncrl=/r\npeer-name=n\n\
              match-common-name=on\ntls-version=TLSv1.3\nssl-cipher=c\ncapath=/cas\n",
         )
@@ -318,6 +318,7 @@ pub(super) mod tests {
         assert_eq!((settings.max_binlogs, settings.keep), (Binlogs::All, vec!["a".into(), "*.b".to_owned()]));
         assert_eq!((settings.progress, settings.tmpdir), (ProgressTo::File("/run/p".into()), Some("/t".into())));
         assert_eq!(settings.metrics, Some("/data/h.prom".into()));
+        assert!(settings.verify_pages);
         assert!(settings.tls.match_common_name && settings.notes.is_empty(), "{:?}", settings.notes);
     }
 
