@@ -9,6 +9,7 @@ mod clock;
 mod clones;
 mod compression;
 mod conversation;
+mod examine;
 mod files;
 mod hold;
 mod kept;

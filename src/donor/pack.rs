@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::compression::BatchCompressor;
-use super::pages::{Reading, examine};
+use super::examine::{Reading, examine};
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};

@@ -1,4 +1,4 @@
-//! Pages of InnoDB's tablespaces, checked as they are read (`verify-pages`).
+//! What was found of the pages of InnoDB's tablespaces, and the refusal of those that are damaged (`verify-pages`).
 //!
 //! While the server writes, a page may be caught half written. So one that fails is read once more, and if it fails
 //! again it is only a suspect: its file is read again in the next round. What is a suspect of the last is damage.
@@ -9,14 +9,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::transfer::{Round, Transfer};
-use crate::archive::Located;
-use crate::direct::Pages;
-use crate::error::{Error, Kind, Printable, Result};
-use crate::pages::{Damage, Findings, Tablespace, UNKNOWN, is_tablespace};
+use crate::error::{Error, Kind, Printable};
+use crate::pages::{Damage, Findings, UNKNOWN};
 use crate::progress::listed;
 use crate::threads::lock;
-use crate::tree::Source;
 
 /// What was read of a transfer's pages; what was read twice counts twice.
 #[derive(Debug, Default)]
@@ -29,7 +25,7 @@ pub(super) struct PageCheck {
 }
 
 impl PageCheck {
-    fn count(&self, findings: Findings, place: &Path) {
+    pub(super) fn count(&self, findings: Findings, place: &Path) {
         self.good.fetch_add(findings.good, Ordering::Relaxed);
         self.free.fetch_add(findings.free, Ordering::Relaxed);
         if self.unknown.fetch_add(findings.unknown, Ordering::Relaxed) == 0 && findings.unknown > 0 {
@@ -59,52 +55,8 @@ impl fmt::Display for PageCheck {
 /// Damaged pages of one chunk: the first, and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
-    first: Damage,
-    count: u64,
-}
-
-/// What a chunk is read from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reading<'a> {
-    pub(super) located: &'a Located,
-    pub(super) source: &'a Source,
-    pub(super) place: &'a Path,
-}
-
-/// Examines a chunk whose data was read into `data`, which is read once more where a page of it fails.
-///
-/// # Errors
-/// A damaged page where nobody writes; what reading fails with.
-pub(super) fn examine(
-    transfer: &Transfer,
-    round: &Round,
-    (number, chunk): (u32, u64),
-    reading: Reading<'_>,
-    data: &mut [u8],
-    span: &mut Pages,
-) -> Result<Option<Suspect>> {
-    let Reading { located, source, place } = reading;
-    let path = &round.catalog.get(number).entry.path;
-    let Some(check) = transfer.pages.as_ref().filter(|_| is_tablespace(path)) else { return Ok(None) };
-    // Which pages are free is known when the server has written all that it knows.
-    let look = |data: &[u8], knows: bool| {
-        let first = (chunk == 0).then(|| located.first(data, Tablespace::HEADER));
-        let space = round.catalog.space(number, source, place, first)?;
-        let more = |at, into: &mut [u8]| knows && source.read(place, at, into).is_ok();
-        Ok::<_, Error>(space.examine((located.offset, located.len.into()), located.runs(), data, more))
-    };
-    let mut findings = look(data, false)?;
-    if findings.damaged > 0 {
-        located.read(source, place, data, span)?;
-        findings = look(data, !round.live)?;
-    }
-    check.count(findings, place);
-    let Some(first) = findings.first else { return Ok(None) };
-    let suspect = Suspect { first, count: findings.damaged };
-    if round.strict {
-        return Err(refuse(&[(Printable::path(place).to_string(), suspect)]));
-    }
-    Ok(Some(suspect))
+    pub(super) first: Damage,
+    pub(super) count: u64,
 }
 
 /// Of what is damaged, by file and chunk.
