@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use crate::backup::{Backup, DataSource, Prepare};
 use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, ReceiveArgs, SendArgs, TreeArgs};
 use crate::donor::{self, Keeper, Unattended};
 use crate::error::{Error, Kind, Result};
@@ -164,7 +165,7 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
 /// The donor that `send` is asked to be; `ticket` has been read from wherever it came.
 pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Unattended)> {
     let placed = placed(&args.tree)?;
-    let keeper = if args.live { Keeper::Caller } else { Keeper::Nobody };
+    let keeper = if args.live || args.source == DataSource::Mariabackup { Keeper::Caller } else { Keeper::Nobody };
     let server = Unattended { keeper, rules: placed.rules()? };
     let names = match args.identity.peer_name.as_slice() {
         [] => vec![ticket.address.host().to_owned()],
@@ -185,15 +186,26 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
         rate: Arc::new(Throttle::new(args.lanes.rate_limit.unwrap_or_default().0, Instant::now())),
+        backup: (args.source == DataSource::Mariabackup).then(|| backup(args)),
         freeze: args.freeze,
         freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
         server_version: None,
         lower_case_table_names: None,
-        live: args.live || args.freeze_command.is_some(),
+        live: args.live || args.freeze_command.is_some() || args.source == DataSource::Mariabackup,
         verify_pages: args.verify_pages,
     };
     Ok((options, server))
+}
+
+fn backup(args: &SendArgs) -> Backup {
+    let (file, group_suffix) = (args.tree.defaults_file.clone(), args.tree.defaults_group_suffix.clone());
+    Backup {
+        defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
+        datadir: args.tree.datadir.clone(),
+        threads: Some(args.lanes.lanes.unwrap_or_default().get()),
+        ..Backup::default()
+    }
 }
 
 /// The joiner that `receive` is asked to be.
@@ -212,6 +224,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         roots,
         install: args.install,
         reuse: args.reuse,
+        prepare: Prepare::default(),
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
         identity,

@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("server_files", server_files),
     ("certificate", certificate),
     ("journal", journal),
+    ("mbstream", mbstream),
 ];
 
 /// The first twelve bytes of a connection.
@@ -250,8 +251,8 @@ pub fn server_files(data: &[u8]) -> bool {
         assert_eq!(again.to_string(), state.to_string());
     }
     let frozen = crate::sst::flush::parse(data);
-    let auth = crate::sst::credentials::RemoteAuth::of_lines(data);
-    state.is_some() || matches!(frozen, Ok(Some(_))) || matches!(auth, Ok(Some(_)))
+    let auth = crate::sst::credentials::Credentials::of_lines(data);
+    state.is_some() || matches!(frozen, Ok(Some(_))) || matches!(auth, Ok(auth) if auth.remote.is_some())
 }
 
 /// A certificate, as DER or in a PEM text: what we say of it, and whether it is for a name.
@@ -294,4 +295,35 @@ fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> bool {
 fn one_line(text: impl Display) {
     let text = text.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// The stream of `mariadb-backup`.
+pub fn mbstream(data: &[u8]) -> bool {
+    use crate::backup::mbstream::{Reader, Said};
+    let mut reader = Reader::new(data);
+    let mut scratch = [0; 7];
+    loop {
+        match reader.chunk() {
+            Ok(None) => return true,
+            Ok(Some((path, Said::Data { len, .. } | Said::Anew { len }))) => {
+                assert!(path.len() <= 511);
+                let mut read = 0;
+                while reader.left() > 0 {
+                    match reader.data(&mut scratch) {
+                        Ok(count) => read += count as u64,
+                        Err(error) => {
+                            one_line(error);
+                            return false;
+                        }
+                    }
+                }
+                assert_eq!(read, len);
+            }
+            Ok(Some(_)) => {}
+            Err(error) => {
+                one_line(error);
+                return false;
+            }
+        }
+    }
 }

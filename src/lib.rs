@@ -19,6 +19,7 @@
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`pages`] | InnoDB's pages: is each what InnoDB wrote |
 //! | [`tree`] | what travels: roots, relative paths, node-owned names and paths, the scan |
+//! | [`backup`] | `mariadb-backup`: its stream on the donor, what it prepares on the joiner |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
@@ -30,6 +31,7 @@
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
 pub mod archive;
+pub mod backup;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -7,6 +7,7 @@
 
 mod check_privileges;
 mod check_transfers;
+mod cluster_backup;
 mod cluster_basics;
 mod cluster_by_hand;
 mod cluster_certs;

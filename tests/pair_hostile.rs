@@ -308,8 +308,8 @@ fn pair_hostile_bombs() {
 #[test]
 fn pair_hostile_messages_out_of_turn() {
     let good = offer(1, 1000);
-    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, position: None });
-    let later = |number| Message::Round(Round { number, entries: 1, bytes: 1000, position: None });
+    let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, streamed: false, position: None });
+    let later = |number| Message::Round(Round { number, entries: 1, bytes: 1000, streamed: false, position: None });
     let withdrawn = |path: &[u8]| Message::Withdrawn { paths: vec![path.into()] };
     let seal = Message::Seal { entries: 1, digest: Digest::from_bytes([0; 32]) };
     for (said, words) in [

@@ -305,7 +305,7 @@ fn pair_reuse_is_not_believed() {
             let Message::Sample { chunks, .. } = sample(&files) else { panic!() };
             let wanted: Base64 = vec![1 << chunks[0].file].into();
             control.send(Message::Reuse { wanted }).await.unwrap();
-            let round = Round { number: 0, entries: 2, bytes: 100_000, position: None };
+            let round = Round { number: 0, entries: 2, bytes: 100_000, streamed: false, position: None };
             control.send(Message::Round(round)).await.unwrap();
             let Ok(Message::Seeded { from: 0, digests, .. }) = control.next().await else { panic!() };
             assert_eq!(digests.as_bytes(), Checksum::Blake3.digest(&content).as_bytes());

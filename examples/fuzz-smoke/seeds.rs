@@ -41,6 +41,29 @@ pub(crate) fn write(folder: &Path) {
     put("server_files", SERVER_FILES.map(Vec::from).to_vec());
     put("certificate", certificates());
     put("journal", JOURNALS.map(Vec::from).to_vec());
+    put("mbstream", vec![mbstream(), Vec::new()]);
+}
+
+/// Chunks of two files, one of which is renamed.
+fn mbstream() -> Vec<u8> {
+    let chunk = |kind: u8, path: &[u8], rest: &[u8]| {
+        let length = (path.len() as u32).to_le_bytes();
+        [b"XBSTCK01\0".as_slice(), &[kind], &length, path, rest].concat()
+    };
+    let data = |path: &[u8], offset: u64, bytes: &[u8]| {
+        let (len, crc) = ((bytes.len() as u64).to_le_bytes(), crc32fast::hash(bytes).to_le_bytes());
+        chunk(b'P', path, &[len.as_slice(), &offset.to_le_bytes(), &crc, bytes].concat())
+    };
+    let to = [3u32.to_le_bytes().as_slice(), b"a/c"].concat();
+    [
+        data(b"a/b", 0, b"12345"),
+        data(b"ibdata1", 0, b"1"),
+        data(b"a/b", 5, b"6"),
+        chunk(b'E', b"a/b", &[]),
+        chunk(b'R', b"a/b", &to),
+        chunk(b'E', b"ibdata1", &[]),
+    ]
+    .concat()
 }
 
 fn digest() -> Digest {
@@ -76,6 +99,7 @@ fn messages() -> Vec<Message> {
             speeds: Speeds { sha256: 400, blake3: 3000 },
             lanes: 4,
             reuse: true,
+            source: Default::default(),
         })),
         Message::Accept(Accept {
             checksum: Checksum::Blake3,
@@ -85,7 +109,7 @@ fn messages() -> Vec<Message> {
             basis: true,
             software: software(),
         }),
-        Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
+        Message::Round(Round { number: 0, entries: 5, bytes: 6, streamed: true, position: None }),
         Message::Seal { entries: 5, digest: digest() },
         Message::Verified,
         Message::Durable,

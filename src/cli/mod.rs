@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::backup::DataSource;
 use crate::donor::{Compression, FreezeMode};
 use crate::install::Reuse;
 use crate::joiner::InstallMode;
@@ -231,6 +232,11 @@ pub struct SendArgs {
     // A pin may begin with a hyphen.
     #[arg(value_name = "TICKET", allow_hyphen_values = true)]
     pub ticket: String,
+
+    /// What is sent: `files`, the server's own; or `mariabackup`, a backup that mariadb-backup makes of the running server,
+    /// logging in as the server's user or as --defaults-file says, and that the joiner prepares
+    #[arg(long, value_name = "SOURCE", default_value_t, conflicts_with_all = ["live", "freeze_command"])]
+    pub source: DataSource,
 
     /// Send although a server is running on this data: you have frozen it yourself
     #[arg(long)]

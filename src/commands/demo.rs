@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{block_on, print, verify};
+use crate::backup::DataSource;
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
 use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
@@ -122,6 +123,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
     SendArgs {
         tree: tree(dir),
         ticket: "-".into(),
+        source: DataSource::Files,
         live: false,
         verify_pages: false,
         freeze_command: None,

@@ -246,6 +246,7 @@ impl Catalog {
         let (numbers, chunk) = match work {
             Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
             Work::Small(numbers) => (numbers.as_slice(), 0),
+            Work::Parcel(_) => return,
         };
         let mut state = self.state();
         for number in numbers {

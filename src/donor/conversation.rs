@@ -5,19 +5,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::answer::{OLD_TREE, SLOW, answer};
+use super::brought::{Agreed, Brought};
 use super::clock::Clock;
 use super::compression::Chooser;
 use super::files::Files;
 use super::lane::Lanes;
 use super::offer::offer;
 use super::pages::PageCheck;
-use super::source::{Agreed, Brought};
+use super::source::Source;
+use super::stream::Stream;
 use super::transfer::{Reused, Rounds, Transfer};
 use super::{Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
-use crate::progress::{self, Meter, Phase, Reporter, bytes, follow, listed};
+use crate::progress::{self, Meter, Phase, Reporter, follow, listed};
 use crate::threads::blocking;
 use crate::tls::{Session, random};
 use crate::tree::{Found, Roots};
@@ -33,7 +35,10 @@ pub(super) async fn converse(
 ) -> Result<Report> {
     let started = Instant::now();
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
-    let source = Files::new(&options, Arc::clone(&server), total);
+    let source = match options.backup.clone() {
+        Some(backup) => Source::Stream(Stream::new(backup, Arc::clone(&server), &roots, (total, entries))?),
+        None => Source::Files(Files::new(&options, Arc::clone(&server), total)),
+    };
     let reuse = source.may_reuse();
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
         control.send(part).await?;
@@ -87,13 +92,13 @@ pub(super) async fn converse(
         "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
         options.compression,
-        bytes(total),
+        progress::bytes(total),
         progress::entries(entries),
     ));
     reporter.phase(Phase::Scanning);
     let agreed = Agreed { roots, without: accept.without, theirs, offered: basis };
     let running = Lanes::dial(Arc::clone(&transfer), lanes);
-    let Brought { seal, rounds, frozen } = source.bring(control, running, agreed).await?;
+    let Brought { seal, bytes, rounds, frozen } = source.bring(control, running, agreed).await?;
     drop(reports);
 
     reporter.phase(Phase::Verifying);
@@ -107,7 +112,7 @@ pub(super) async fn converse(
 
     let end = meter.snapshot();
     Ok(Report {
-        bytes: total,
+        bytes,
         wire_bytes: end.wire,
         reused_bytes: transfer.reused.bytes(),
         entries,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::brought::{Agreed, Brought};
 use super::hold::{Hold, Sent};
 use super::lane::Lanes;
 use super::passes::{Passes, guarded};
 use super::rounds::FreezeMode;
-use super::source::{Agreed, Brought};
 use super::{FrozenReport, Keeper, SendOptions, Server};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
@@ -22,6 +22,8 @@ pub(super) struct Files {
     freeze_limit: Option<Duration>,
     /// Where the server stands, unless it says so itself once it is frozen.
     position: Option<GaleraGtid>,
+    /// The bytes of all files.
+    total: u64,
     /// There are passes while the server works.
     live: bool,
     /// How long a copy of everything takes at the rate limit.
@@ -29,7 +31,6 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// `total`: the bytes of all files.
     pub(super) fn new(options: &SendOptions, server: Arc<dyn Server>, total: u64) -> Files {
         let rate = options.rate.rate();
         Files {
@@ -37,6 +38,7 @@ impl Files {
             freeze_limit: options.freeze_limit,
             position: options.position.clone(),
             live: server.serves() && !options.freeze.is_whole(total, rate),
+            total,
             paced: rate.map(|rate| Duration::from_secs(total / rate.max(1))),
             server,
         }
@@ -104,7 +106,7 @@ impl Files {
         passes.of_clones(control, &position).await?;
         passes.sound()?;
         let (seal, rounds) = passes.seal().await?;
-        Ok(Brought { seal, rounds, frozen })
+        Ok(Brought { seal, bytes: self.total, rounds, frozen })
     }
 }
 

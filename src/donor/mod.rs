@@ -4,6 +4,7 @@
 //! the queue of work, packing with its choice of compression, and the lanes.
 
 mod answer;
+mod brought;
 mod catalog;
 mod clock;
 mod clones;
@@ -17,6 +18,7 @@ mod lane;
 mod offer;
 mod pack;
 mod pages;
+mod parcel;
 mod passes;
 mod plan;
 pub mod queue;
@@ -24,7 +26,9 @@ mod reuse;
 mod rounds;
 mod source;
 mod still;
+mod stream;
 mod transfer;
+mod unpack;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ pub use clones::Abilities;
 pub use compression::Compression;
 pub use rounds::FreezeMode;
 
+use crate::backup::Backup;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{LOCK, MANIFEST, refuse_half_switched};
 use crate::link::{Control, Dialer};
@@ -118,6 +123,8 @@ pub struct SendOptions {
     pub checksum: Option<Checksum>,
     /// Limits bytes on the wire.
     pub rate: Arc<Throttle>,
+    /// What the data is taken from, instead of the server's files.
+    pub backup: Option<Backup>,
     pub freeze: FreezeMode,
     /// A freeze that is estimated to take longer is put off for another pass.
     pub freeze_limit: Option<Duration>,

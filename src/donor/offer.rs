@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use super::SendOptions;
+use crate::backup::DataSource;
 use crate::error::{Error, Result};
 use crate::manifest::Checksum;
 use crate::tree::{Found, InnodbFiles, Root, Roots, Scope, parts};
@@ -60,5 +61,6 @@ pub(super) fn offer(options: &SendOptions, roots: &Roots, found: &[Found], reuse
         speeds: Speeds { sha256: speed(Checksum::Sha256), blake3: speed(Checksum::Blake3) },
         lanes: options.lanes,
         reuse,
+        source: if options.backup.is_some() { DataSource::Mariabackup } else { DataSource::Files },
     })
 }

@@ -8,15 +8,16 @@ use tokio::sync::mpsc;
 
 use super::compression::BatchCompressor;
 use super::examine::{Reading, examine};
+use super::parcel::{Chunk, Piece};
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
-use crate::archive::{Batch, Extents, Located, MemberError};
+use crate::archive::{Batch, Extent, Extents, Located, MemberError};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
 use crate::threads::lock;
-use crate::tree::{Content, Found};
+use crate::tree::{Content, Entry, Found, data_runs};
 use crate::wire::{FrameHeader, FrameKind};
 
 /// A frame ready to be sent, and the work in it.
@@ -94,6 +95,11 @@ fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompresso
 
 fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Scratch) -> Result<Batch> {
     match work {
+        Work::Parcel(parcel) => {
+            for piece in &parcel.pieces {
+                pack_piece(transfer, piece, &mut batch)?;
+            }
+        }
         Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
         Work::Small(numbers) => {
             for number in numbers {
@@ -109,7 +115,34 @@ fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scrat
 }
 
 fn unpackable(found: &Found, error: MemberError) -> Error {
-    Error::new(Kind::Io, format!("cannot pack {}", Printable(found.entry.path.as_bytes()))).because(error)
+    unpackable_entry(&found.entry, error)
+}
+
+fn unpackable_entry(entry: &Entry, error: MemberError) -> Error {
+    Error::new(Kind::Io, format!("cannot pack {}", Printable(entry.path.as_bytes()))).because(error)
+}
+
+/// A stream has no holes: what is zero becomes one.
+fn pack_piece(transfer: &Transfer, piece: &Piece, batch: &mut Batch) -> Result<()> {
+    let failed = |e: MemberError| unpackable_entry(&piece.entry, e);
+    let Some(Chunk { offset, data, digests, .. }) = &piece.chunk else {
+        return batch.push_entry(&piece.entry).map_err(failed);
+    };
+    let runs = data_runs(data, Extents::MAX);
+    let extent = |(start, len): &(u64, u64)| Extent { start: *start as u32, len: *len as u32 };
+    let extents = Extents::new(runs.iter().map(extent).collect(), data.len() as u32);
+    let extents = extents.unwrap_or_else(|_| Extents::whole(data.len() as u32));
+    let digest = batch.push_chunk(&piece.entry, *offset, &extents, transfer.checksum, |into| {
+        let mut rest = into;
+        for (start, len) in runs {
+            let (now, later) = rest.split_at_mut(len as usize);
+            now.copy_from_slice(&data[start as usize..][..now.len()]);
+            rest = later;
+        }
+        Ok(())
+    });
+    digests.take(*offset, digest.map_err(failed)?);
+    Ok(())
 }
 
 /// Packs one chunk. A file that changes while it is read is looked at again in the next round.
@@ -261,6 +294,7 @@ impl From<MemberError> for PackError {
 
 pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
+        Work::Parcel(parcel) => parcel.bytes(),
         Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
         Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
     }

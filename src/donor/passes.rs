@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::brought::Agreed;
 use super::catalog::{Catalog, seal};
 use super::clones;
 use super::hold::{Hold, Sent, finished};
@@ -14,7 +15,6 @@ use super::plan::{Basis, Had, Plan, Task};
 use super::queue::Queue;
 use super::reuse::{self, Awaited};
 use super::rounds::{Outlook, Pass, another, seconds_to_read};
-use super::source::Agreed;
 use super::still::{self, Tops};
 use super::transfer::{Round, Transfer};
 use super::{Keeper, RoundReport, Server, complete};
@@ -334,7 +334,7 @@ impl Passes {
         let total = plan.entries.iter().map(|planned| planned.found.size()).sum();
         let (files, read) =
             plan.work().fold((0u64, 0u64), |(files, read), planned| (files + 1, read + planned.found.size()));
-        control.send(Message::Round(wire::Round { number, entries, bytes: total, position })).await?;
+        control.send(Message::Round(wire::Round { number, entries, bytes: total, streamed: false, position })).await?;
         self.transfer.meter.begin_round(number, read);
         let clones = plan.work().any(|planned| planned.had.as_ref().is_some_and(|had| had.clone.is_some()));
         let numbered = (0u32..).zip(&plan.entries);
@@ -391,7 +391,7 @@ impl Passes {
 }
 
 /// One or more messages.
-fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
+pub(super) fn withdrawals(paths: &[RelPath]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut rest = paths.iter().peekable();
     while rest.peek().is_some() {

@@ -3,11 +3,12 @@
 //! The largest files come first, a few side by side, chunk by chunk, so that even one huge tablespace keeps every lane
 //! busy; then the small entries, many to a batch. A broken lane's unacknowledged work comes back.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::parcel::Parcel;
 use crate::manifest::{CHUNK, chunks};
 use crate::threads::lock;
 use crate::tree::{Found, Stillness};
@@ -19,6 +20,8 @@ pub enum Work {
     Chunk { file: u32, chunk: u64 },
     /// Small files, directories and links.
     Small(Vec<u32>),
+    /// What a stream has brought.
+    Parcel(Arc<Parcel>),
 }
 
 /// What is left of a round. Lanes take work from it and report how it ended.
@@ -38,6 +41,10 @@ struct State {
     /// Batches of small entries; the next is last.
     small: Vec<Vec<u32>>,
     returned: Vec<Work>,
+    /// What [`Queue::push`] has brought.
+    pushed: VecDeque<Work>,
+    /// More of it may come.
+    open: bool,
     /// Entries that wait for [`Queue::release`], and their chunks.
     awaited: HashMap<u32, Large>,
     /// Pieces of work handed out and not yet acknowledged.
@@ -107,12 +114,46 @@ impl Queue {
             turn: 0,
             small,
             returned: Vec::new(),
+            pushed: VecDeque::new(),
+            open: false,
             awaited: held,
             outstanding: 0,
             abandoned: false,
             closed: false,
         };
         Queue { state: Mutex::new(state), changed: Condvar::new(), finished: Notify::new() }
+    }
+
+    /// Without any work yet: it is pushed.
+    pub(super) fn open() -> Queue {
+        let queue = Queue::new([], &HashSet::new());
+        queue.state().open = true;
+        queue
+    }
+
+    /// Adds a piece of work, and waits while `most` pieces are not acknowledged: so long is each of them kept. `false`: the
+    /// queue is closed.
+    pub(super) fn push(&self, work: Work, most: usize) -> bool {
+        let mut state = self.state();
+        while !state.closed && state.pushed.len() + state.returned.len() + state.outstanding >= most {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.pushed.push_back(work);
+        self.changed.notify_all();
+        !state.closed
+    }
+
+    /// Whether everything that was pushed is acknowledged.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.outstanding == 0 && state.pushed.is_empty() && state.returned.is_empty()
+    }
+
+    /// Nothing more is pushed.
+    pub(super) fn end(&self) {
+        self.state().open = false;
+        self.changed.notify_all();
+        self.finished.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,7 +172,7 @@ impl Queue {
                 state.outstanding += 1;
                 return Some(work);
             }
-            if state.outstanding == 0 && state.awaited.is_empty() {
+            if state.outstanding == 0 && state.awaited.is_empty() && !state.open {
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +202,7 @@ impl Queue {
     pub fn done(&self) {
         let mut state = self.state();
         state.outstanding = state.outstanding.saturating_sub(1);
-        if state.outstanding == 0 {
+        if state.outstanding == 0 || state.open {
             self.changed.notify_all();
             self.finished.notify_waiters();
         }
@@ -228,7 +269,8 @@ impl Large {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.large.is_empty() && self.small.is_empty() && self.returned.is_empty()
+        let pushed = self.open || !self.pushed.is_empty();
+        self.large.is_empty() && self.small.is_empty() && self.returned.is_empty() && !pushed
     }
 
     fn take(&mut self) -> Option<Work> {
@@ -247,7 +289,7 @@ impl State {
             }
             return Some(work);
         }
-        self.small.pop().map(Work::Small)
+        self.small.pop().map(Work::Small).or_else(|| self.pushed.pop_front())
     }
 }
 
@@ -364,5 +406,28 @@ mod tests {
             queue.close();
             assert_eq!(waiter.join().unwrap(), None);
         });
+    }
+
+    #[test]
+    fn what_is_pushed_stays_until_it_is_acknowledged_and_no_more_than_is_allowed() {
+        let queue = Queue::open();
+        let parcel = || Work::Parcel(Arc::new(Parcel::default()));
+        assert!(queue.push(parcel(), 2) && queue.push(parcel(), 2) && !queue.is_finished());
+        std::thread::scope(|scope| {
+            let third = scope.spawn(|| queue.push(parcel(), 2));
+            let first = queue.next().unwrap();
+            queue.give_back(first.clone());
+            assert_eq!(queue.next(), Some(first), "a broken lane's comes again");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!third.is_finished(), "there are two that are not acknowledged");
+            queue.done();
+            assert!(third.join().unwrap());
+        });
+        queue.end();
+        assert!(!queue.is_finished());
+        std::iter::from_fn(|| queue.next().inspect(|_| queue.done())).for_each(drop);
+        assert!(queue.is_finished());
+        queue.close();
+        assert!(!queue.push(parcel(), 9));
     }
 }

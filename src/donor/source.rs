@@ -3,25 +3,35 @@
 //! The conversation is the same for every source. It does not know whether a tree is read once or several times, nor
 //! what a source asks of the server meanwhile.
 
-use super::{FrozenReport, RoundReport};
-use crate::manifest::Seal;
-use crate::tree::{RelPath, RootName, Roots};
+use super::brought::{Agreed, Brought};
+use super::files::Files;
+use super::lane::Lanes;
+use super::stream::Stream;
+use crate::error::Result;
+use crate::link::Control;
 
-/// What both sides have agreed on.
-pub(super) struct Agreed {
-    pub(super) roots: Roots,
-    /// Roots that the joiner has no use for.
-    pub(super) without: Vec<RootName>,
-    /// Where the joiner has its own.
-    pub(super) theirs: Vec<RelPath>,
-    /// What the joiner has already, by its own word; nothing where the source may not reuse it.
-    pub(super) offered: Vec<(RelPath, u64)>,
+/// What a tree comes from.
+pub(super) enum Source {
+    /// A server's files.
+    Files(Files),
+    /// A backup that another program makes.
+    Stream(Stream),
 }
 
-/// What the joiner has now, all of it acknowledged.
-pub(super) struct Brought {
-    pub(super) seal: Seal,
-    pub(super) rounds: Vec<RoundReport>,
-    /// `None` where no server had to hold still.
-    pub(super) frozen: Option<FrozenReport>,
+impl Source {
+    /// Whether what the joiner has already may be compared with the source's: a stream is read once.
+    pub(super) fn may_reuse(&self) -> bool {
+        match self {
+            Source::Files(files) => files.may_reuse(),
+            Source::Stream(_) => false,
+        }
+    }
+
+    /// Returns when the joiner has acknowledged all of it.
+    pub(super) async fn bring(self, control: &mut Control, lanes: Lanes, agreed: Agreed) -> Result<Brought> {
+        match self {
+            Source::Files(files) => files.bring(control, lanes, agreed).await,
+            Source::Stream(stream) => stream.bring(control, lanes, agreed).await,
+        }
+    }
 }

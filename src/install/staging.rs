@@ -192,6 +192,38 @@ impl Staging {
     /// The most kept paths to tell a donor.
     const MOST_KEPT: usize = 1000;
 
+    /// Moves what is staged for the roots of single files into the data directory's place, and returns that: there a
+    /// backup is prepared.
+    pub fn gather(&self) -> Result<PathBuf> {
+        let [datadir, others @ ..] = self.places.as_slice() else {
+            return Err(Error::new(Kind::Usage, "there is no data directory"));
+        };
+        for place in others {
+            for name in place.incoming.names()? {
+                place.incoming.rename(&name, &datadir.incoming, &name)?;
+            }
+        }
+        Ok(datadir.incoming.path().to_owned())
+    }
+
+    /// Undoes [`Staging::gather`], by names as a backup has them. First-level files that are `useless` are removed.
+    pub fn scatter(&self, useless: impl Fn(&str) -> bool) -> Result<()> {
+        let Some(datadir) = self.places.first() else { return Ok(()) };
+        for name in datadir.incoming.names()? {
+            if datadir.incoming.shape(&name) == Shape::Directory {
+                continue;
+            }
+            if name.to_str().is_some_and(&useless) {
+                datadir.incoming.remove(&name)?;
+            } else if let Some(place) =
+                self.resolved.roots.called(&name).and_then(|root| self.place(root.name.as_str()))
+            {
+                datadir.incoming.rename(&name, &place.incoming, &name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes all that is staged durable.
     ///
     /// # Errors

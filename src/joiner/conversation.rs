@@ -13,7 +13,8 @@ use super::ledger::{Ledger, Reused};
 use super::reuse::arrange;
 use super::seeding::Order;
 use super::staged_tree::StagedTree;
-use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, preflight, room};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, preflight, prepare, room};
+use crate::backup::DataSource;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
     DirLock, KeepRules, OldTree, Recovered, Reuse, Staging, clear_earlier, drop_kept, drop_kept_but, kept, leftover,
@@ -56,6 +57,7 @@ struct Tree {
     round: Round,
     lanes: u16,
     reused: Reused,
+    source: DataSource,
 }
 
 impl Conversation {
@@ -129,23 +131,40 @@ impl Conversation {
             taken = self.take(control) => taken?,
             asked = stop.requested() => return Err(asked),
         };
-        let taken = match taken {
+        let mut taken = match taken {
             Taken::Tree(taken) => taken,
             Taken::Nothing(position) => return Ok(Outcome::Bypass(position)),
         };
-        self.reporter.phase(Phase::Installing);
-        self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
         control.send(Message::Verified).await?;
+        match taken.source {
+            DataSource::Files => {
+                self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
+            }
+            DataSource::Mariabackup => {
+                self.reporter.note("verified: every byte matches the donor's seal; the backup is prepared now");
+                let prepared = prepare::prepare(&taken.staging, &self.options.prepare, &self.reporter, stop);
+                let position = tokio::select! {
+                    prepared = prepared => prepared?,
+                    error = control.failed() => return Err(error),
+                };
+                taken.round.position = prepare::position(taken.round.position.take(), position);
+                self.reporter.note("prepared; syncing and installing");
+            }
+        }
+        self.reporter.phase(Phase::Installing);
         // From here on nothing stops the switch.
         self.touched = true;
-        let Tree { staging, verified, round, lanes, reused } = *taken;
+        let Tree { staging, verified, round, lanes, reused, source } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
         let node = Arc::clone(&self.options.node);
         let (bytes, entries) = (round.bytes, round.entries);
         let position = round.position.clone();
         let installed = blocking(move || {
-            staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
+            // What was prepared is not what was sent.
+            if source == DataSource::Files {
+                staging.write_manifest(|file| verified.manifest().write(BufWriter::new(file)))?;
+            }
             let own = node.own_files(&round)?;
             let installed = staging.install(verified, &own)?;
             node.installed()?;
@@ -207,6 +226,11 @@ impl Conversation {
         }
         fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
+        if offer.source == DataSource::Mariabackup {
+            prepare::examine(&options.roots)?;
+            self.reporter.note("the donor sends a backup: what is here is not reused, because a backup is read once");
+            options.reuse = Reuse::Off;
+        }
         let (lock, reporter) = (Arc::clone(&self.lock), Arc::clone(&self.reporter));
         let recovery = blocking(move || {
             match recover(&lock)? {
@@ -299,16 +323,17 @@ impl Conversation {
             return Err(Error::new(Kind::Protocol, format!("round {} was announced out of turn", round.number)));
         }
         preflight::fits_offer(&offer, round.entries)?;
+        let (total, count) = if round.streamed { preflight::offered(&offer) } else { (round.bytes, round.entries) };
         self.reporter.note(&format!(
             "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {}",
-            bytes(round.bytes),
-            entries(round.entries)
+            bytes(total),
+            entries(count)
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
         let tree = StagedTree::new(Arc::clone(&staging), owners);
         // From when bytes begin to flow: the wait for a donor says nothing about their rate.
         self.meter = Arc::new(Meter::default());
-        self.meter.set_total(round.bytes);
+        self.meter.set_total(total);
         let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
         self.reporter.phase(Phase::Copying);
@@ -327,7 +352,7 @@ impl Conversation {
         });
         let (verified, round) = finished.await?;
         let staging = threads::alone(staging, idle).await.ok_or_else(stands_still)?;
-        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused })))
+        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused, source: offer.source })))
     }
 }
 

@@ -72,14 +72,26 @@ struct Record {
     /// The round that brought its current version.
     round: u16,
     meta: Metadata,
+    /// Of a file not its length, which [`Staged`] knows.
     content: Content,
     /// Only files have content.
     file: Option<Mutex<Staged>>,
 }
 
+impl Record {
+    /// What it is now: a file may grow in a round that is streamed.
+    fn content(&self) -> Content {
+        match &self.file {
+            Some(file) => Content::File { size: lock(file).size },
+            None => self.content.clone(),
+        }
+    }
+}
+
 /// A file in the staging area.
 #[derive(Debug)]
 struct Staged {
+    size: u64,
     /// Open while it is being written.
     target: Option<Arc<Target>>,
     /// It exists, though it may be closed.
@@ -93,11 +105,14 @@ struct Staged {
     writing: u32,
     /// It was a seed until this round.
     seeded: Option<Origin>,
+    /// It was made when less of it was known.
+    grown: bool,
 }
 
 impl Staged {
     fn new(size: u64) -> Staged {
         Staged {
+            size,
             target: None,
             made: false,
             written_before: false,
@@ -105,20 +120,27 @@ impl Staged {
             patched: BTreeSet::new(),
             writing: 0,
             seeded: None,
+            grown: false,
         }
     }
 
     /// What a seed becomes: a file as if an earlier round had written it.
     fn seeded(digests: FileDigests, size: u64, origin: Origin) -> Staged {
         let digests = digests.renewed(size);
-        Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(0) }
+        Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(size) }
     }
 
     /// The same file in a later round.
     fn renewed(&self, size: u64) -> Staged {
         let digests = self.digests.clone().renewed(size);
         let patched = self.patched.range(..chunks(size)).copied().collect();
-        Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(0) }
+        Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(size) }
+    }
+
+    /// The same file once more of it is known, in the same round.
+    fn grow(&mut self, size: u64) {
+        self.digests.grow(size);
+        (self.size, self.grown) = (size, true);
     }
 }
 
@@ -155,14 +177,36 @@ impl Ledger {
         Ok(())
     }
 
+    /// A file that has come whole is called `to` from now on.
+    pub(super) fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
+        let _round = self.round.write().unwrap_or_else(PoisonError::into_inner);
+        let mut records = lock(&self.records);
+        if records.contains_key(to) {
+            return Err(twice(to));
+        }
+        let whole = |record: &&Arc<Record>| record.file.as_ref().is_some_and(|file| lock(file).digests.is_complete());
+        let Some(record) = records.get(from).filter(whole).cloned() else {
+            return Err(Error::new(Kind::Protocol, format!("{from} is renamed and has not arrived")));
+        };
+        self.tree.examine(to, &record.content())?;
+        self.tree.rename(from, to)?;
+        records.remove(from);
+        records.insert(to.clone(), record);
+        Ok(())
+    }
+
     fn withdraw(&self, path: &RelPath) -> Result<()> {
         // The donor may have been unable to read it when its turn came.
         let Some(record) = lock(&self.records).remove(path) else { return Ok(()) };
         self.charge(path, &record.meta, None)?;
         match (&record.content, &record.file) {
-            (Content::File { size }, Some(file)) => {
-                self.promised.fetch_sub(*size, Ordering::Relaxed);
-                if lock(file).made { self.tree.remove_file(path) } else { Ok(()) }
+            (_, Some(file)) => {
+                let (size, made) = {
+                    let file = lock(file);
+                    (file.size, file.made)
+                };
+                self.promised.fetch_sub(size, Ordering::Relaxed);
+                if made { self.tree.remove_file(path) } else { Ok(()) }
             }
             (Content::Directory, _) => self.tree.remove_directory(path),
             _ => Ok(()),
@@ -208,6 +252,11 @@ impl Ledger {
     /// Bytes of all files, as announced by the current round.
     pub(super) fn announced(&self) -> u64 {
         self.round.read().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Whether the donor itself learns what this round comes to as it goes.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.round.read().unwrap_or_else(PoisonError::into_inner).streamed
     }
 
     pub(super) fn tree(&self) -> &StagedTree {
@@ -258,11 +307,12 @@ impl Ledger {
                 .remedy("memory, disk or network of one of the hosts corrupted it: test them before you try again"));
         }
         let record = self.record(round, chunk.entry)?;
-        let (Some(file), Content::File { size }) = (&record.file, &record.content) else {
+        let Some(file) = &record.file else {
             return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is not a file")));
         };
         let (target, punch) = {
             let mut file = lock(file);
+            let size = file.size;
             let number = offset / CHUNK;
             if chunk.patch.is_some() && file.digests.get(number).is_none() {
                 return Err(Error::new(Kind::Protocol, format!("{path}: a patch of a chunk that is not there")));
@@ -282,8 +332,8 @@ impl Ledger {
                 let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
                 self.reused[origin as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
             }
-            let filled = chunks(*size) == 1 && chunk.extents.is_whole(len);
-            let target = self.open(&path, *size, &mut file, filled)?;
+            let filled = chunks(size) == 1 && chunk.extents.is_whole(len);
+            let target = self.open(&path, size, &mut file, filled)?;
             file.writing += 1;
             (target, file.written_before)
         };
@@ -304,12 +354,13 @@ impl Ledger {
 
     /// Of a newer version, perhaps only the metadata or the length is new.
     fn touch(&self, path: &RelPath, record: &Record) -> Result<()> {
-        let (Some(file), Content::File { size }) = (&record.file, &record.content) else { return Ok(()) };
+        let Some(file) = &record.file else { return Ok(()) };
         let mut file = lock(file);
         if !file.written_before || !file.digests.is_complete() {
             return Ok(());
         }
-        self.open(path, *size, &mut file, false)?;
+        let size = file.size;
+        self.open(path, size, &mut file, false)?;
         file.writing += 1;
         drop(file);
         self.written(path, record)
@@ -338,7 +389,12 @@ impl Ledger {
             return Ok(());
         }
         let Some(target) = file.target.take() else { return Ok(()) };
+        let grown = file.grown.then_some(file.size);
         drop(file);
+        if let Some(size) = grown {
+            // It ends with a hole, perhaps.
+            target.as_file().set_len(size).map_err(|e| failure("cannot make room for", path, e))?;
+        }
         self.tree.settle(path, target.as_file(), &record.meta)
     }
 
@@ -348,9 +404,12 @@ impl Ledger {
         let mut records = lock(&self.records);
         let known = records.get(&path).cloned();
         if let Some(known) = &known {
-            let same = known.meta == meta && known.content == content;
-            match known.round == round.number {
-                true if same => return Ok(Arc::clone(known)),
+            let this = known.round == round.number;
+            if this && round.streamed && known.meta == meta && self.grows(&path, round, known, &content)? {
+                return Ok(Arc::clone(known));
+            }
+            match this {
+                true if known.meta == meta && known.content() == content => return Ok(Arc::clone(known)),
                 false if discriminant(&known.content) == discriminant(&content) => {}
                 _ => return Err(twice(&path)),
             }
@@ -366,10 +425,7 @@ impl Ledger {
         self.charge(&path, known.as_ref().map_or(&Metadata::default(), |known| &known.meta), Some(&meta))?;
         let file = match content {
             Content::File { size } => {
-                let before = known.as_ref().and_then(|known| match known.content {
-                    Content::File { size } => Some(size),
-                    _ => None,
-                });
+                let before = known.as_ref().and_then(|known| known.file.as_ref()).map(|file| lock(file).size);
                 let others = self.promised.load(Ordering::Relaxed).saturating_sub(before.unwrap_or(0));
                 let promised = others.saturating_add(size);
                 if promised > self.allowed.load(Ordering::Relaxed) {
@@ -387,6 +443,21 @@ impl Ledger {
         let record = Arc::new(Record { round: round.number, meta, content, file });
         records.insert(path, Arc::clone(&record));
         Ok(record)
+    }
+
+    /// Whether `known` is the same file as this one of a stream, which may tell that it is longer.
+    fn grows(&self, path: &RelPath, round: &Round, known: &Record, content: &Content) -> Result<bool> {
+        let (Some(file), Content::File { size }) = (&known.file, content) else { return Ok(false) };
+        let mut file = lock(file);
+        if *size > file.size {
+            let promised = self.promised.load(Ordering::Relaxed).saturating_add(size.saturating_sub(file.size));
+            if promised > self.allowed.load(Ordering::Relaxed) {
+                return Err(announced(path, round));
+            }
+            self.promised.store(promised, Ordering::Relaxed);
+            file.grow(*size);
+        }
+        Ok(true)
     }
 
     /// Counts the attributes an entry has now instead of those it had.
@@ -452,16 +523,14 @@ impl Ledger {
                 Some(file) => lock(file).digests.fold(self.checksum),
                 None => None,
             };
-            if let Content::File { size } = record.content {
+            let content = record.content();
+            if let Content::File { size } = content {
                 bytes = bytes.saturating_add(size);
                 if bytes > round.bytes {
                     return Err(announced(&path, &round));
                 }
             }
-            items.push(Item {
-                entry: Entry { path, meta: record.meta.clone(), content: record.content.clone() },
-                digest,
-            });
+            items.push(Item { entry: Entry { path, meta: record.meta.clone(), content }, digest });
         }
         Ok((Manifest::new(self.checksum, items)?, round))
     }
@@ -470,9 +539,9 @@ impl Ledger {
 /// The chunks of which only a part came last.
 fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
     let patched = records.iter().filter_map(|(path, record)| {
-        let (file, Content::File { size }) = (lock(record.file.as_ref()?), &record.content) else { return None };
+        let file = lock(record.file.as_ref()?);
         let chunks = file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?)));
-        let patched = Patched { path, size: *size, chunks: chunks.collect() };
+        let patched = Patched { path, size: file.size, chunks: chunks.collect() };
         (!patched.chunks.is_empty()).then_some(patched)
     });
     patched.collect()
@@ -507,11 +576,11 @@ mod tests {
 
     fn ledger(dir: &std::path::Path, entries: u64, bytes: u64) -> Ledger {
         let tree = crate::joiner::staged_tree_for_test(dir);
-        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, position: None }, tree)
+        Ledger::new(Checksum::Blake3, Round { number: 0, entries, bytes, streamed: false, position: None }, tree)
     }
 
     fn round(number: u16, entries: u64, bytes: u64) -> Round {
-        Round { number, entries, bytes, position: None }
+        Round { number, entries, bytes, streamed: false, position: None }
     }
 
     fn batch(entry: &Entry, offset: u64, byte: u8) -> Batch {
@@ -546,6 +615,47 @@ mod tests {
         assert_eq!(content, [vec![1; CHUNK as usize], vec![2; 3]].concat());
         let digests = [Checksum::Blake3.digest(&content[..CHUNK as usize]), Checksum::Blake3.digest(&[2; 3])];
         assert_eq!(manifest.items()[2].digest, Some(Checksum::Blake3.fold(&digests)));
+    }
+
+    #[test]
+    fn in_a_stream_a_file_grows_and_only_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |size| entry("datadir/f", Content::File { size });
+        let tree = crate::joiner::staged_tree_for_test(dir.path());
+        let streamed = Round { streamed: true, ..round(0, 9, 3 * CHUNK) };
+        let ledger = Ledger::new(Checksum::Blake3, streamed, tree);
+        // The last first, with a hole at its end; then those that were sent when less was known.
+        let mut last = Batch::default();
+        let extents = Extents::new(vec![crate::archive::Extent { start: 0, len: 5 }], 9).unwrap();
+        let filled =
+            last.push_chunk::<MemberError>(&of(2 * CHUNK + 9), 2 * CHUNK, &extents, Checksum::Blake3, |data| {
+                data.fill(3);
+                Ok(())
+            });
+        filled.unwrap();
+        take(&ledger, &last).unwrap();
+        assert_eq!(take(&ledger, &batch(&of(CHUNK + 1), 0, 1)).unwrap(), CHUNK);
+        assert_eq!(take(&ledger, &batch(&of(2 * CHUNK + 1), CHUNK, 2)).unwrap(), CHUNK);
+        assert_eq!(take(&ledger, &batch(&of(CHUNK + 1), 0, 1)).unwrap(), 0);
+        let mut beyond = Batch::default();
+        beyond.push_entry(&of(3 * CHUNK + 1)).unwrap();
+        let error = take(&ledger, &beyond).unwrap_err();
+        assert_eq!(error.sentence(), "datadir/f: more than the 3145728 bytes that were announced");
+        ledger.begin(round(1, 1, 2 * CHUNK + 9), Vec::new()).unwrap();
+        let path = |text: &str| RelPath::parse(text.as_bytes()).unwrap();
+        for (from, to, why) in [
+            ("datadir/f", "datadir/f", "datadir/f: the donor sent it twice, with different content"),
+            ("datadir/g", "datadir/h", "datadir/g is renamed and has not arrived"),
+            ("datadir/f", "datadir/grastate.dat", "datadir/grastate.dat: this node has no place for it"),
+        ] {
+            assert_eq!(ledger.rename(&path(from), &path(to)).unwrap_err().sentence(), why);
+        }
+        ledger.rename(&path("datadir/f"), &path("datadir/g")).unwrap();
+        let (manifest, _) = ledger.finish().unwrap();
+        assert_eq!(manifest.items()[0].entry, Entry { path: path("datadir/g"), ..of(2 * CHUNK + 9) });
+        let content = std::fs::read(dir.path().join(".highline/incoming/datadir/g")).unwrap();
+        let chunk = CHUNK as usize;
+        assert!(content == [vec![1; chunk], vec![2; chunk], vec![3; 5], vec![0; 4]].concat());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fit;
 mod lane;
 mod ledger;
 mod preflight;
+mod prepare;
 mod read_back;
 mod reuse;
 mod room;
@@ -28,6 +29,7 @@ pub use ledger::{Ledger, Reused};
 pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
+use crate::backup::Prepare;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, running, server_holding, unfinished};
 #[cfg(test)]
@@ -71,6 +73,8 @@ pub struct ReceiveOptions {
     pub own: Own,
     pub install: InstallMode,
     pub reuse: Reuse,
+    /// What is done with a backup.
+    pub prepare: Prepare,
     pub listen: SocketAddr,
     /// The host that donors are told to dial.
     pub advertise: String,

@@ -153,11 +153,17 @@ fn stat(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|e| Error::io("cannot read", path, e))
 }
 
+/// Bytes and entries of the offer.
+pub(super) fn offered(offer: &Offer) -> (u64, u64) {
+    let of = |what: fn(&OfferedRoot) -> u64| offer.roots.iter().map(what).fold(0, u64::saturating_add);
+    (of(|root| root.bytes), of(|root| root.entries))
+}
+
 /// The tree may have grown since the offer, but not out of all proportion: the check for room and the memory for each
 /// entry depend on it.
 pub(super) fn fits_offer(offer: &Offer, entries: u64) -> Result<()> {
     const GROWN: u64 = 100_000;
-    let offered = offer.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.entries));
+    let (_, offered) = self::offered(offer);
     if entries > offered.saturating_mul(2).saturating_add(GROWN) {
         let what = format!("the donor announced {entries} entries after offering {offered}");
         return Err(Error::new(Kind::Protocol, what));

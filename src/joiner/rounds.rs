@@ -19,7 +19,7 @@ use crate::manifest::Seal;
 use crate::progress::Phase;
 use crate::threads::{self, blocking, or_never};
 use crate::tree::{PathError, RelPath};
-use crate::wire::{Message, Offer, Purpose};
+use crate::wire::{Message, Offer, Purpose, WireBytes};
 
 impl Conversation {
     /// Runs the lanes of all rounds until the donor seals the last, once everything is
@@ -41,7 +41,8 @@ impl Conversation {
         let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
-        let mut under_way = true;
+        // A stream comes as the backup is made; the donor sees whether that stands still.
+        let mut under_way = !ledger.is_streamed();
         let mut seeding = order.map(|order| Seeding::start(order, Arc::clone(ledger), Arc::clone(&self.reporter)));
         let mut compared = 0;
         loop {
@@ -81,15 +82,21 @@ impl Conversation {
                         }
                         preflight::fits_offer(offer, withdrawn.len() as u64)?;
                     }
+                    Message::Renamed { files } => {
+                        let path = |path: WireBytes| RelPath::parse(path.as_bytes()).map_err(refused);
+                        let pairs = files.into_iter().map(|(from, to)| Ok((path(from)?, path(to)?)));
+                        let (ledger, pairs) = (Arc::clone(ledger), pairs.collect::<Result<Vec<_>>>()?);
+                        blocking(move || pairs.iter().try_for_each(|(from, to)| ledger.rename(from, to))).await?;
+                    }
                     Message::Round(round) => {
                         preflight::fits_offer(offer, round.entries)?;
-                        let number = round.number;
+                        let (number, streamed) = (round.number, round.streamed);
                         let (ledger, withdrawn) = (Arc::clone(ledger), std::mem::take(&mut withdrawn));
                         let begun = blocking(move || ledger.begin(round, withdrawn));
                         tokio::time::timeout(idle, begun).await.unwrap_or_else(|_| Err(stands_still()))?;
                         turn.send_replace(number);
                         compared = 0;
-                        (under_way, last.1) = (true, Instant::now());
+                        (under_way, last.1) = (!streamed, Instant::now());
                         self.reporter.phase(Phase::Copying);
                     }
                     other => return Err(control.unexpected(&other)),

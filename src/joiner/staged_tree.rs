@@ -228,6 +228,12 @@ impl StagedTree {
         Ok(opened.map_err(|e| failure("cannot open", path, e))?.into())
     }
 
+    /// Gives a file that has arrived another path.
+    pub(super) fn rename(&self, from: &RelPath, to: &RelPath) -> Result<()> {
+        rustix::fs::renameat(self.parent(from)?, &*self.last(from), self.parent(to)?, &*self.last(to))
+            .map_err(|e| failure("cannot rename", from, e))
+    }
+
     pub fn remove_file(&self, path: &RelPath) -> Result<()> {
         self.unlink(path, AtFlags::empty())
     }

@@ -95,6 +95,26 @@ impl ChunkDigests {
         }
     }
 
+    /// The file is longer than it was: only its last chunk may have been shorter than it is now. Costs nothing of what is
+    /// known.
+    pub fn grow(&mut self, size: u64) {
+        if size <= self.size {
+            return;
+        }
+        if !self.size.is_multiple_of(CHUNK) || self.size == 0 {
+            self.forget(chunks(self.size).saturating_sub(1));
+        }
+        self.size = size;
+        match &mut self.known {
+            Known::One(_) if chunks(size) == 1 => {}
+            Known::One(one) => self.known = Known::Some(one.map(|digest| (0, digest)).into_iter().collect()),
+            Known::All(all) if (all.len() as u64) < chunks(size) => {
+                self.known = Known::Some((0..).zip(std::mem::take(all)).collect());
+            }
+            Known::All(_) | Known::Some(_) => {}
+        }
+    }
+
     /// Of the same file when it has `size` bytes: a chunk whose length changed, or that is gone, is no longer known.
     #[must_use]
     pub fn resized(self, size: u64) -> ChunkDigests {
@@ -167,6 +187,32 @@ mod tests {
             let resized = full(before).resized(after);
             let known: Vec<u64> = (0..12).filter(|chunk| resized.get(*chunk).is_some()).collect();
             assert_eq!((known, resized.size()), (kept, after), "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn one_that_grows_keeps_its_whole_chunks() {
+        let digest = |n| Digest::from_bytes([n; 32]);
+        for (before, after, kept) in [
+            (0, 5, 0),
+            (5, 9, 0),
+            (5, CHUNK, 0),
+            (CHUNK, CHUNK + 1, 1),
+            (CHUNK + 1, CHUNK + 2, 1),
+            (CHUNK + 1, 3 * CHUNK, 1),
+            (2 * CHUNK, 2 * CHUNK + 1, 2),
+            (2 * CHUNK, 2 * CHUNK, 2),
+            (3 * CHUNK, 1, 3),
+        ] {
+            let of = |size: u64| {
+                let mut of = ChunkDigests::new(size);
+                (0..chunks(size)).for_each(|chunk| _ = of.insert(chunk, digest(chunk as u8)));
+                of
+            };
+            let mut grown = of(before);
+            grown.grow(after);
+            assert_eq!(grown, of(before).resized(after.max(before)), "{before} {after}");
+            assert_eq!((0..9).filter(|chunk| grown.get(*chunk).is_some()).count(), kept, "{before} {after}");
         }
     }
 }

@@ -38,6 +38,11 @@ impl FileDigests {
         FileDigests { known: self.known.resized(size), fresh: Some(BTreeSet::new()), torn: BTreeSet::new() }
     }
 
+    /// In the same round more of the file is known: it has `size` bytes.
+    pub fn grow(&mut self, size: u64) {
+        self.known.grow(size);
+    }
+
     /// Notes the digest of one chunk of this round.
     pub fn take(&mut self, chunk: u64, digest: Digest) -> Seen {
         if self.torn.contains(&chunk) {

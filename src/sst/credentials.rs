@@ -1,6 +1,7 @@
-//! What the joiner put before the `@` of its address, as the donor's server passes it on.
+//! What the joiner put before the `@` of its address, as the donor's server passes it on, and the account that the server
+//! itself names for transfers.
 //!
-//! Up to 11.x in the environment, from 12.x on standard input (MDEV-31809). It is never printed.
+//! Up to 11.x in the environment, from 12.x on standard input (MDEV-31809). None of it is ever printed.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,50 +19,72 @@ use crate::error::{Error, Kind, Result, Side};
 /// The variable in which servers up to 11.x pass it, as `user:secret`.
 pub const VARIABLE: &str = "WSREP_SST_OPT_REMOTE_AUTH";
 
+/// The variable in which servers up to 11.x pass their own `wsrep_sst_auth`, in the same form.
+pub const ACCOUNT: &str = "WSREP_SST_OPT_AUTH";
+
 /// The most bytes to read from standard input.
 const MAX_BYTES: usize = 8192;
 
 /// How long the server may take to write it and to close the pipe.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// User and secret of a joiner; both are wiped when dropped.
+/// User and secret, of a joiner or of an account; both are wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteAuth {
     user: Zeroizing<String>,
     secret: Zeroizing<String>,
 }
 
-impl RemoteAuth {
-    /// From standard input if that is a pipe that contains it, otherwise from the value of [`VARIABLE`]. `None` if it
-    /// is in neither.
-    pub fn read(stdin: impl Read + AsFd, variable: Option<OsString>) -> Result<Option<RemoteAuth>> {
-        let from_pipe = if is_pipe(&stdin) { RemoteAuth::of_lines(&read_to_end(stdin, DEADLINE)?)? } else { None };
-        if from_pipe.is_some() {
-            return Ok(from_pipe);
-        }
-        let Some(variable) = variable.map(|value| Zeroizing::new(value.into_vec())) else { return Ok(None) };
-        let text = std::str::from_utf8(&variable).map_err(|_| refuse("is not UTF-8"))?;
-        Ok(RemoteAuth::of_pair(text))
+/// What a donor's server passes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The joiner's.
+    pub remote: Option<RemoteAuth>,
+    /// The account of `wsrep_sst_auth`, or one that the server has made for this transfer.
+    pub account: Option<RemoteAuth>,
+}
+
+impl Credentials {
+    /// Each from standard input if that is a pipe that contains it, otherwise from the value of [`VARIABLE`] or
+    /// [`ACCOUNT`]. `None` if it is in neither.
+    pub fn read(stdin: impl Read + AsFd, remote: Option<OsString>, account: Option<OsString>) -> Result<Credentials> {
+        let piped = if is_pipe(&stdin) {
+            Credentials::of_lines(&read_to_end(stdin, DEADLINE)?)?
+        } else {
+            Credentials::default()
+        };
+        let of = |piped: Option<RemoteAuth>, variable: Option<OsString>| match (piped, variable) {
+            (Some(piped), _) => Ok::<_, Error>(Some(piped)),
+            (None, None) => Ok(None),
+            (None, Some(variable)) => {
+                let variable = Zeroizing::new(variable.into_vec());
+                let text = std::str::from_utf8(&variable).map_err(|_| refuse("is not UTF-8"))?;
+                Ok(RemoteAuth::of_pair(text))
+            }
+        };
+        Ok(Credentials { remote: of(piped.remote, remote)?, account: of(piped.account, account)? })
     }
 
+    /// `key=value` lines; other keys are ignored.
+    pub(crate) fn of_lines(text: &[u8]) -> Result<Credentials> {
+        let text = std::str::from_utf8(text).map_err(|_| refuse("on standard input is not UTF-8"))?;
+        let value = |key: &str| {
+            let found = text.lines().filter_map(|line| line.split_once('=')).rfind(|(name, _)| *name == key);
+            found.map_or("", |(_, value)| value)
+        };
+        let of = |user, password| RemoteAuth::of(value(user), value(password));
+        Ok(Credentials {
+            remote: of("sst_remote_user", "sst_remote_password"),
+            account: of("sst_user", "sst_password"),
+        })
+    }
+}
+
+impl RemoteAuth {
     /// `user:secret`, split at the first `:`.
-    fn of_pair(text: &str) -> Option<RemoteAuth> {
+    pub fn of_pair(text: &str) -> Option<RemoteAuth> {
         let (user, secret) = text.split_once(':').unwrap_or((text, ""));
         RemoteAuth::of(user, secret)
-    }
-
-    /// `key=value` lines; other keys (the server's own SST account) are ignored.
-    pub(crate) fn of_lines(text: &[u8]) -> Result<Option<RemoteAuth>> {
-        let text = std::str::from_utf8(text).map_err(|_| refuse("on standard input is not UTF-8"))?;
-        let (mut user, mut secret) = ("", "");
-        for line in text.lines() {
-            match line.split_once('=') {
-                Some(("sst_remote_user", value)) => user = value,
-                Some(("sst_remote_password", value)) => secret = value,
-                _ => {}
-            }
-        }
-        Ok(RemoteAuth::of(user, secret))
     }
 
     fn of(user: &str, secret: &str) -> Option<RemoteAuth> {
@@ -160,17 +183,31 @@ mod tests {
         ] {
             let variable = variable.map(OsString::from);
             let read = match pipe {
-                Some(text) => RemoteAuth::read(piped(text), variable),
-                None => RemoteAuth::read(File::open("/dev/null").unwrap(), variable),
+                Some(text) => Credentials::read(piped(text), variable, None),
+                None => Credentials::read(File::open("/dev/null").unwrap(), variable, None),
             };
-            let read = read.unwrap();
+            let read = read.unwrap().remote;
             assert_eq!(read.as_ref().map(|auth| (auth.user(), auth.secret())), expected);
         }
     }
 
     #[test]
+    fn the_account_comes_the_same_way() {
+        let null = || File::open("/dev/null").unwrap();
+        let account = |read: Credentials| read.account.map(|auth| (auth.user().to_owned(), auth.secret().to_owned()));
+        let of = |user: &str, secret: &str| Some((user.to_owned(), secret.to_owned()));
+        let piped = piped(b"sst_user=u\nsst_password=p=w\nsst_remote_user=pin\n");
+        assert_eq!(account(Credentials::read(piped, None, Some("a:b".into())).unwrap()), of("u", "p=w"));
+        assert_eq!(
+            account(Credentials::read(null(), Some("c:d".into()), Some("a:b:c".into())).unwrap()),
+            of("a", "b:c")
+        );
+        assert_eq!(account(Credentials::read(null(), Some("c:d".into()), Some("".into())).unwrap()), None);
+    }
+
+    #[test]
     fn a_flood_or_an_open_pipe_is_no_reason_to_wait_for_ever() {
-        let flood = RemoteAuth::read(piped(&[b'x'; 9000]), None).unwrap_err();
+        let flood = Credentials::read(piped(&[b'x'; 9000]), None, None).unwrap_err();
         assert_eq!(flood.kind(), Kind::Limit);
         let (reader, _writer) = io::pipe().unwrap();
         assert_eq!(read_to_end(reader, Duration::from_millis(30)).unwrap_err().kind(), Kind::Timeout);

@@ -14,6 +14,25 @@ pub struct Defaults {
     pub group_suffix: Option<OsString>,
 }
 
+impl Defaults {
+    /// As the server's programs require them: first, in this order.
+    pub fn flags(&self) -> Vec<OsString> {
+        let file = |name: &str, path: &PathBuf| joined(name, path.as_os_str());
+        let file_flags = [
+            self.file.as_ref().map(|path| file("--defaults-file=", path)),
+            self.extra_file.as_ref().map(|path| file("--defaults-extra-file=", path)),
+            self.group_suffix.as_ref().map(|suffix| joined("--defaults-group-suffix=", suffix)),
+        ];
+        file_flags.into_iter().flatten().collect()
+    }
+}
+
+fn joined(flag: &str, value: &OsStr) -> OsString {
+    let mut whole = OsString::from(flag);
+    whole.push(value);
+    whole
+}
+
 /// Options in order, with normalised names: dashes, no `loose-`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerArgs(Vec<(String, Option<OsString>)>);

@@ -27,5 +27,5 @@ pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, Shape, matches, names};
 pub use rules::Rules;
 pub use scan::{Found, Scanned, Stamp, Tolerance, leads_outside, locate, scan, scan_fully};
-pub use source::{Source, changed, readable, vanished};
+pub use source::{Source, changed, data_runs, readable, vanished};
 pub use stillness::{Stillness, likely_writer, may_vanish};

@@ -143,6 +143,13 @@ impl Roots {
         seen
     }
 
+    /// The root whose file a backup calls `name`, which puts the files of all roots into one directory; `None`: the data
+    /// directory's.
+    pub fn called(&self, name: &OsStr) -> Option<&Root> {
+        let named = |patterns: &[String]| patterns.iter().any(|p| matches(p, name.as_bytes()));
+        self.0.iter().find(|root| matches!(&root.scope, Scope::Names(patterns) if named(patterns)))
+    }
+
     /// The root that a first-level `name` in `directory` belongs to.
     pub fn owner(&self, directory: &Path, name: &OsStr, shape: Shape) -> Option<&Root> {
         let here = || self.0.iter().filter(|root| root.path == directory);

@@ -131,7 +131,7 @@ impl Source {
             Holes::Read => {
                 scratch.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
                 self.read(place, offset, scratch)?;
-                Ok(runs(scratch, most))
+                Ok(data_runs(scratch, most))
             }
         }
     }
@@ -232,8 +232,9 @@ impl Source {
     }
 }
 
-/// Where blocks of bytes are not all zero.
-fn runs(bytes: &[u8], most: usize) -> Vec<(u64, u64)> {
+/// Where blocks of bytes are not all zero: start and length of each run; at most `most`, after which the rest counts as
+/// data.
+pub fn data_runs(bytes: &[u8], most: usize) -> Vec<(u64, u64)> {
     const ZEROS: &[u8] = &[0; PAGE];
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;
@@ -333,9 +334,9 @@ mod tests {
             bytes[place] = 1;
         }
         let page = PAGE as u64;
-        assert_eq!(runs(&bytes, 9), [(page, 2 * page), (5 * page, page), (10 * page, 5)]);
-        assert_eq!(runs(&bytes, 2), [(page, 2 * page), (5 * page, 5 * page + 5)]);
-        assert_eq!((runs(&[], 9), runs(&[0; 9], 9), runs(&[0, 1], 9)), (vec![], vec![], vec![(0, 2)]));
+        assert_eq!(data_runs(&bytes, 9), [(page, 2 * page), (5 * page, page), (10 * page, 5)]);
+        assert_eq!(data_runs(&bytes, 2), [(page, 2 * page), (5 * page, 5 * page + 5)]);
+        assert_eq!((data_runs(&[], 9), data_runs(&[0; 9], 9), data_runs(&[0, 1], 9)), (vec![], vec![], vec![(0, 2)]));
     }
 
     /// A hidden hole would be zeros on the joiner: what may not be trusted is not asked.

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::WireBytes;
+use crate::backup::DataSource;
 use crate::position::GaleraGtid;
 use crate::tree::{InnodbFiles, RootName};
 
@@ -57,6 +58,9 @@ pub struct Offer {
     /// The donor can compare with what the joiner has already.
     #[serde(default)]
     pub reuse: bool,
+    /// A backup has to be prepared before it is a tree.
+    #[serde(default)]
+    pub source: DataSource,
 }
 
 /// Bytes as text: base64 without padding (RFC 4648 §4).

@@ -60,6 +60,10 @@ pub struct Round {
     pub entries: u64,
     /// Bytes of all files by length.
     pub bytes: u64,
+    /// What is sent becomes known as it goes: entries and bytes are the most that it may come to, and a file may be longer
+    /// each time that it is named.
+    #[serde(default)]
+    pub streamed: bool,
     /// Where the server stands with this tree, as it says itself once it is frozen.
     pub position: Option<GaleraGtid>,
 }
@@ -120,6 +124,11 @@ pub enum Message {
     /// Donor: these files of the joiner's list are wanted, a bit each, the first in the lowest bit of the first byte.
     Reuse {
         wanted: Base64,
+    },
+    /// Donor, in a round that follows a streamed one: files that are called otherwise than when they came, one after the
+    /// other.
+    Renamed {
+        files: Vec<(WireBytes, WireBytes)>,
     },
     Round(Round),
     /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
@@ -204,6 +213,7 @@ impl Message {
             Message::Offer(_) => "offer",
             Message::Removing { .. } => "removing",
             Message::OfferPart { .. } => "offer-part",
+            Message::Renamed { .. } => "renamed",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
             Message::Basis { .. } => "basis",
@@ -254,6 +264,7 @@ impl Failure {
 mod tests {
     use super::super::contents::Speeds;
     use super::*;
+    use crate::backup::DataSource;
     use crate::tree::Part;
     use crate::tree::{InnodbFiles, RedoLog};
 
@@ -290,6 +301,7 @@ mod tests {
                 speeds: Speeds { sha256: 400, blake3: 3000 },
                 lanes: 4,
                 reuse: true,
+                source: DataSource::Mariabackup,
             })),
             Message::OfferPart { roots: Vec::new() },
             Message::Accept(Accept {
@@ -312,8 +324,11 @@ mod tests {
             Message::NoSeed { file: 1 },
             Message::SeedsOver,
             Message::Compared { bytes: 9 },
-            Message::Round(Round { number: 0, entries: 5, bytes: 6, position: None }),
+            Message::Round(Round { number: 0, entries: 5, bytes: 6, streamed: true, position: None }),
             Message::RoundOver { number: 0 },
+            Message::Renamed {
+                files: vec![(WireBytes::from(b"datadir/a b".as_slice()), WireBytes::from(b"datadir/c".as_slice()))],
+            },
             Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
             Message::Removing { entries: 7 },

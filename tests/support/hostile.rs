@@ -96,7 +96,7 @@ impl Script {
             let digest = (!digests.is_empty()).then(|| Checksum::Blake3.fold(&digests));
             items.push(Item { entry: entry.clone(), digest });
         }
-        let round = Round { number: 0, entries: entries.len() as u64, bytes, position: None };
+        let round = Round { number: 0, entries: entries.len() as u64, bytes, streamed: false, position: None };
         let seal = Manifest::new(Checksum::Blake3, items).unwrap().seal();
         Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
     }

@@ -2,7 +2,8 @@
 //!
 //! It resolves the settings as a transfer does, in both roles, and tells what comes out.
 
-use super::{HERE, check_script};
+use super::{HERE, backup, check_script};
+use crate::backup::DataSource;
 use crate::check::certificates::{Files, Judge, Materials, Need};
 use crate::check::own::{Own, listen_at};
 use crate::check::{Level, Node, Report};
@@ -40,6 +41,9 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
             Err(e) => failed(&e, report),
         }
         name_files(side, &settings.tls, materials);
+        if side == Side::Donor && settings.backup.source == DataSource::Mariabackup {
+            backup::check(node, &settings.backup, report);
+        }
         notes.extend(settings.notes);
     }
     // What stops one role is a warning of the other.

@@ -1,5 +1,6 @@
 //! State transfer: what the configured method would do with this configuration.
 
+mod backup;
 mod dump;
 mod highline;
 mod mariabackup;

@@ -118,6 +118,31 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             Level::Warning,
             "ssl-cert in [sst] has no effect: the script takes DIR/tls/node1.pem",
         ),
+        // highline with a backup
+        (
+            "wsrep_sst_method=highline\n[highline]\nsource=mariabackup\n",
+            &[],
+            Level::Ok,
+            "source=mariabackup: mariadb-backup makes the copy here",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nsource=mariabackup\n",
+            &["mariadb-backup"],
+            Level::Error,
+            "mariadb-backup is not installed: this node can neither give nor take a backup",
+        ),
+        (
+            "wsrep_sst_method=highline\n[highline]\nsource=mariabackup\n",
+            &[],
+            Level::Note,
+            "wsrep_sst_auth is not set: mariadb-backup logs in as",
+        ),
+        (
+            "wsrep_sst_method=highline\nwsrep_sst_auth=u:p\n[highline]\nsource=mariabackup\n",
+            &[],
+            Level::Note,
+            "whether u of wsrep_sst_auth may log in is not known: no server runs here",
+        ),
         // mariabackup
         (
             "wsrep_sst_method=mariabackup\n",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Run;
 use super::log::Log;
+use crate::backup::{Account, Backup, DataSource};
 use crate::check::own::Own;
 use crate::commands::block_on;
 use crate::donor::{self, Keeper, Server};
@@ -19,7 +20,7 @@ use crate::progress::Reporter;
 use crate::sst::agreement::Agreement;
 use crate::sst::args::DonorArgs;
 use crate::sst::binlog::Binlog;
-use crate::sst::credentials::{self, RemoteAuth};
+use crate::sst::credentials::{self, Credentials, RemoteAuth};
 use crate::sst::dialogue::{Dialogue, Line};
 use crate::sst::flush::{Freeze, Waiting};
 use crate::sst::options::Binlogs;
@@ -29,8 +30,8 @@ use crate::tls::{Ticket, client_config};
 use crate::tree::Rules;
 
 impl Run {
-    fn dialer(&self, donor: &DonorArgs) -> Result<Dialer> {
-        let auth = RemoteAuth::read(std::io::stdin(), std::env::var_os(credentials::VARIABLE))?.ok_or_else(|| {
+    fn dialer(&self, donor: &DonorArgs, auth: Option<RemoteAuth>) -> Result<Dialer> {
+        let auth = auth.ok_or_else(|| {
             Error::new(Kind::Untrusted, "the joiner sent no ticket with its address")
                 .remedy("its node must use wsrep_sst_method=highline too, and the same release")
         })?;
@@ -41,8 +42,26 @@ impl Run {
         Ok(Dialer { ticket, tls, trust, deadlines: self.deadlines(), software: self.software() })
     }
 
+    /// How a backup is made, where that is the source.
+    fn backup(&self, donor: &DonorArgs, account: Option<RemoteAuth>) -> Option<Backup> {
+        let settings = &self.settings.backup;
+        let given = settings.account.as_deref().and_then(|text| RemoteAuth::of_pair(text));
+        (settings.source == DataSource::Mariabackup).then(|| Backup {
+            defaults: self.args.defaults.flags(),
+            datadir: self.layout.roots.datadir().to_path_buf(),
+            socket: donor.socket.clone(),
+            account: account.or(given).map(|auth| Account {
+                user: auth.user().to_owned(),
+                password: zeroize::Zeroizing::new(auth.secret().to_owned()),
+            }),
+            threads: Some(self.settings.lanes.unwrap_or_default().get()),
+            options: settings.backup_options.clone(),
+            tmpdir: self.settings.tmpdir.clone(),
+        })
+    }
+
     pub(super) fn bypass(&self, donor: &DonorArgs) -> Result<()> {
-        let dialer = self.dialer(donor)?;
+        let dialer = self.dialer(donor, handed_over()?.remote)?;
         block_on(async {
             let stop = self.stop()?;
             tokio::select! {
@@ -62,8 +81,10 @@ impl Run {
             (false, line) => self.log.warn(&line),
         }
         let rate = Arc::new(Throttle::new(settings.rate_limit.0, Instant::now()));
+        let Credentials { remote, account } = handed_over()?;
         let order = donor::SendOptions {
-            dialer: self.dialer(donor)?,
+            dialer: self.dialer(donor, remote)?,
+            backup: self.backup(donor, account),
             roots: self.layout.roots.clone(),
             lanes: settings.lanes.unwrap_or_default().get(),
             compression: settings.compress,
@@ -101,6 +122,11 @@ impl Run {
         let frozen = lock(&server.frozen).take().map(|(_, frozen)| frozen);
         lock(&self.dialogue).say(&Line::Done(&frozen.as_ref().unwrap_or(&donor.gtid).position))
     }
+}
+
+fn handed_over() -> Result<Credentials> {
+    let variable = |name| std::env::var_os(name);
+    Credentials::read(std::io::stdin(), variable(credentials::VARIABLE), variable(credentials::ACCOUNT))
 }
 
 /// The donor's server, frozen and released through the dialogue.

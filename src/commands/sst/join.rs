@@ -39,6 +39,7 @@ impl Run {
             own: self.layout.own.clone(),
             install: self.settings.install,
             reuse: self.settings.reuse,
+            prepare: self.settings.backup.prepare.clone(),
             listen,
             advertise,
             identity,

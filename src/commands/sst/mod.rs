@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::backup::DataSource;
 use crate::check::own::Own;
 use crate::cli::SstArgs as Typed;
 use crate::config::{SOFTWARE, host_name};
@@ -101,7 +102,7 @@ impl Run {
         let sources = if sources.is_empty() { "no option is set".to_owned() } else { sources.join(", ") };
         self.log.note(&format!("{SOFTWARE} starts as {role}; {sources}"));
         self.settings.notes.iter().for_each(|note| self.log.note(note));
-        if self.settings.tmpdir.is_some() {
+        if self.settings.tmpdir.is_some() && self.settings.backup.source == DataSource::Files {
             self.log.note("tmpdir has no effect: the new data is staged on the filesystem where it will stay");
         }
     }

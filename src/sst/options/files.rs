@@ -148,25 +148,11 @@ const PROGRAM: &str = "my_print_defaults";
 
 fn start(defaults: &Defaults, groups: &[&str]) -> Result<Child> {
     let mut command = Command::new(PROGRAM);
-    let joined = |flag: &str, value: &OsStr| {
-        let mut arg = OsString::from(flag);
-        arg.push(value);
-        arg
-    };
-    // The program requires these first, in this order.
-    if let Some(file) = &defaults.file {
-        command.arg(joined("--defaults-file=", file.as_os_str()));
-    }
-    if let Some(file) = &defaults.extra_file {
-        command.arg(joined("--defaults-extra-file=", file.as_os_str()));
-    }
-    if let Some(suffix) = &defaults.group_suffix {
-        command.arg(joined("--defaults-group-suffix=", suffix));
-    }
     command
+        .args(defaults.flags())
         .args(groups)
         .env_remove(credentials::VARIABLE)
-        .env_remove("WSREP_SST_OPT_AUTH")
+        .env_remove(credentials::ACCOUNT)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -14,15 +14,15 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
         "TLS encrypts; no symmetric key is used",
     ),
     (&["ssl-dhparams"], "TLS 1.3 needs no such file"),
-    (
-        &["inno-backup-opts", "inno-apply-opts", "inno-move-opts", "use-memory", "use-extra", "rebuild", "incremental"],
-        "mariadb-backup is not run",
-    ),
+    (&["inno-backup-opts", "inno-apply-opts", "use-memory"], "with source=files mariadb-backup is not run"),
+    (&["inno-move-opts"], "the transfer itself puts the files in place"),
+    (&["use-extra"], "mariadb-backup connects by the server's socket"),
+    (&["rebuild", "incremental"], "a transfer is always whole"),
     (&["sst-special-dirs"], "the directories always come from the configuration"),
     (&["sst-syslog", "sst-log-archive", "sst-log-archive-dir"], "messages go to the server's error log"),
     (&["time"], "times are always logged"),
     (&["wsrep-debug"], "there is only one level of messages"),
-    (&["wsrep-sst-auth"], "no database account is needed"),
+    (&["wsrep-sst-auth"], "with source=files no database account is needed"),
 ];
 
 /// Why an option has no effect here.

@@ -4,6 +4,7 @@
 //! the server's groups are honoured, noted or refused, never silently ignored. If several groups set an option, the
 //! more specific one wins.
 
+mod backup;
 mod files;
 mod foreign;
 mod keep;
@@ -15,6 +16,7 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
+pub use backup::BackupSettings;
 pub use files::{Item, OptionFiles, Tier};
 pub use listen::ListenOn;
 pub use lookup::{Requested, Source};
@@ -45,6 +47,7 @@ pub struct Settings {
     pub install: InstallMode,
     pub reuse: Reuse,
     pub freeze: FreezeMode,
+    pub backup: BackupSettings,
     /// By default forever: a freeze may take as long as it must.
     pub freeze_limit: Timeout,
     pub verify_pages: bool,
@@ -133,6 +136,7 @@ impl Settings {
             install: look.parsed_for(joiner, &[(Highline, "install")], str::parse)?.unwrap_or_default(),
             reuse: look.parsed_for(joiner, &[(Highline, "reuse")], str::parse)?.unwrap_or_default(),
             freeze: look.parsed_for(donor, &[(Highline, "freeze")], str::parse)?.unwrap_or_default(),
+            backup: BackupSettings::resolve(look)?,
             freeze_limit: look.parsed_for(donor, &[(Highline, "freeze-limit")], str::parse)?.unwrap_or(Timeout(None)),
             verify_pages: look.parsed_for(donor, &[(Highline, "verify-pages")], switch)?.unwrap_or_default(),
             timeouts: timeouts(look)?,
@@ -453,7 +457,7 @@ pub(super) mod tests {
                 "compress in [mariabackup]: qpress is not used; compression is chosen to suit the link",
                 "compress-threads in [mariabackup] has no effect: every lane compresses on its own",
                 "WARNING: tcert in [mariabackup] has no effect: tcert counts in [sst] only",
-                "use-memory in [xtrabackup] has no effect: mariadb-backup is not run",
+                "use-memory in [xtrabackup] has no effect: with source=files mariadb-backup is not run",
             ]
         );
     }

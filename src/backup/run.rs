@@ -1,0 +1,138 @@
+//! The donor's part: `mariadb-backup --backup`, and its stream.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{program, words};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Reporter;
+use crate::threads::ended_within;
+
+/// A database account. Its password is wiped when dropped and never printed.
+#[derive(Clone)]
+pub struct Account {
+    pub user: String,
+    pub password: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Account({}:***)", self.user)
+    }
+}
+
+/// How a backup is made.
+#[derive(Clone, Debug, Default)]
+pub struct Backup {
+    /// The flags that say which option files the server reads; the program has to see them first.
+    pub defaults: Vec<OsString>,
+    pub datadir: PathBuf,
+    pub socket: Option<PathBuf>,
+    /// Without one the program takes what its own groups in the option files say, or the account of its user (unix_socket).
+    pub account: Option<Account>,
+    /// How many files it reads at once; its own default is one.
+    pub threads: Option<u16>,
+    /// The operator's own.
+    pub options: Vec<String>,
+    /// Where it keeps what it cannot send yet.
+    pub tmpdir: Option<PathBuf>,
+}
+
+/// A backup that is being made. Dropped, the program is killed.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    said: Option<JoinHandle<Option<String>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Backup {
+    /// Starts it. `alive` is called for each line that it says.
+    pub fn start(
+        &self,
+        reporter: Arc<dyn Reporter>,
+        alive: impl Fn() + Send + 'static,
+    ) -> Result<(Running, ChildStdout)> {
+        let program = program()?;
+        let failed = |e| Error::io("cannot run", &program, e);
+        let above = self.tmpdir.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::Builder::new()
+            .prefix("highline-backup-")
+            .tempdir_in(&above)
+            .map_err(|e| Error::io("cannot make a directory in", &above, e).remedy("set tmpdir in [highline]"))?;
+        let mut command = Command::new(&program);
+        command.args(&self.defaults).args(["--backup", "--stream=mbstream", "--galera-info"]);
+        command.args(["--databases-exclude=lost+found"]);
+        command.arg(option("--target-dir=", dir.path())).arg(option("--tmpdir=", dir.path()));
+        command.arg(option("--datadir=", &self.datadir));
+        command.args(self.threads.map(|threads| format!("--parallel={threads}")));
+        command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
+        if let Some(account) = &self.account {
+            command.arg(format!("--user={}", account.user));
+            // Not in the list of processes; who may read this environment may read the server's memory.
+            command.env("MYSQL_PWD", account.password.as_str());
+        }
+        command.args(&self.options);
+        // What the server hands to its scripts is for them alone.
+        command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let (stream, said) = (child.stdout.take(), child.stderr.take());
+        let said = said.map(|said| words::listen(said, reporter, alive));
+        let running = Running { child, said, _dir: dir };
+        let stream = stream.ok_or_else(|| Error::new(Kind::Io, "mariadb-backup has no output"))?;
+        Ok((running, stream))
+    }
+}
+
+fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut whole = OsString::from(name);
+    whole.push(value);
+    whole
+}
+
+impl Running {
+    /// Waits for its end, which its stream has announced by ending.
+    pub fn end(mut self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let ended = ended_within(&mut self.child, PATIENCE)
+            .map_err(|e| Error::new(Kind::Io, "cannot wait for mariadb-backup").because(e))?;
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(self.failed(status)),
+            None => Err(Error::new(Kind::Timeout, "mariadb-backup has ended its stream and does not end itself")),
+        }
+    }
+
+    fn failed(&mut self, status: ExitStatus) -> Error {
+        let said = self.said.take().and_then(|said| said.join().ok()).flatten();
+        failure("cannot make the backup", status, said).remedy(
+            "see what mariadb-backup says in the donor's log; it needs an account that may make backups: wsrep_sst_auth, \
+             or unix_socket for the server's user",
+        )
+    }
+}
+
+/// What a run came to that ended badly.
+pub(super) fn failure(what: &str, status: ExitStatus, said: Option<String>) -> Error {
+    use std::os::unix::process::ExitStatusExt;
+    let said = match said {
+        Some(said) if status.signal().is_some() => format!("it was killed; the last it said was: {said}"),
+        Some(said) => said,
+        None => "it did not say why".to_owned(),
+    };
+    Error::new(Kind::Io, format!("mariadb-backup {what} ({status}): {said}"))
+}

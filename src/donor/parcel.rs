@@ -1,0 +1,70 @@
+//! What a stream has brought, in memory: it cannot be read again, so it stays here until the joiner has it.
+
+use std::sync::{Arc, Mutex};
+
+use crate::manifest::{CHUNK, Checksum, Digest};
+use crate::threads::lock;
+use crate::tree::Entry;
+
+/// One frame's worth.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// The same parcel, not an equal one.
+impl PartialEq for Parcel {
+    fn eq(&self, other: &Parcel) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Parcel {}
+
+/// A directory, or a chunk of a file.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Of a file whose length is not known yet, with what is known to be the least.
+    pub(super) entry: Entry,
+    pub(super) chunk: Option<Chunk>,
+}
+
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) offset: u64,
+    pub(super) data: Vec<u8>,
+    /// Nothing of the file comes after it.
+    pub(super) last: bool,
+    pub(super) digests: Arc<Digests>,
+}
+
+impl Parcel {
+    pub(super) fn bytes(&self) -> u64 {
+        self.pieces.iter().filter_map(|piece| piece.chunk.as_ref()).map(|chunk| chunk.data.len() as u64).sum()
+    }
+
+    /// Entries of which nothing more comes.
+    pub(super) fn entries(&self) -> u64 {
+        self.pieces.iter().filter(|piece| piece.chunk.as_ref().is_none_or(|chunk| chunk.last)).count() as u64
+    }
+}
+
+/// The digests of a file's chunks, as lanes make them.
+#[derive(Debug, Default)]
+pub(super) struct Digests(Mutex<Vec<Option<Digest>>>);
+
+impl Digests {
+    pub(super) fn take(&self, offset: u64, digest: Digest) {
+        let (mut all, number) = (lock(&self.0), (offset / CHUNK) as usize);
+        if all.len() <= number {
+            all.resize(number + 1, None);
+        }
+        all[number] = Some(digest);
+    }
+
+    /// The file's own digest; `None` where one is missing.
+    pub(super) fn fold(&self, checksum: Checksum) -> Option<Digest> {
+        let all: Vec<Digest> = lock(&self.0).iter().copied().collect::<Option<_>>()?;
+        (!all.is_empty()).then(|| checksum.fold(&all))
+    }
+}

@@ -1,0 +1,169 @@
+//! A backup as the source: its stream is read once, and sent as it comes.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::brought::{Agreed, Brought};
+use super::catalog::Catalog;
+use super::hold::{Hold, finished};
+use super::lane::Lanes;
+use super::parcel::Parcel;
+use super::passes::{guarded, withdrawals};
+use super::queue::{Queue, Work};
+use super::transfer::Round;
+use super::unpack::{Frame, Unpacked, unpack};
+use super::{RoundReport, Server};
+use crate::backup::{Backup, Running};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::link::Control;
+use crate::progress::Phase;
+use crate::threads::blocking;
+use crate::tree::{Metadata, Mtime, RelPath, Roots, Scope};
+use crate::wire::{self, Message, WireBytes};
+
+/// How many frames' worth a lane may have that is not acknowledged: each is a chunk in memory.
+const A_LANE: usize = 8;
+
+/// How many renamed files a message holds: two paths of at most three times 511 bytes each.
+const RENAMED: usize = 64;
+
+pub(super) struct Stream {
+    backup: Backup,
+    server: Arc<dyn Server>,
+    /// What the server's files come to, and how many there are.
+    bytes: u64,
+    entries: u64,
+}
+
+impl Stream {
+    /// # Errors
+    /// Tables that lie outside: what leads to them would lead the joiner's server to files that no backup puts there.
+    pub(super) fn new(
+        backup: Backup,
+        server: Arc<dyn Server>,
+        roots: &Roots,
+        (bytes, entries): (u64, u64),
+    ) -> Result<Stream> {
+        if let Some(outside) = roots.iter().find(|root| root.scope == Scope::Listed) {
+            let what = format!("tables lie outside the data directory, in {}", Printable::path(&outside.path));
+            return Err(Error::new(Kind::Usage, format!("{what}, which source=mariabackup cannot carry"))
+                .remedy("set source=files on the donors, or move the tables"));
+        }
+        Ok(Stream { backup, server, bytes, entries })
+    }
+
+    pub(super) async fn bring(self, control: &mut Control, mut lanes: Lanes, agreed: Agreed) -> Result<Brought> {
+        let transfer = Arc::clone(&lanes.transfer);
+        let (started, roots) = (Instant::now(), agreed.roots);
+        let (file, directory) = blocking({
+            let roots = roots.clone();
+            move || metadata(&roots)
+        })
+        .await?;
+        let frame = Frame { roots: roots.clone(), theirs: agreed.theirs, file, directory };
+        // Beside the files there is the redo log that is written meanwhile, and what the backup says of itself.
+        let bytes = self.bytes.saturating_mul(2).saturating_add(64 << 30);
+        let entries = self.entries.saturating_mul(2).saturating_add(10_000);
+        let first = wire::Round { number: 0, entries, bytes, streamed: true, position: None };
+        control.send(Message::Round(first)).await?;
+        transfer.meter.begin_round(0, self.bytes);
+        transfer.reporter.phase(Phase::Copying);
+        let round = Arc::new(Round {
+            number: 0,
+            live: true,
+            strict: false,
+            paced: true,
+            catalog: Catalog::new(roots, Vec::new(), false, |_| false)?,
+            queue: Queue::open(),
+            compared: AtomicU64::new(0),
+            changed_pages: AtomicU64::new(0),
+        });
+        transfer.clock.acknowledged(Instant::now());
+        transfer.rounds.begin(Arc::clone(&round));
+        // While the joiner has work the clock is moved by that alone.
+        let alive = {
+            let (transfer, round) = (Arc::clone(&transfer), Arc::clone(&round));
+            move || {
+                if round.queue.is_idle() {
+                    transfer.clock.acknowledged(Instant::now());
+                }
+            }
+        };
+        let (running, stream) = self.backup.start(Arc::clone(&transfer.reporter), alive)?;
+        let most = A_LANE * lanes.running.len().max(1);
+        let unpacking = blocking({
+            let round = Arc::clone(&round);
+            move || unpack(stream, &frame, |parcel| push(&round, parcel, most))
+        });
+        let unpacked = async {
+            let unpacked = whole(unpacking.await, running).await?;
+            round.queue.end();
+            Ok(unpacked)
+        };
+        let sent = finished(&mut lanes, &self.server, &round, Hold::default().over(control));
+        let both = async { tokio::try_join!(unpacked, sent) };
+        let (unpacked, _) = match guarded(control, both).await {
+            Ok(both) => both,
+            Err(error) => {
+                // Who still pushes is woken by that, and ends.
+                transfer.rounds.close();
+                return Err(transfer.rounds.failure().unwrap_or(error));
+            }
+        };
+        transfer.rounds.end();
+        control.send(Message::RoundOver { number: 0 }).await?;
+        for message in withdrawals(&unpacked.withdrawn) {
+            control.send(message).await?;
+        }
+        let (position, bytes) = (unpacked.position.clone(), unpacked.bytes());
+        let last = wire::Round { number: 1, entries: unpacked.entries(), bytes, streamed: false, position };
+        control.send(Message::Round(last)).await?;
+        let wire = |path: &RelPath| WireBytes::from(path.as_bytes());
+        for some in unpacked.renamed()?.chunks(RENAMED) {
+            let files = some.iter().map(|(from, to)| (wire(from), wire(to))).collect();
+            control.send(Message::Renamed { files }).await?;
+        }
+        let report = RoundReport {
+            number: 0,
+            live: true,
+            clones: false,
+            files: unpacked.entries(),
+            bytes,
+            pages: 0,
+            wire_bytes: transfer.meter.snapshot().wire,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        lanes.farewell().await;
+        let seal = unpacked.seal(transfer.checksum)?;
+        Ok(Brought { seal, bytes, rounds: vec![report], frozen: None })
+    }
+}
+
+fn push(round: &Round, parcel: Parcel, most: usize) -> bool {
+    round.queue.push(Work::Parcel(Arc::new(parcel)), most)
+}
+
+/// What was unpacked, when the program has ended well. Of a stream that breaks off the program's own failure tells more;
+/// else it only fails because nobody reads on.
+async fn whole(unpacked: Result<Unpacked>, running: Running) -> Result<Unpacked> {
+    if matches!(&unpacked, Err(error) if error.kind() != Kind::Disconnected) {
+        return unpacked;
+    }
+    let ended = blocking(move || running.end()).await;
+    match (unpacked, ended) {
+        (Ok(unpacked), Ok(())) => Ok(unpacked),
+        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+    }
+}
+
+/// Of each file and directory: the data directory's owner, and what a server gives to its files.
+fn metadata(roots: &Roots) -> Result<(Metadata, Metadata)> {
+    let datadir = roots.datadir();
+    let stat = std::fs::metadata(datadir).map_err(|e| Error::io("cannot read", datadir, e))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let mtime = Mtime { secs: now.as_secs().cast_signed(), nanos: now.subsec_nanos() };
+    let of = |mode| Metadata { mode, uid: stat.uid(), gid: stat.gid(), mtime, xattrs: Vec::new() };
+    Ok((of(0o660), of(0o700)))
+}

@@ -1,0 +1,57 @@
+//! A backup that has arrived becomes a server's tree: all its files into one directory, prepared there, and each to its root.
+//!
+//! The old tree is not touched by any of it.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use crate::backup::{self, Prepare};
+use crate::error::{Error, Kind, Printable, Result};
+use crate::install::Staging;
+use crate::position::GaleraGtid;
+use crate::progress::Reporter;
+use crate::stop::Stop;
+use crate::tree::{RootName, Roots, Scope};
+
+/// Refuses, before anything is touched, what could not be prepared.
+pub(super) fn examine(roots: &Roots) -> Result<()> {
+    backup::program()?;
+    let device = |path| std::fs::metadata(path).map(|stat| stat.dev()).map_err(|e| Error::io("cannot read", path, e));
+    let datadir = device(roots.datadir())?;
+    let gathered = |scope: &Scope| matches!(scope, Scope::Names(names) if !names.is_empty());
+    for root in roots.iter().filter(|root| root.name.as_str() != RootName::BINLOG && gathered(&root.scope)) {
+        if device(&root.path)? != datadir {
+            let what = format!(
+                "{} ({}) lies on another filesystem than the data directory, and a backup is prepared in one directory",
+                Printable::path(&root.path),
+                root.name
+            );
+            return Err(Error::new(Kind::Usage, what)
+                .remedy("set source=files on the donors, or put it on the data directory's filesystem"));
+        }
+    }
+    Ok(())
+}
+
+/// Prepares what is staged; returns where it stands by its own word.
+pub(super) async fn prepare(
+    staging: &Staging,
+    how: &Prepare,
+    reporter: &Arc<dyn Reporter>,
+    stop: &Stop,
+) -> Result<Option<GaleraGtid>> {
+    let dir = staging.gather()?;
+    how.run(&dir, Arc::clone(reporter), stop).await?;
+    let info = backup::GALERA_INFO.iter().find_map(|name| std::fs::read(dir.join(name)).ok());
+    staging.scatter(backup::is_left_over)?;
+    Ok(info.and_then(|info| backup::position(&info)))
+}
+
+/// The position to tell: what the prepared tree says, with the domain that the donor knew.
+pub(super) fn position(sent: Option<GaleraGtid>, prepared: Option<GaleraGtid>) -> Option<GaleraGtid> {
+    let domain = sent.as_ref().and_then(|gtid| gtid.domain);
+    match prepared {
+        Some(gtid) => Some(GaleraGtid { domain: gtid.domain.or(domain), ..gtid }),
+        None => sent,
+    }
+}

@@ -1,0 +1,96 @@
+//! How a backup is made and prepared, where that is the source: `source` in `[highline]`, and the names that users of
+//! `wsrep_sst_mariabackup` have.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::Tier::{Highline, Sst};
+use super::lookup::{Lookup, everywhere};
+use crate::backup::{DataSource, Prepare, split};
+use crate::error::{Result, Side};
+use crate::pace::ByteCount;
+
+/// The settings of both roles; nothing of it counts with `source=files`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct BackupSettings {
+    pub source: DataSource,
+    pub backup_options: Vec<String>,
+    pub prepare: Prepare,
+    /// `user:password`, as `[sst]` has it.
+    pub account: Option<Zeroizing<String>>,
+}
+
+impl fmt::Debug for BackupSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BackupSettings { source, backup_options, prepare, .. } = self;
+        write!(f, "BackupSettings({source}, {backup_options:?}, {prepare:?})")
+    }
+}
+
+impl BackupSettings {
+    pub(super) fn resolve(look: &mut Lookup<'_>) -> Result<BackupSettings> {
+        let source = look.parsed(&[(Highline, "source")], str::parse)?.unwrap_or_default();
+        if source == DataSource::Files {
+            return Ok(BackupSettings::default());
+        }
+        let account = look.quietly(&[(Sst, "wsrep-sst-auth")]).map(|item| item.text()).transpose()?;
+        let backup_options = look.parsed_for(Side::Donor, &everywhere("inno-backup-opts"), split)?;
+        let options = look.parsed_for(Side::Joiner, &everywhere("inno-apply-opts"), split)?.unwrap_or_default();
+        let memory = look.parsed_for(Side::Joiner, &everywhere("use-memory"), str::parse::<ByteCount>)?;
+        Ok(BackupSettings {
+            source,
+            backup_options: backup_options.unwrap_or_default(),
+            prepare: Prepare { memory: memory.map(|count| count.0), options },
+            account: account.map(|text| Zeroizing::new(text.to_owned())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Settings;
+    use super::super::files::tests::read;
+    use super::*;
+    use std::path::Path;
+
+    fn role(text: &str, side: Side) -> Result<Settings> {
+        Settings::resolve(&read(text), side, Path::new("/data"))
+    }
+
+    #[test]
+    fn the_names_of_the_servers_script_count_where_a_backup_is_the_source() {
+        let text = "[highline]\nsource=mariabackup\n[sst]\nwsrep-sst-auth=u:s3cret\ninno-backup-opts='--throttle=4'\n\
+                    inno-apply-opts=--x --y\nuse-memory=1G\nrebuild=1\n";
+        let donor = role(text, Side::Donor).unwrap();
+        assert_eq!(donor.backup.source, DataSource::Mariabackup);
+        assert_eq!(donor.backup.backup_options, ["--throttle=4"]);
+        assert_eq!(donor.backup.account.as_deref().map(String::as_str), Some("u:s3cret"));
+        assert_eq!(donor.notes, ["rebuild in [sst] has no effect: a transfer is always whole"]);
+        assert!(!format!("{donor:?}").contains("s3cret"));
+        let joiner = role(text, Side::Joiner).unwrap();
+        assert_eq!(joiner.backup.prepare.options, ["--x", "--y"]);
+        assert_eq!(joiner.backup.prepare.memory, Some(1 << 30));
+        let files = role(&text.replace("=mariabackup", "=files"), Side::Donor).unwrap();
+        assert_eq!(files.backup, BackupSettings::default());
+        assert!(
+            files
+                .notes
+                .contains(&"use-memory in [sst] has no effect: with source=files mariadb-backup is not run".into())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, says) in [
+            ("[highline]\nsource=tape", "donor: source in [highline]: `tape` is neither files nor mariabackup"),
+            (
+                "[highline]\nsource=mariabackup\n[sst]\ninno-backup-opts=--stream=tar",
+                "donor: inno-backup-opts in [sst]: --stream: that is said already",
+            ),
+        ] {
+            let report = role(text, Side::Donor).unwrap_err().report();
+            assert!(report.starts_with(says), "{report}");
+        }
+    }
+}
