@@ -1,4 +1,4 @@
-//! What was typed means this: one checked value a role. Every cross-check of options is here.
+//! Turns the command line into one checked value per role. All checks across options are here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -30,7 +30,7 @@ use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
 use crate::tree::{InnodbFiles, Own, Root, RootName, Roots, Rules, Scope};
 use crate::wire::Round;
 
-/// This program, as the peer's log names it.
+/// This program and its version, for the peer's log.
 #[cfg(not(feature = "fips"))]
 pub const SOFTWARE: &str = concat!("highline ", env!("CARGO_PKG_VERSION"));
 #[cfg(feature = "fips")]
@@ -53,34 +53,34 @@ impl From<ProgressStyle> for Style {
     }
 }
 
-/// Where a server's files are, and what of them is this node's own, as options or an option file say.
+/// Where a server's files are, and which belong to this node alone, from options or an option file.
 #[derive(Debug)]
 pub struct Placed {
     pub roots: Roots,
     pub own: Own,
     /// The operator's names that stay: `keep` in the option file.
     pub keep: Vec<String>,
-    /// Known only where there is an option file.
+    /// Known only if there is an option file.
     pub binlog: Option<Binlog>,
 }
 
 impl Placed {
-    /// What of this tree travels when its server stands still.
+    /// The rules for what is sent of this tree.
     pub fn rules(&self) -> Result<Rules> {
         Binlog::rules(self.binlog.as_ref(), Binlogs::All, &self.keep, &self.own)
     }
 }
 
-/// The directories that the options name; they must be there.
+/// The directories that the options name; they must exist.
 pub fn placed(args: &TreeArgs) -> Result<Placed> {
     let mut paths = BTreeMap::new();
     for typed in &args.roots {
         let (name, path) = root(typed)?;
-        // As typed, so relative to where it was typed; an option file's paths are relative to the datadir.
+        // As typed, so relative to the current directory; an option file's paths are relative to the datadir.
         let path = std::path::absolute(&path).map_err(|e| Error::io("cannot resolve", &path, e))?;
         if args.defaults_file.is_some() && !name.as_str().starts_with("external-") {
             return Err(Error::new(Kind::Usage, format!("--root {name} and --defaults-file both say where files are"))
-                .remedy("leave one of them away"));
+                .remedy("leave one of them out"));
         }
         if paths.insert(name.clone(), path).is_some() {
             let what = format!("--root: `{name}` is given twice");
@@ -140,7 +140,7 @@ fn identity(args: &IdentityArgs) -> Result<Option<Identity>> {
     args.cert.as_ref().map(load).transpose()
 }
 
-/// `names` are whom the peer's certificate may be for, where the mode asks.
+/// `names` are those the peer's certificate may have, if the mode asks.
 fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
     let by_ca = if args.ca.is_empty() { SslMode::Required } else { SslMode::VerifyCa };
     let mode = args.ssl_mode.unwrap_or(by_ca);
@@ -162,7 +162,7 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
     })
 }
 
-/// The donor that `send` is asked to be; `ticket` has been read from wherever it came.
+/// The donor for `send`; `ticket` has been read already, wherever it came from.
 pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Unattended)> {
     let placed = placed(&args.tree)?;
     let keeper = if args.live || args.source == DataSource::Mariabackup { Keeper::Caller } else { Keeper::Nobody };
@@ -208,7 +208,7 @@ fn backup(args: &SendArgs) -> Backup {
     }
 }
 
-/// The joiner that `receive` is asked to be.
+/// The joiner for `receive`.
 pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     let placed = placed(&args.tree)?;
     let listen = listen_address(&args.listen)?;
@@ -245,7 +245,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
 struct Seeded {
     roots: Roots,
     older_donor: OlderDonor,
-    /// Where they are known.
+    /// If they are known.
     binlog: Option<Binlog>,
 }
 
@@ -267,7 +267,7 @@ impl joiner::Node for Seeded {
     }
 
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>> {
-        // An unknown position replaces a known one too, which would belong to the old data.
+        // An unknown position also replaces a known one, which would belong to the old data.
         let unknown = || Position::new("00000000-0000-0000-0000-000000000000", -1);
         let position = match &round.position {
             Some(gtid) => gtid.position.clone(),
@@ -295,7 +295,7 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
     text.to_socket_addrs().map_err(|_| refuse())?.next().ok_or_else(refuse)
 }
 
-/// A host that a donor may reach: the address that is listened on, else this host's name.
+/// A host that a donor may reach: the address this node listens on, or else its host name.
 pub fn advertised(listen: SocketAddr) -> String {
     if listen.ip().is_unspecified() { host_name() } else { listen.ip().to_string() }
 }

@@ -1,8 +1,8 @@
 //! Reading and writing past the page cache (open(2), `O_DIRECT`).
 //!
-//! InnoDB keeps its pages itself and opens its files this way too, so a copy of them in the kernel's cache
-//! serves nobody. It costs a copy of every byte, memory that the host has to find, and a long sync at
-//! the end. Small pieces are better off in the cache, where the kernel gathers them.
+//! InnoDB caches its pages itself and opens its files this way too, so having them in the kernel's cache helps nobody.
+//! It costs a copy of every byte, memory, and a long sync at the end. Small pieces are better off in the cache, where
+//! the kernel gathers them.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -14,19 +14,19 @@ use std::os::unix::fs::FileExt;
 use aligned_vec::{AVec, ConstAlign};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
 
-/// Where memory, offset and length begin when nobody says less; enough for every device.
+/// The default alignment, in bytes, of memory, offset and length; enough for every device.
 pub const PAGE: usize = 4096;
 
-/// Pieces of fewer bytes go through the page cache.
+/// Bytes. Smaller pieces go through the page cache.
 const SMALLEST: usize = 128 << 10;
 
-/// Bytes that begin at a page, so that they can go to a device as they are.
+/// Page-aligned bytes, which can go to a device without a copy.
 #[derive(Debug)]
 pub struct Pages(AVec<u8, ConstAlign<PAGE>>);
 
 impl Default for Pages {
     fn default() -> Pages {
-        // The alignment is the type's; the argument is for vectors that choose theirs.
+        // The type fixes the alignment; the argument is for vectors that choose it at run time.
         Pages(AVec::new(0))
     }
 }
@@ -51,21 +51,21 @@ impl DerefMut for Pages {
     }
 }
 
-/// An open file once more, past the page cache.
+/// A second descriptor of an open file, past the page cache.
 #[derive(Debug)]
 pub struct Direct {
     file: File,
-    /// Addresses are multiples of this.
+    /// Addresses must be multiples of this.
     memory: usize,
 }
 
 thread_local! {
-    /// For bytes that begin elsewhere than the device wants.
+    /// For bytes that are not aligned as the device requires.
     static BOUNCE: RefCell<Pages> = RefCell::default();
 }
 
 impl Direct {
-    /// None where the filesystem cannot: then everything goes through the cache.
+    /// `None` if the filesystem does not support it: then everything goes through the cache.
     pub fn reading(file: &File) -> Option<Direct> {
         // Only the owner may leave the access time alone (open(2)).
         Direct::reopen(file, OFlags::RDONLY | OFlags::NOATIME).or_else(|| Direct::reopen(file, OFlags::RDONLY))
@@ -77,10 +77,10 @@ impl Direct {
     }
 
     fn reopen(file: &File, access: OFlags) -> Option<Direct> {
-        // By its descriptor, so that it is the same file whatever its name is by now.
+        // Through the descriptor, so that it is the same file whatever its name is by now.
         let again = format!("/proc/self/fd/{}", file.as_raw_fd());
         let file = File::from(open(again, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).ok()?);
-        // Kernels before 6.1 do not tell (statx(2), STATX_DIOALIGN).
+        // Kernels before 6.1 do not say (statx(2), STATX_DIOALIGN).
         let (offsets, memory) = match statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
             Ok(told) if told.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
                 (told.stx_dio_offset_align as usize, told.stx_dio_mem_align as usize)
@@ -91,14 +91,14 @@ impl Direct {
         (possible(offsets) && possible(memory)).then_some(Direct { file, memory })
     }
 
-    /// May these bytes of the file go past the cache? Only whole pages, though a device may take less: a page is
-    /// never part of both ways.
+    /// Whether these bytes of the file may go past the cache. Only whole pages, even if the device allows less: a page
+    /// must never go both ways.
     pub fn takes(&self, offset: u64, len: usize) -> bool {
         len >= SMALLEST && len.is_multiple_of(PAGE) && offset.is_multiple_of(PAGE as u64)
     }
 
-    /// Fills `bytes` from `offset`. False when the file ends before or the device wants something else: then
-    /// it is the cache's turn, which tells why.
+    /// Fills `bytes` from `offset`. False if the file ends earlier or the device requires something else: then use the
+    /// cache, which will say why.
     pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
         let len = bytes.len();
         if self.suits(bytes) {
@@ -112,7 +112,7 @@ impl Direct {
         })
     }
 
-    /// Writes `bytes` at `offset`. False when they are not all written and have to go through the cache.
+    /// Writes `bytes` at `offset`. False if they are not all written and must go through the cache.
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         if self.suits(bytes) {
             return all(self.file.write_at(bytes, offset), bytes.len());

@@ -1,8 +1,8 @@
 //! What went wrong, on whose side, and what to do about it.
 //!
-//! One error type crosses every room. It carries a kind (which is also the exit code), the side at
-//! fault, a sentence that names its subject, and a remedy. The narrow layers (`wire`, `tls`, `tree`)
-//! have small enums of their own, and convert them beside their definitions.
+//! All rooms use one error type. It has a kind (which is also the exit code), the side at fault, a sentence that names
+//! its subject, and a remedy. The narrow layers (`wire`, `tls`, `tree`) have small enums, which they convert where they
+//! define them.
 
 use std::fmt;
 use std::io;
@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What to do when a peer goes away without a word.
-pub const PEER_ENDED: &str = "see its log for why it ended; if it says nothing, its process was killed (out of memory?), its host \
-went down, or something between the two cut the connection";
+/// The remedy if a peer disappears without a message.
+pub const PEER_ENDED: &str = "see its log for why it ended; if it says nothing, its process was killed (out of memory?), its host went down, or something between the two cut the connection";
 
 /// The kind of a failure. Its number is the process's exit code and an `errno`, because the database
 /// server prints a script's exit code through `strerror` (`wsp::process::wait`, `sql/wsrep_utils.cc`).
@@ -24,13 +23,13 @@ went down, or something between the two cut the connection";
 pub enum Kind {
     /// A file, directory or program is missing: `ENOENT`.
     NotFound,
-    /// Ended by a signal: `EINTR`.
+    /// Stopped by a signal: `EINTR`.
     Interrupted,
     /// Reading or writing failed: `EIO`.
     Io,
-    /// Not allowed to: `EACCES`.
+    /// Permission denied: `EACCES`.
     Permission,
-    /// Somebody else holds it: `EBUSY`.
+    /// In use by another: `EBUSY`.
     Busy,
     /// Wrong option, configuration or input from the operator: `EINVAL`.
     Usage,
@@ -38,23 +37,23 @@ pub enum Kind {
     NoSpace,
     /// The peer went away: `EPIPE`.
     Disconnected,
-    /// A limit that protects this host was reached: `EOVERFLOW`.
+    /// A limit that protects this host was exceeded: `EOVERFLOW`.
     Limit,
-    /// The peer does not keep to the protocol: `EPROTO`.
+    /// The peer broke the protocol: `EPROTO`.
     Protocol,
-    /// Bytes are not what they were: `EBADMSG`.
+    /// Data was damaged: `EBADMSG`.
     Integrity,
-    /// The sides have no version, or no capability, in common: `EPROTONOSUPPORT`.
+    /// The two sides have no version, or no capability, in common: `EPROTONOSUPPORT`.
     Incompatible,
-    /// The network refused or broke: `ECONNREFUSED`.
+    /// The network refused or failed: `ECONNREFUSED`.
     Network,
     /// A deadline passed: `ETIMEDOUT`.
     Timeout,
     /// The database server that started this transfer is gone: `EOWNERDEAD`.
     ServerGone,
-    /// The peer is not who it must be: `EKEYREJECTED`.
+    /// The peer could not prove who it is: `EKEYREJECTED`.
     Untrusted,
-    /// The tree changed while it was read: `ESTALE`.
+    /// The tree changed while it was being read: `ESTALE`.
     Changed,
 }
 
@@ -101,8 +100,8 @@ impl Kind {
         }
     }
 
-    /// How much the kind tells: of two errors about one failure the more telling one is shown, so
-    /// that a broken pipe never hides the full disk which broke it.
+    /// How much the kind says: of two errors about one failure the more telling one is shown, so that a broken pipe
+    /// never hides the full disk that caused it.
     pub fn weight(self) -> u8 {
         match self {
             Kind::Disconnected => 0,
@@ -134,7 +133,7 @@ impl Kind {
     }
 }
 
-/// Whose side a failure happened on.
+/// On which side a failure happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
@@ -156,7 +155,7 @@ impl fmt::Display for Side {
 
 /// A failure: kind, side, a sentence about its subject, and what to do.
 ///
-/// `Display` says this layer only; [`Error::report`] adds the causes and the remedy.
+/// `Display` shows only this layer; [`Error::report`] adds the causes and the remedy.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -208,7 +207,7 @@ impl Error {
         if kind == Kind::Disconnected {
             made = made.remedy(PEER_ENDED);
         }
-        // An end in the middle says no more than that the peer closed, and rustls says it with a link to its manual.
+        // An early end only means that the peer closed, and rustls says it with a link to its manual.
         if error.kind() == io::ErrorKind::UnexpectedEof { made } else { made.because(error) }
     }
 
@@ -224,7 +223,7 @@ impl Error {
         self
     }
 
-    /// Sets the side unless one is known already.
+    /// Sets the side unless it is already known.
     #[must_use]
     pub fn on(mut self, side: Side) -> Error {
         if self.side == Side::Here {
@@ -245,8 +244,8 @@ impl Error {
         self.remedy.as_deref()
     }
 
-    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied". Always one
-    /// printable line, also where a cause repeats what a stranger sent.
+    /// The sentence and its causes, without side and remedy: "cannot read x: Permission denied". Always one printable
+    /// line, even if a cause repeats what a stranger sent.
     pub fn sentence(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|s| s as &dyn std::error::Error);
@@ -258,12 +257,12 @@ impl Error {
         Printable(text.as_bytes()).to_string()
     }
 
-    /// The lines that an operator reads: side, sentence, causes, remedy.
+    /// The lines for the operator: side, sentence, causes, remedy.
     pub fn report(&self) -> String {
         self.report_on(Side::Here)
     }
 
-    /// The same in a log that belongs to `here`, which need not be told that it is.
+    /// The same for the log of `here`, without naming that side.
     pub fn report_on(&self, here: Side) -> String {
         let mut text = match self.side {
             Side::Here => self.sentence(),
@@ -277,12 +276,13 @@ impl Error {
         text
     }
 
-    /// It tells of a connection that did not come about or did not last, and of nothing else: another may do better.
+    /// Whether it is only about a connection that failed or could not be made: another one may
+    /// work.
     pub fn is_of_the_line(&self) -> bool {
         matches!(self.kind, Kind::Disconnected | Kind::Network | Kind::Timeout)
     }
 
-    /// Of two errors about one failure, the one that tells more; the first when they tell the same.
+    /// Of two errors about one failure, the one that says more; the first if they are equal.
     #[must_use]
     pub fn or_more_telling(self, other: Error) -> Error {
         if other.kind.weight() > self.kind.weight() { other } else { self }
@@ -301,8 +301,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// Bytes or text from somewhere else, made safe to print: control and other unprintable characters
-/// are escaped, so that a name can neither forge a log line nor steer a terminal.
+/// Bytes or text from outside, made safe to print: control and other unprintable characters are escaped, so that a name
+/// can neither forge a log line nor control a terminal.
 #[derive(Debug)]
 pub struct Printable<'a>(pub &'a [u8]);
 

@@ -1,8 +1,8 @@
-//! The bodies of the fuzz targets: one a parser of bytes from outside. Not part of the library's face.
+//! The bodies of the fuzz targets: one for each parser of bytes from outside. Not part of the public API.
 //!
-//! A body must not panic whatever the bytes are, and asserts what has to hold of everything that a parser
-//! accepts: written again it is the same, and what a log shows of it is one printable line. It returns whether
-//! the bytes were accepted, so that a seed which has gone stale is noticed.
+//! A body must not panic whatever the bytes are, and asserts what must hold for everything a parser accepts: writing it
+//! gives the same bytes, and a log shows it as one printable line. It returns whether the bytes were accepted, so that
+//! stale seeds are noticed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a body fails by panicking")]
 
@@ -99,8 +99,8 @@ pub fn frame(data: &[u8]) -> bool {
     }
 }
 
-/// The members of a frame: their number in the first byte, then the archive. It is read as it is, and once more
-/// with the headers' checksums set right, which no mutation would get past.
+/// The members of a frame: their number in the first byte, then the archive. Read as it is, and again with the headers'
+/// checksums corrected, which mutations would never get right.
 pub fn members(data: &[u8]) -> bool {
     let Some((&announced, raw)) = data.split_first() else { return false };
     let mut repaired = raw.to_vec();
@@ -146,7 +146,7 @@ fn repack(again: &mut Batch, chunk: &Chunk<'_>) -> Result<(), MemberError> {
     }
 }
 
-/// Walks over the archive's blocks as a reader would, as far as the sizes make sense.
+/// Walks the archive's blocks as a reader would, as far as the sizes make sense.
 fn set_checksums(archive: &mut [u8]) {
     let mut rest = archive;
     while let Some((block, behind)) = rest.split_first_chunk_mut::<512>() {
@@ -218,7 +218,7 @@ pub fn options(data: &[u8]) -> bool {
     taken.contains(&true)
 }
 
-/// The words that the server passes, with a zero byte behind each.
+/// The arguments that the server passes, each followed by a zero byte.
 pub fn sst_args(data: &[u8]) -> bool {
     match SstArgs::parse(words(data)) {
         Ok(args) => !args.datadir.as_os_str().is_empty(),
@@ -229,7 +229,7 @@ pub fn sst_args(data: &[u8]) -> bool {
     }
 }
 
-/// The server's own command line, with a zero byte behind each word.
+/// The server's own command line, a zero byte after each argument.
 pub fn server_args(data: &[u8]) -> bool {
     let args = ServerArgs::parse(words(data));
     args.defaults();
@@ -291,7 +291,7 @@ fn refused(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> bool {
     false
 }
 
-/// What strangers send ends up in logs: it must not start a line or steer a terminal.
+/// What strangers send ends up in logs: it must not start a line or control a terminal.
 fn one_line(text: impl Display) {
     let text = text.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// A host, perhaps an empty one, and perhaps a port. An IPv6 address stands in brackets where a port follows; elsewhere it may.
+/// A host, which may be empty, and perhaps a port. An IPv6 address needs brackets if a port follows; otherwise they are
+/// optional.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// Without brackets.
@@ -18,7 +19,7 @@ pub enum HostPortError {
     Open,
     #[error("a port must follow the bracket")]
     Behind,
-    #[error("only an IPv6 address stands in brackets")]
+    #[error("only an IPv6 address may have brackets")]
     Bracket,
     #[error("it has several colons and is not an IPv6 address")]
     Colons,
@@ -29,7 +30,7 @@ pub enum HostPortError {
 impl FromStr for HostPort {
     type Err = HostPortError;
 
-    /// An empty port is none.
+    /// An empty port counts as no port.
     fn from_str(text: &str) -> Result<HostPort, HostPortError> {
         let (host, port) = match text.strip_prefix('[') {
             Some(bracketed) => {

@@ -1,4 +1,4 @@
-//! A rate limit: as people write it, and how long to wait before the next bytes may go.
+//! A rate limit: as people write it, and how long to wait before more bytes may be sent.
 //!
 //! Time is an argument.
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The rate limit of a transfer, or none; it may change while bytes flow.
+/// The rate limit of a transfer, or none; it may change meanwhile.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<Option<Pace>>);
 
@@ -45,7 +45,7 @@ impl Throttle {
 pub struct Pace {
     /// Bytes per second.
     rate: f64,
-    /// Bytes that may go at once; negative after a large piece.
+    /// Bytes that may be sent at once; negative after a large piece.
     tokens: f64,
     last: Instant,
 }
@@ -61,14 +61,14 @@ impl Pace {
         self.rate as u64
     }
 
-    /// How many bytes may go at once, `most` at most: none that would have to wait long.
+    /// How many bytes to send at once, at most `most`, so that none has to wait long.
     pub fn piece(&self, most: usize) -> usize {
         usize::try_from(self.rate() / 4).unwrap_or(most).clamp(512.min(most), most)
     }
 
-    /// Takes `bytes` and says how long to wait before sending them.
+    /// Takes `bytes` and returns how long to wait before sending them.
     pub fn take(&mut self, bytes: u64, now: Instant) -> Duration {
-        // A clock that goes backwards counts as one that stands still.
+        // A clock that goes backwards counts as stopped.
         let passed = now.saturating_duration_since(self.last).as_secs_f64();
         self.last = self.last.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(self.rate / 10.0) - bytes as f64;
@@ -102,12 +102,12 @@ impl FromStr for ByteCount {
         }
         let value: f64 = digits.parse().map_err(|_| wrong())?;
         let value = value * (1_u64 << shift) as f64;
-        // Beyond 2^53 a float no longer counts single bytes; nobody needs to.
+        // Beyond 2^53 a float no longer counts single bytes, which nobody needs.
         if value < 9e15 { Ok(ByteCount(value as u64)) } else { Err(wrong()) }
     }
 }
 
-/// The most bytes a second; none is written as 0.
+/// The most bytes per second; no limit is written as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimit(pub Option<u64>);
 
@@ -117,8 +117,7 @@ impl FromStr for RateLimit {
 
     fn from_str(text: &str) -> Result<RateLimit, String> {
         let count: Result<ByteCount, String> = text.trim_end_matches("/s").trim_end().parse();
-        let wrong =
-            |_| format!("`{text}` is not a rate; write bytes a second, as a number with K, M, G or T, as in 200M");
+        let wrong = |_| format!("`{text}` is not a rate; write bytes per second with K, M, G or T, as in 200M");
         Ok(RateLimit(Some(count.map_err(wrong)?.0).filter(|&rate| rate > 0)))
     }
 }

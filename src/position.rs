@@ -1,4 +1,4 @@
-//! A position in the cluster's history: `uuid:seqno`, and with the domain that MariaDB puts behind it.
+//! A position in the cluster's history: `uuid:seqno`, with or without the domain that MariaDB appends.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A Galera GTID as the server prints it: the cluster's UUID and the number of the last write set.
 ///
-/// A `seqno` of -1 means that the position is not known (`wsrep::seqno::undefined`).
+/// A `seqno` of -1 means that the position is unknown (`wsrep::seqno::undefined`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {
@@ -22,9 +22,9 @@ pub enum PositionError {
     Form,
     #[error("the UUID of a position has 36 characters, hexadecimal in groups of 8-4-4-4-12")]
     Uuid,
-    #[error("the number of a position is an integer from -1 up")]
+    #[error("the seqno of a position is an integer, -1 or greater")]
     Seqno,
-    #[error("the domain of a position is a number of 32 bits")]
+    #[error("the domain of a position is a 32-bit number")]
     Domain,
 }
 
@@ -48,7 +48,7 @@ impl Position {
         self.seqno
     }
 
-    /// Whether a node can start from it: a real cluster and a known number.
+    /// Whether a node can start from it: a real cluster and a known seqno.
     pub fn is_known(&self) -> bool {
         self.seqno >= 0 && self.uuid.bytes().any(|b| b != b'0' && b != b'-')
     }
@@ -83,9 +83,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// A position as server and script tell it each other, `uuid:seqno` or `uuid:seqno domain`.
+/// A position as server and script exchange it: `uuid:seqno` or `uuid:seqno domain`.
 ///
-/// The domain is `wsrep_gtid_domain_id`; a server without `wsrep_gtid_mode` makes no use of it.
+/// The domain is `wsrep_gtid_domain_id`; a server without `wsrep_gtid_mode` ignores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GaleraGtid {

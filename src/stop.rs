@@ -29,7 +29,7 @@ impl Reason {
     }
 }
 
-/// Hears of a request to stop. Cheap to clone.
+/// Learns of a request to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stop {
     reason: watch::Receiver<Option<Reason>>,
@@ -76,7 +76,8 @@ impl Stop {
         }
     }
 
-    /// A stop that SIGTERM, SIGHUP and SIGINT ask for. Needs a runtime; they no longer kill by themselves, nor does SIGXFSZ.
+    /// A stop requested by SIGTERM, SIGHUP and SIGINT, which then no longer kill the process, nor does SIGXFSZ. Needs a
+    /// runtime.
     ///
     /// # Errors
     /// The kernel has no room for another watcher.

@@ -1,4 +1,5 @@
-//! Work on threads and in processes of its own, and the values that threads share. A thread that panics costs whoever waits for it an error, and nobody else.
+//! Work on separate threads and processes, and the values that threads share. A thread that panics gives an error to
+//! whoever waits for it, and to nobody else.
 
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +9,17 @@ use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Kind, Result};
 
-/// Does `work`, which may block, where nobody else has to wait for it.
+/// Does `work`, which may block, on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     ended("a worker thread", spawn_blocking(work).await)
 }
 
-/// What became of a task or thread, which `who` names.
+/// The result of a task or thread, which `who` names.
 pub(crate) fn ended<T, E>(who: &str, joined: std::result::Result<Result<T>, E>) -> Result<T> {
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Io, format!("{who} ended unexpectedly"))))
 }
 
-/// The value itself, once nobody else holds it; `None` when that takes longer than `limit`.
+/// The value itself, once nobody else holds it; `None` if that takes longer than `limit`.
 pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -31,7 +32,7 @@ pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
     }
 }
 
-/// What `work` comes to; where there is none it is waited for without end.
+/// The result of `work`; if there is none, waits forever.
 pub(crate) async fn or_never<T>(work: Option<impl Future<Output = T>>) -> T {
     match work {
         Some(work) => work.await,
@@ -39,7 +40,7 @@ pub(crate) async fn or_never<T>(work: Option<impl Future<Output = T>>) -> T {
     }
 }
 
-/// How `child` ended; `None` when it still runs after `limit`.
+/// How `child` ended; `None` if it is still running after `limit`.
 pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -50,8 +51,8 @@ pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Resul
     }
 }
 
-/// Waits for `mutex`. What a thread that panicked has left in it is used on, so no change to it may stand half done
-/// where a panic is possible.
+/// Locks `mutex`, even after a thread has panicked with it, so no change to its value may be half done where a panic is
+/// possible.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

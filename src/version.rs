@@ -14,7 +14,7 @@ impl Series {
         Series { major, minor }
     }
 
-    /// `None` where the text begins with no two numbers.
+    /// `None` if the text does not begin with two numbers.
     pub fn of(version: &str) -> Option<Series> {
         let mut numbers = version.trim().split(['.', '-']).map_while(|part| part.parse().ok());
         Some(Series { major: numbers.next()?, minor: numbers.next()? })

@@ -95,7 +95,7 @@ fn highline() -> Command {
 fn check_says_who_may_run_a_transfer_by_hand() {
     let Some(node) = Node::new() else { return };
     let said = node.check(&["env"]);
-    assert!(said.contains("the server's user mysql may do in its directories what a transfer needs"), "{said}");
+    assert!(said.contains("the server's user mysql has the permissions that a transfer needs"), "{said}");
     assert!(!said.contains("by hand"), "{said}");
 
     let said = node.check(&["setpriv", "--reuid=nobody", "--clear-groups"]);
@@ -133,7 +133,7 @@ fn check_finds_what_a_careless_restore_left() {
     assert!(said.contains("-> chown -R mysql: DIR/data\n"), "{said}");
     succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data")));
     let said = node.check(&["env"]);
-    assert!(said.contains("WARNING  DIR/data belongs to root, and the server runs as another user"), "{said}");
+    assert!(said.contains("WARNING  DIR/data belongs to root, but the server runs as another user"), "{said}");
 }
 
 /// A server of systemd's, with the mounts that ProtectHome, PrivateTmp and ProtectSystem make.
@@ -142,7 +142,7 @@ fn check_looks_with_the_eyes_of_a_running_server() {
     let Some(node) = Node::new() else { return };
     let server = node.server(":");
     let said = node.check(&["env"]);
-    assert!(said.contains("the server's limit of open files is 100, which its transfers inherit"), "{said}");
+    assert!(said.contains("the server's limit of open files is 100, and transfers inherit it"), "{said}");
     assert!(!said.contains("hidden from") && !said.contains("read-only"), "{said}");
     drop(server);
 

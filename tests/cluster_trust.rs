@@ -119,7 +119,7 @@ fn what_cannot_be_trusted_is_refused_on_both_sides() {
     ours.equip(&mut cluster, 2, "127.9.9.9", later);
     let [donor, joiner] = refused(&mut cluster);
     assert_eq!(donor, [] as [String; 0]);
-    assert_said(&joiner, &format!("is not for {second}, the address that other nodes dial; it has 127.9.9.9"));
+    assert_said(&joiner, &format!("is not for {second}, the address that other nodes connect to; it has 127.9.9.9"));
 
     // Where peer-name is set it cannot know what the donor asks for.
     cluster.options(2).highline.push(format!("peer-name={first}"));

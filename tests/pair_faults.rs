@@ -729,7 +729,7 @@ fn pair_tickets_that_lead_nowhere() {
     for (ticket, code, words) in [
         (String::new(), 22, "there was no ticket on standard input"),
         (good[..40].to_owned(), 22, "a ticket has the form"),
-        (good.replace("/highline/1", "/highline/2"), 93, "the ticket is of version 2"),
+        (good.replace("/highline/1", "/highline/2"), 93, "the ticket has version 2"),
         (good.replace(':', ";"), 22, "a ticket has the form"),
         (redirected(&good, dead()), 111, " within 1 s: Connection refused"),
     ] {

@@ -195,7 +195,7 @@ fn pair_hostile_frames() {
         (s.frames[0].header.wire_len, s.frames[0].header.raw_len) = (2048, 2048);
     };
     let header = |change: fn(&mut FrameHeader)| move |s: &mut Script| change(&mut s.frames[0].header);
-    let (long, two) = ("a length of 4294967295 bytes is over the limit", "a frame announced 2 members and holds 1");
+    let (long, two) = ("a length of 4294967295 bytes is over the limit", "a frame announced 2 members but contains 1");
     attacks(
         &one_file(),
         &[
@@ -297,7 +297,7 @@ fn pair_hostile_bombs() {
     let endless = entry("datadir/AA/f", Content::File { size: 1 << 62 });
     vast.frames = vec![Frame::of(batch(&endless, 0, &Extents::default(), 0).0)];
     for (evil, code, words) in
-        [(bomb, 71, "unpacks to another length than announced"), (vast, 5, "cannot make room for datadir/AA/f")]
+        [(bomb, 71, "unpacks to a different length than announced"), (vast, 5, "cannot make room for datadir/AA/f")]
     {
         let refused = attack(&evil);
         refused.joiner.failed(code, &["joiner: ", words]);
@@ -678,7 +678,7 @@ fn pair_hostile_joiners_that_say_what_they_have() {
         control.send(list("datadir/../../etc/passwd", 1 << 20)).await.unwrap();
         while control.next().await.is_ok() {}
     });
-    host(&["donor: the joiner's list of the files that it has is too long"], 75, async |mut host| {
+    host(&["donor: the joiner's list of files is too long"], 75, async |mut host| {
         let mut control = host.accept_with(true).await;
         let files = vec![BasisFile { path: WireBytes::from(b"datadir/x".as_slice()), size: 1 }; 1000];
         for _ in 0..200 {

@@ -60,7 +60,7 @@ fn pair_a_linked_data_file_comes_along_or_is_refused() {
         let before = tree::read(&pair.joiner);
         let joiner = pair.receive(&[]);
         let refused = pair.send(&joiner.ticket, &[]).end(crate::support::pair::SECONDS);
-        refused.failed(22, &[name, "is a link that stands for a data file, and leads to nothing"]);
+        refused.failed(22, &[name, "is a link in place of a data file, and leads to nothing"]);
         drop(joiner);
         tree::assert_same(&before, &tree::read(&pair.joiner));
     }

@@ -21,7 +21,7 @@ pub enum Codec {
     Zstd(u8),
 }
 
-/// Why a frame's payload cannot be unpacked, or a text names no codec.
+/// Why a frame's payload cannot be unpacked, or a text is not a codec.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     #[error("codec {0} is unknown")]
@@ -30,9 +30,9 @@ pub enum CodecError {
     Name(String),
     #[error("the payload does not decompress: {0}")]
     Corrupt(std::io::Error),
-    #[error("the payload unpacks to another length than announced")]
+    #[error("the payload unpacks to a different length than announced")]
     Length,
-    #[error("the bytes do not get fewer")]
+    #[error("compression does not make it smaller")]
     NoSmaller,
 }
 
@@ -53,7 +53,7 @@ impl Codec {
         }
     }
 
-    /// Replaces the content of `out` by the compressed `raw`; fails when that is not smaller.
+    /// Replaces the content of `out` with the compressed `raw`; fails if that is not smaller.
     pub fn compress(self, raw: &[u8], out: &mut Pages) -> Result<(), CodecError> {
         out.resize(raw.len(), 0);
         let length = match self {
@@ -65,10 +65,10 @@ impl Codec {
         if length < raw.len() { Ok(()) } else { Err(CodecError::NoSmaller) }
     }
 
-    /// Replaces the content of `out` by what `payload` unpacks to, which must be `raw_len` bytes. Never
-    /// writes more than that, whatever the payload says.
+    /// Replaces the content of `out` with the unpacked `payload`, which must be `raw_len` bytes. Never writes more than
+    /// one byte beyond that, whatever the payload says.
     pub fn decompress(id: u8, payload: &[u8], raw_len: usize, out: &mut Pages) -> Result<(), CodecError> {
-        // One byte more, to see what goes on for longer than it said.
+        // One byte more, to notice a payload that is longer than announced.
         out.resize(raw_len.saturating_add(1), 0);
         let length = match id {
             0 => fill(payload, out)?,
@@ -81,7 +81,7 @@ impl Codec {
     }
 }
 
-/// Reads until `out` is full or the source ends; says how many bytes there are.
+/// Reads until `out` is full or the source ends; returns the number of bytes.
 fn fill(source: impl AsyncRead, out: &mut [u8]) -> Result<usize, CodecError> {
     let mut source = pin!(source);
     let mut filled = 0usize;

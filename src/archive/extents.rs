@@ -1,4 +1,4 @@
-//! Where a chunk has data; what lies between are holes.
+//! Where a chunk has data; the rest are holes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub struct Extent {
     pub len: u32,
 }
 
-/// The runs of data of one chunk, in order, apart from each other; at most 1,024.
+/// The runs of data in one chunk: in order, not touching, at most 1,024.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extents(Vec<Extent>);
 
@@ -29,7 +29,7 @@ impl Extents {
         Extents(if len == 0 { vec![] } else { vec![Extent { start: 0, len }] })
     }
 
-    /// Fails unless the runs are in order, apart from each other and end at `chunk` at the latest.
+    /// Fails unless the runs are in order, do not touch, and end within `chunk` bytes.
     pub fn new(runs: Vec<Extent>, chunk: u32) -> Result<Extents, ExtentsError> {
         let mut from = 0u32;
         for (index, run) in runs.iter().enumerate() {
@@ -52,13 +52,14 @@ impl Extents {
         self.0.iter().fold(0usize, |sum, run| sum.saturating_add(run.len as usize))
     }
 
-    /// Whether every byte of `others` is one of these.
+    /// Whether these runs contain every byte of `others`.
     pub fn contains(&self, others: &Extents) -> bool {
         let end = |run: &Extent| run.start.saturating_add(run.len);
         others.0.iter().all(|other| self.0.iter().any(|run| run.start <= other.start && end(other) <= end(run)))
     }
 
-    /// What of these lies in `others`, and, of the bytes that are these one after the other, where each run's stand.
+    /// The parts of these runs that lie in `others`; and, for each, its range within the data of these runs laid end to
+    /// end.
     pub fn clipped(&self, others: &Extents) -> (Extents, Vec<std::ops::Range<usize>>) {
         let (mut runs, mut places, mut before) = (Vec::new(), Vec::new(), 0usize);
         for run in &self.0 {
@@ -77,7 +78,7 @@ impl Extents {
         (Extents(runs), places)
     }
 
-    /// What of `within`, which contains these, is in none of them: the holes.
+    /// The parts of `within`, which contains these runs, that none of them covers: the holes.
     #[must_use]
     pub fn gaps(&self, within: &Extents) -> Vec<Extent> {
         let mut gaps = Vec::new();

@@ -1,4 +1,4 @@
-//! A chunk of an open file: where it has data, and that data.
+//! A chunk of an open file: where it has data, and the data.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
 use crate::tree::Source;
 
-/// Where one chunk lies and where it has data.
+/// Where a chunk is in its file and where it has data. In bytes.
 #[derive(Debug)]
 pub struct Located {
     pub offset: u64,
@@ -18,7 +18,7 @@ pub struct Located {
 }
 
 impl Located {
-    /// Chunk number `chunk` of a file of `size` bytes at `place`. `span` is memory that [`Located::read`] uses again.
+    /// Chunk number `chunk` of a file of `size` bytes at `place`. `span` is memory that [`Located::read`] reuses.
     pub fn new(source: &Source, place: &Path, chunk: u64, size: u64, span: &mut Pages) -> Result<Located> {
         let offset = chunk.saturating_mul(CHUNK);
         let len = u32::try_from(size.saturating_sub(offset).min(CHUNK)).unwrap_or_default();
@@ -29,7 +29,7 @@ impl Located {
         Ok(Located { offset, len, extents, runs })
     }
 
-    /// The same, with its data in `data`.
+    /// The same, with the chunk's data in `data`.
     pub fn load(
         source: &Source,
         place: &Path,
@@ -43,7 +43,7 @@ impl Located {
         Ok(located)
     }
 
-    /// The hints of `data`, which is its data.
+    /// The page hints; `data` is the chunk's data.
     pub fn hints(&self, data: &[u8], seed: u64) -> PageHints {
         PageHints::of_runs(&self.extents, data, self.len, seed)
     }
@@ -63,7 +63,7 @@ impl Located {
         first
     }
 
-    /// Fills `into`, which is as long as the data, with the runs one after the other.
+    /// Fills `into`, which is as long as the data, with the runs one after another.
     pub fn read(&self, source: &Source, place: &Path, into: &mut [u8], span: &mut Pages) -> Result<()> {
         source.read_runs(place, self.offset, &self.runs, into, span)
     }

@@ -1,11 +1,10 @@
 //! Chunks and entries as members of a pax archive (POSIX.1-2017, `pax` interchange format).
 //!
-//! Name, mode, owner, modification time, link target and extended attributes use the standard
-//! fields and records. Records of our own: `HIGHLINE.size` (the whole file's bytes),
-//! `HIGHLINE.offset` (the chunk's first byte), `HIGHLINE.digest` (of the chunk), `HIGHLINE.data`
-//! (where the chunk has data, when it has holes). A patch, which changes parts of a chunk that is there already, has
-//! two more: `HIGHLINE.patch` (what it covers) and `HIGHLINE.arrived` (the digest of its own bytes). A file with
-//! nothing but `HIGHLINE.size` brings its metadata and length alone.
+//! Name, mode, owner, modification time, link target and extended attributes use the standard fields and records.
+//! Records of our own: `HIGHLINE.size` (the whole file's bytes), `HIGHLINE.offset` (the chunk's first byte),
+//! `HIGHLINE.digest` (of the chunk), `HIGHLINE.data` (where the chunk has data, if it has holes). A patch, which
+//! changes parts of an existing chunk, has two more: `HIGHLINE.patch` (what it covers) and `HIGHLINE.arrived` (the
+//! digest of its own bytes). A file with only `HIGHLINE.size` brings just its metadata and length.
 
 use std::io;
 use std::ops::Range;
@@ -39,11 +38,11 @@ pub enum MemberError {
     Extents { path: RelPath, source: ExtentsError },
     #[error("{path}: the record {record} is missing or malformed")]
     Record { path: RelPath, record: &'static str },
-    #[error("{path}: a member of this type may not travel")]
+    #[error("{path}: a member of this type may not be sent")]
     Type { path: RelPath },
     #[error("{path}: the chunk lies outside its file")]
     Outside { path: RelPath },
-    #[error("a frame announced {announced} members and holds {found}")]
+    #[error("a frame announced {announced} members but contains {found}")]
     Count { announced: u32, found: usize },
     #[error("{path}: {bytes} bytes of headers are too many")]
     Headers { path: RelPath, bytes: usize },
@@ -56,19 +55,19 @@ pub struct Chunk<'a> {
     pub offset: u64,
     /// Of the whole chunk, as it must be afterwards.
     pub digest: Digest,
-    /// Where there is data; what else is brought is a hole.
+    /// Where there is data; the rest of what is sent is a hole.
     pub extents: Extents,
     pub data: &'a [u8],
-    /// `None`: the chunk is brought whole.
+    /// `None`: the whole chunk is sent.
     pub patch: Option<Patch>,
 }
 
-/// What tells a patch from a whole chunk.
+/// What makes a chunk a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Patch {
-    /// What of the chunk is replaced; the rest stays as it is.
+    /// The parts of the chunk that are replaced; the rest stays.
     pub covers: Extents,
-    /// Of the bytes that are brought, one run after the other.
+    /// Of the bytes that are sent, one run after another.
     pub arrived: Digest,
 }
 
@@ -83,7 +82,7 @@ impl Chunk<'_> {
         self.len() == 0
     }
 
-    /// Whether the bytes that have arrived are those that were sent. Of a patch this says nothing about the chunk.
+    /// Whether the bytes arrived as they were sent. For a patch this says nothing about the whole chunk.
     pub fn is_intact(&self, checksum: Checksum) -> bool {
         match &self.patch {
             None => self.extents.digest(checksum, self.data, self.len()) == self.digest,
@@ -106,14 +105,14 @@ pub enum Member<'a> {
 /// Members in the making: a run of whole archive members in one buffer.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// What was there before lies behind `filled`, so that a buffer which is used again need not be cleared.
+    /// Old content may follow `filled`, so that a reused buffer need not be cleared.
     buffer: Pages,
     filled: usize,
     members: u32,
 }
 
 impl Batch {
-    /// Uses `buffer`'s memory; its content is dropped.
+    /// Reuses `buffer`'s memory; its content is dropped.
     pub fn new(buffer: Pages) -> Batch {
         Batch { buffer, filled: 0, members: 0 }
     }
@@ -131,7 +130,7 @@ impl Batch {
         self.buffer
     }
 
-    /// The next `len` bytes of the buffer, with whatever is in them.
+    /// The next `len` bytes of the buffer, with arbitrary content.
     fn next(&mut self, len: usize) -> &mut [u8] {
         let end = self.filled.saturating_add(len);
         if self.buffer.len() < end {
@@ -152,8 +151,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Adds the chunk at `offset` of a file. `fill` reads the bytes of all runs of `extents` into the
-    /// slice it is given, every byte of which it must write; on its error nothing is added.
+    /// Adds the chunk at `offset` of a file. `fill` reads the bytes of all runs of `extents` into the slice it is
+    /// given, and must write every byte of it; if it fails, nothing is added.
     pub fn push_chunk<E: From<MemberError>>(
         &mut self,
         entry: &Entry,
@@ -174,8 +173,8 @@ impl Batch {
         })
     }
 
-    /// Adds a patch of the chunk at `offset`, which has the digest `whole` afterwards. `extents` are where what `covers`
-    /// says has data; `fill` as with [`Batch::push_chunk`].
+    /// Adds a patch of the chunk at `offset`, which has the digest `whole` afterwards. `extents` is where the part in
+    /// `covers` has data; `fill` as for [`Batch::push_chunk`].
     pub fn push_patch<E: From<MemberError>>(
         &mut self,
         entry: &Entry,
@@ -200,7 +199,8 @@ impl Batch {
         pushed.map(|_| ())
     }
 
-    /// Adds a member with data. `fill` writes it and tells what the record `digest` says in place of its stand-in.
+    /// Adds a member with data. `fill` writes the data and returns the digest that replaces the placeholder in the
+    /// record `digest`.
     fn push_data<E: From<MemberError>>(
         &mut self,
         entry: &Entry,
@@ -231,7 +231,7 @@ fn number(n: u64) -> Vec<u8> {
     n.to_string().into_bytes()
 }
 
-/// For a digest that is known only when the data is read; its text has one length.
+/// A placeholder for a digest that is known only after the data has been read; the text's length is fixed.
 fn stand_in() -> Vec<u8> {
     Digest::from_bytes([0; 32]).to_string().into_bytes()
 }
@@ -276,7 +276,7 @@ fn headers(entry: &Entry, size: u64, own: &[(&'static str, Vec<u8>)]) -> Result<
     builder.append_pax_extensions(records)?;
     builder.append(&header, io::empty())?;
     let mut bytes = builder.into_inner()?;
-    // The builder ends an archive by two empty blocks; here more members follow.
+    // The builder ends an archive with two empty blocks; here more members follow.
     bytes.truncate(bytes.len().saturating_sub(BLOCK.saturating_mul(2)));
     if bytes.len() > MAX {
         return Err(MemberError::Headers { path: path.clone(), bytes: bytes.len() });
@@ -284,12 +284,12 @@ fn headers(entry: &Entry, size: u64, own: &[(&'static str, Vec<u8>)]) -> Result<
     Ok(bytes)
 }
 
-/// Reads a frame's members, which must be `announced` in number and fill `raw` to its end.
+/// Reads a frame's members, which must be `announced` in number and fill all of `raw`.
 pub fn unpack(raw: &[u8], announced: u32) -> Result<Vec<Member<'_>>, MemberError> {
     let mut members = Vec::with_capacity(announced.min(4096) as usize);
     let mut archive = Archive::new(raw);
     let mut records: Option<&[u8]> = None;
-    // Raw: the crate's own reading of pax records ends a value at a line feed, and names may hold one.
+    // Raw, because the crate's own parser ends a pax value at a line feed, and names may contain one.
     for archived in archive.entries()?.raw(true) {
         let archived = archived?;
         let from = usize::try_from(archived.raw_file_position()).unwrap_or(usize::MAX);
@@ -334,7 +334,7 @@ impl<'a> Records<'a> {
         Some(((std::str::from_utf8(key).ok()?, value.strip_prefix(b"=")?), rest))
     }
 
-    /// Where in the headers of one member the value of the record `key` stands.
+    /// Where the value of the record `key` is in the headers of one member.
     fn place(headers: &'a [u8], key: &str) -> Option<Range<usize>> {
         let mut rest = headers.get(BLOCK..)?;
         loop {
@@ -369,7 +369,7 @@ fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<
         Some((name.to_owned(), value.to_vec()))
     });
     let meta = Metadata {
-        // No data file runs a program as somebody else, whatever a donor says.
+        // No data file needs set-user-id bits, whatever a donor says.
         mode: header.mode()? & if header.entry_type() == EntryType::Regular { 0o1777 } else { 0o7777 },
         uid: id(header.uid()).ok_or_else(|| missing("uid"))?,
         gid: id(header.gid()).ok_or_else(|| missing("gid"))?,
@@ -421,7 +421,7 @@ fn chunk<'a>(path: RelPath, meta: Metadata, records: &Records<'a>, data: &'a [u8
     Ok(Member::Chunk(Chunk { entry, offset, digest: whole, extents, data, patch }))
 }
 
-/// Seconds as a decimal number, as the pax record `mtime` wants it.
+/// Seconds as a decimal number, the format of the pax record `mtime`.
 fn time_text(time: Mtime) -> String {
     let nanos_down = 1_000_000_000u32.saturating_sub(time.nanos);
     match time.secs {

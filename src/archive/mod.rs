@@ -1,7 +1,7 @@
 //! What a lane carries: chunks as members of a POSIX pax archive, in batches, compressed or not.
 //!
-//! Packing and unpacking stand side by side. Bytes in, bytes out: no sockets, and no files but the one that a chunk is
-//! read from.
+//! Packing and unpacking are side by side. Bytes in, bytes out: no sockets, and no files except the one a chunk is read
+//! from.
 
 #![cfg_attr(
     not(test),

@@ -1,29 +1,29 @@
-//! Which pages of a chunk are not what the other side has, by digests too short to believe: they save bytes and decide
-//! nothing. The chunk's own digest, and at the end the seal, tell whether the joiner has the right ones.
+//! Which pages of a chunk differ from the other side's, by digests too short to trust: they save bytes and decide
+//! nothing. Whether the joiner has the right pages is decided by the chunk's own digest and, at the end, the seal.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Extent, Extents};
 use crate::manifest::CHUNK;
 
-/// The bytes of a page: InnoDB's own by default, and what pays best when only some rows were written.
+/// Bytes per page: InnoDB's default, and the best size if only some rows were written.
 const PAGE: usize = 16 << 10;
 const PAGES: usize = CHUNK as usize / PAGE;
 
-/// Eight bytes a page: 512 bytes for a chunk of 1 MiB.
+/// Eight bytes per page: 512 bytes for a chunk of 1 MiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageHints(Box<[u64]>);
 
 impl PageHints {
-    /// What one chunk's hints cost at most.
+    /// The most bytes one chunk's hints take.
     pub const BYTES: usize = PAGES * 8;
 
-    /// `seed` is a secret of this transfer, so that nobody can put two pages with one hint into a table.
+    /// `seed` is secret to this transfer, so that nobody can craft two pages with the same hint.
     pub fn of(chunk: &[u8], seed: u64) -> PageHints {
         PageHints(chunk.chunks(PAGE).map(|page| xxh3_64_with_seed(page, seed)).collect())
     }
 
-    /// The same of a chunk of `len` bytes that has `data` where `extents` say, and holes elsewhere.
+    /// The same for a chunk of `len` bytes that has `data` at `extents` and holes elsewhere.
     pub fn of_runs(extents: &Extents, data: &[u8], len: u32, seed: u64) -> PageHints {
         if extents.is_whole(len) {
             return PageHints::of(data, seed);
@@ -40,30 +40,30 @@ impl PageHints {
         PageHints::of(&whole, seed)
     }
 
-    /// How many pages are not what they were: all of them where nothing is known.
+    /// How many pages have changed; all of them if nothing is known.
     pub fn differing(&self, before: Option<&PageHints>) -> u64 {
         let known = before.map_or(&[][..], |before| &before.0);
         let same = self.0.iter().zip(known).filter(|(now, before)| now == before).count();
         self.0.len().saturating_sub(same) as u64
     }
 
-    /// The bytes of the hints of a chunk of `len` bytes.
+    /// The bytes that the hints of a chunk of `len` bytes take.
     pub fn bytes_of(len: u64) -> usize {
         usize::try_from(len.min(CHUNK)).unwrap_or(0).div_ceil(PAGE).saturating_mul(8)
     }
 
-    /// Eight bytes a page, big-endian.
+    /// Eight bytes per page, big-endian.
     pub fn to_bytes(&self) -> impl Iterator<Item = u8> {
         self.0.iter().flat_map(|hint| hint.to_be_bytes())
     }
 
-    /// What [`PageHints::to_bytes`] gave.
+    /// Reads what [`PageHints::to_bytes`] produced.
     pub fn from_bytes(bytes: &[u8]) -> PageHints {
         PageHints(bytes.as_chunks::<8>().0.iter().map(|hint| u64::from_be_bytes(*hint)).collect())
     }
 
-    /// How many of these pages `other` has too, and how many there are. Pages that are all zeros do not count: every
-    /// file has them.
+    /// How many of these pages `other` has too, and how many there are. All-zero pages do not count: every file has
+    /// them.
     pub fn shared(&self, other: &PageHints, seed: u64) -> (u64, u64) {
         let zeros = xxh3_64_with_seed(&[0; PAGE], seed);
         let mut theirs = other.0.iter();
@@ -75,8 +75,8 @@ impl PageHints {
         )
     }
 
-    /// The runs of pages that are not what they were. `None` when most are, so that the whole chunk is the better thing
-    /// to send, or when the lengths differ.
+    /// The runs of changed pages. `None` if most have changed, so that sending the whole chunk is better, or if the
+    /// lengths differ.
     pub fn changed(&self, now: &PageHints, len: u32) -> Option<Extents> {
         if self.0.len() != now.0.len() {
             return None;

@@ -1,6 +1,6 @@
-//! Who would run a transfer: a user with its groups, capabilities and limits, read from `/proc` and the account files.
+//! Who would run a transfer: a user with groups, capabilities and limits, read from `/proc` and the account files.
 //!
-//! A process is found and described without touching what it has open.
+//! Finds and describes a process without touching the files it has open.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,7 @@ pub struct Actor {
     pub groups: Vec<u32>,
     /// The effective set, as bits.
     pub capabilities: u64,
-    /// The soft limit of open files, where it is known.
+    /// The soft limit of open files, if known.
     pub files: Option<u64>,
 }
 
@@ -37,8 +37,8 @@ impl Actor {
         Actor::of_status(&std::fs::read_to_string(proc.join("status")).ok()?, "CapEff", open_files(proc))
     }
 
-    /// What the process with that number hands to a program that it starts, as a server does its scripts: root has the
-    /// whole bounding set again, another user only what is ambient (`capabilities(7)`).
+    /// What a program started by process `pid` gets, as a server's scripts do: root gets the whole bounding set,
+    /// another user only the ambient one (`capabilities(7)`).
     pub fn child_of(pid: u32) -> Option<Actor> {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let status = std::fs::read_to_string(proc.join("status")).ok()?;
@@ -46,7 +46,7 @@ impl Actor {
         if user.uid == 0 { Actor::of_status(&status, "CapBnd", user.files) } else { Some(user) }
     }
 
-    /// An account that has no process yet, without capabilities unless it is root.
+    /// An account without a process; without capabilities unless it is root.
     pub fn of_account(uid: u32, gid: u32) -> Actor {
         let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
         let mut member = vec![gid];
@@ -71,7 +71,7 @@ impl Actor {
         Some(Actor { uid: effective("Uid")?, groups, capabilities, files })
     }
 
-    /// Whether it has a capability of [`CAPABILITIES`].
+    /// Whether it has this capability of [`CAPABILITIES`].
     pub fn has(&self, name: &str) -> bool {
         CAPABILITIES.iter().any(|(known, bit)| *known == name && self.capabilities >> bit & 1 == 1)
     }
@@ -98,8 +98,8 @@ fn open_files(proc: &Path) -> Option<u64> {
     if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
-/// The number of a server that runs on `datadir`: its working directory, or where that may not be seen, the process of
-/// its pid file.
+/// The process of a server that runs on `datadir`: found by its working directory or, if that may not be read, by its
+/// pid file.
 pub fn server_on(datadir: &Path, pid_file: Option<&Path>) -> Option<u32> {
     let same = std::fs::metadata(datadir).ok().map(|dir| (dir.dev(), dir.ino()))?;
     let at_work = |pid: u32| {
@@ -119,23 +119,23 @@ fn is_server(pid: u32) -> bool {
     matches!(name.trim_end(), "mariadbd" | "mysqld")
 }
 
-/// User and group of an account of `/etc/passwd`, by name or number.
+/// User and group of an account in `/etc/passwd`, by name or number.
 pub fn account(user: &str) -> Option<(u32, u32)> {
     let number = user.parse().ok();
     passwd(|name, uid, gid| (name == user || Some(uid) == number).then_some((uid, gid)))
 }
 
-/// "mysql", or "uid 999" where the account has no name here.
+/// "mysql", or "uid 999" if the account has no name here.
 pub fn called(uid: u32) -> String {
     user_name(uid).map_or_else(|| format!("uid {uid}"), |name| Printable(name.as_bytes()).to_string())
 }
 
-/// The same as `chown` and `setpriv` take it.
+/// The same, in the form that `chown` and `setpriv` accept.
 pub fn word(uid: u32) -> String {
     user_name(uid).map_or_else(|| uid.to_string(), |name| Printable(name.as_bytes()).to_string())
 }
 
-/// Owner and login group, as `chown` takes them; a user without a name has no login group.
+/// Owner and login group, in the form that `chown` accepts; a user without a name has no login group.
 pub fn owner(uid: u32) -> String {
     user_name(uid).map_or_else(|| uid.to_string(), |name| format!("{}:", Printable(name.as_bytes())))
 }

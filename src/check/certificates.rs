@@ -1,4 +1,4 @@
-//! The certificates that the configuration names: readable, matching, trusted, not too old; by the rules of the program
+//! The certificates in the configuration: readable, matching, trusted, not about to expire; by the rules of the program
 //! that uses them.
 
 use std::collections::BTreeSet;
@@ -15,15 +15,15 @@ use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Certificate, Identity};
 
 const HERE: Channel = Channel::Certificates;
-/// A certificate that ends sooner is a warning.
+/// A certificate that expires sooner than this gets a warning.
 const SOON_DAYS: i64 = 30;
-/// An authority that ends sooner is one: to replace it takes longer.
+/// An authority that expires sooner than this does: replacing it takes longer.
 const SOON_DAYS_AUTHORITY: i64 = 90;
 
-/// By whose rules a certificate has to be good.
+/// By whose rules a certificate must be good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judge {
-    /// Ours: `check::own` has judged it already.
+    /// Ours: `check::own` has checked it already.
     Highline,
     /// The server, Galera, socat and stunnel.
     OpenSsl,
@@ -34,7 +34,7 @@ pub enum Judge {
 pub struct Need {
     server: bool,
     client: bool,
-    /// The addresses that it should name.
+    /// The addresses it should name.
     names: Vec<String>,
 }
 
@@ -49,12 +49,12 @@ impl Need {
         Need { client: true, ..Need::default() }
     }
 
-    /// The joiner's end of a transfer: a server, under the addresses that other nodes dial.
+    /// The joiner's end of a transfer: a server, under the addresses that other nodes connect to.
     pub fn joiner(node: &Node) -> Need {
         Need { client: false, ..Need::both(node) }
     }
 
-    /// Server and client in turn, under the addresses that other nodes dial.
+    /// Both server and client, under the addresses that other nodes connect to.
     pub fn both(node: &Node) -> Need {
         Need { server: true, client: true, names: node.addresses() }
     }
@@ -67,12 +67,12 @@ impl Need {
     }
 }
 
-/// Files that belong together; a file that is named alone holds both certificate and key.
+/// Files that belong together; if only one is named, it holds both certificate and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    /// Files and directories; none where nothing is verified.
+    /// Files and directories; empty if nothing is verified.
     pub cas: Vec<PathBuf>,
     pub crls: Vec<PathBuf>,
 }
@@ -87,7 +87,7 @@ struct Material {
     used_by: BTreeSet<&'static str>,
 }
 
-/// All that the channels named; the same files are looked at once.
+/// All files that the channels name; each set is checked once.
 #[derive(Clone, Debug, Default)]
 pub struct Materials(Vec<Material>);
 
@@ -124,7 +124,7 @@ impl Material {
         let there = all_there(&self.cert, &self.key, &self.files.cas, &self.files.crls);
         let identity = match there.and_then(|()| Identity::read(&self.cert, Some(&self.key))) {
             Ok(identity) => identity,
-            // What is ours alone has been told with what it means for transfers.
+            // Ours has been reported already, with what it means for transfers.
             Err(_) if self.uses.iter().all(|(judge, _)| *judge == Judge::Highline) => return,
             Err(e) => return report.unreadable(HERE, &e),
         };
@@ -134,7 +134,7 @@ impl Material {
         let what =
             format!("{shown} ({used_by}): {}, {}, {}, {days} days left", facts.title(), facts.all_names(), facts.key);
         match identity.check_usable(node.now) {
-            // Where nobody verifies it, a date stops nothing.
+            // If nobody verifies it, the date does not matter.
             Err(e) if self.files.cas.is_empty() => report.failure(HERE, Level::Warning, &e),
             Err(e) => report.failure(HERE, Level::Error, &e),
             Ok(()) if days < SOON_DAYS => {
@@ -154,17 +154,19 @@ impl Material {
         self.check_authorities(&identity, node, report);
     }
 
-    /// What OpenSSL takes and we do not.
+    /// What OpenSSL accepts and we do not.
     fn check_form(&self, facts: &Certificate, report: &mut Report) {
         let what = match facts {
-            _ if facts.version < 3 => "is of an old X.509 version, which has neither names nor usages",
-            _ if facts.is_authority => "is the certificate of an authority (CA:TRUE): who has its key can make nodes",
+            _ if facts.version < 3 => "is an old X.509 version, which has neither names nor usages",
+            _ if facts.is_authority => {
+                "is the certificate of an authority (CA:TRUE): whoever has its key can add nodes"
+            }
             _ => return,
         };
         report.warning(
             HERE,
             format!(
-                "{} {what}; OpenSSL takes it, and Highline does not where ssl-mode verifies",
+                "{} {what}; OpenSSL accepts it, but Highline does not if ssl-mode verifies",
                 Printable::path(&self.cert)
             ),
             "make a certificate of version 3 for this node: highline certs node NAME",
@@ -175,10 +177,11 @@ impl Material {
         for purpose in need.purposes().filter(|purpose| !permits(facts, *purpose)) {
             let word = if purpose == Purpose::Server { "serverAuth" } else { "clientAuth" };
             let text = format!(
-                "{} may not be used as {word}: its extended key usage has other purposes only",
+                "{} may not be used as {word}: its extended key usage allows only other purposes",
                 Printable::path(&self.cert)
             );
-            let remedy = "make a certificate with serverAuth and clientAuth: a node dials and is dialled; highline certs node NAME does it";
+            let remedy =
+                "make a certificate with serverAuth and clientAuth, since a node is both: use highline certs node NAME";
             match self.files.cas.is_empty() {
                 true => report.warning(HERE, text, remedy),
                 false => report.error(HERE, text, remedy),
@@ -193,7 +196,7 @@ impl Material {
                 report.note(
                     HERE,
                     format!(
-                        "{} is not for {name}, the address that other nodes dial; it has {}",
+                        "{} is not for {name}, the address that other nodes connect to; it has {}",
                         Printable::path(&self.cert),
                         identity.certificate().all_names()
                     ),
@@ -225,7 +228,7 @@ impl Material {
                 report.warning(HERE, text, "highline certs ca --renew or --rotate, and copy ca.pem to every node");
             }
         }
-        // Several uses ask the same, and OpenSSL is a process each time.
+        // Several uses ask for the same, and each costs an OpenSSL process.
         let mut asked: Vec<(Judge, Purpose)> = Vec::new();
         for (judge, need) in &self.uses {
             for purpose in need.purposes().filter(|purpose| permits(identity.certificate(), *purpose)) {
@@ -242,19 +245,22 @@ impl Material {
             };
         }
         if good {
-            report.ok(HERE, format!("{} is of an authority in {}", Printable::path(&self.cert), authorities.source()));
+            report.ok(
+                HERE,
+                format!("{} is signed by an authority in {}", Printable::path(&self.cert), authorities.source()),
+            );
         }
         let beside = self.cert.parent().map(|dir| dir.join("ca-key.pem")).filter(|path| path.exists());
         if let Some(key) = beside {
             report.warning(
                 HERE,
-                format!("the authority's key lies on this node: {}", Printable::path(&key)),
+                format!("the authority's key is on this node: {}", Printable::path(&key)),
                 "keep it on a host that is not a node: whoever has it can add a node",
             );
         }
     }
 
-    /// The verdict is OpenSSL's own, where it is installed; the words are ours, where we agree.
+    /// The verdict is OpenSSL's own, if it is installed; the words are ours, if we agree.
     fn check_by_openssl(
         &self,
         identity: &Identity,
@@ -268,7 +274,7 @@ impl Material {
         let ours_alone = facts.version < 3 || facts.is_authority;
         let theirs = match verify(node, &self.cert, &self.files.cas, purpose) {
             Some(theirs) => theirs,
-            // Without it: what only we refuse is let pass.
+            // Without it, what only we refuse is accepted.
             None if ours_alone || ours.is_ok() => Ok(()),
             None => Err(String::new()),
         };
@@ -279,10 +285,10 @@ impl Material {
                 let directory = self.files.cas.iter().find(|path| path.is_dir());
                 let remedy = match directory {
                     Some(directory) => format!(
-                        "openssl rehash {}: OpenSSL finds an authority in a directory by a link that is named after its hash",
+                        "run openssl rehash {}: OpenSSL finds an authority in a directory by a link named after its hash",
                         Printable::path(directory)
                     ),
-                    None => "give it the whole chain up to a self-signed authority in the CA file".to_owned(),
+                    None => "put the whole chain up to a self-signed authority into the CA file".to_owned(),
                 };
                 let shown = Printable::path(&self.cert);
                 report.error(HERE, format!("OpenSSL refuses {shown}: {}", Printable(said.as_bytes())), remedy);
@@ -296,7 +302,7 @@ fn permits(facts: &Certificate, purpose: Purpose) -> bool {
     if purpose == Purpose::Server { facts.serves() } else { facts.dials() }
 }
 
-/// `openssl verify` as the scripts call it, for one purpose: what it said where it refused. `None` where it cannot be run.
+/// `openssl verify` as the scripts call it, for one purpose: what it said if it refused. `None` if it cannot be run.
 fn verify(node: &Node, cert: &Path, cas: &[PathBuf], purpose: Purpose) -> Option<Result<(), String>> {
     let mut command = Command::new(node.program("openssl")?);
     let now = node.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -315,10 +321,10 @@ fn verify(node: &Node, cert: &Path, cas: &[PathBuf], purpose: Purpose) -> Option
     Some(Err(line.to_owned()))
 }
 
-/// Of a file that holds a private key.
+/// Checks the permissions of a file that holds a private key.
 fn check_permissions(key: &Path, node: &Node, report: &mut Report) {
     let Ok(file) = std::fs::metadata(key) else { return };
-    // What cannot be read here is not everybody's to read.
+    // If this process cannot read it, not everybody can.
     if Pem::read(key, "private key").is_ok_and(|pem| pem.keys.is_empty() && !pem.encrypted_key) {
         return;
     }
@@ -340,7 +346,7 @@ fn check_permissions(key: &Path, node: &Node, report: &mut Report) {
                 HERE,
                 format!("the server's user cannot read the private key {shown}"),
                 format!(
-                    "give it to the owner of the data directory: chown --reference={} {shown}",
+                    "make it belong to the owner of the data directory: chown --reference={} {shown}",
                     Printable::path(&node.datadir())
                 ),
             );

@@ -22,8 +22,8 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     match (cert, key) {
         _ if off => report.warning(
             HERE,
-            "TLS is switched off (skip-ssl): passwords and data of clients cross the network in the clear",
-            "take skip-ssl out of [mysqld], and set ssl_cert, ssl_key and ssl_ca; `highline certs node` prints the lines",
+            "TLS is off (skip-ssl): clients' passwords and data cross the network unencrypted",
+            "remove skip-ssl from [mysqld], and set ssl_cert, ssl_key and ssl_ca; `highline certs node` prints the lines",
         ),
         (Some(_), Some(_)) => {
             report.ok(HERE, "TLS is offered to clients");
@@ -42,18 +42,18 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
         ),
         (None, None) => report.warning(
             HERE,
-            "no TLS: ssl_cert and ssl_key are not set, so passwords and data of clients cross the network in the clear",
+            "no TLS: ssl_cert and ssl_key are not set, so clients' passwords and data cross the network unencrypted",
             "set ssl_cert, ssl_key and ssl_ca in [mysqld]; `highline certs node` prints the lines",
         ),
         (cert, key) => {
             let (has, lacks) = if cert.is_some() { ("ssl_cert", "ssl_key") } else { ("ssl_key", "ssl_cert") };
-            // The server takes both from the one file; without the other half in it, it does not start.
+            // The server takes both from that file; if the other half is not in it, it does not start.
             let file = cert.or(key).and_then(|file| Pem::read(&node.path(file), "certificate").ok());
             match file.is_some_and(|pem| !pem.keys.is_empty() && !pem.certificates.is_empty()) {
                 true => report.ok(HERE, format!("TLS is offered to clients; certificate and key are in the file of {has}")),
                 false => report.error(
                     HERE,
-                    format!("{has} is set, {lacks} is not, and the file does not hold both: the server does not start"),
+                    format!("{has} is set, {lacks} is not, and the file does not contain both: the server will not start"),
                     format!("set {lacks} in [mysqld] too"),
                 ),
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The kinds of traffic that have to be secured, and what they stand on.
+/// The kinds of traffic that must be secured, and what they depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Channel {
@@ -46,7 +46,7 @@ pub enum Level {
     Ok,
     /// Worth knowing.
     Note,
-    /// It works, and is less safe than it should be, or will stop working soon.
+    /// It works, but is less secure than it should be, or will stop working soon.
     Warning,
     /// It fails, or does not do what the configuration says.
     Error,
@@ -68,7 +68,7 @@ pub struct Finding {
     pub channel: Channel,
     pub level: Level,
     pub text: String,
-    /// Always there from a warning up.
+    /// Always there for warnings and errors.
     pub remedy: Option<String>,
 }
 
@@ -95,20 +95,19 @@ impl Report {
         self.add(channel, Level::Error, text, Some(remedy));
     }
 
-    /// A failure of another room, as a finding.
+    /// An error from elsewhere, as a finding.
     pub fn failure(&mut self, channel: Channel, level: Level, error: &crate::error::Error) {
-        let remedy = error.remedy_text().unwrap_or("put it right and check again");
+        let remedy = error.remedy_text().unwrap_or("fix it and check again");
         self.add(channel, level, error.sentence(), Some(remedy));
     }
 
-    /// What was to be judged could not be read. Who may not read it cannot judge it: that is this process's failing, not
-    /// the node's.
+    /// What was to be checked could not be read. If this process is not allowed to read it, the node is not at fault.
     pub fn unreadable(&mut self, channel: Channel, error: &crate::error::Error) {
         let level = if error.kind() == crate::error::Kind::Permission { Level::Warning } else { Level::Error };
         self.failure(channel, level, error);
     }
 
-    /// The same thing is said once, however many channels lead to it.
+    /// Says the same thing only once, however many channels lead to it.
     fn add(&mut self, channel: Channel, level: Level, text: impl Into<String>, remedy: Option<impl Into<String>>) {
         let finding = Finding { channel, level, text: text.into(), remedy: remedy.map(Into::into) };
         if !self.findings.contains(&finding) {
@@ -120,7 +119,7 @@ impl Report {
         self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
     }
 
-    /// 0 when nothing is worse than a note, 1 for warnings, 2 for errors: what monitoring expects.
+    /// 0 if nothing is worse than a note, 1 for warnings, 2 for errors, as monitoring expects.
     pub fn exit_code(&self) -> u8 {
         match self.worst() {
             Level::Ok | Level::Note => 0,

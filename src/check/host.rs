@@ -23,15 +23,15 @@ pub fn check(node: &Node, report: &mut Report) {
     if node.addresses().is_empty() {
         report.note(
             HERE,
-            "neither wsrep_node_address nor wsrep_sst_receive_address is set: the server guesses which address other nodes dial",
+            "neither wsrep_node_address nor wsrep_sst_receive_address is set: the server guesses which address other nodes connect to",
         );
     }
     let port = node.transfer_port();
     match listeners(port) {
         true => report.warning(
             HERE,
-            format!("a program listens on port {port}, which state transfer needs when this node joins"),
-            format!("find it with `ss -ltnp sport = :{port}`; a transfer that is running now is not a fault"),
+            format!("a program is listening on port {port}, which state transfer needs when this node joins"),
+            format!("find it with `ss -ltnp sport = :{port}`; ignore this if a transfer is running now"),
         ),
         false => report.ok(HERE, format!("port {port} is free for state transfer")),
     }
@@ -39,7 +39,7 @@ pub fn check(node: &Node, report: &mut Report) {
     privileges::check(node, report);
 }
 
-/// Does anything listen on that TCP port? Read from the kernel's table, so that no socket is opened.
+/// Whether anything listens on that TCP port; read from the kernel's table, without opening a socket.
 fn listeners(port: u16) -> bool {
     const LISTEN: &str = "0A";
     let wanted = format!("{port:04X}");
@@ -57,7 +57,7 @@ fn check_space(node: &Node, report: &mut Report) {
     let datadir = node.datadir();
     let shown = Printable::path(&datadir);
     let Ok(free) = free_space(&datadir) else {
-        report.warning(HERE, format!("there is no data directory {shown}"), "make it, or set datadir in [mysqld]");
+        report.warning(HERE, format!("there is no data directory {shown}"), "create it, or set datadir in [mysqld]");
         return;
     };
     let used = allocated(&datadir, 16);
@@ -65,8 +65,8 @@ fn check_space(node: &Node, report: &mut Report) {
     if free < used {
         report.warning(
             HERE,
-            format!("{text}: too little for a second copy, so a full transfer has to give up the old data first"),
-            "free space, or accept it in words: install=inplace in [highline]",
+            format!("{text}: too little for a second copy, so a full transfer has to remove the old data first"),
+            "free space, or allow that with install=inplace in [highline]",
         );
     } else {
         report.ok(HERE, text);
@@ -76,7 +76,7 @@ fn check_space(node: &Node, report: &mut Report) {
     }
 }
 
-/// Bytes that a tree takes on disk, as far as it may be read; links are not followed.
+/// Bytes a tree takes on disk, as far as this process may read it; links are not followed.
 fn allocated(dir: &Path, depth: u32) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Some(deeper) = depth.checked_sub(1) else { return 0 };

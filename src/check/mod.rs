@@ -1,7 +1,7 @@
-//! Is this node's traffic safe: clients, replication, state transfer; its certificates, and the host.
+//! Is this node's traffic secured: clients, replication, state transfer; its certificates, and the host.
 //!
-//! Every room here reads the node's option files, looks at files, and says what it finds with a remedy.
-//! Nothing is changed, nothing that the server holds is opened.
+//! Everything here reads the node's option files, looks at files, and reports findings with remedies. It changes
+//! nothing, and opens no file that the server has locked.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
@@ -30,7 +30,7 @@ pub fn check(node: &Node) -> Report {
     let mut report = Report::default();
     let mut material = certificates::Materials::default();
     for odd in odd_quotes(&node.options.files) {
-        report.warning(Channel::Host, odd, "write one pair of straight quotes around the value, or none");
+        report.warning(Channel::Host, odd, "put one pair of straight quotes around the value, or none");
     }
     clients::check(node, &mut material, &mut report);
     replication::check(node, &mut material, &mut report);

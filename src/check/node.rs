@@ -1,4 +1,4 @@
-//! The node that is looked at: its options, the programs that it would find, and the time.
+//! The node being checked: its options, the programs it would find, and the time.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ impl Node {
         self.options.datadir()
     }
 
-    /// A path of an option, whole: a relative one begins where the server works, in its data directory.
+    /// An option's path, made absolute: relative ones start in the data directory, where the server works.
     pub fn path(&self, given: &str) -> PathBuf {
         self.datadir().join(given)
     }
@@ -45,12 +45,12 @@ impl Node {
         given.into_iter().flatten().map(|path| self.path(path)).collect()
     }
 
-    /// Is it meant to be a node of a Galera cluster at all?
+    /// Whether it is meant to be a Galera node at all.
     pub fn is_galera(&self) -> bool {
         self.provider().is_some()
     }
 
-    /// `wsrep_provider`; "none" is the server's word for none.
+    /// `wsrep_provider`; the value "none" means none.
     pub fn provider(&self) -> Option<&str> {
         self.options.server("wsrep-provider").filter(|provider| *provider != "none")
     }
@@ -65,7 +65,7 @@ impl Node {
         self.options.server("wsrep-sst-method").unwrap_or("rsync")
     }
 
-    /// The addresses that other nodes dial, without ports; the certificate should name them.
+    /// The addresses that other nodes connect to, without ports; the certificate should name them.
     pub fn addresses(&self) -> Vec<String> {
         let mut hosts: Vec<String> = Vec::new();
         for key in ["wsrep-node-address", "wsrep-sst-receive-address"] {
@@ -74,7 +74,8 @@ impl Node {
         hosts
     }
 
-    /// The host that a joiner announces, where the configuration says it; else the server guesses one.
+    /// The host that a joiner announces, if the configuration says it; otherwise the server
+    /// guesses.
     pub fn announced(&self) -> Option<String> {
         self.host("wsrep-sst-receive-address").or_else(|| self.host("wsrep-node-address"))
     }
@@ -107,7 +108,7 @@ impl Node {
     }
 }
 
-/// What an option calls an address; one that is none is a host's name.
+/// The address an option names; what does not parse counts as a host name.
 fn place(text: &str) -> HostPort {
     let text = text.trim();
     text.parse().unwrap_or_else(|_| HostPort { host: text.to_owned(), port: None })

@@ -1,4 +1,4 @@
-//! What the option files say, also in the groups that other programs read.
+//! What the option files say, including the groups that other programs read.
 
 use std::path::PathBuf;
 
@@ -15,14 +15,14 @@ pub enum Group {
     Sst,
     /// `[xtrabackup]` and `[mariabackup]`
     Backup,
-    /// `[client]` and those that the client programs read with it
+    /// `[client]` and the other groups that client programs read
     Client,
 }
 
-/// Everything that was given; of several mentions the last one counts.
+/// Everything that was given; the last mention counts.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The groups that a transfer of ours reads.
+    /// The groups that our transfers read.
     pub files: OptionFiles,
     client: Vec<Item>,
 }
@@ -30,7 +30,7 @@ pub struct Options {
 const CLIENTS: [&str; 5] = ["client", "client-server", "client-mariadb", "mysql", "mariadb-client"];
 
 impl Options {
-    /// Where the server's data lies.
+    /// Where the server's data is.
     pub fn datadir(&self) -> PathBuf {
         PathBuf::from(self.server("datadir").unwrap_or("/var/lib/mysql"))
     }
@@ -46,7 +46,7 @@ impl Options {
         })
     }
 
-    /// The last value of `key` in the first of `groups` that has one; an empty value is none.
+    /// The last value of `key` in the first of `groups` that sets it; empty values do not count.
     pub fn first(&self, groups: &[Group], key: &str) -> Option<&str> {
         groups.iter().find_map(|group| self.get(*group, key))
     }
@@ -60,13 +60,13 @@ impl Options {
         self.get(Group::Server, key)
     }
 
-    /// A switch, which may stand alone: `None` when it is not given.
+    /// A switch, which may have no value; `None` if it is not given.
     pub fn switch(&self, group: Group, key: &str) -> Option<bool> {
         let item = self.last(group, key)?;
         Some(!item.value.as_ref().is_some_and(|value| is_off(&value.to_string_lossy())))
     }
 
-    /// The last mention of `key`, also an empty one.
+    /// The last mention of `key`, even an empty one.
     pub fn last(&self, group: Group, key: &str) -> Option<&Item> {
         match group {
             Group::Server => self.files.last(Tier::Server, key),
@@ -77,7 +77,7 @@ impl Options {
     }
 }
 
-/// Whether a switch's word says no.
+/// Whether a switch's value means off.
 pub(super) fn is_off(word: &str) -> bool {
     matches!(word.to_ascii_lowercase().as_str(), "0" | "off" | "no" | "false")
 }

@@ -1,6 +1,6 @@
-//! What our own transfer makes of its settings, and whether the other nodes would have it: certificate, key, authority,
-//! names, ciphers, address. Asked by `highline check` and, before it says `ready` or dials, by the method itself, so that
-//! both say the same.
+//! What our own transfer would do with its settings, and whether the other nodes would accept it: certificate, key,
+//! authority, names, ciphers, address. Used by `highline check` and by the method itself before it says `ready` or
+//! dials, so that both say the same.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
@@ -16,15 +16,15 @@ use crate::tls::refusal::Fault;
 use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Trust, pem};
 
-/// Where a joiner listens unless it is told otherwise, as with the server's own methods.
+/// Where a joiner listens by default, as with the server's own methods.
 pub const PORT: u16 = 4444;
 
 /// Who we are and whom we trust.
 #[derive(Debug)]
 pub struct Own {
-    /// The configured certificate, or none where it is of no consequence.
+    /// The configured certificate; `None` if it does not matter.
     pub identity: Option<Identity>,
-    /// How the peer is judged.
+    /// How the peer is checked.
     pub trust: Trust,
     pub policy: Policy,
     /// What the operator should know.
@@ -32,11 +32,11 @@ pub struct Own {
 }
 
 impl Own {
-    /// Loads and judges what `tls` names for the role `side`. `host` is, for a joiner, the name or address that it
-    /// announces and, for a donor, the one that it dials, where it is known.
+    /// Loads and checks what `tls` names for the role `side`. `host`, if known, is the name or address that a joiner
+    /// announces or a donor dials.
     ///
     /// # Errors
-    /// Everything for which the transfer would fail on this side, or on every node with the same settings.
+    /// Anything that would make the transfer fail on this side, or on every node with the same settings.
     pub fn of(tls: &TlsSettings, side: Side, host: Option<&str>, now: SystemTime) -> Result<Own> {
         let mut notes = Vec::new();
         let peer = match &tls.peer_name {
@@ -71,7 +71,7 @@ impl Own {
         let identity = Identity::load(cert, Some(key), now)?;
         let authorities = Arc::new(Authorities::load(&cas, &tls.crls)?);
         authorities.check_dates(now)?;
-        // Where peer-name is set here, the others may ask for any name, and which is theirs to say.
+        // If peer-name is set here, the others may expect any name, which only they know.
         let dialled = match (tls.mode, &tls.peer_name, host) {
             (SslMode::VerifyIdentity, None, Some(host)) => Some(peer_name(host)?),
             _ => None,
@@ -93,11 +93,10 @@ impl Own {
             match (&refusal.fault, host) {
                 (Fault::WrongName { presented, .. }, Some(host)) => Error::new(
                     Kind::Untrusted,
-                    format!("{shown} is not for {host}, the address that other nodes dial; it has {presented}"),
+                    format!("{shown} is not for {host}, the address that other nodes connect to; it has {presented}"),
                 )
                 .remedy(format!(
-                    "highline certs node NAME --ip or --dns {host}, with every other name that it has; or \
-                     ssl-mode=VERIFY_CA in [highline] on every node"
+                    "use highline certs node NAME --ip or --dns {host}, with every other name it has; or ssl-mode=VERIFY_CA in [highline] on every node"
                 )),
                 _ => refusal.about(&format!("our own certificate in {shown}")),
             }
@@ -106,18 +105,18 @@ impl Own {
     }
 }
 
-/// Pin and proof need no certificate of the server's.
+/// Pin and proof do not need the server's certificate.
 fn unneeded(tls: &TlsSettings, now: SystemTime, notes: &mut Vec<String>) -> Option<Identity> {
     match Identity::load(tls.cert.as_ref()?, tls.key.as_deref(), now) {
         Ok(identity) => Some(identity),
         Err(error) => {
-            notes.push(format!("not used, for ssl-mode does not ask for it: {}", error.sentence()));
+            notes.push(format!("not used, because ssl-mode does not ask for it: {}", error.sentence()));
             None
         }
     }
 }
 
-/// What was said for other programs does not bind a transfer where TLS 1.3 cannot follow it.
+/// Settings meant for other programs do not bind a transfer if TLS 1.3 has no equivalent.
 fn policy(tls: &TlsSettings, notes: &mut Vec<String>) -> Result<Policy> {
     let mut policy = Policy::default();
     for (wish, versions) in [(&tls.versions, true), (&tls.ciphers, false)] {
@@ -142,10 +141,10 @@ fn named(name: &str, error: &Error) -> Error {
     }
 }
 
-/// Where a joiner listens that announces `host`, at `port` where the server said one.
+/// Where a joiner that announces `host` listens, on `port` if the server gave one.
 ///
 /// # Errors
-/// `listen` names what is not an address of this host.
+/// `listen` does not name an address of this host.
 pub fn listen_at(listen: Option<&ListenOn>, host: &str, port: Option<u16>) -> Result<SocketAddr> {
     let port = listen.and_then(|listen| listen.port).or(port).unwrap_or(PORT);
     let is_here = |ip: std::net::IpAddr| UdpSocket::bind((ip, 0)).is_ok();
@@ -153,7 +152,7 @@ pub fn listen_at(listen: Option<&ListenOn>, host: &str, port: Option<u16>) -> Re
         let shown = Printable(own.as_bytes());
         let wrong = |why: &str| {
             Error::new(Kind::Usage, format!("listen in [highline]: {shown} {why}"))
-                .remedy("name an address of this host (ip address show), or a port alone, as in :4444")
+                .remedy("name an address of this host (ip address show), or just a port, as in :4444")
         };
         let found = (own, port).to_socket_addrs().map_err(|e| wrong("cannot be resolved").because(e))?;
         return found
@@ -161,7 +160,7 @@ pub fn listen_at(listen: Option<&ListenOn>, host: &str, port: Option<u16>) -> Re
             .find(|address| is_here(address.ip()))
             .ok_or_else(|| wrong("is not an address of this host"));
     }
-    // The announced address where it is one of this host's; any, where it is a name or lies behind NAT.
+    // The announced address if it is one of this host's; any address if it is a name or behind NAT.
     let local = host.parse().ok().filter(|ip| is_here(*ip)).map(|ip| SocketAddr::new(ip, port));
     Ok(local.unwrap_or(SocketAddr::from(([0u16; 8], port))))
 }

@@ -1,4 +1,4 @@
-//! A look at a peer: one TLS handshake, and what it showed.
+//! Examines a peer: one TLS handshake, and what it showed.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -18,10 +18,10 @@ use crate::tls::verification::{peer_name, unix_time};
 use crate::tls::{Authorities, Certificate, Identity, Session, Trust};
 
 const HERE: Channel = Channel::Peer;
-/// Longest wait for the connection, and for the whole handshake after it.
+/// The longest wait for the connection, and again for the whole handshake.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A socket that fails when its time is up, however slowly the peer trickles.
+/// A socket that fails when its time is up, however slowly the peer sends.
 struct Timed {
     socket: TcpStream,
     end: Instant,
@@ -62,8 +62,8 @@ impl Write for Timed {
     }
 }
 
-/// Dials `address` (`HOST:PORT`), shakes hands, and reports what was seen. The chain is judged when there are
-/// authorities. `identity` is presented if the peer asks. No byte is sent after the handshake.
+/// Connects to `address` (`HOST:PORT`), does a TLS handshake, and reports what it saw. Checks the chain if there are
+/// authorities, and presents `identity` if the peer asks. Sends nothing after the handshake.
 pub fn look(
     address: &str,
     identity: Option<&Identity>,
@@ -101,10 +101,10 @@ pub fn look(
         );
     }
     match authorities {
-        None => report.note(HERE, "its chain was not judged: no CA is configured here"),
+        None => report.note(HERE, "its chain was not checked: no CA is configured here"),
         Some(authorities) => {
             match Trust::Chain(Arc::clone(authorities)).check(leaf, intermediates, unix_time(now), Purpose::Server) {
-                Ok(()) => report.ok(HERE, format!("it is of an authority in {}", authorities.source())),
+                Ok(()) => report.ok(HERE, format!("it is signed by an authority in {}", authorities.source())),
                 Err(refusal) => report.failure(HERE, Level::Error, &refusal.about(&shown)),
             }
         }
@@ -140,7 +140,7 @@ fn describe(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now
 fn dial(address: &str, shown: &str) -> Result<Timed> {
     let addresses = address
         .to_socket_addrs()
-        .map_err(|e| Error::net(format!("cannot resolve {shown}"), e).remedy("look at the name, or give an address"))?;
+        .map_err(|e| Error::net(format!("cannot resolve {shown}"), e).remedy("check the name, or give an address"))?;
     let mut last = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, DEADLINE) {
@@ -153,7 +153,7 @@ fn dial(address: &str, shown: &str) -> Result<Timed> {
         Some(e) => Error::net(format!("cannot connect to {shown}"), e),
         None => failed,
     }
-    .remedy("look at address, port and firewall; a joiner listens only while it waits for its donor"))
+    .remedy("check the address, port and firewall; a joiner listens only while it waits for its donor"))
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
         for line in [
             "TLSv1.3, TLS_AES_256_GCM_SHA384, X25519MLKEM768",
             &format!("certificate \"CN=node1\": 127.0.0.1, ECDSA P-256, 29 days left, pin {}", node.pin()),
-            "it is of an authority in ",
+            "it is signed by an authority in ",
         ] {
             assert!(said.contains(line) || said.contains(&line.replace("29 days", "30 days")), "{line}\n{said}");
         }

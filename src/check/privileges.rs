@@ -1,7 +1,8 @@
-//! What a state transfer is allowed to do here: started by the server, as its user; and by hand, as whoever runs this check.
+//! What a state transfer is allowed to do here: started by the server, as its user; and by hand, as the user who runs
+//! this check.
 //!
-//! It goes by owners, modes, capabilities and mounts. Access lists give the benefit of the doubt; what SELinux or AppArmor
-//! forbid is not seen.
+//! It goes by owners, modes, capabilities and mounts. Where an access list decides it assumes the best; it cannot see
+//! what SELinux or AppArmor forbid.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +19,7 @@ use crate::tree::{Roots, Rules, Scope, Shape};
 
 const HERE: Channel = Channel::Host;
 
-/// The descriptors that a joiner may have open at once.
+/// How many descriptors a joiner may have open at once.
 const FILES: u64 = 512;
 
 pub fn check(node: &Node, report: &mut Report) {
@@ -36,7 +37,7 @@ pub fn check(node: &Node, report: &mut Report) {
         let shown = Printable::path(layout.roots.datadir());
         return report.warning(
             HERE,
-            format!("{shown} belongs to root, and the server runs as another user unless user=root says otherwise"),
+            format!("{shown} belongs to root, but the server runs as another user unless user=root is set"),
             format!("chown -R mysql: {shown}"),
         );
     }
@@ -54,7 +55,7 @@ pub fn check(node: &Node, report: &mut Report) {
     }
 }
 
-/// A donor reads every file that travels; a joiner makes, moves and removes names in every directory.
+/// A donor reads every file that is sent; a joiner makes, moves and removes names in every directory.
 fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
     let user = called(server.uid);
     let mut fine = true;
@@ -79,7 +80,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
             let above = Printable::path(above);
             report.error(
                 HERE,
-                format!("the server's user {user} may not pass through {above} to {shown}: every transfer fails"),
+                format!("the server's user {user} may not search {above} to reach {shown}: every transfer fails"),
                 format!("chmod o+x {above}"),
             );
         } else if closed(server, directory, 7) {
@@ -99,7 +100,7 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
         let more = if count > 1 { format!(" and {} more", count.saturating_sub(1)) } else { String::new() };
         report.error(
             HERE,
-            format!("the server's user {user} may not use {first}{more}: transfers fail when they come to it"),
+            format!("the server's user {user} may not use {first}{more}: transfers fail when they get there"),
             format!("chown -R {} {}", owner(server.uid), Printable::path(layout.roots.datadir())),
         );
     }
@@ -107,11 +108,11 @@ fn check_tree(server: &Actor, layout: &Layout, report: &mut Report) {
         let unseen = Printable::path(unseen);
         report.note(HERE, format!("this check may not look into {unseen}: run it as root or as {user}"));
     } else if fine {
-        report.ok(HERE, format!("the server's user {user} may do in its directories what a transfer needs"));
+        report.ok(HERE, format!("the server's user {user} has the permissions that a transfer needs"));
     }
 }
 
-/// The metrics file is replaced as a whole, in its directory.
+/// The metrics file is replaced by a rename, so its directory must be writable.
 fn check_metrics(server: &Actor, node: &Node, report: &mut Report) {
     let Ok(settings) = Settings::resolve(&node.options.files, Side::Joiner, &node.datadir()) else { return };
     let Some(directory) = settings.metrics.as_deref().and_then(Path::parent) else { return };
@@ -124,12 +125,12 @@ fn check_metrics(server: &Actor, node: &Node, report: &mut Report) {
     }
 }
 
-/// The nearest directory above `path` that `actor` may not pass through.
+/// The nearest directory above `path` that `actor` may not search.
 fn barrier<'a>(actor: &Actor, path: &'a Path) -> Option<&'a Path> {
     path.ancestors().skip(1).find(|above| closed(actor, above, 1))
 }
 
-/// Whether `actor` lacks the permissions `wanted`. What an access list decides counts as open.
+/// Whether `actor` lacks the permissions `wanted`. If an access list decides, it counts as permitted.
 fn closed(actor: &Actor, path: &Path, wanted: u32) -> bool {
     std::fs::metadata(path).is_ok_and(|file| refuses(actor, path, &file, wanted))
 }
@@ -139,7 +140,7 @@ fn refuses(actor: &Actor, path: &Path, file: &Metadata, wanted: u32) -> bool {
     !actor.may(wanted, file) && no_list()
 }
 
-/// The entries that a transfer would touch, looked at by `stat` alone.
+/// The entries that a transfer would touch, examined only with `stat`.
 struct Beneath<'a> {
     server: &'a Actor,
     closed: Vec<PathBuf>,
@@ -195,14 +196,13 @@ fn check_port(server: &Actor, known: bool, port: u16, report: &mut Report) {
     if port >= first || server.has("CAP_NET_BIND_SERVICE") {
         return;
     }
-    let remedy = "take a port from 1024 on in wsrep_sst_receive_address, or set AmbientCapabilities=CAP_NET_BIND_SERVICE in the server's unit";
+    let remedy = "use port 1024 or above in wsrep_sst_receive_address, or set AmbientCapabilities=CAP_NET_BIND_SERVICE in the server's unit";
     let user = called(server.uid);
     if known {
         let what = format!("the server's user {user} may not listen on port {port}: it has no CAP_NET_BIND_SERVICE");
         report.error(HERE, what, remedy);
     } else {
-        let what =
-            format!("port {port} is for programs with CAP_NET_BIND_SERVICE, which user {user} has not by itself");
+        let what = format!("port {port} requires CAP_NET_BIND_SERVICE, which user {user} does not normally have");
         report.warning(HERE, what, remedy);
     }
 }
@@ -211,7 +211,7 @@ fn check_files(server: &Actor, report: &mut Report) {
     if let Some(files) = server.files.filter(|files| *files < FILES) {
         report.warning(
             HERE,
-            format!("the server's limit of open files is {files}, which its transfers inherit: they may need {FILES}"),
+            format!("the server's limit of open files is {files}, and transfers inherit it: they may need {FILES}"),
             "raise LimitNOFILE in the server's unit, or its ulimit -n",
         );
     }
@@ -223,13 +223,13 @@ fn check_by_hand(myself: &Actor, server: &Actor, datadir: &Metadata, report: &mu
         let what = format!("this check runs as {me}: highline receive and send by hand need root or {user}");
         return report.note(HERE, what);
     }
-    // Root becomes the owner of the data directory before it opens anything in it.
+    // Root switches to the owner of the data directory before it opens anything in it.
     let needed = ["CAP_SETUID", "CAP_SETGID"];
     let missing: Vec<&str> = needed.into_iter().filter(|name| !myself.has(name)).collect();
     if datadir.uid() != 0 && !missing.is_empty() {
         report.warning(
             HERE,
-            format!("root has no {} here: highline receive by hand cannot become {user}", missing.join(", ")),
+            format!("root has no {} here: highline receive by hand cannot switch to {user}", missing.join(", ")),
             format!(
                 "run it as the server's user: setpriv --reuid={} --regid={} --init-groups highline receive",
                 word(server.uid),
@@ -239,11 +239,11 @@ fn check_by_hand(myself: &Actor, server: &Actor, datadir: &Metadata, report: &mu
     }
 }
 
-/// The files of this host as a running server sees them, which its unit may restrict.
+/// This host's files as a running server sees them; its unit may restrict that.
 struct View(PathBuf);
 
 impl View {
-    /// `None` where it may not be looked at, or where the server has another root altogether: a container.
+    /// `None` if it may not be examined, or if the server has a different root directory: a container.
     fn of(pid: u32) -> Option<View> {
         let root = PathBuf::from(format!("/proc/{pid}/root/"));
         (identity(&root)? == identity(Path::new("/"))?).then_some(View(root))
@@ -363,7 +363,7 @@ mod tests {
             (
                 "",
                 0o776,
-                Some("may not pass through DIR to DIR/data: every transfer fails\n           -> chmod o+x DIR\n"),
+                Some("may not search DIR to reach DIR/data:  every transfer fails\n           -> chmod o+x DIR\n"),
             ),
             (
                 "data",
@@ -377,7 +377,7 @@ mod tests {
                 "data/shop",
                 0o755,
                 Some(
-                    "may not use DIR/data/shop: transfers fail when they come to it\n           -> chown -R 4000000000 DIR/data\n",
+                    "may not use DIR/data/shop: transfers fail when they get there\n           -> chown -R 4000000000 DIR/data\n",
                 ),
             ),
             ("data/shop/t.ibd", 0o660, Some("may not use DIR/data/shop/t.ibd: ")),
@@ -389,7 +389,10 @@ mod tests {
             set_mode(&host.dir.path().join(sub), mode);
             let (worst, text) = host.check(&stranger(0));
             match said {
-                None => assert!(worst == Level::Ok && text.contains("may do in its directories"), "{sub}\n{text}"),
+                None => assert!(
+                    worst == Level::Ok && text.contains("has the permissions that a transfer needs"),
+                    "{sub}\n{text}"
+                ),
                 Some(said) => assert!(worst == Level::Error && text.contains(said), "{sub}\n{text}"),
             }
             let (worst, text) = host.check(&stranger(1 << 1));

@@ -11,7 +11,7 @@ const HERE: Channel = Channel::Replication;
 
 pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     let Some(provider) = node.provider() else {
-        report.note(HERE, "this is no Galera node: wsrep_provider is not set");
+        report.note(HERE, "this is not a Galera node: wsrep_provider is not set");
         return;
     };
     check_activity(node, provider, report);
@@ -19,8 +19,8 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     for fault in options.faults() {
         report.error(
             HERE,
-            format!("{fault}; the provider refuses it, and the server does not start"),
-            "write the whole value on one line, in one pair of straight quotes: wsrep_provider_options=\"a=b;c=d\"",
+            format!("{fault}; the provider refuses it, and the server will not start"),
+            "put the whole value on one line, in one pair of straight quotes: wsrep_provider_options=\"a=b;c=d\"",
         );
     }
     match options.lost() {
@@ -37,13 +37,13 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     match (cert, key) {
         (Some(_), Some(_)) if off => report.error(
             HERE,
-            "socket.ssl switches TLS off although socket.ssl_cert and socket.ssl_key are set",
-            "take socket.ssl out of wsrep_provider_options",
+            "socket.ssl turns TLS off although socket.ssl_cert and socket.ssl_key are set",
+            "remove socket.ssl from wsrep_provider_options",
         ),
         (Some(cert), Some(key)) => {
             report.ok(HERE, "replication and IST are encrypted (socket.ssl_cert, socket.ssl_key)");
             if get("socket.ssl_password_file").is_some() {
-                report.note(HERE, "its key has a passphrase (socket.ssl_password_file), so it is not looked at here, and transfers cannot use it");
+                report.note(HERE, "its key has a passphrase (socket.ssl_password_file), so it is not checked here, and transfers cannot use it");
                 return verified(ca, report);
             }
             let files = Files {
@@ -57,7 +57,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
         }
         (None, None) => report.warning(
             HERE,
-            "replication is in the clear: every written row crosses the network readable, and any host that reaches the port can join",
+            "replication is not encrypted: every written row crosses the network readable, and any host that can reach the port can join",
             "set socket.ssl_cert, socket.ssl_key and socket.ssl_ca in wsrep_provider_options; `highline certs node` prints the line",
         ),
         (cert, _) => {
@@ -68,7 +68,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
             };
             report.error(
                 HERE,
-                format!("{has} is set and {lacks} is not: the provider will not load"),
+                format!("{has} is set but {lacks} is not: the provider will not load"),
                 format!("set {lacks} in wsrep_provider_options too"),
             );
         }
@@ -76,8 +76,8 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     if get("socket.dynamic").is_some_and(|value| !is_off(value)) {
         report.warning(
             HERE,
-            "socket.dynamic lets nodes without TLS in; it is for the time of a rolling change only",
-            "take socket.dynamic out of wsrep_provider_options when every node has TLS",
+            "socket.dynamic lets in nodes without TLS; it is only meant for a rolling change",
+            "remove socket.dynamic from wsrep_provider_options once every node has TLS",
         );
     }
     if let Some(cipher) = get("socket.ssl_cipher")
@@ -85,8 +85,8 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     {
         report.warning(
             HERE,
-            format!("socket.ssl_cipher={cipher} asks for a cipher that TLS 1.3 left behind"),
-            "take socket.ssl_cipher out, or use ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384",
+            format!("socket.ssl_cipher={cipher} asks for a cipher that TLS 1.3 has dropped"),
+            "remove socket.ssl_cipher, or use ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384",
         );
     }
 }
@@ -97,14 +97,15 @@ fn check_activity(node: &Node, provider: &str, report: &mut Report) {
     if !on {
         report.warning(
             HERE,
-            "wsrep_on is OFF, which is the default: nothing of Galera is active, and this server runs alone; what follows is judged as if it were ON",
+            "wsrep_on is OFF, the default: Galera is not active, and this server runs alone; what follows assumes ON",
             "set wsrep_on=ON in [mysqld]",
         );
     }
     if !node.path(provider).exists() {
         let shown = Printable(provider.as_bytes());
         let text = format!("wsrep_provider={shown} does not exist");
-        let remedy = "install Galera (galera-4), and name its library, such as /usr/lib/galera/libgalera_smm.so";
+        let remedy =
+            "install Galera (galera-4), and give the path of its library, such as /usr/lib/galera/libgalera_smm.so";
         match on {
             true => report.error(HERE, format!("{text}: the server does not start"), remedy),
             false => report.warning(HERE, text, remedy),
@@ -114,26 +115,26 @@ fn check_activity(node: &Node, provider: &str, report: &mut Report) {
         report.warning(
             HERE,
             format!(
-                "{} is a switch of Percona XtraDB Cluster: MariaDB encrypts nothing by it, and does not start with it unless it is written loose-{}",
+                "{} is an option of Percona XtraDB Cluster: in MariaDB it encrypts nothing, and the server does not start with it unless it is written loose-{}",
                 item.name(),
                 item.key
             ),
-            "take it out, and secure each kind of traffic by its own options; `highline certs node` prints them",
+            "remove it, and secure each kind of traffic by its own options; `highline certs node` prints them",
         );
     }
 }
 
 fn verified(ca: Option<&str>, report: &mut Report) {
     match ca {
-        // Galera 26.4.23: "certificate verify failed: unable to get local issuer certificate", for ever.
+        // Galera 26.4.23: "certificate verify failed: unable to get local issuer certificate", forever.
         None => report.error(
             HERE,
-            "socket.ssl_ca is not set: Galera verifies the other nodes and has no authority to do it by, so no node can join",
+            "socket.ssl_ca is not set: Galera verifies the other nodes but has no CA to verify them with, so no node can join",
             "set socket.ssl_ca in wsrep_provider_options",
         ),
         Some(_) => report.note(
             HERE,
-            "Galera verifies the chain and no name: every certificate of that CA may join, so use a CA for this cluster alone",
+            "Galera verifies the chain but no name: any certificate from that CA may join, so use a separate CA for this cluster",
         ),
     }
 }

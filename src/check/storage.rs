@@ -1,7 +1,7 @@
-//! What the filesystem and the memory of this host mean for a transfer of ours: how the donor's freeze would go, whether
-//! the page cache is spared, and whether there is memory for it beside the server.
+//! What this host's filesystem and memory mean for our transfers: how the donor's freeze would go, whether the page
+//! cache is spared, and whether there is enough memory in addition to the server's.
 //!
-//! The filesystem is asked with files that have no name.
+//! Tests the filesystem with unnamed files.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use crate::tree::Filesystems;
 
 const HERE: Channel = Channel::Host;
 
-/// What either end of a transfer may take, in bytes: docs/performance.md.
+/// Bytes either end of a transfer may take: docs/performance.md.
 const MEMORY: u64 = 256 << 20;
 
 /// `used` are the bytes of the data directory.
@@ -32,7 +32,7 @@ pub(super) fn check(node: &Node, used: u64, report: &mut Report) {
                 Ok(abilities) => tell(&shown, &settings, used, abilities, tells, report),
                 Err(why) => report.note(
                     HERE,
-                    format!("what the filesystem of {shown} can do was not found out ({why}): run this as root"),
+                    format!("cannot tell what the filesystem of {shown} supports ({why}): run this as root"),
                 ),
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn check(node: &Node, used: u64, report: &mut Report) {
         Some(Limit { most, held }) if most.saturating_sub(held) < MEMORY => report.warning(
             HERE,
             format!(
-                "the control group allows {} of memory, and {} are in use: a transfer may need {} beside the server, or is killed",
+                "the control group allows {} of memory, and {} are in use: a transfer may need {} more, or it may be killed",
                 bytes(most),
                 bytes(held),
                 bytes(MEMORY)
@@ -74,20 +74,21 @@ fn tell(
         report.warning(
             HERE,
             format!(
-                "freeze=clone, and the filesystem of {shown} cannot clone: as a donor it reads what changed instead"
+                "freeze=clone, but the filesystem of {shown} cannot clone: as a donor this node reads what changed instead"
             ),
-            "take freeze=auto, or XFS or btrfs",
+            "use freeze=auto, or XFS or btrfs",
         );
     }
     let how = match settings.freeze {
         freeze if freeze.is_whole(used, settings.rate_limit.0) => "everything is copied under the lock",
         FreezeMode::Clone if clones => "what changed is cloned under the lock",
-        FreezeMode::Auto if clones => "what changed is read under the lock, or cloned where that would take a second",
+        FreezeMode::Auto if clones => "what changed is read under the lock, or cloned if that would take over a second",
         _ => "what changed is read under the lock",
     };
     let whole = settings.freeze.is_whole(used, settings.rate_limit.0);
-    let times = if times || whole { "" } else { "; every file is looked into then, for times are not believed there" };
-    let cache = if direct { "past the page cache" } else { "through the page cache: it has no O_DIRECT" };
+    let times =
+        if times || whole { "" } else { "; every file is read then, because file times are not reliable there" };
+    let cache = if direct { "past the page cache" } else { "through the page cache (no O_DIRECT)" };
     report.note(HERE, format!("in {shown} this node's freeze as a donor: {how}{times}; large files go {cache}"));
 }
 
@@ -106,12 +107,12 @@ fn last_freeze(last: &Status, now: SystemTime) -> Option<String> {
 #[derive(Debug, PartialEq, Eq)]
 struct Limit {
     most: u64,
-    /// By processes; the page cache gives way.
+    /// Used by processes; the page cache gives way.
     held: u64,
 }
 
 impl Limit {
-    /// The tightest of the groups that the process of `proc` is in; `None` where nobody limits it, or nobody can tell.
+    /// The tightest of the groups that the process of `proc` is in; `None` if there is no limit, or it is unknown.
     fn of(proc: &Path, mount: &Path) -> Option<Limit> {
         let groups = std::fs::read_to_string(proc.join("cgroup")).ok()?;
         let group = |start: &str| groups.lines().find_map(|line| line.strip_prefix(start));
@@ -123,7 +124,7 @@ impl Limit {
         let limits = Path::new(path.trim_start_matches('/')).ancestors().filter_map(|above| {
             let directory = mount.join(above);
             let read = |name: &str| std::fs::read_to_string(directory.join(name)).ok();
-            // Version 1 writes a number beyond all memory for none.
+            // Version 1 writes a huge number for no limit.
             let most = read(most)?.trim().parse().ok().filter(|most| *most < 1 << 60)?;
             let stat = read("memory.stat")?;
             let held = stat.lines().find_map(|line| line.strip_prefix(held))?.trim().parse().ok()?;

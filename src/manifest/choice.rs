@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::Checksum;
 
-/// `None`: the faster one, on the slower side.
+/// `None`: whichever is faster on the slower side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChecksumChoice(pub Option<Checksum>);
 

@@ -1,4 +1,4 @@
-//! The digests of one file's chunks, kept by number: what a later round, or a later transfer, compares with.
+//! The digests of one file's chunks, by number: what a later round, or a later transfer, compares with.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ enum Known {
 }
 
 impl ChunkDigests {
-    /// Of a file of `size` bytes; none is known yet.
+    /// For a file of `size` bytes; none is known yet.
     pub fn new(size: u64) -> ChunkDigests {
         let known = if chunks(size) == 1 { Known::One(None) } else { Known::Some(BTreeMap::new()) };
         ChunkDigests { size, known }
@@ -38,7 +38,7 @@ impl ChunkDigests {
         }
     }
 
-    /// Notes the digest of a chunk, which must be one of the file's; returns the one that was known before.
+    /// Notes the digest of a chunk, which must be one of the file's; returns the one known before.
     pub fn insert(&mut self, chunk: u64, digest: Digest) -> Option<Digest> {
         let count = chunks(self.size);
         if chunk >= count {
@@ -60,7 +60,7 @@ impl ChunkDigests {
         }
     }
 
-    /// What was known of a chunk is not so.
+    /// Forgets the digest of a chunk.
     pub fn forget(&mut self, chunk: u64) {
         match &mut self.known {
             Known::One(one) if chunk == 0 => *one = None,
@@ -77,7 +77,7 @@ impl ChunkDigests {
         }
     }
 
-    /// How many are not known.
+    /// How many are unknown.
     pub fn missing(&self) -> u64 {
         match &self.known {
             Known::One(one) => u64::from(one.is_none()),
@@ -115,7 +115,7 @@ impl ChunkDigests {
         }
     }
 
-    /// Of the same file when it has `size` bytes: a chunk whose length changed, or that is gone, is no longer known.
+    /// For the same file once it has `size` bytes: chunks whose length changed, or that are gone, become unknown.
     #[must_use]
     pub fn resized(self, size: u64) -> ChunkDigests {
         if size == self.size {

@@ -1,4 +1,4 @@
-//! Digests of chunks and files, and how fast this machine makes them.
+//! Digests of chunks and files, and how fast this machine computes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-/// The function that makes digests, agreed by both sides for one transfer.
+/// The digest function both sides agreed on for one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checksum {
@@ -30,8 +30,8 @@ impl Checksum {
         }
     }
 
-    /// The digest of a file from those of its chunks, in order: the chunk's own when there is one,
-    /// the digest of all of them together when there are more.
+    /// The digest of a file from those of its chunks, in order: with one chunk, its own; with more, the digest of all
+    /// of them together.
     pub fn fold(self, chunks: &[Digest]) -> Digest {
         match chunks {
             [] => self.digest(b""),
@@ -44,8 +44,8 @@ impl Checksum {
         }
     }
 
-    /// MB/s of one thread: the best of four looks of half a millisecond, so that a moment's interruption
-    /// does not decide.
+    /// MB/s of one thread: the best of four measurements of half a millisecond, so that a brief interruption does not
+    /// matter.
     pub fn measure(self) -> u32 {
         let block = [0x5au8; 64 * 1024];
         let look = || {
@@ -75,7 +75,7 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// A digest in the making.
+/// A digest being computed.
 #[derive(Debug)]
 pub enum Hasher {
     Sha256(sha2::Sha256),
@@ -92,7 +92,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in `count` zero bytes: what a hole reads as.
+    /// Adds `count` zero bytes, as a hole reads.
     pub fn update_zeros(&mut self, count: u64) {
         static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let mut left = count;
@@ -126,7 +126,7 @@ impl Digest {
     }
 }
 
-/// A digest's text is 64 hexadecimal digits in lower case.
+/// The text is not 64 hexadecimal digits in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is 64 hexadecimal digits in lower case")]
 pub struct DigestError;

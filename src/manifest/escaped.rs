@@ -1,4 +1,4 @@
-//! Bytes of a path as text: those other than `!` to `~`, and `%` and `=`, are written `%xx`.
+//! The bytes of a path as text: `%`, `=` and everything outside `!` to `~` is written `%xx`.
 
 use std::fmt::Write as _;
 

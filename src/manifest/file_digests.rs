@@ -1,37 +1,37 @@
-//! What one side knows of a file's chunks through all rounds. Donor and joiner keep the same book, so both come to the
-//! same answer when a chunk of one round is read, or arrives, twice.
+//! What one side knows about a file's chunks through all rounds. Donor and joiner keep the same record, so both reach
+//! the same answer if a chunk is read, or arrives, twice in one round.
 
 use std::collections::BTreeSet;
 
 use super::{Checksum, ChunkDigests, Digest};
 
-/// The digests of a file's chunks, of which some may come from earlier rounds.
+/// The digests of a file's chunks, some perhaps from earlier rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDigests {
     known: ChunkDigests,
-    /// The chunks of this round, where others are from earlier ones; `None`: all that is known is of this round.
+    /// The chunks of this round, if others are from earlier ones; `None`: everything known is from this round.
     fresh: Option<BTreeSet<u64>>,
     torn: BTreeSet<u64>,
 }
 
-/// What a chunk's digest is to what was known.
+/// How a chunk's digest compares with what was known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// It was not known, or was another one in an earlier round.
+    /// It was unknown, or different in an earlier round.
     New,
     /// The joiner has this chunk already.
     Same,
-    /// The chunk was another one in this very round: it must come again, whole, in a later one.
+    /// The chunk was different earlier in this same round: it must come again, whole, in a later one.
     Torn,
 }
 
 impl FileDigests {
-    /// Of a file of `size` bytes that is seen for the first time.
+    /// For a file of `size` bytes that is seen for the first time.
     pub fn new(size: u64) -> FileDigests {
         FileDigests { known: ChunkDigests::new(size), fresh: None, torn: BTreeSet::new() }
     }
 
-    /// The same file in a later round, in which it has `size` bytes. What is torn stays unknown until it comes again.
+    /// The same file in a later round, in which it has `size` bytes. Torn chunks stay unknown until they come again.
     #[must_use]
     pub fn renewed(mut self, size: u64) -> FileDigests {
         std::mem::take(&mut self.torn).into_iter().for_each(|chunk| self.known.forget(chunk));
@@ -72,7 +72,7 @@ impl FileDigests {
         self.fresh.as_ref().map_or(self.known.get(chunk).is_some(), |fresh| fresh.contains(&chunk))
     }
 
-    /// The chunk could not be read in this round: nobody knows what the other side has of it.
+    /// The chunk could not be read in this round: it is unknown what the other side has of it.
     pub fn tear(&mut self, chunk: u64) {
         self.torn.insert(chunk);
     }

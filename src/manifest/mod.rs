@@ -1,6 +1,6 @@
 //! What was sent and what was written: digests, the seal over all of them, and their comparison.
 //!
-//! [`Verified`] can only come out of that comparison; the install takes nothing else.
+//! Only that comparison makes a [`Verified`]; the install accepts nothing else.
 
 mod choice;
 mod chunk_digests;
@@ -18,11 +18,11 @@ pub use file_digests::{FileDigests, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry};
 
-/// The bytes of one chunk: the unit of sending, digesting, acknowledging and comparing. A multiple of
-/// every InnoDB page size (4 to 64 KiB).
+/// Bytes per chunk: the unit of sending, digesting, acknowledging and comparing. A multiple of every InnoDB page size
+/// (4 to 64 KiB).
 pub const CHUNK: u64 = 1 << 20;
 
-/// How many chunks a file of `size` bytes has; an empty file has one, of no bytes.
+/// How many chunks a file of `size` bytes has; an empty file has one empty chunk.
 pub fn chunks(size: u64) -> u64 {
     size.div_ceil(CHUNK).max(1)
 }
@@ -61,7 +61,7 @@ impl Sealer {
         Sealer { hasher: checksum.hasher(), entries: 0, line: String::new() }
     }
 
-    /// The next entry in the order of paths.
+    /// Adds the next entry; call it in order of paths.
     pub fn add(&mut self, entry: &Entry, digest: Option<Digest>) {
         self.line.clear();
         text::line(entry, digest, &mut self.line);
@@ -75,7 +75,7 @@ impl Sealer {
 }
 
 impl Manifest {
-    /// Fails on a path that comes twice and on a file without a digest.
+    /// Fails if a path comes twice or a file has no digest.
     pub fn new(checksum: Checksum, mut items: Vec<Item>) -> Result<Manifest> {
         items.sort_unstable_by(|a, b| a.entry.path.cmp(&b.entry.path));
         for pair in items.windows(2) {

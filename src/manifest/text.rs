@@ -1,4 +1,4 @@
-//! A manifest as text: one line an entry, so that a person can read it and `grep` finds a file.
+//! A manifest as text: one line per entry, so that a person can read it and `grep` finds a file.
 //!
 //! ```text
 //! # highline manifest 1, checksum blake3, chunk 1048576
@@ -84,7 +84,7 @@ impl Manifest {
         };
         let malformed = |number| {
             Error::new(Kind::Usage, format!("line {number} of the manifest is malformed"))
-                .remedy("the manifest was changed or cut; only the transfer itself can write it")
+                .remedy("the manifest was changed or truncated; only a transfer can write it")
         };
         let mut text = String::new();
         next(&mut text)?;

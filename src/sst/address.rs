@@ -131,7 +131,7 @@ mod tests {
             ("h:99999", "not a number from 0 to 65535"),
             ("[::1", "not closed"),
             ("[::1]x", "must follow the bracket"),
-            ("a]b", "only an IPv6 address stands in brackets"),
+            ("a]b", "only an IPv6 address may have brackets"),
         ] {
             match text.parse::<SstAddress>() {
                 Ok(address) => assert!(why.is_empty(), "{text} gave {address}"),

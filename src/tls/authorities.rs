@@ -1,4 +1,4 @@
-//! Whom we believe: certificate authorities and their revocation lists.
+//! Whom we trust: certificate authorities and their revocation lists.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,7 +19,8 @@ pub struct Authorities {
     source: String,
 }
 
-/// One authority; or a self-signed certificate that is trusted for itself alone and signs nothing.
+/// One authority; or a self-signed certificate that is trusted only for itself and may sign
+/// nothing.
 #[derive(Debug)]
 pub struct Authority {
     pub certificate: Certificate,
@@ -28,12 +29,11 @@ pub struct Authority {
 }
 
 impl Authorities {
-    /// Reads every certificate of `paths`, which are PEM files or directories of them (`ssl-ca`,
-    /// `ssl-capath`), and every revocation list of `lists` (`ssl-crl`, `ssl-crlpath`). In a directory, files
-    /// without PEM are passed over.
+    /// Reads every certificate of `paths`, which are PEM files or directories of them (`ssl-ca`, `ssl-capath`), and
+    /// every revocation list of `lists` (`ssl-crl`, `ssl-crlpath`). In a directory, files without PEM are ignored.
     ///
     /// # Errors
-    /// A file that is unreadable, empty, or without any certificate (or list); each names it.
+    /// A file that is unreadable, empty, or without any certificate (or list), by name.
     pub fn load(paths: &[PathBuf], lists: &[PathBuf]) -> Result<Authorities> {
         let mut authorities: Vec<Authority> = Vec::new();
         for (path, pem) in read_all(paths, "CA")? {
@@ -41,7 +41,7 @@ impl Authorities {
                 if authorities.iter().any(|known| known.der == der) {
                     continue;
                 }
-                // A node's certificate in the file must not become one that can make nodes.
+                // A node's certificate in the file must not be able to vouch for other nodes.
                 let found = Authority::new(der, &path)?;
                 if found.certificate.is_authority || found.certificate.is_self_signed {
                     authorities.push(found);
@@ -50,7 +50,7 @@ impl Authorities {
         }
         let source = paths.iter().map(|p| Printable::path(p).to_string()).collect::<Vec<_>>().join(", ");
         if authorities.is_empty() {
-            return Err(Error::new(Kind::Usage, format!("there is no certificate of an authority in {source}"))
+            return Err(Error::new(Kind::Usage, format!("there is no CA certificate in {source}"))
                 .remedy("name the file with the CA's own certificate (CA:TRUE); `highline certs ca` makes one"));
         }
         let mut revocation_lists = Vec::new();
@@ -60,15 +60,13 @@ impl Authorities {
                     Kind::Usage,
                     format!("there is no revocation list in {}", Printable::path(&path)),
                 )
-                .remedy("name a PEM file that has a BEGIN X509 CRL line, or leave the option out"));
+                .remedy("name a PEM file that has a BEGIN X509 CRL line, or remove the option"));
             }
             for der in pem.revocation_lists {
                 let list = OwnedCertRevocationList::from_der(&der).map_err(|e| {
                     Error::new(Kind::Usage, format!("cannot use the revocation list in {}", Printable::path(&path)))
                         .because(e)
-                        .remedy(
-                            "make the list again; it must be a full one of version 2 (openssl ca -gencrl -crlexts …)",
-                        )
+                        .remedy("make a new list; it must be a full list, version 2 (openssl ca -gencrl -crlexts …)")
                 })?;
                 revocation_lists.push(CertRevocationList::from(list));
             }
@@ -76,7 +74,7 @@ impl Authorities {
         Ok(Authorities { authorities, revocation_lists, source })
     }
 
-    /// Those of `der`, which came out of the file `path`.
+    /// Those in `der`, read from the file `path`.
     pub(crate) fn of(der: &[CertificateDer<'static>], path: &Path) -> Result<Authorities> {
         let authorities = der.iter().map(|der| Authority::new(der.clone(), path)).collect::<Result<_>>()?;
         Ok(Authorities { authorities, revocation_lists: Vec::new(), source: Printable::path(path).to_string() })
@@ -90,12 +88,12 @@ impl Authorities {
         self.revocation_lists.iter().collect()
     }
 
-    /// The files and directories that they were read from, for sentences.
+    /// The files and directories they were read from, for messages.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Their names, for sentences.
+    /// Their names, for messages.
     pub(crate) fn titles(&self) -> String {
         self.iter().map(|authority| authority.certificate.title()).collect::<Vec<_>>().join(", ")
     }
@@ -115,7 +113,7 @@ impl Authorities {
             return Ok(());
         }
         Err(Error::new(Kind::Usage, format!("no authority in {} is valid today", self.source))
-            .remedy("make a new one with `highline certs ca`, and look at the clock of this host"))
+            .remedy("make a new one with `highline certs ca`, and check this host's clock"))
     }
 }
 

@@ -1,7 +1,7 @@
-//! A certificate authority of one's own, in a directory, and the node certificates that it signs.
+//! A private certificate authority, in a directory, and the node certificates it signs.
 //!
-//! In the directory: `ca.pem` (the authorities to trust, the signing one first), `ca-key.pem`, and for each
-//! node `NAME.pem` and `NAME-key.pem`. `highline certs` is its face.
+//! In the directory: `ca.pem` (the authorities to trust, the signing one first), `ca-key.pem`, and for each node
+//! `NAME.pem` and `NAME-key.pem`. `highline certs` is the command for it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use super::safe_file::{self, Existing, Secrecy};
 use super::verification::{check_path, unix_time};
 use crate::error::{Error, Kind, Printable, Result};
 
-/// Clocks of nodes differ; a certificate is valid from this long before it was made.
+/// Nodes' clocks differ, so a certificate is valid from this long before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -40,7 +40,7 @@ pub enum NewKey {
     Rsa4096,
 }
 
-/// A node's name, which is also the name of its files: letters, digits, `.`, `-`, `_`; 64 characters at most.
+/// A node's name, and the base name of its files: at most 64 letters, digits, `.`, `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(String);
 
@@ -74,7 +74,7 @@ pub struct NodeRequest {
     pub addresses: Vec<IpAddr>,
     pub days: u32,
     pub key: NewKey,
-    /// Make a new key although there is one.
+    /// Make a new key even if there is one.
     pub replace_key: bool,
 }
 
@@ -84,13 +84,13 @@ pub struct Made {
     pub certificate: Certificate,
     pub certificate_file: PathBuf,
     pub key_file: PathBuf,
-    /// There was a certificate of that name, and this one replaces it.
+    /// It replaces an existing certificate of that name.
     pub renewed: bool,
-    /// The key is the one that was there.
+    /// The existing key was kept.
     pub kept_key: bool,
-    /// Names that the certificate before had, and this one has not.
+    /// Names that the previous certificate had and this one does not.
     pub dropped: Vec<String>,
-    /// Fewer days than asked for, because the authority itself ends then.
+    /// Fewer days than asked for, because the authority itself expires then.
     pub shortened: bool,
 }
 
@@ -116,12 +116,18 @@ impl AuthorityDir {
     /// Makes a new authority.
     ///
     /// # Errors
-    /// There is one already and `existing` refuses; a file cannot be written.
+    /// There is one already and `existing` does not allow replacing it; or a file cannot be
+    /// written.
     pub fn create(&self, name: &str, days: u32, key: NewKey, existing: Existing, now: SystemTime) -> Result<Made> {
         safe_file::make_dir(&self.dir)?;
         if existing == Existing::Refuse && self.ca_file().exists() {
-            return Err(Error::new(Kind::Usage, format!("there is an authority already: {}", Printable::path(&self.ca_file())))
-                .remedy("--renew gives it new dates; --rotate puts a new one beside it, so that both are trusted; --force loses it"));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("there is already an authority: {}", Printable::path(&self.ca_file())),
+            )
+            .remedy(
+                "--renew extends it; --rotate adds a new one, so that both are trusted; --force replaces it for good",
+            ));
         }
         let key = generate(key)?;
         let pem = self_signed(name, days, &key, now)?;
@@ -130,7 +136,7 @@ impl AuthorityDir {
         self.made_authority(false, false)
     }
 
-    /// Gives the authority new dates; its key stays, so every certificate that it signed stays good.
+    /// Gives the authority new dates; its key stays, so every certificate it has signed remains valid.
     pub fn renew(&self, days: u32, now: SystemTime) -> Result<Made> {
         let signer = self.signer()?;
         let name = signer.certificate.common_name.clone().unwrap_or_default();
@@ -144,8 +150,7 @@ impl AuthorityDir {
         self.made_authority(true, true)
     }
 
-    /// Puts a new authority beside the old one: new certificates are signed by the new one, and both are
-    /// trusted until [`AuthorityDir::retire`].
+    /// Adds a new authority: it signs new certificates, and both are trusted until [`AuthorityDir::retire`].
     pub fn rotate(&self, name: &str, days: u32, key: NewKey, now: SystemTime) -> Result<Made> {
         let old = self.signer()?;
         let key = generate(key)?;
@@ -165,10 +170,10 @@ impl AuthorityDir {
         self.made_authority(true, false)
     }
 
-    /// Ends the overlap: only the signing authority stays in `ca.pem`. Returns those that left.
+    /// Ends the overlap: only the signing authority stays in `ca.pem`. Returns the removed ones.
     ///
     /// # Errors
-    /// A certificate in the directory that is valid at `now` is not of the signing authority; each is named.
+    /// Certificates in the directory, valid at `now`, that the signing authority did not sign; all are named.
     pub fn retire(&self, now: SystemTime) -> Result<Vec<Certificate>> {
         let signer = self.signer()?;
         let (kept, left): (Vec<_>, Vec<_>) = self.bundle()?.into_iter().partition(|der| *der == signer.der);
@@ -178,20 +183,20 @@ impl AuthorityDir {
             return Err(Error::new(
                 Kind::Usage,
                 format!(
-                    "{} {is} not of the signing authority {}, and peers would refuse {them} without the older one; nothing was changed",
+                    "{} {is} not signed by the signing authority {}, and peers would refuse {them} without the older one; nothing was changed",
                     orphans.join(", "),
                     signer.certificate.title()
                 ),
             )
             .remedy(format!(
-                "renew {them} first (highline certs node NAME) and bring {them} to the nodes; a file that no node uses any more: move it away"
+                "renew {them} first (highline certs node NAME) and copy {them} to the nodes; move away files that no node uses any more"
             )));
         }
         safe_file::write(&self.ca_file(), &to_pem(&signer.der), Secrecy::Public, Existing::Replace)?;
         Ok(left.iter().filter_map(|der| Certificate::parse(der).ok()).collect())
     }
 
-    /// Makes a node's certificate, or renews it: then key and names stay unless the request has others.
+    /// Makes a node's certificate, or renews it: then key and names stay unless the request asks for others.
     pub fn sign(&self, request: &NodeRequest, now: SystemTime) -> Result<Made> {
         let signer = self.signer()?;
         if signer.certificate.not_after < Moment::from(now) {
@@ -199,7 +204,7 @@ impl AuthorityDir {
                 Kind::Usage,
                 format!("the authority {} expired on {}", signer.certificate.title(), signer.certificate.not_after),
             )
-            .remedy("give it new dates: highline certs ca --renew"));
+            .remedy("extend it with highline certs ca --renew"));
         }
         let certificate_file = self.dir.join(format!("{}.pem", request.name));
         let key_file = self.dir.join(format!("{}-key.pem", request.name));
@@ -220,7 +225,7 @@ impl AuthorityDir {
         if key.algorithm() == &PKCS_RSA_SHA256 {
             params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
         }
-        // A node is donor and joiner in turn, and client and server of the replication too.
+        // A node may be donor or joiner, and is both client and server in replication.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(random_serial()?);
@@ -231,7 +236,7 @@ impl AuthorityDir {
             let existing = if request.replace_key { Existing::Replace } else { Existing::Refuse };
             safe_file::write(&key_file, &Zeroizing::new(key.serialize_pem()), Secrecy::Private, existing)?;
         }
-        // An authority that another one signed is an intermediate, which the peer needs to see.
+        // An authority signed by another one is an intermediate, which the peer needs to see.
         let chain = if signer.certificate.is_self_signed { String::new() } else { to_pem(&signer.der) };
         safe_file::write(&certificate_file, &(signed.pem() + &chain), Secrecy::Public, Existing::Replace)?;
         let certificate = Certificate::parse(signed.der()).map_err(cannot_make)?;
@@ -240,7 +245,7 @@ impl AuthorityDir {
         Ok(Made { certificate, certificate_file, key_file, renewed: old.is_some(), kept_key, dropped, shortened })
     }
 
-    /// The files of certificates that are valid at `now` and that `kept` does not vouch for.
+    /// The files of certificates that are valid at `now` but that `kept` does not vouch for.
     fn orphans(&self, kept: &[CertificateDer<'static>], now: SystemTime) -> Result<Vec<String>> {
         let authorities = Authorities::of(kept, &self.ca_file())?;
         let mut orphans = Vec::new();
@@ -290,7 +295,7 @@ impl AuthorityDir {
                     Printable::path(&self.ca_key_file())
                 ),
             )
-            .remedy("put the two files that were made together into the directory"));
+            .remedy("put the two files that were made together into that directory"));
         };
         Ok(Signer { certificate, der, key })
     }
@@ -363,7 +368,7 @@ fn dated(days: u32, now: SystemTime) -> CertificateParams {
     params
 }
 
-/// 127 random bits: a renewed certificate needs another number than the one before (RFC 5280 §4.1.2.2).
+/// 127 random bits: a renewed certificate needs a new serial number (RFC 5280 §4.1.2.2).
 fn random_serial() -> Result<SerialNumber> {
     let mut bytes = random::<16>()?;
     let [first, ..] = &mut bytes;
@@ -387,7 +392,7 @@ fn load_key(path: &Path) -> Result<KeyPair> {
     let Some(key) = pem.keys.into_iter().next() else {
         return Err(match pem.encrypted_key {
             true => Error::new(Kind::Usage, format!("the private key in {shown} is encrypted with a passphrase"))
-                .remedy(format!("write it without one: (umask 077; openssl pkey -in {shown} -out FILE)")),
+                .remedy(format!("write it without a passphrase: (umask 077; openssl pkey -in {shown} -out FILE)")),
             false => Error::new(Kind::Usage, format!("there is no private key in {shown}"))
                 .remedy("put the key that belongs to the certificate there"),
         });
@@ -406,7 +411,7 @@ fn key_pair(key: &PrivateKeyDer<'_>) -> Result<KeyPair, rcgen::Error> {
 fn first_certificate(path: &Path) -> Result<Certificate> {
     let pem = Pem::read(path, "certificate")?;
     pem.certificates.first().and_then(|der| Certificate::parse(der).ok()).ok_or_else(|| {
-        Error::new(Kind::Usage, format!("{} is there, but is not a certificate", Printable::path(path)))
+        Error::new(Kind::Usage, format!("{} exists but is not a certificate", Printable::path(path)))
             .remedy("move that file away")
     })
 }
@@ -519,7 +524,7 @@ mod tests {
         assert_eq!(
             error.sentence(),
             format!(
-                "{node1} (\"CN=node1\") is not of the signing authority \"CN=Lab CA 2\", and peers would refuse it \
+                "{node1} (\"CN=node1\") is not signed by the signing authority \"CN=Lab CA 2\", and peers would refuse it \
                  without the older one; nothing was changed"
             )
         );
@@ -551,7 +556,7 @@ mod tests {
         dir.create("Lab CA", 30, NewKey::default(), Existing::Refuse, now).unwrap();
         let before = std::fs::read(dir.ca_key_file()).unwrap();
         let error = dir.create("Other", 30, NewKey::default(), Existing::Refuse, now).unwrap_err();
-        assert!(error.sentence().starts_with("there is an authority already: "));
+        assert!(error.sentence().starts_with("there is already an authority:  "));
         assert_eq!(std::fs::read(dir.ca_key_file()).unwrap(), before);
         let made = dir.sign(&request("node1"), now).unwrap();
         assert!(made.shortened, "a certificate cannot outlive its authority");

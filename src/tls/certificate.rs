@@ -1,4 +1,4 @@
-//! What a certificate says about itself. It reads only; whether to believe it is `verification`'s.
+//! What a certificate says about itself. This only reads; `verification` decides whether to believe it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,20 +13,20 @@ use x509_parser::public_key::PublicKey;
 use super::Pin;
 use crate::error::Printable;
 
-/// A certificate's own words, safe to print.
+/// A certificate's contents, safe to print.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub subject: String,
     pub issuer: String,
     pub common_name: Option<String>,
-    /// The names of subjectAltName: DNS names and IP addresses.
+    /// The names in subjectAltName: DNS names and IP addresses.
     pub names: Vec<String>,
-    /// The extended key usages; `None` means: for anything.
+    /// The extended key usages; `None` means any.
     pub purposes: Option<Vec<String>>,
     pub not_before: Moment,
     pub not_after: Moment,
     pub key: KeyType,
-    /// It may sign others: CA:TRUE, or self-signed of version 1, which had no way to say so.
+    /// It may sign others: CA:TRUE, or self-signed version 1, which had no way to say so.
     pub is_authority: bool,
     /// Its subject is its issuer.
     pub is_self_signed: bool,
@@ -40,9 +40,9 @@ pub struct Certificate {
 /// What a peer's certificate must be good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The joiner: it listens.
+    /// The joiner, which listens.
     Server,
-    /// The donor: it dials.
+    /// The donor, which dials.
     Client,
 }
 
@@ -62,9 +62,9 @@ pub enum KeyType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(i64);
 
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no X.509 certificate")]
+#[error("it is not an X.509 certificate")]
 pub struct NoCertificate;
 
 impl Certificate {
@@ -76,7 +76,7 @@ impl Certificate {
         let spki = x509.public_key();
         let key = match spki.parsed() {
             Ok(PublicKey::RSA(rsa)) => KeyType::Rsa(rsa.key_size()),
-            // The size is told in whole bytes, and P-521 has none.
+            // The size comes in whole bytes, which 521 bits are not.
             Ok(PublicKey::EC(point)) => KeyType::Ecdsa(if point.key_size() == 528 { 521 } else { point.key_size() }),
             _ if spki.algorithm.algorithm.to_id_string() == "1.3.101.112" => KeyType::Ed25519,
             _ => KeyType::Other(spki.algorithm.algorithm.to_id_string()),
@@ -124,12 +124,12 @@ impl Certificate {
         })
     }
 
-    /// Can a TLS server use it: no purposes named, or `serverAuth` among them.
+    /// Whether a TLS server can use it: no purposes named, or `serverAuth` among them.
     pub fn serves(&self) -> bool {
         self.permits("serverAuth")
     }
 
-    /// Can a TLS client use it: no purposes named, or `clientAuth` among them.
+    /// Whether a TLS client can use it: no purposes named, or `clientAuth` among them.
     pub fn dials(&self) -> bool {
         self.permits("clientAuth")
     }
@@ -138,7 +138,7 @@ impl Certificate {
         self.purposes.as_ref().is_none_or(|named| named.iter().any(|name| name == purpose))
     }
 
-    /// Is it for `name`, by RFC 6125: a DNS name or address of subjectAltName; never the common name.
+    /// Whether it is for `name`, by RFC 6125: a DNS name or address in subjectAltName, never the common name.
     pub fn is_for(der: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
         webpki::EndEntityCert::try_from(der)
             .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(name).is_ok())
@@ -149,7 +149,7 @@ impl Certificate {
         self.not_after.0.saturating_sub(Moment::from(now).0).div_euclid(86_400)
     }
 
-    /// A name for sentences: `"CN=node1"`.
+    /// A name for messages: `"CN=node1"`.
     pub fn title(&self) -> String {
         match (self.subject.is_empty(), self.names.first()) {
             (true, Some(name)) => format!("\"{name}\""),
@@ -157,7 +157,7 @@ impl Certificate {
         }
     }
 
-    /// All the names that it has, for a sentence.
+    /// All its names, for messages.
     pub fn all_names(&self) -> String {
         match (&self.common_name, self.names.is_empty()) {
             (None, true) => "no name".to_owned(),

@@ -24,8 +24,8 @@ pub(crate) fn require_alpn(agreed: Option<&[u8]>, subject: &str) -> Result<()> {
     }
 }
 
-/// The donor's end: it dials, always demands `pin`, and judges the joiner's certificate by `trust`.
-/// With an `identity` it presents it when the joiner asks.
+/// The donor's end: it always requires `pin`, checks the joiner's certificate by `trust`, and presents `identity`, if
+/// any, when the joiner asks.
 pub fn client_config(
     identity: Option<&Identity>,
     pin: Pin,
@@ -38,8 +38,7 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-/// For looking at a peer without trusting it: it accepts every certificate and offers no ALPN. Nothing but a
-/// handshake may be done with it.
+/// For examining a peer without trusting it: accepts every certificate and offers no ALPN. Use it for a handshake only.
 pub fn look_config(identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
     let policy = Policy::default();
     let verifier = JoinerVerifier { pin: None, trust: Trust::Pin, provider: policy.provider() };
@@ -60,7 +59,7 @@ fn client(identity: Option<&Identity>, verifier: JoinerVerifier, policy: &Policy
     Ok(config)
 }
 
-/// The joiner's end: it listens. With authorities in `trust` it demands a certificate of the donor.
+/// The joiner's end. With authorities in `trust` it requires a certificate from the donor.
 pub fn server_config(identity: &Identity, trust: Trust, policy: &Policy) -> Result<Arc<ServerConfig>> {
     let builder =
         ServerConfig::builder_with_provider(policy.provider()).with_protocol_versions(&[&TLS13]).map_err(unusable)?;
@@ -70,7 +69,7 @@ pub fn server_config(identity: &Identity, trust: Trust, policy: &Policy) -> Resu
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // Tickets that the donor never reads turn its close into a reset, which can destroy the last bytes.
+    // Session tickets that the donor never reads would turn its close into a reset, which can destroy the last bytes.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
@@ -79,7 +78,7 @@ pub fn server_config(identity: &Identity, trust: Trust, policy: &Policy) -> Resu
 fn unusable(error: rustls::Error) -> Error {
     Error::new(Kind::Usage, "this choice of cipher suites cannot make a TLS configuration")
         .because(error)
-        .remedy("take ssl-cipher out of the option file")
+        .remedy("remove ssl-cipher from the option file")
 }
 
 #[cfg(all(test, feature = "fips"))]

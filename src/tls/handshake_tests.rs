@@ -158,7 +158,7 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
     );
     case("intermediate expired", ca.identity(&(format!("{leaf}{}", old.pem), key), now), &authorities, &fault);
     let authority = node(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
-    let fault = "is the certificate of an authority (CA:TRUE), which cannot stand for a node";
+    let fault = "is the certificate of an authority (CA:TRUE), which cannot be a node's";
     case("an authority's certificate", by(&ca, &authority), &authorities, fault);
 
     let revocable = node(&|params| params.serial_number = Some(SerialNumber::from(7_u64)));
@@ -197,7 +197,7 @@ fn cases(own_purpose: &ExtendedKeyUsagePurpose) -> Vec<Case> {
     ] {
         let name = match presented {
             "" => String::new(),
-            _ => format!("is for another host: we wanted node1.lab.example or 192.0.2.1, it has {presented}"),
+            _ => format!("is for another host: expected node1.lab.example or 192.0.2.1, it has {presented}"),
         };
         let identity = by(&ca, &named("node1", alternatives));
         cases.push(Case { what, identity, authorities: Arc::clone(&authorities), chain: String::new(), name });
@@ -288,11 +288,11 @@ fn a_joiner_with_an_authority_demands_a_certificate() {
     let (_, _, (client, server)) = ends.connect();
     assert_eq!(
         explain(server.unwrap_err(), "the donor").sentence(),
-        "the donor presented no certificate, though an authority is configured here"
+        "the donor presented no certificate, although an authority is configured here"
     );
     assert_eq!(
         explain(client.unwrap_err(), "the joiner").sentence(),
-        "the joiner demands a certificate, and none is configured here"
+        "the joiner requires a certificate, but none is configured here"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Who we are: a certificate with its intermediates, and the private key of it.
+//! Who we are: a certificate with its intermediates, and its private key.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use super::verification::{check_path, unix_time};
 use super::{Authorities, Pin, Trust};
 use crate::error::{Error, Kind, Printable, Result};
 
-/// A certificate chain and the key that proves it.
+/// A certificate chain and its private key.
 #[derive(Clone)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
@@ -117,7 +117,7 @@ impl Identity {
         Ok(Identity { certified: Arc::new(CertifiedKey::new(chain, signer)), certificate, source: None })
     }
 
-    /// The pin of our public key: what the ticket tells the peer.
+    /// The pin of our public key, for the ticket.
     pub fn pin(&self) -> Pin {
         self.certificate.pin
     }
@@ -131,7 +131,7 @@ impl Identity {
         &self.certified.cert
     }
 
-    /// The file that it was read from; `None` when it was made for this run.
+    /// The file it was read from; `None` if it was made for this run.
     pub fn source(&self) -> Option<&Path> {
         self.source.as_deref()
     }
@@ -140,14 +140,14 @@ impl Identity {
         Arc::clone(&self.certified)
     }
 
-    /// The verdict of a peer that judges by `trust`.
+    /// The verdict of a peer that uses `trust`.
     pub(crate) fn check_by(&self, trust: &Trust, purpose: Purpose, now: SystemTime) -> Result<(), Refusal> {
         let Some((leaf, intermediates)) = self.chain().split_first() else { return Ok(()) };
         trust.check(leaf, intermediates, unix_time(now), purpose)
     }
 
-    /// Would a peer that trusts `authorities` believe this chain? Told here, before the network, because
-    /// a peer's refusal arrives as a bare alert.
+    /// Whether a peer that trusts `authorities` would accept this chain. Checked here, before connecting, because a
+    /// peer's refusal arrives as a bare alert.
     pub fn check_chain(&self, authorities: &Authorities, purpose: Purpose, now: SystemTime) -> Result<()> {
         let Some((leaf, intermediates)) = self.chain().split_first() else { return Ok(()) };
         let subject = match &self.source {
@@ -158,7 +158,7 @@ impl Identity {
     }
 }
 
-/// Hands the key to the TLS library and wipes our copy of it.
+/// Passes the key to the TLS library and wipes our copy.
 fn load_signer(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     let key = Zeroizing::new(key);
     any_supported_type(&key)
@@ -168,7 +168,7 @@ fn check_usable(facts: &Certificate, path: &Path, now: SystemTime) -> Result<()>
     let shown = Printable::path(path);
     let refuse =
         |what: String| Err(Error::new(Kind::Usage, format!("the certificate {} in {shown} {what}", facts.title())));
-    let renew = "renew it (`highline certs node NAME` keeps the key), and look at the clock of this host";
+    let renew = "renew it (`highline certs node NAME` keeps the key), and check this host's clock";
     let now = Moment::from(now);
     if facts.not_after < now {
         return refuse(format!("expired on {}", facts.not_after)).map_err(|e| e.remedy(renew));
@@ -192,10 +192,10 @@ fn private_key(keys: Vec<PrivateKeyDer<'static>>, encrypted: bool, path: &Path) 
             format!("the private key in {shown} is encrypted with a passphrase"),
         )
         .remedy(format!(
-            "write it without one, readable by the server's user only: (umask 077; openssl pkey -in {shown} -out FILE)"
+            "write it without a passphrase, readable only by the server's user: (umask 077; openssl pkey -in {shown} -out FILE)"
         ))),
         None => Err(Error::new(Kind::Usage, format!("there is no private key in {shown}")).remedy(
-            "name the file that has a BEGIN PRIVATE KEY line as key, or put the key into the certificate's file",
+            "set key to the file that has a BEGIN PRIVATE KEY line, or put the key into the certificate's file",
         )),
     }
 }

@@ -103,7 +103,7 @@ fn every_fault_of_a_file_has_its_sentence_and_remedy() {
         (
             "garbage.pem",
             "good.key",
-            "cannot understand the first certificate in DIR/garbage.pem: it is no X.509 certificate",
+            "cannot understand the first certificate in DIR/garbage.pem: it is not an X.509 certificate",
             "highline certs node",
         ),
         ("good.key", "good.key", "there is no certificate in DIR/good.key", "BEGIN CERTIFICATE"),
@@ -187,7 +187,7 @@ fn authorities_come_from_bundles_and_directories() {
     assert_eq!(refused(&[dir.path().join("nothing")], &[]), format!("the CA file {shown}/nothing is empty"));
     std::fs::remove_file(dir.path().join("a.pem")).unwrap();
     std::fs::remove_file(dir.path().join("b.pem")).unwrap();
-    assert_eq!(refused(&path(), &[]), format!("there is no certificate of an authority in {shown}"));
+    assert_eq!(refused(&path(), &[]), format!("there is no CA certificate in {shown}"));
 }
 
 #[test]
@@ -198,11 +198,11 @@ fn weak_and_old_certificates_of_a_peer_are_refused() {
     write(dir, "ext", "subjectAltName=DNS:node1.example\n");
     for (bits, ext, fault) in [
         (1024, "-extfile {}/ext", "has a key of RSA 1024, which is too weak"),
-        (2048, "", "is of an old X.509 version, which has neither names nor usages"),
+        (2048, "", "is an old X.509 version, which has neither names nor usages"),
         (
             2048,
             "-sha1 -extfile {}/ext",
-            "or one above it is signed with an algorithm that is broken or not known here; SHA-1 and MD5 are broken",
+            "or one above it is signed with a broken or unknown algorithm (SHA-1 and MD5 are broken)",
         ),
         (2048, "-extfile {}/ext", ""),
     ] {
@@ -239,7 +239,7 @@ fn a_weak_authority_is_not_believed() {
     let leaf = certificate_in(&dir.join("n.pem"));
     let refusal = check_path(&leaf, &[], &authorities, UnixTime::now(), Purpose::Server).unwrap_err();
     let expected = format!(
-        "the certificate \"CN=node1\" was issued by \"CN=Weak_CA\" in {}, whose key of RSA 1024 is too weak to believe",
+        "the certificate \"CN=node1\" was issued by \"CN=Weak_CA\" in {}, whose key (RSA 1024) is too weak",
         authorities.source()
     );
     assert_eq!(refusal.to_string(), expected);

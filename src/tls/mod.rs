@@ -1,7 +1,7 @@
 //! Who we are and who they are: identities, authorities, and the verification of the peer.
 //!
-//! TLS 1.3 only, with the hybrid key exchange X25519MLKEM768 first. Nothing here opens a socket: the
-//! rooms make `rustls` configurations and explain in words why a peer was refused.
+//! TLS 1.3 only, with the hybrid key exchange X25519MLKEM768 first. Nothing here opens a socket: it makes `rustls`
+//! configurations and explains why a peer was refused.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)

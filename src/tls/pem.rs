@@ -1,4 +1,4 @@
-//! Files in PEM: certificates, keys, revocation lists. It reads and sorts, and judges nothing.
+//! PEM files: certificates, keys, revocation lists. This reads and sorts them, but does not check them.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 
 use crate::error::{Error, Kind, Printable, Result};
 
-/// Files of certificates and keys are small; lists of revoked certificates can be large.
+/// Bytes. Certificates and keys are small; revocation lists can be large.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// What was found in one PEM file.
@@ -23,10 +23,10 @@ pub struct Pem {
 }
 
 impl Pem {
-    /// Reads the file at `path`. `what` says what it should hold: "certificate", "private key".
+    /// Reads the file at `path`. `what` says what it should contain: "certificate", "private key".
     ///
     /// # Errors
-    /// Not readable, empty, no PEM, or PEM that is damaged; each names the file.
+    /// The file, by name, if it is unreadable, empty, not PEM, or damaged PEM.
     pub fn read(path: &Path, what: &str) -> Result<Pem> {
         let shown = Printable::path(path);
         let mut bytes = zeroize::Zeroizing::new(Vec::new());
@@ -36,12 +36,12 @@ impl Pem {
             .map_err(|e| Error::io(&format!("cannot read the {what} file"), path, e))?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::new(Kind::Usage, format!("the {what} file {shown} is empty"))
-                .remedy("write the certificate again; `highline certs` makes one"));
+                .remedy("put the certificate there again; `highline certs` makes one"));
         }
         let pem = Pem::parse(&bytes).map_err(|e| {
             Error::new(Kind::Usage, format!("the {what} file {shown} is damaged"))
                 .because(e)
-                .remedy("copy the file again, whole, from BEGIN to END")
+                .remedy("copy the whole file again, from BEGIN to END")
         })?;
         if pem.is_empty() {
             return Err(Error::new(Kind::Usage, format!("the {what} file {shown} has no PEM in it")).remedy(format!(
@@ -52,10 +52,10 @@ impl Pem {
         Ok(pem)
     }
 
-    /// Sorts the sections of a PEM text; others than ours (parameters, requests) are left out.
+    /// Sorts the sections of a PEM text; other sections (parameters, requests) are left out.
     pub fn parse(bytes: &[u8]) -> Result<Pem, rustls_pki_types::pem::Error> {
         let mut pem = Pem::default();
-        // A key of the old form names its cipher in header lines, which a PEM reader takes for base64.
+        // A key in the old format names its cipher in header lines, which a PEM reader mistakes for base64.
         if contains(bytes, b"Proc-Type: 4,ENCRYPTED") {
             pem.encrypted_key = true;
             return Ok(pem);
@@ -81,7 +81,7 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Names all that are missing at once.
+/// Fails with the names of all missing files at once.
 ///
 /// # Errors
 /// One or more of the files does not exist.
@@ -92,7 +92,7 @@ pub(crate) fn all_there(cert: &Path, key: &Path, cas: &[PathBuf], crls: &[PathBu
     let mut missing: Vec<String> = Vec::new();
     for (what, path) in files {
         let gone = std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        // A file that holds two things is missing once.
+        // Name a file only once, even if it holds two things.
         if gone && !missing.iter().any(|known| known.ends_with(&format!(" {}", Printable::path(path)))) {
             missing.push(format!("the {what} file {}", Printable::path(path)));
         }
@@ -105,7 +105,7 @@ pub(crate) fn all_there(cert: &Path, key: &Path, cas: &[PathBuf], crls: &[PathBu
     .map_err(|e| e.remedy("put it there, or correct the path in the option file"))
 }
 
-/// The files that `path` means: itself, or the regular files of a directory in the order of their names.
+/// The files that `path` means: itself, or the regular files of a directory, sorted by name.
 pub(crate) fn files_of(path: &Path, what: &str) -> Result<Vec<PathBuf>> {
     let about = |e| Error::io(&format!("cannot read the {what}"), path, e);
     if !std::fs::metadata(path).map_err(about)?.is_dir() {

@@ -7,8 +7,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// SHA-256 of a certificate's `SubjectPublicKeyInfo` (RFC 7469 §2.4): it names the key, so it stays
-/// the same when a certificate is renewed with its key. As text: 43 characters of base64url.
+/// SHA-256 of a certificate's `SubjectPublicKeyInfo` (RFC 7469 §2.4): it identifies the key, so it stays the same when
+/// a certificate is renewed with the same key. As text: 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin([u8; 32]);
 

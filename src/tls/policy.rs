@@ -28,14 +28,14 @@ const EQUIVALENTS: [(&str, &str); 3] = [
     ("CHACHA20-POLY1305", "TLS13_CHACHA20_POLY1305_SHA256"),
 ];
 
-/// Words of OpenSSL's cipher lists that allow all that TLS 1.3 has.
+/// Words of OpenSSL's cipher lists that allow everything in TLS 1.3.
 const ALL_OF_THEM: [&str; 8] = ["DEFAULT", "ALL", "HIGH", "SECURE", "TLSv1.3", "kEECDH", "ECDHE", "EECDH"];
 
 impl Policy {
     /// Reads the values of `tls-version` and `ssl-cipher`, as the server writes them.
     ///
     /// # Errors
-    /// A version list without TLSv1.3, or a cipher that TLS 1.3 has no equal of; each by name.
+    /// A version list without TLSv1.3, or a cipher without an equivalent in TLS 1.3, by name.
     pub fn parse(tls_version: Option<&str>, ssl_cipher: Option<&str>) -> Result<Policy> {
         let mut policy = Policy::default();
         if let Some(list) = tls_version.map(str::trim).filter(|list| !list.is_empty()) {
@@ -47,17 +47,17 @@ impl Policy {
         Ok(policy)
     }
 
-    /// `name` is the option that `list` comes from, for sentences.
+    /// `name` is the option that `list` comes from, for messages.
     ///
     /// # Errors
-    /// TLSv1.3 is not in the list, or what is not a version is.
+    /// TLSv1.3 is not in the list, or something in it is not a version.
     pub fn read_versions(&mut self, name: &str, list: &str) -> Result<()> {
         let mut has_13 = false;
         for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
             match word.to_ascii_lowercase().as_str() {
                 "tlsv1.3" => has_13 = true,
                 "tlsv1.0" | "tlsv1.1" | "tlsv1.2" => {
-                    self.notes.push(format!("{name}: {word} is allowed but never used; Highline speaks TLSv1.3 only"))
+                    self.notes.push(format!("{name}: {word} is allowed but never used; Highline only uses TLSv1.3"))
                 }
                 _ => {
                     let shown = Printable(word.as_bytes());
@@ -76,14 +76,14 @@ impl Policy {
         .remedy("add TLSv1.3 to it, or set tls-version=TLSv1.3 in the [highline] group"))
     }
 
-    /// `name` is the option that `list` comes from, for sentences.
+    /// `name` is the option that `list` comes from, for messages.
     ///
     /// # Errors
-    /// A cipher that TLS 1.3 has no equal of.
+    /// A cipher without an equivalent in TLS 1.3.
     pub fn read_ciphers(&mut self, name: &str, list: &str) -> Result<()> {
         let mut wanted: Vec<SupportedCipherSuite> = Vec::new();
         for word in list.split([',', ':', ' ']).filter(|word| !word.is_empty()) {
-            // Words that only take away or sort: nothing that they mean is in TLS 1.3.
+            // Words that only remove or sort: nothing they refer to is in TLS 1.3.
             if word.starts_with(['!', '-', '+', '@']) {
                 continue;
             }
@@ -114,7 +114,7 @@ impl Policy {
         self.suites.iter().map(|suite| suite_name(*suite)).collect::<Vec<_>>().join(":")
     }
 
-    /// What the operator should know about the values that were read.
+    /// Notes for the operator about the values that were read.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -131,7 +131,7 @@ pub(crate) fn suite_name(suite: SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1)
 }
 
-/// What `rustls` calls a suite that the server's words name.
+/// `rustls`'s name for a suite that the server's option names.
 fn suite_called(word: &str) -> String {
     let word = word.to_ascii_uppercase();
     let equal = EQUIVALENTS.iter().find(|(end, _)| word.ends_with(end)).map(|(_, name)| (*name).to_owned());
@@ -189,7 +189,7 @@ mod tests {
     fn versions_below_13_are_noted_and_never_used() {
         assert!(Policy::parse(Some("TLSv1.3"), None).unwrap().notes().is_empty());
         let both = Policy::parse(Some("TLSv1.2,TLSv1.3"), None).unwrap();
-        assert_eq!(both.notes(), ["tls-version: TLSv1.2 is allowed but never used; Highline speaks TLSv1.3 only"]);
+        assert_eq!(both.notes(), ["tls-version: TLSv1.2 is allowed but never used; Highline only uses TLSv1.3"]);
         assert_eq!(
             Policy::parse(Some("TLSv1.2"), None).unwrap_err().sentence(),
             "tls-version: TLSv1.2 leaves TLSv1.3 out, and Highline never goes below it"

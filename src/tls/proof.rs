@@ -1,8 +1,7 @@
 //! The proof that a side knows the ticket's secret, bound to one TLS connection.
 //!
-//! `HMAC-SHA256(secret, role ‖ exporter)`, where the exporter is that of RFC 5705 and RFC 8446 §7.5.
-//! The secret never crosses, and a proof is worth nothing on another connection: a man in the middle
-//! has two, with different exporters.
+//! `HMAC-SHA256(secret, role ‖ exporter)`, where the exporter is that of RFC 5705 and RFC 8446 §7.5. The secret is
+//! never sent, and a proof is worthless on another connection: a man in the middle has two, with different exporters.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
@@ -11,10 +10,10 @@ use super::ticket::Secret;
 use crate::error::{Error, Kind, Result, Side};
 use crate::manifest::Digest;
 
-/// The label under which the exporter's bytes are drawn (RFC 5705 §4).
+/// The exporter's label (RFC 5705 §4).
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-Highline-Proof";
 
-/// Bytes that only the two ends of one TLS connection can know.
+/// Bytes that only the two ends of one TLS connection know.
 #[derive(Clone, Copy)]
 pub struct Channel([u8; 32]);
 
@@ -42,7 +41,7 @@ impl Channel {
     }
 }
 
-/// What `side` says on `channel`.
+/// What `side` must send on `channel`.
 pub fn prove(secret: &Secret, side: Side, channel: &Channel) -> Digest {
     let role: &[u8] = match side {
         Side::Donor => b"highline donor",
@@ -57,7 +56,7 @@ pub fn prove(secret: &Secret, side: Side, channel: &Channel) -> Digest {
     Digest::from_bytes(proof)
 }
 
-/// Whether `proof` is what `side` must say on `channel`; takes the same time whatever it holds.
+/// Whether `proof` is what `side` must send on `channel`; in constant time.
 pub fn is_proven(proof: &Digest, secret: &Secret, side: Side, channel: &Channel) -> bool {
     verify_slices_are_equal(prove(secret, side, channel).as_bytes(), proof.as_bytes()).is_ok()
 }

@@ -17,7 +17,7 @@ pub struct Refusal {
     pub fault: Fault,
 }
 
-/// What is wrong with a certificate. The text goes on after "the certificate NAME".
+/// What is wrong with a certificate. The text follows "the certificate NAME".
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Fault {
     #[error("is not the one that the ticket names: its pin is {presented}, the ticket's is {expected}")]
@@ -32,7 +32,7 @@ pub enum Fault {
     ExpiredIssuer { issuer: String, source_files: String, not_after: Moment },
     #[error("was issued by {issuer}, whose own certificate in {source_files} is valid only from {not_before}")]
     EarlyIssuer { issuer: String, source_files: String, not_before: Moment },
-    #[error("was issued by {issuer} in {source_files}, whose key of {key} is too weak to believe")]
+    #[error("was issued by {issuer} in {source_files}, whose key ({key}) is too weak")]
     WeakIssuer { issuer: String, source_files: String, key: String },
     #[error("expired on {0}")]
     Expired(Moment),
@@ -40,9 +40,9 @@ pub enum Fault {
     NotYetValid(Moment),
     #[error("comes with the intermediate certificate {title}, which is valid only from {not_before} to {not_after}")]
     IntermediateDates { title: String, not_before: Moment, not_after: Moment },
-    #[error("or one above it is signed with an algorithm that is broken or not known here; SHA-1 and MD5 are broken")]
+    #[error("or one above it is signed with a broken or unknown algorithm (SHA-1 and MD5 are broken)")]
     Signature,
-    #[error("is for another host: we wanted {}, it has {presented}", .wanted.join(" or "))]
+    #[error("is for another host: expected {}, it has {presented}", .wanted.join(" or "))]
     WrongName { wanted: Vec<String>, presented: String },
     #[error("was revoked by its authority {issuer}")]
     Revoked { issuer: String },
@@ -54,9 +54,9 @@ pub enum Fault {
     WrongPurpose { needed: Purpose, presented: String },
     #[error("has a key of {key}, which is too weak")]
     WeakKey { key: String },
-    #[error("is of an old X.509 version, which has neither names nor usages")]
+    #[error("is an old X.509 version, which has neither names nor usages")]
     OldVersion,
-    #[error("is the certificate of an authority (CA:TRUE), which cannot stand for a node")]
+    #[error("is the certificate of an authority (CA:TRUE), which cannot be a node's")]
     AuthorityAsNode,
     #[error("cannot be understood")]
     Unreadable,
@@ -149,7 +149,7 @@ impl Fault {
     pub fn remedy(&self) -> &'static str {
         match self {
             Fault::Pin { .. } => {
-                "use the ticket that this very run of the joiner printed; if you did, somebody stands between the two hosts"
+                "use the ticket that this run of the joiner printed; if you did, something sits between the two hosts"
             }
             Fault::SelfSigned { .. } => {
                 "one called `highline, this run only` was made because none is configured on that node: set cert and key there, signed by an authority of ca here (`highline certs node NAME`); or leave ssl-mode unset on both to trust the ticket alone"
@@ -159,38 +159,36 @@ impl Fault {
             }
             Fault::OtherIssuer { .. } => "give every node the same CA file, or put both authorities into it",
             Fault::ExpiredIssuer { .. } | Fault::WeakIssuer { .. } => {
-                "make a new authority with `highline certs ca`, and certificates of it for every node"
+                "make a new authority with `highline certs ca`, and new certificates for every node"
             }
             Fault::Expired(_) | Fault::IntermediateDates { .. } => {
-                "renew the certificate (`highline certs node NAME`), and look at the clocks of both hosts"
+                "renew the certificate (`highline certs node NAME`), and check the clocks of both hosts"
             }
-            Fault::NotYetValid(_) | Fault::EarlyIssuer { .. } => "look at the clocks of both hosts, or wait",
+            Fault::NotYetValid(_) | Fault::EarlyIssuer { .. } => "check the clocks of both hosts, or wait",
             Fault::WrongName { .. } => {
                 "add that name to the certificate (`highline certs node NAME --dns … --ip …`), or use ssl-mode=VERIFY_CA"
             }
             Fault::Revoked { .. } => {
                 "make a new key and certificate for that node: `highline certs node NAME --new-key`"
             }
-            Fault::NoRevocationList { .. } => "add the current list of every authority of the chain to ssl-crl",
+            Fault::NoRevocationList { .. } => "add the current list of every authority in the chain to ssl-crl",
             Fault::OldRevocationList(_) => "fetch the authority's current revocation list and put it into ssl-crl",
             Fault::WrongPurpose { .. } => {
-                "make a certificate with both serverAuth and clientAuth, because a node is donor and joiner in turn: `highline certs node NAME`"
+                "make a certificate with both serverAuth and clientAuth, because a node may be donor or joiner:  `highline certs node NAME`"
             }
             Fault::WeakKey { .. } => "make a new key: ECDSA P-256, or RSA of 2048 bits or more",
             Fault::OldVersion => {
-                "make it again with `highline certs node NAME`; with openssl, give -extfile to `openssl x509 -req`"
+                "make a new one with `highline certs node NAME`; with openssl, use `openssl x509 -req` with -extfile"
             }
             Fault::AuthorityAsNode => {
                 "make a certificate for the node, signed by that authority: `highline certs node NAME`"
             }
-            Fault::Unreadable | Fault::Signature | Fault::Other(_) => {
-                "make the certificate again with `highline certs node NAME`"
-            }
+            Fault::Unreadable | Fault::Signature | Fault::Other(_) => "make a new one with `highline certs node NAME`",
         }
     }
 }
 
-/// A failed handshake in words. `subject` is the peer: "the joiner at 192.0.2.1:4444".
+/// Explains a failed handshake. `subject` is the peer: "the joiner at 192.0.2.1:4444".
 pub fn explain(error: rustls::Error, subject: &str) -> Error {
     use AlertDescription as A;
     let say = |kind: Kind, what: &str, remedy: &str| Error::new(kind, format!("{subject} {what}")).remedy(remedy);
@@ -202,17 +200,17 @@ pub fn explain(error: rustls::Error, subject: &str) -> Error {
     match error {
         rustls::Error::NoCertificatesPresented => say(
             Kind::Untrusted,
-            "presented no certificate, though an authority is configured here",
+            "presented no certificate, although an authority is configured here",
             "set cert and key on that node (in [highline], or any place that docs/galera.md names), or leave ssl-mode unset here",
         ),
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => say(
             Kind::Untrusted,
-            "does not hold the private key of the certificate that it presented",
-            "somebody may stand between the two hosts; try again, and look at the network if it stays",
+            "does not have the private key of the certificate it presented",
+            "something may sit between the two hosts; try again, and check the network if this persists",
         ),
         rustls::Error::AlertReceived(A::CertificateRequired) => say(
             Kind::Untrusted,
-            "demands a certificate, and none is configured here",
+            "requires a certificate, but none is configured here",
             "set cert and key on this node (in [highline], or any place that docs/galera.md names; by hand --cert and --key)",
         ),
         rustls::Error::AlertReceived(
@@ -231,23 +229,23 @@ pub fn explain(error: rustls::Error, subject: &str) -> Error {
         rustls::Error::AlertReceived(A::NoApplicationProtocol) | rustls::Error::NoApplicationProtocol => say(
             Kind::Incompatible,
             "speaks TLS, but not Highline's protocol",
-            "look at address and port, and at the versions of Highline on both hosts",
+            "check the address and port, and the Highline versions on both hosts",
         ),
         rustls::Error::AlertReceived(A::ProtocolVersion) | rustls::Error::PeerIncompatible(_) => say(
             Kind::Incompatible,
             "has no TLS 1.3, cipher suite or key exchange in common with us",
-            "look at address and port, at ssl-cipher and tls-version on both hosts, and at a proxy between them",
+            "check the address and port, ssl-cipher and tls-version on both hosts, and any proxy between them",
         )
         .because(error),
         rustls::Error::AlertReceived(A::HandshakeFailure) => say(
             Kind::Incompatible,
             "has no cipher suite or key exchange in common with us",
-            "give ssl-cipher the same value on both hosts, or take it away",
+            "set ssl-cipher to the same value on both hosts, or remove it",
         ),
         rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. } => say(
             Kind::Protocol,
             "sent something that is not TLS",
-            "look at address and port: another program may listen there",
+            "check the address and port: another program may be listening there",
         )
         .because(error),
         rustls::Error::InvalidCertificate(_) => {
@@ -258,7 +256,7 @@ pub fn explain(error: rustls::Error, subject: &str) -> Error {
     }
 }
 
-/// The same for what `tokio-rustls` returns: an I/O error, perhaps with a TLS error in it.
+/// The same for what `tokio-rustls` returns: an I/O error, perhaps with a TLS error inside.
 pub fn explain_io(error: std::io::Error, subject: &str) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(tls) => explain(tls.clone(), subject),

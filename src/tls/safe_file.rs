@@ -1,7 +1,7 @@
-//! Files of keys and certificates, written so that nothing is lost or shown.
+//! Writes files of keys and certificates so that nothing is lost or exposed.
 //!
-//! A file appears whole under its name or not at all, is synced, and belongs to the owner of its directory:
-//! root makes the files, and the database server must read them.
+//! A file appears whole under its name or not at all, is synced, and belongs to the owner of its directory: root makes
+//! the files, but the database server must read them.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,7 +19,7 @@ pub enum Secrecy {
     Public,
 }
 
-/// May a file of that name be there already?
+/// What to do if a file of that name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     Refuse,
@@ -29,7 +29,7 @@ pub enum Existing {
 pub fn write(path: &Path, text: &str, secrecy: Secrecy, existing: Existing) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = |e: std::io::Error| Error::io("cannot write", path, e);
-    // Created with O_EXCL and mode 0600 under a random name; the mode is widened only when all is written.
+    // Created with O_EXCL and mode 0600 under a random name; the mode is widened only once everything is written.
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
     file.write_all(text.as_bytes()).map_err(cannot)?;
     if rustix::process::geteuid().is_root() {
@@ -43,8 +43,8 @@ pub fn write(path: &Path, text: &str, secrecy: Secrecy, existing: Existing) -> R
         Existing::Replace => file.persist(path).map(|_| ()).map_err(|e| cannot(e.error))?,
         Existing::Refuse => file.persist_noclobber(path).map(|_| ()).map_err(|e| match e.error.kind() {
             std::io::ErrorKind::AlreadyExists => {
-                Error::new(Kind::Usage, format!("{} exists already, and is left as it is", Printable::path(path)))
-                    .remedy("choose another --dir, or give --force to replace it")
+                Error::new(Kind::Usage, format!("{} already exists and was not changed", Printable::path(path)))
+                    .remedy("choose another --dir, or use --force to replace it")
             }
             _ => cannot(e.error),
         })?,
@@ -52,7 +52,7 @@ pub fn write(path: &Path, text: &str, secrecy: Secrecy, existing: Existing) -> R
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)
 }
 
-/// Makes a directory that only its owner may enter, unless it is there.
+/// Makes a directory that only its owner may enter, unless it exists.
 pub fn make_dir(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     if path.is_dir() {

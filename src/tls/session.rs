@@ -19,7 +19,7 @@ pub struct Session {
     pub cipher: String,
     /// `X25519MLKEM768`
     pub key_exchange: String,
-    /// The name of the peer's certificate, when it presented one.
+    /// The name in the peer's certificate, if it presented one.
     pub peer: Option<String>,
     /// How the peer's certificate was verified: "pin and chain".
     pub verified: String,
@@ -35,7 +35,7 @@ impl Session {
         let trust = if pinned { trust.clone() } else { trust.clone().of_joiner() };
         let verified = match (&trust, pinned) {
             (Trust::Pin, true) => "pin",
-            (Trust::Pin, false) => "no certificate asked",
+            (Trust::Pin, false) => "no certificate requested",
             (Trust::Chain(_), true) => "pin and chain",
             (Trust::Chain(_), false) => "chain",
             (Trust::ChainAndName { .. }, true) => "pin, chain and name",
@@ -46,7 +46,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Describes a connection whose peer was looked at only.
+    /// Describes a connection whose peer was only examined.
     pub fn seen(connection: &CommonState) -> Session {
         let unknown = || "unknown".to_owned();
         Session {

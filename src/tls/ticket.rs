@@ -5,8 +5,8 @@
 //! PIN:SECRET@HOST:PORT/highline/1
 //! ```
 //!
-//! Pin and secret are 43 characters of base64url each. The part before the `@` is a secret; Galera
-//! hands it to the donor's script apart from the address, in the environment.
+//! Pin and secret are 43 characters of base64url each. The part before the `@` is secret; Galera passes it to the
+//! donor's script separately from the address, in the environment.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,7 +25,7 @@ pub struct Secret([u8; 32]);
 
 impl Secret {
     /// # Errors
-    /// The system has no random numbers.
+    /// The system cannot provide random numbers.
     pub fn generate() -> Result<Secret> {
         random().map(Secret)
     }
@@ -70,7 +70,7 @@ pub enum TicketError {
     Secret,
     #[error("the ticket's address is not HOST:PORT or [IPV6]:PORT")]
     Address,
-    #[error("the ticket is of version {0}, this program knows version 1")]
+    #[error("the ticket has version {0}, but this program knows version 1")]
     Version(String),
 }
 
@@ -123,7 +123,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Everything that a donor needs to find a joiner and to prove itself to it. Good for one transfer.
+/// Everything a donor needs to find a joiner and prove itself to it. Valid for one transfer.
 #[derive(Clone, Debug)]
 pub struct Ticket {
     pub pin: Pin,
@@ -134,7 +134,7 @@ pub struct Ticket {
 impl Ticket {
     const SUFFIX: &str = "/highline/1";
 
-    /// Reads the two halves as Galera carries them: `PIN:SECRET` and `HOST:PORT/highline/1`.
+    /// Reads the two halves as Galera passes them: `PIN:SECRET` and `HOST:PORT/highline/1`.
     pub fn from_halves(credentials: &str, place: &str) -> Result<Ticket, TicketError> {
         let (pin, secret) = credentials.split_once(':').ok_or(TicketError::Form)?;
         let (address, version) = place.split_once("/highline/").ok_or(TicketError::Form)?;
@@ -149,7 +149,7 @@ impl Ticket {
         })
     }
 
-    /// The ticket as text. It holds the secret: for stdout, or for Galera, and nowhere else.
+    /// The ticket as text. It contains the secret: only for standard output or for Galera.
     pub fn reveal(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(URL_SAFE_NO_PAD.encode(self.secret.expose()));
         Zeroizing::new(format!("{}:{}@{}{}", self.pin, *secret, self.address, Self::SUFFIX))

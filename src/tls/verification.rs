@@ -1,6 +1,6 @@
-//! Is the peer who it must be: pin, chain, purpose, revocation and name.
+//! Checks that the peer is who it must be: pin, chain, purpose, revocation and name.
 //!
-//! The chain itself is `webpki`'s work; this room decides what is asked, and says in words what failed.
+//! `webpki` checks the chain itself; this file decides what is required, and explains what failed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,10 +19,10 @@ use super::provider::provider;
 use super::refusal::{Fault, Refusal};
 use super::{Authorities, Pin};
 
-/// How the peer's certificate is judged, beside the pin that a donor always checks.
+/// How the peer's certificate is checked, in addition to the pin that a donor always checks.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// `ssl-mode` unset or `REQUIRED`: the ticket alone. A joiner asks for no client certificate: the donor
+    /// `ssl-mode` unset or `REQUIRED`: only the ticket. A joiner asks for no client certificate, because the donor
     /// proves that it knows the ticket's secret.
     Pin,
     /// `ssl-mode=VERIFY_CA`: signed by one of the authorities, for this purpose, not revoked.
@@ -30,10 +30,10 @@ pub enum Trust {
     /// `ssl-mode=VERIFY_IDENTITY`: the same, and for one of these names.
     ChainAndName {
         authorities: Arc<Authorities>,
-        /// A donor: the address that it dialled. A joiner: the donors that it allows, and none means any of
-        /// them, because a joiner cannot know who will be chosen.
+        /// On a donor, the address it dialled. On a joiner, the donors it allows; empty means any, because a joiner
+        /// cannot know who will be chosen.
         names: Vec<ServerName<'static>>,
-        /// Believe the common name of a certificate that has no subjectAltName, which RFC 6125 discourages.
+        /// Accept the common name of a certificate without subjectAltName, which RFC 6125 discourages.
         common_name: bool,
     },
 }
@@ -46,7 +46,7 @@ impl Trust {
         }
     }
 
-    /// As a joiner means it: without names it asks for the chain alone.
+    /// As a joiner uses it: without names only the chain is required.
     pub(crate) fn of_joiner(self) -> Trust {
         match self {
             Trust::ChainAndName { authorities, names, .. } if names.is_empty() => Trust::Chain(authorities),
@@ -54,7 +54,7 @@ impl Trust {
         }
     }
 
-    /// Judges a presented chain; the pin is not its business.
+    /// Checks a presented chain, but not the pin.
     pub(crate) fn check(
         &self,
         leaf: &CertificateDer<'_>,
@@ -71,12 +71,12 @@ impl Trust {
     }
 }
 
-/// `now` as paths are judged by it; before 1970 it is 1970.
+/// `now` for `webpki`; a time before 1970 becomes 1970.
 pub(crate) fn unix_time(now: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Is there a path from `leaf` to an authority, valid at `now`, for `purpose`, with nothing revoked?
+/// Whether there is a path from `leaf` to an authority, valid at `now`, for `purpose`, with nothing revoked.
 pub(crate) fn check_path(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -94,7 +94,7 @@ pub(crate) fn check_path(
     let certificate = EndEntityCert::try_from(leaf).map_err(|e| Refusal::of(&facts, Fault::Other(e)))?;
     let lists = authorities.revocation_lists();
     let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-        // Who gives a list wants it enforced for every authority of the path, as OpenSSL's CRL_CHECK_ALL does.
+        // If a list is given it is enforced for every authority in the path, as with OpenSSL's CRL_CHECK_ALL.
         options
             .with_depth(RevocationCheckDepth::Chain)
             .with_status_policy(UnknownStatusPolicy::Deny)
@@ -147,16 +147,16 @@ pub fn peer_name(text: &str) -> crate::error::Result<ServerName<'static>> {
     })
 }
 
-/// The donor's judgement of the joiner.
+/// How the donor checks the joiner.
 #[derive(Debug)]
 pub(crate) struct JoinerVerifier {
-    /// `None` only where a stranger is looked at, not trusted (`highline check --peer`).
+    /// `None` only if a stranger is examined but not trusted (`highline check --peer`).
     pub(crate) pin: Option<Pin>,
     pub(crate) trust: Trust,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
-/// The joiner's judgement of the donor.
+/// How the joiner checks the donor.
 #[derive(Debug)]
 pub(crate) struct DonorVerifier {
     pub(crate) trust: Trust,
@@ -172,8 +172,8 @@ impl DonorVerifier {
     }
 }
 
-/// The signature is checked with the key alone, so that pin mode also takes certificates of X.509 version 1,
-/// which the server's users have and `webpki` does not read.
+/// Checks the signature with just the key, so that pin mode also accepts X.509 version 1 certificates, which some
+/// servers have and `webpki` does not read.
 fn check_signature(
     provider: &CryptoProvider,
     message: &[u8],
@@ -187,7 +187,7 @@ fn check_signature(
     verify_tls13_signature_with_raw_key(message, &facts.spki, signed, &provider.signature_verification_algorithms)
 }
 
-/// What both verifiers answer about a signature in the handshake: their traits ask it in the same words.
+/// What both verifiers answer about a signature in the handshake: their traits have the same methods.
 macro_rules! signatures {
     () => {
         fn verify_tls12_signature(

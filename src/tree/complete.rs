@@ -1,4 +1,4 @@
-//! What a server's directories must have between them: without one of these parts a copy is none.
+//! What a server's directories must contain between them: a copy without one of these parts is incomplete.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +25,7 @@ pub enum Part {
 impl Part {
     pub const ALL: [Part; 4] = [Part::SystemTablespace, Part::RedoLog, Part::MysqlSchema, Part::AriaControl];
 
-    /// The part that an entry is.
+    /// Which part an entry is, if any.
     pub fn of(entry: &Entry) -> Option<Part> {
         let file = entry.content != Content::Directory;
         if entry.path.parent().is_some() {
@@ -35,7 +35,7 @@ impl Part {
             _ if file && entry.path.is_in_innodb_data() => Some(Part::SystemTablespace),
             (RootName::INNODB_LOG, _) if file => Some(Part::RedoLog),
             (RootName::ARIA_LOG, "aria_log_control") if file => Some(Part::AriaControl),
-            // A symlink may stand for the directory.
+            // A symlink may replace the directory.
             (RootName::DATADIR, "mysql") if !matches!(entry.content, Content::File { .. }) => Some(Part::MysqlSchema),
             _ => None,
         }
@@ -53,15 +53,15 @@ impl fmt::Display for Part {
     }
 }
 
-/// The parts that are among these entries.
+/// The parts found among these entries.
 pub fn parts<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> BTreeSet<Part> {
     entries.into_iter().filter_map(Part::of).collect()
 }
 
-/// Everything that a donor's tree lacks, in words; empty when it is complete.
+/// Describes everything a donor's tree lacks; empty if it is complete.
 ///
-/// Beside the parts: each file of the system tablespace that the configuration names, and the undo tablespaces that
-/// the system tablespace says there are.
+/// In addition to the parts: each file of the system tablespace that the configuration names, and as many undo
+/// tablespaces as the system tablespace says.
 pub fn lacks(roots: &Roots, found: &[Found]) -> Vec<String> {
     let present = parts(found.iter().map(|found| &found.entry));
     let mut lacks: Vec<String> =

@@ -1,10 +1,10 @@
-//! What a server's data files are called, and what a server's directories must have between them.
+//! How a server's data files are named.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The endings of the files that tables, views, triggers and the like consist of.
+/// Extensions of the files that make up tables, views, triggers and the like.
 const ENDINGS: &[&str] = &[
     "ARM", "ARN", "ARZ", "CSM", "CSV", "MAD", "MAI", "MRG", "MYD", "MYI", "TRG", "TRN", "cfg", "cfp", "frm", "ibd",
     "isl", "opt", "par", "sdi",
@@ -17,12 +17,13 @@ pub fn is_data_file(name: &OsStr) -> bool {
     parts.next().is_some() && ENDINGS.iter().any(|known| known.as_bytes() == ending)
 }
 
-/// Whether tables, or what makes a directory a schema, lie in it or beneath. What cannot be read may hold some.
+/// Whether tables, or files that make a directory a schema, are in it or beneath. An unreadable directory counts as
+/// holding some.
 pub fn holds_tables(directory: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(directory) else { return true };
     entries.flatten().any(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => holds_tables(&entry.path()),
-        // A temporary table is nobody's data.
+        // Temporary tables are not data.
         _ => is_data_file(&entry.file_name()) && !entry.file_name().as_bytes().starts_with(b"#sql"),
     })
 }

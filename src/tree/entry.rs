@@ -9,7 +9,7 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
-/// What a filesystem keeps beside an entry's content.
+/// What a filesystem keeps in addition to an entry's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Permission bits, `0o7777` at most.
@@ -28,7 +28,7 @@ pub enum Content {
     File {
         size: u64,
     },
-    /// Its target is kept as it stands and never followed.
+    /// Its target is kept as it is and never followed.
     Symlink {
         target: Vec<u8>,
     },

@@ -1,4 +1,4 @@
-//! What the filesystems beneath the roots can be believed, and how much room is left on them.
+//! How far the filesystems beneath the roots can be trusted, and how much room they have left.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, open, statfs, statvfs, syncfs};
 use super::roots::Roots;
 use crate::error::{Error, Result};
 
-/// `f_type` of the filesystems that note each store to a mapped file in its times, once its pages have been written
-/// back: ext2 to ext4, XFS, btrfs (statfs(2)). On others a file may change under an equal stamp.
+/// `f_type` of the filesystems on which every store to a mapped file changes its times, once its pages have been
+/// written back: ext2 to ext4, XFS, btrfs (statfs(2)). On others a file may change without a new stamp.
 const STAMPS_TELL: [u64; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
 
 /// The filesystems of a server's directories, by device.
@@ -31,20 +31,19 @@ impl Filesystems {
             let failed = |e: std::io::Error| Error::io("cannot read", directory, e);
             let device = std::fs::metadata(directory).map_err(failed)?.dev();
             let kind = statfs(directory).map_err(|e| failed(e.into()))?.f_type;
-            // The number is signed on some architectures; its bits are what counts.
+            // The number is signed on some architectures; only its bits matter.
             let stamps_tell = STAMPS_TELL.contains(&(kind as u64 & 0xFFFF_FFFF));
             all.entry(device).or_insert(Filesystem { directory: directory.to_owned(), stamps_tell });
         }
         Ok(Filesystems(all))
     }
 
-    /// Whether a file there that was written has another stamp. What is on a filesystem of its own below a root is not
-    /// known here.
+    /// Whether a file there gets a new stamp whenever it is written. Filesystems mounted below a root are unknown here.
     pub fn stamps_tell(&self, device: u64) -> bool {
         self.0.get(&device).is_some_and(|filesystem| filesystem.stamps_tell)
     }
 
-    /// A directory on each, and what [`Filesystems::stamps_tell`] says of it.
+    /// A directory on each, and what [`Filesystems::stamps_tell`] says about it.
     pub fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
         self.0.values().map(|filesystem| (filesystem.directory.as_path(), filesystem.stamps_tell))
     }
@@ -54,7 +53,8 @@ impl Filesystems {
         self.0.get(&device).map(|filesystem| filesystem.directory.as_path())
     }
 
-    /// Writes back what is in the page cache, so that the next store to a mapped page is noted in the file's times.
+    /// Writes back the page cache, so that the next store to a mapped page changes the file's
+    /// times.
     pub fn write_back(&self) -> Result<()> {
         for Filesystem { directory, .. } in self.0.values() {
             let fd = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());

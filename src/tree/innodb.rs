@@ -1,7 +1,8 @@
-//! What InnoDB's own files say of themselves: the header of the redo log, and the first page of the system tablespace.
+//! What InnoDB's own files say about themselves: the header of the redo log, and the first page of the system
+//! tablespace.
 //!
-//! Offsets and values: `log0log.h`, `log0recv.cc`, `fsp0fsp.h`, `fsp0types.h` of `storage/innobase`; the redo logs of
-//! 10.5.23 and 10.11.19 were looked at.
+//! Offsets and values: `log0log.h`, `log0recv.cc`, `fsp0fsp.h`, `fsp0types.h` of `storage/innobase`; checked against
+//! redo logs of 10.5.23 and 10.11.19.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,12 +15,12 @@ use super::path::RootName;
 use super::roots::{Roots, Scope};
 use crate::version::Series;
 
-/// What only the files know, and what a server that starts on them has to cope with.
+/// What only the files say, and a server that starts on them must be able to handle.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InnodbFiles {
-    /// `None` where there is no redo log, or none that can be read.
+    /// `None` if there is no readable redo log.
     pub redo: Option<RedoLog>,
-    /// Of the system tablespace, in bytes; `None` where there is none, or none that can be read.
+    /// Of the system tablespace, in bytes; `None` if there is no readable one.
     pub page_size: Option<u32>,
 }
 
@@ -44,7 +45,7 @@ pub fn system_tablespace(roots: &Roots) -> Option<PathBuf> {
     Some(roots.get(RootName::INNODB_DATA)?.path.join(first_data_file(roots)))
 }
 
-/// What the first file of the system tablespace is called here.
+/// The name of the system tablespace's first file here.
 fn first_data_file(roots: &Roots) -> String {
     match roots.get(RootName::INNODB_DATA).map(|root| &root.scope) {
         Some(Scope::Names(names)) => names.first().map(|name| name.replace('#', "1")),
@@ -58,10 +59,10 @@ fn first_data_file(roots: &Roots) -> String {
 pub struct RedoLog {
     /// `log_t::format`, with its bit for an encrypted log.
     pub format: u32,
-    /// The server that made the file, `MariaDB 10.11.19`: it may have been an earlier or a later one than today's.
+    /// The server that made the file, `MariaDB 10.11.19`, which may be older or newer than today's.
     pub creator: String,
-    /// Known to hold nothing after its last checkpoint, as a clean shutdown leaves it. Looked for only before
-    /// 10.8, where a later server must know it.
+    /// Known to contain nothing after its last checkpoint, as after a clean shutdown. Determined only for logs older
+    /// than 10.8, where newer servers depend on it.
     pub empty: bool,
 }
 
@@ -74,20 +75,20 @@ const BEFORE: [u32; 3] = [1, 103, 104];
 /// `log_t::FORMAT_ENCRYPTED`.
 const ENCRYPTED: u32 = 1 << 31;
 
-/// What a server makes of a redo log that is not its own.
+/// What a server does with a redo log that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     Possible,
     /// Older than the server's own format, and not known to be empty: *Upgrade after a crash is not supported*.
     FormatTooOld,
-    /// Newer than what the server knows: *Unsupported redo log format*.
+    /// Newer than the server knows: *Unsupported redo log format*.
     FormatTooNew,
-    /// Neither of MariaDB's formats from 10.2 on.
+    /// None of MariaDB's formats since 10.2.
     FormatUnknown,
 }
 
 impl RedoLog {
-    /// `read` gives that many bytes at that place of the file, or `None`.
+    /// `read` returns that many bytes at that offset of the file, or `None`.
     fn parse(mut read: impl FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<RedoLog> {
         const CREATOR: std::ops::Range<usize> = 16..48;
         let header = read(0, CREATOR.end)?;
@@ -106,7 +107,7 @@ impl RedoLog {
 
     /// The version of the server that made the file.
     pub fn creator_version(&self) -> Option<&str> {
-        // A backup that was prepared says `Backup`.
+        // A prepared backup says `Backup`.
         let version = self.creator.strip_prefix("MariaDB ").or_else(|| self.creator.strip_prefix("Backup "))?;
         Series::of(version).map(|_| version)
     }
@@ -121,8 +122,8 @@ impl RedoLog {
         }
     }
 
-    /// What a server of `series` makes of it (`recv_sys_t::find_checkpoint`, `log0recv.cc`): its own format it
-    /// recovers whatever is in the log, an older one only when nothing is.
+    /// What a server of `series` does with it (`recv_sys_t::find_checkpoint`, `log0recv.cc`): it recovers its own
+    /// format whatever is in the log, an older one only if the log is empty.
     pub fn recovery(&self, series: Series) -> Recovery {
         let (first, last) = match self.format & !ENCRYPTED {
             V10_8 => (Series::new(10, 8), Series::new(u32::MAX, 0)),
@@ -140,8 +141,8 @@ impl RedoLog {
     }
 }
 
-/// Whether a log before 10.8 ends at its checkpoint (`recv_log_recover_10_5`): the block of the checkpoint is
-/// filled up to it and no further.
+/// Whether a log older than 10.8 ends at its checkpoint (`recv_log_recover_10_5`): the checkpoint's block is filled up
+/// to it and no further.
 fn is_empty(read: &mut impl FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<bool> {
     const BLOCK: u64 = 512;
     const CHECKPOINTS: [u64; 2] = [BLOCK, 3 * BLOCK];
@@ -159,10 +160,10 @@ fn is_empty(read: &mut impl FnMut(u64, usize) -> Option<Vec<u8>>) -> Option<bool
     Some(used == offset % BLOCK)
 }
 
-/// As much of the first page as is looked at.
+/// Bytes of the first page to read.
 const FIRST_PAGE: usize = 58;
 
-/// The page size of a system tablespace that begins like this.
+/// The page size, in bytes, of a system tablespace that begins with `page`.
 fn page_size(page: &[u8]) -> Option<u32> {
     /// `FIL_PAGE_TYPE_FSP_HDR`.
     const FSP_HEADER: u64 = 8;
@@ -170,7 +171,7 @@ fn page_size(page: &[u8]) -> Option<u32> {
     if number(page, 24, 2)? != FSP_HEADER || number(page, 38, 4)? != 0 {
         return None;
     }
-    // `fil_space_t::full_crc32`: the marker, where other tablespaces have a part of a size that they never have.
+    // `fil_space_t::full_crc32`: a marker, in a place where other tablespaces have part of a size they never have.
     let shift = if flags & 0x10 != 0 { flags & 0xf } else { flags >> 6 & 0xf };
     match shift {
         0 if flags & 0x10 == 0 => Some(16 * 1024),
@@ -179,7 +180,7 @@ fn page_size(page: &[u8]) -> Option<u32> {
     }
 }
 
-/// The number of `length` bytes, at most 8, at `at`, big-endian.
+/// The big-endian number of `length` bytes (at most 8) at `at`.
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     let bytes = bytes.get(at..at.checked_add(length)?)?;
     Some(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
@@ -188,7 +189,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
 /// How many undo tablespaces have rollback segments, as the page `TRX_SYS` of the system tablespace says
 /// (`trx0sys.h`: 128 slots of space and page from byte 56 on). That page is never encrypted.
 ///
-/// `None` where the file is none of InnoDB's, or cannot be read.
+/// `None` if the file is not InnoDB's or cannot be read.
 pub(super) fn undo_tablespaces(system: &Path) -> Option<usize> {
     const TRX_SYS: (u64, u64) = (5, 7);
     const SLOTS: (usize, usize) = (56, 128);

@@ -1,4 +1,4 @@
-//! What travels: roots, the paths beneath them, the rules, and the scan of a donor's tree.
+//! What is sent: roots, the paths beneath them, the rules, and the scan of a donor's tree.
 //!
 //! Knows files and names. Knows no network, no digests and no protocol.
 

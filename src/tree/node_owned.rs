@@ -1,9 +1,9 @@
-//! The names that belong to a node and not to its data: one table for what a donor leaves out and for what a
-//! joiner keeps.
+//! The names that belong to a node rather than to its data: one table for what a donor leaves out and what a joiner
+//! keeps.
 //!
-//! Names directly beneath a root are meant. A first-level *directory* is a schema, whatever it is called, so a
-//! pattern never matches one: it stays behind only where this table has it by its exact name, or where the
-//! configuration says so ([`super::Own`]).
+//! It applies to names directly beneath a root. A top-level *directory* is a schema, whatever its name, so a pattern
+//! never matches one: it stays behind only if this table has its exact name, or if the configuration says so
+//! ([`super::Own`]).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,15 +14,15 @@ use std::path::Path;
 use super::data_files::is_data_file;
 use super::roots::{Shape, matches, names};
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Patterns as in [`super::matches`] for files; exact names for directories.
+    /// For files, patterns as in [`super::matches`]; for directories, exact names.
     pub names: &'static [&'static str],
     pub shape: Shape,
     /// Whether a donor sends it.
     pub sent: bool,
-    /// Whether a joiner's own stays when its tree is replaced.
+    /// Whether a joiner keeps its own when its tree is replaced.
     pub kept: bool,
     pub why: &'static str,
 }
@@ -35,7 +35,8 @@ const fn directories(names: &'static [&'static str], kept: bool, why: &'static s
     Row { names, shape: Shape::Directory, sent: false, kept, why }
 }
 
-/// The first row that fits counts. Regular files, sockets, pipes and symlinks to no directory are files here.
+/// The first matching row counts. Regular files, sockets, pipes and symlinks that do not lead to a directory are files
+/// here.
 pub const TABLE: &[Row] = &[
     Row {
         names: &["mariadb_upgrade_info", "mysql_upgrade_info"],
@@ -130,16 +131,16 @@ pub const TABLE: &[Row] = &[
     directories(&["lost+found", ".snapshot", ".zfs"], true, "of the filesystem"),
 ];
 
-/// What certificates, keys and their stores are called, in any directory.
+/// Names of certificates, keys and key stores, in any directory.
 const KEYS: &[&str] = &["*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
 
-/// Whether a file in any directory is a key by its name.
+/// Whether a file, in any directory, is a key by its name.
 pub(super) fn is_key(name: &OsStr) -> bool {
     KEYS.iter().any(|pattern| matches(pattern, name.as_bytes()))
 }
 
-/// Whether a file is a key by its name, or has a private key in it. Data files are not looked at, nor is what is longer
-/// than any key, or cannot be read.
+/// Whether a file is a key by its name, or contains a private key. Data files, unreadable files and files longer than
+/// any key are not examined.
 pub fn is_key_file(place: &Path) -> bool {
     const LONGEST: u64 = 64 * 1024;
     let name = place.file_name().unwrap_or_default();
@@ -152,14 +153,14 @@ pub fn is_key_file(place: &Path) -> bool {
     let mut text = Vec::new();
     let read = File::open(place).and_then(|file| file.take(LONGEST).read_to_end(&mut text));
     let marked = |mark: &[u8]| text.windows(mark.len()).any(|window| window == mark);
-    // Rows of a table may hold a key too, in files that are not text.
+    // Table rows may contain a key too, but those files are not text.
     let is_text = || {
         std::str::from_utf8(&text).is_ok_and(|text| !text.contains(|c: char| c.is_control() && !"\t\r\n".contains(c)))
     };
     read.is_ok() && marked(b"-----BEGIN ") && marked(b"PRIVATE KEY") && is_text()
 }
 
-/// The row of a first-level name.
+/// The row for a top-level name.
 pub fn row(name: &OsStr, shape: Shape) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.shape == shape && names(row.names, name, shape))
 }

@@ -1,4 +1,4 @@
-//! The paths that the configuration gives to one node alone: at any depth, within any root.
+//! The paths that, by the configuration, belong to one node alone: at any depth, within any root.
 //!
 //! Knows paths, not options; `sst::own_paths` finds them.
 
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use super::data_files::is_data_file;
 use super::roots::{Shape, matches};
 
-/// What of the name's directory is meant.
+/// What in the directory is meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwnName {
-    /// A file by that name, and what a rotation of logs makes of it: `name.1`, `name-20260101.gz`.
+    /// A file by that name, and its rotated forms: `name.1`, `name-20260101.gz`.
     File(OsString),
-    /// A directory by that name, with all that is in it.
+    /// A directory by that name, with everything in it.
     Directory(OsString),
     /// Files that match a pattern as in [`super::matches`].
     Files(String),
@@ -27,12 +27,12 @@ pub struct OwnPath {
     /// Absolute, without symlinks.
     pub directory: PathBuf,
     pub name: OwnName,
-    /// As it stands in the option file: `log-error`.
+    /// As written in the option file: `log-error`.
     pub option: String,
 }
 
 impl OwnPath {
-    /// The path as an operator wrote it, more or less.
+    /// The path, roughly as the operator wrote it.
     pub fn path(&self) -> PathBuf {
         match &self.name {
             OwnName::File(name) | OwnName::Directory(name) => self.directory.join(name),
@@ -42,7 +42,7 @@ impl OwnPath {
 
     fn claims(&self, name: &OsStr, shape: Shape) -> bool {
         match (&self.name, shape) {
-            // Also a link in its place, which is the node's own too.
+            // A link in its place belongs to the node too.
             (OwnName::Directory(own), _) => own == name,
             (OwnName::File(own), Shape::File) => own == name || is_rotation(own, name),
             (OwnName::Files(pattern), Shape::File) => matches(pattern, name.as_bytes()),
@@ -85,7 +85,7 @@ impl Own {
         self.by_directory.get(directory)?.iter().find(|own| own.claims(name, shape))
     }
 
-    /// Whether `directory` has one of them in it, or deeper.
+    /// Whether `directory` contains one of them, directly or deeper.
     pub fn is_above(&self, directory: &Path) -> bool {
         self.above.contains(directory)
     }
@@ -97,7 +97,7 @@ impl Own {
     }
 }
 
-/// Whether `name` is what log rotation makes of `log`: `log.1`, `log.2.gz`, `log-20260101`, `log.old`.
+/// Whether `name` is a rotated form of `log`: `log.1`, `log.2.gz`, `log-20260101`, `log.old`.
 fn is_rotation(log: &OsStr, name: &OsStr) -> bool {
     const PACKED: &[&[u8]] = &[b".gz", b".bz2", b".xz", b".zst", b".lz4"];
     let Some(rest) = name.as_bytes().strip_prefix(log.as_bytes()) else { return false };

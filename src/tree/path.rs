@@ -1,4 +1,4 @@
-//! The only path that crosses the wire: a root's name and what lies beneath it.
+//! The only path that crosses the wire: a root's name and the path beneath it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Printable;
 
-/// The name of a root: a directory that the server uses. Each side maps it to a path of its own.
+/// The name of a root: a directory that the server uses. Each side maps it to its own path.
 ///
 /// 1 to 32 of the characters `a-z 0-9 -`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,13 +29,13 @@ impl RootName {
         &self.0
     }
 
-    /// Whether data files of the system tablespace lie in it: `innodb-data`, and `innodb-data-2` and so on for the further
-    /// directories of `innodb_data_file_path`.
+    /// Whether it holds data files of the system tablespace: `innodb-data`, and `innodb-data-2` and so on for further
+    /// directories in `innodb_data_file_path`.
     pub fn is_innodb_data(&self) -> bool {
         is_innodb_data(&self.0)
     }
 
-    /// Whether it holds what InnoDB keeps outside of schemas: system tablespace, redo log, undo tablespaces.
+    /// Whether it holds what InnoDB keeps outside schemas: system tablespace, redo log, undo tablespaces.
     pub fn is_innodb(&self) -> bool {
         self.is_innodb_data() || [Self::INNODB_LOG, Self::INNODB_UNDO].contains(&&*self.0)
     }
@@ -84,8 +84,8 @@ impl fmt::Display for RootName {
 
 /// A path beneath a root, as bytes: `datadir/sbtest/t1.ibd`.
 ///
-/// Its parts are never empty, `.` or `..`, hold no NUL and at most 255 bytes each (`NAME_MAX`); there
-/// are at most 64 of them and 4,000 bytes in all (below `PATH_MAX`).
+/// Its parts are never empty, `.` or `..`, contain no NUL, and have at most 255 bytes each (`NAME_MAX`); there are at
+/// most 64 parts and 4,000 bytes in all (below `PATH_MAX`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelPath {
     bytes: Box<[u8]>,
@@ -93,7 +93,7 @@ pub struct RelPath {
     root: u8,
 }
 
-/// Why bytes are no path that may cross the wire.
+/// Why bytes are not a path that may cross the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     #[error("a part of the path is `..`, `.` or empty")]
@@ -102,7 +102,7 @@ pub enum PathError {
     Root,
     #[error("a root's name has 1 to 32 of the characters a-z, 0-9 and -")]
     RootName,
-    #[error("the path holds a NUL byte")]
+    #[error("the path contains a NUL byte")]
     Nul,
     #[error("the path is too long or too deep")]
     Long,
@@ -120,7 +120,7 @@ impl RelPath {
         RelPath::parse(&bytes)
     }
 
-    /// Reads `root/part/part`, as it stands in an archive member's name.
+    /// Reads `root/part/part`, as in an archive member's name.
     pub fn parse(bytes: &[u8]) -> Result<RelPath, PathError> {
         if bytes.len() > Self::MAX_BYTES {
             return Err(PathError::Long);
@@ -176,12 +176,12 @@ impl RelPath {
         OsStr::from_bytes(rest.split(|&b| b == b'/').next().unwrap_or_default())
     }
 
-    /// Whether `other` is this path or lies beneath it.
+    /// Whether `other` is this path or beneath it.
     pub fn holds(&self, other: &RelPath) -> bool {
         other.bytes.strip_prefix(&*self.bytes).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
     }
 
-    /// The directory that holds it, or `None` when that is the root.
+    /// The directory that contains it; `None` if that is the root.
     pub fn parent(&self) -> Option<RelPath> {
         let last = self.bytes.iter().rposition(|&b| b == b'/')?;
         (last > self.root as usize).then(|| RelPath { bytes: self.bytes[..last].into(), root: self.root })

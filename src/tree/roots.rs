@@ -14,15 +14,15 @@ use crate::error::{Error, Kind, Printable, Result};
 pub enum Scope {
     /// Everything that no other root claims.
     Whole,
-    /// The first-level files that match one of these patterns: a literal, where `*` stands for any
-    /// run of characters and `#` for one or more digits. No directory.
+    /// The top-level files that match one of these patterns, in which `*` stands for any run of characters and `#` for
+    /// one or more digits. Never a directory.
     Names(Vec<String>),
-    /// Only what a transfer itself brings; whatever else lies there is not ours.
+    /// Only what a transfer itself brings; whatever else is there is not ours.
     Listed,
 }
 
-/// What a first-level name is. A directory, or a symlink to one, is a schema; a schema is not a file of a root's, whatever
-/// it is called.
+/// What a top-level name is. A directory, or a symlink to one, is a schema, and so never a file that a root claims,
+/// whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     Directory,
@@ -31,7 +31,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Of what lies at `place`, through symlinks.
+    /// The shape of what is at `place`, following symlinks.
     pub fn at(place: &Path) -> Shape {
         if place.is_dir() { Shape::Directory } else { Shape::File }
     }
@@ -44,18 +44,18 @@ pub struct Root {
     /// Absolute.
     pub path: PathBuf,
     pub scope: Scope,
-    /// What the first-level names of this root begin with here, when nodes choose that themselves: the
-    /// base name of the binary logs. On the wire they begin with the root's own name.
+    /// What this root's top-level names begin with here, if nodes choose that themselves: the base name of the binary
+    /// logs. On the wire they begin with the root's name.
     pub stem: Option<String>,
 }
 
 impl Root {
-    /// The name on the wire of what is called `name` here.
+    /// The wire name for the local `name`.
     pub fn wire_name<'a>(&self, name: &'a OsStr) -> Cow<'a, OsStr> {
         restemmed(name, self.stem.as_deref(), self.name.as_str())
     }
 
-    /// The name here of what is called `name` on the wire.
+    /// The local name for `name` on the wire.
     pub fn local_name<'a>(&self, name: &'a OsStr) -> Cow<'a, OsStr> {
         match &self.stem {
             Some(stem) => restemmed(name, Some(self.name.as_str()), stem),
@@ -72,13 +72,13 @@ fn restemmed<'a>(name: &'a OsStr, from: Option<&str>, to: &str) -> Cow<'a, OsStr
     }
 }
 
-/// All roots of one side. There is always a `datadir`, and it is the first.
+/// All roots of one side. There is always a `datadir`, and it comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots(Vec<Root>);
 
 impl Roots {
-    /// The roots of a server whose directories are `paths`; a root that is not named lies in the
-    /// data directory. Roots that are not the server's own (`external-1`, …) hold what is listed.
+    /// The roots of a server whose directories are `paths`; those not named are in the data directory. Roots that are
+    /// not the server's own (`external-1`, …) have listed content.
     pub fn new(datadir: &Path, paths: &BTreeMap<RootName, PathBuf>) -> Result<Roots> {
         let resolve = |path: &Path| std::path::absolute(path).map_err(|e| Error::io("cannot resolve", path, e));
         let datadir = resolve(datadir)?;
@@ -88,7 +88,7 @@ impl Roots {
         for (name, patterns) in STANDARD {
             let name: RootName = name.parse().map_err(|e| Error::new(Kind::Usage, *name).because(e))?;
             let path = paths.get(&name).map_or(Ok(datadir.clone()), |path| absolute(path))?;
-            // A folder of binary logs that is named by hand: their base name is not known.
+            // A directory of binary logs given by hand: their base name is not known.
             let patterns = match patterns {
                 [] if paths.contains_key(&name) => &["*.#", "*.index", "*.state"],
                 patterns => *patterns,
@@ -150,7 +150,7 @@ impl Roots {
         self.0.iter().find(|root| matches!(&root.scope, Scope::Names(patterns) if named(patterns)))
     }
 
-    /// The root that a first-level `name` in `directory` belongs to.
+    /// The root that a top-level `name` in `directory` belongs to.
     pub fn owner(&self, directory: &Path, name: &OsStr, shape: Shape) -> Option<&Root> {
         let here = || self.0.iter().filter(|root| root.path == directory);
         let named = |patterns: &[String]| patterns.iter().any(|p| matches(p, name.as_bytes()));
@@ -160,8 +160,8 @@ impl Roots {
     }
 }
 
-/// The server's own roots and the names that belong to each (`innodb_data_file_path` and `log_bin`
-/// replace the first and the last where the configuration is known).
+/// The server's own roots and the names that belong to each (if the configuration is known, `innodb_data_file_path` and
+/// `log_bin` replace the first and the last).
 const STANDARD: &[(&str, &[&str])] = &[
     (RootName::INNODB_DATA, &["ibdata#"]),
     (RootName::INNODB_LOG, &["ib_logfile#"]),
@@ -170,8 +170,8 @@ const STANDARD: &[(&str, &[&str])] = &[
     (RootName::BINLOG, &[]),
 ];
 
-/// Whether one of an operator's `keep` names is this one. With a `*` in it a pattern is for files only, so that
-/// no schema stays behind by accident; a directory is kept by its name.
+/// Whether one of the operator's `keep` names matches this one. A pattern with `*` matches only files, so that no
+/// schema stays behind by accident; a directory needs its exact name.
 pub fn names(patterns: &[impl AsRef<str>], name: &OsStr, shape: Shape) -> bool {
     patterns.iter().map(AsRef::as_ref).any(|pattern| match shape {
         Shape::Directory => name == OsStr::new(pattern),
@@ -179,7 +179,7 @@ pub fn names(patterns: &[impl AsRef<str>], name: &OsStr, shape: Shape) -> bool {
     })
 }
 
-/// Whether `name` fits `pattern`: `*` is any run of bytes, `#` one or more digits.
+/// Whether `name` matches `pattern`: `*` is any run of bytes, `#` one or more digits.
 pub fn matches(pattern: &str, name: &[u8]) -> bool {
     fn fits(pattern: &[u8], name: &[u8]) -> bool {
         match pattern {

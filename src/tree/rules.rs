@@ -1,5 +1,4 @@
-//! What stays on the donor: what the table of node-owned names says, what the configuration gives to the node, and
-//! what the operator keeps.
+//! What stays on the donor: node-owned names, the node's own paths by its configuration, and what the operator keeps.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -22,13 +21,13 @@ impl Rules {
         Rules { more, own, binlogs: None }
     }
 
-    /// Of the root `binlog` only these names travel.
+    /// Of the root `binlog` only these names are sent.
     #[must_use]
     pub fn with_binlogs(self, names: Vec<String>) -> Rules {
         Rules { binlogs: Some(names), ..self }
     }
 
-    /// Whether an entry called `name` travels that lies directly beneath `root`, in `directory`.
+    /// Whether to send the entry `name` directly beneath `root`, in `directory`.
     pub fn travels(&self, root: &RootName, directory: &Path, name: &OsStr, shape: Shape) -> bool {
         if let (RootName::BINLOG, Some(only)) = (root.as_str(), &self.binlogs) {
             return only.iter().any(|known| name == known.as_str());
@@ -38,13 +37,13 @@ impl Rules {
             && !self.owns(directory, name, || shape)
     }
 
-    /// Whether the configuration gives `name` in `directory`, at any depth, to the node, or it is called like a key.
+    /// Whether `name` in `directory`, at any depth, belongs to the node by the configuration, or is named like a key.
     pub fn owns(&self, directory: &Path, name: &OsStr, shape: impl Fn() -> Shape) -> bool {
         (is_key(name) && shape() == Shape::File)
             || (self.own.is_above(directory) && self.own.claims(directory, name, shape()).is_some())
     }
 
-    /// The option that gives `name` in `directory` to the node.
+    /// The option by which `name` in `directory` belongs to the node.
     pub fn option(&self, directory: &Path, name: &OsStr) -> Option<&str> {
         let claimed = |shape| self.own.claims(directory, name, shape);
         claimed(Shape::File).or_else(|| claimed(Shape::Directory)).map(|own| own.option.as_str())

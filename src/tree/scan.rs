@@ -1,5 +1,4 @@
-//! The scan of a donor's roots: every entry that travels, with the stamp that tells later whether it
-//! changed.
+//! The scan of a donor's roots: every entry that is sent, with the stamp that later shows whether it changed.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -19,7 +18,7 @@ use super::roots::{Root, Roots, Scope, Shape};
 use super::rules::Rules;
 use crate::error::{Error, Kind, Printable, Result};
 
-/// What `stat` says of a file's identity and age. Equal stamps: the file was not written in between.
+/// What `stat` says about a file's identity and age. Equal stamps mean that the file was not written in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub size: u64,
@@ -49,14 +48,14 @@ impl Stamp {
         (self.inode, self.device) == (other.inode, other.device)
     }
 
-    /// Whether it was written last before `when`, by both of its times.
+    /// Whether it was last written before `when`, by both of its times.
     pub fn is_older_than(&self, when: SystemTime) -> bool {
         let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
         let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), i64::from(when.subsec_nanos()));
         self.mtime < when && self.ctime < when
     }
 
-    /// When it changed last, since 1970; `None` where that lies before.
+    /// When it last changed, since 1970; `None` if earlier.
     pub fn changed(self) -> Option<Duration> {
         let (secs, nanos) = self.mtime.max(self.ctime);
         Some(Duration::new(u64::try_from(secs).ok()?, u32::try_from(nanos).ok()?))
@@ -68,12 +67,12 @@ impl Stamp {
 pub struct Found {
     pub entry: Entry,
     pub stamp: Stamp,
-    /// Bytes that the filesystem has given to it.
+    /// Bytes allocated to it on disk.
     pub allocated: u64,
 }
 
 impl Found {
-    /// Bytes by length; nothing but a regular file has any.
+    /// Length in bytes; 0 for anything but a regular file.
     pub fn size(&self) -> u64 {
         match self.entry.content {
             Content::File { size } => size,
@@ -82,12 +81,12 @@ impl Found {
     }
 }
 
-/// What a scan passes over.
+/// What a scan ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tolerance {
-    /// Nothing: no one writes to the tree, so what vanishes is an error.
+    /// Nothing: nobody writes to the tree, so if something vanishes it is an error.
     None,
-    /// What vanishes meanwhile: a server may be at work.
+    /// What vanishes meanwhile: a server may be running.
     Vanished,
     /// What cannot be read: the tree is about to be replaced.
     Unreadable,
@@ -95,25 +94,25 @@ pub enum Tolerance {
 
 /// Scans all roots; the result is ordered by path.
 ///
-/// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way:
-/// each of their directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
+/// Tablespaces outside every root, which a symlink or an `.isl` file points to, are found on the way: each of their
+/// directories is added to `roots` as `external-1`, `external-2`, … and scanned too.
 pub fn scan(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Vec<Found>> {
     scan_fully(roots, rules, tolerance).map(|scanned| scanned.found)
 }
 
-/// What a scan came to.
+/// The result of a scan.
 #[derive(Debug)]
 pub struct Scanned {
-    /// What travels, ordered by path.
+    /// What is sent, ordered by path.
     pub found: Vec<Found>,
-    /// What stays behind: first-level names, and deeper paths of the node's own; those that an option names with it.
+    /// What stays behind: top-level names and the node's own deeper paths, with the option if one names them.
     pub stays: Vec<String>,
 }
 
-/// As [`scan`], and tells what stays behind.
+/// Like [`scan`], and also returns what stays behind.
 ///
 /// # Errors
-/// Besides what cannot be read: a link that stands for a server's data file and does not lead to one that travels.
+/// Unreadable entries; and a link in place of a data file that does not lead to one that is sent.
 pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Result<Scanned> {
     let mut scan = Scan::new(roots, rules, tolerance);
     scan.all_roots()?;
@@ -129,8 +128,8 @@ pub fn scan_fully(roots: &mut Roots, rules: &Rules, tolerance: Tolerance) -> Res
     Ok(Scanned { found, stays })
 }
 
-/// What an old tree leads to outside its roots: schemas and tables behind symlinks, tablespaces of `.isl` files. They are
-/// named, not entered; and what cannot be read leads nowhere, because an old tree may hold anything.
+/// What an old tree points to outside its roots: schemas and tables behind symlinks, tablespaces of `.isl` files. They
+/// are listed but not entered. Unreadable entries are ignored, because an old tree may contain anything.
 pub fn leads_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
     let (mut roots, rules) = (roots.clone(), Rules::default());
     let mut scan = Scan::new(&mut roots, &rules, Tolerance::Unreadable);
@@ -138,7 +137,7 @@ pub fn leads_outside(roots: &Roots) -> Result<Vec<PathBuf>> {
     Ok(scan.outside.into_iter().map(|outside| outside.object).collect())
 }
 
-/// Where an entry of the donor's tree lies. `None` when its root is not one of `roots`.
+/// The local path of an entry of the donor's tree. `None` if its root is not one of `roots`.
 pub fn locate(roots: &Roots, path: &RelPath) -> Option<PathBuf> {
     let root = roots.get(path.root_str())?;
     match path.parent() {
@@ -154,23 +153,23 @@ struct Scan<'a> {
     found: Vec<Found>,
     /// The first path of each file that has several, by root, device and inode.
     links: HashMap<(RootName, u64, u64), RelPath>,
-    /// Where roots really are; what is beneath them is found there.
+    /// The roots' real paths; what is beneath them is found there.
     inside: Vec<PathBuf>,
     outside: Vec<Outside>,
-    /// What is in `outside`, for a tree with thousands of it.
+    /// The same objects as in `outside`, for fast lookup.
     seen: HashSet<PathBuf>,
-    /// Links that stand for data files or schemas, with what they lead to.
+    /// Links in place of data files or schemas, with what they point to.
     data_links: Vec<(PathBuf, PathBuf)>,
     stays: Vec<String>,
-    /// How much of it is the node's own; sockets and pipes are nobody's.
+    /// How many of them belong to the node; sockets and pipes belong to nobody.
     owned: usize,
 }
 
-/// An object outside every root that travels.
+/// An object outside every root that is sent.
 #[derive(Debug, PartialEq, Eq)]
 struct Outside {
     object: PathBuf,
-    /// An `.isl` file names it, so that it lies in a directory called like its schema.
+    /// An `.isl` file names it, so it is in a directory named like its schema.
     by_isl: bool,
 }
 
@@ -223,7 +222,7 @@ impl<'a> Scan<'a> {
         self.roots.iter().any(|root| root.path == place)
     }
 
-    /// Notes that something does not travel.
+    /// Notes that something is not sent.
     fn stay(&mut self, place: &Path) {
         let (parent, name) = (place.parent().unwrap_or(place), place.file_name().unwrap_or_default());
         let within = place.strip_prefix(self.roots.datadir()).unwrap_or(place);
@@ -235,12 +234,12 @@ impl<'a> Scan<'a> {
         });
     }
 
-    /// An object outside every root: its directory becomes a root, and only the object travels.
+    /// An object outside every root: its directory becomes a root, and only the object is sent.
     fn external(&mut self, outside: &Outside) -> Result<()> {
         let object = outside.object.as_path();
         let (Some(parent), Some(name)) = (object.parent(), object.file_name()) else { return Ok(()) };
-        // An InnoDB file of `DATA DIRECTORY` lies in a directory named after its schema, which the server makes
-        // itself: what both nodes must have is the directory above.
+        // An InnoDB file of `DATA DIRECTORY` is in a directory named after its schema, which the server makes itself:
+        // what both nodes must have is the directory above.
         let isl = outside.by_isl;
         let (directory, beneath) = match (isl, parent.parent(), parent.file_name()) {
             (true, Some(above), Some(schema)) => (above, Path::new(schema).join(name)),
@@ -269,8 +268,8 @@ impl<'a> Scan<'a> {
         self.entry(&root, beneath.as_os_str().as_bytes(), object)
     }
 
-    /// One entry and, below a directory, all of its own. A directory that holds nothing but what is the node's own
-    /// stays behind with it.
+    /// One entry and, for a directory, everything beneath. A directory that contains only the node's own files stays
+    /// behind with them.
     fn entry(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<()> {
         let (before, owned) = (self.found.len(), self.owned);
         let directory = match self.single(root, beneath, place) {
@@ -309,11 +308,11 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// One entry alone; says whether it is a directory.
+    /// Just one entry; says whether it is a directory.
     fn single(&mut self, root: &RootName, beneath: &[u8], place: &Path) -> Result<bool> {
         let stat = fs::symlink_metadata(place).map_err(|e| Error::io("cannot read", place, e))?;
         let path = RelPath::new(root, beneath)
-            .map_err(|e| Error::new(Kind::Usage, format!("{} cannot travel", Printable::path(place))).because(e))?;
+            .map_err(|e| Error::new(Kind::Usage, format!("{} cannot be sent", Printable::path(place))).because(e))?;
         let kind = stat.file_type();
         let content = if kind.is_dir() {
             Content::Directory
@@ -335,7 +334,7 @@ impl<'a> Scan<'a> {
                 _ => Content::File { size: stat.size() },
             }
         } else {
-            // A socket or a pipe is a running program's; a device is nobody's data.
+            // A socket or pipe belongs to a running program; a device is not data.
             let what = if kind.is_socket() {
                 "a socket"
             } else if kind.is_fifo() {
@@ -350,7 +349,7 @@ impl<'a> Scan<'a> {
             self.links.insert((root.clone(), stat.dev(), stat.ino()), path.clone());
         }
         let meta = Metadata {
-            // No data file runs a program as somebody else.
+            // No data file needs set-user-id bits.
             mode: stat.mode() & if kind.is_file() { 0o1777 } else { 0o7777 },
             uid: stat.uid(),
             gid: stat.gid(),
@@ -363,7 +362,7 @@ impl<'a> Scan<'a> {
         Ok(directory)
     }
 
-    /// A link that stands for a schema or a data file brings along what it leads to, if that lies outside every root.
+    /// Follows a link in place of a schema or data file: what it points to is sent too if it is outside every root.
     fn follow(&mut self, link: &Path) -> Result<()> {
         let object = match fs::canonicalize(link) {
             Ok(object) => object,
@@ -377,7 +376,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// An `.isl` file holds the path of a tablespace (`DATA DIRECTORY`; `RemoteDatafile`, `fsp0file.cc`).
+    /// An `.isl` file contains the path of a tablespace (`DATA DIRECTORY`; `RemoteDatafile`, `fsp0file.cc`).
     fn follow_isl(&mut self, isl: &Path) -> Result<()> {
         let text = fs::read(isl).map_err(|e| Error::io("cannot read", isl, e))?;
         let target = Path::new(OsStr::from_bytes(text.trim_ascii_end()));
@@ -397,7 +396,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A link that stands for data and leads into a root, to something that stays behind, would arrive as a bare link.
+    /// Refuses links in place of data that lead into a root, to something that stays behind: they would arrive as bare
+    /// links.
     fn links_lead_to_what_travels(&self) -> Result<()> {
         if self.data_links.is_empty() || self.tolerance == Tolerance::Unreadable {
             return Ok(());
@@ -409,7 +409,7 @@ impl<'a> Scan<'a> {
                 // Dropped meanwhile; or the node's own directory, which is not a schema.
                 Err(_) if self.tolerance == Tolerance::Vanished => {}
                 _ => {
-                    let what = format!("leads to {}, which does not travel", Printable::path(object));
+                    let what = format!("leads to {}, which is not sent", Printable::path(object));
                     return Err(stray(link, &what));
                 }
             }
@@ -417,15 +417,15 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Whether a file that no root names is a private key, whatever it is called.
+    /// Whether a file that no root claims is a private key, whatever its name.
     fn holds_a_key(&self, root: &RootName, place: &Path) -> bool {
         let named = self.roots.get(root.as_str()).is_some_and(|root| matches!(root.scope, Scope::Names(_)));
         !named && self.tolerance != Tolerance::Unreadable && is_key_file(place)
     }
 }
 
-/// Whether something is no longer there, or is of another kind by now: a file in place of a directory or a link, a link or a
-/// directory in place of a file.
+/// Whether something is gone, or has become something else: a file in place of a directory or link, a link or directory
+/// in place of a file.
 fn is_gone(error: &Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let code = cause.and_then(std::io::Error::raw_os_error).map(Errno::from_raw_os_error);
@@ -433,12 +433,12 @@ fn is_gone(error: &Error) -> bool {
 }
 
 fn stray(link: &Path, why: &str) -> Error {
-    let what = format!("{} is a link that stands for a data file, and {why}", Printable::path(link));
-    Error::new(Kind::Usage, what).remedy("put the file itself there, or let the link lead to where it is")
+    let what = format!("{} is a link in place of a data file, and {why}", Printable::path(link));
+    Error::new(Kind::Usage, what).remedy("put the file itself there, or make the link point to where it is")
 }
 
-/// Whether a symlink is one of the server's own: a schema (a link in the first level that leads to a directory), a
-/// system file by its root's name, or a table's file. Any other link travels as it stands.
+/// Whether a symlink is one of the server's own: a schema (a top-level link to a directory), a system file by the names
+/// of its root, or a table's file. Any other link is sent as it is.
 fn stands_for_data(root: &RootName, beneath: &[u8], link: &Path) -> bool {
     let name = link.file_name().unwrap_or_default();
     let first = !beneath.contains(&b'/');
@@ -456,7 +456,7 @@ fn list(directory: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The `user.*` attributes of a file, none where the filesystem keeps none (`xattr(7)`).
+/// The `user.*` attributes of a file; none if the filesystem does not support them (`xattr(7)`).
 fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     const LONGEST: usize = 64 * 1024;
     let failed = |e: Errno| Error::io("cannot read the attributes of", place, e);
@@ -475,7 +475,7 @@ fn user_attributes(place: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let Ok(name) = std::str::from_utf8(name) else { continue };
         let mut value = vec![0; LONGEST];
         let length = rustix::fs::lgetxattr(place, name, value.as_mut_slice()).map_err(failed)?;
-        // Not as large as the largest that could have come.
+        // Not the size of the largest possible value.
         value.truncate(length);
         value.shrink_to_fit();
         attributes.push((name.to_owned(), value));
@@ -677,8 +677,8 @@ mod tests {
         for (link, target, why) in [
             ("ibdata1", Path::new("/nowhere"), "leads to nothing"),
             ("sb/t.ibd", Path::new("gone.ibd"), "leads to nothing"),
-            ("sb/t.ibd", &undo.join("t.ibd"), "which does not travel"),
-            ("ib_logfile0", Path::new("s.err"), "which does not travel"),
+            ("sb/t.ibd", &undo.join("t.ibd"), "which is not sent"),
+            ("ib_logfile0", Path::new("s.err"), "which is not sent"),
         ] {
             symlink(target, data.join(link)).unwrap();
             for tolerance in [Tolerance::None, Tolerance::Vanished] {

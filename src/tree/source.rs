@@ -1,4 +1,4 @@
-//! A donor's file while it is read: where it has data, and its bytes.
+//! A donor's file while it is being read: where it has data, and its bytes.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use super::scan::{Found, Stamp, locate};
 use crate::direct::{Direct, PAGE, Pages};
 use crate::error::{Error, Kind, Printable, Result};
 
-/// Files of no more bytes are read whole rather than asked about.
+/// Bytes. Smaller files are read whole rather than asked about holes.
 const SMALL: u64 = 1 << 20;
 
 /// An open file of the donor's tree.
@@ -23,30 +23,30 @@ pub struct Source {
     file: File,
     direct: Option<Direct>,
     holes: Holes,
-    /// Its first bytes, of a file that is written on while it is read.
+    /// The first bytes of a file that is written while it is read.
     head: Vec<u8>,
 }
 
 /// How the holes of a file are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holes {
-    /// The filesystem gave it its whole length: there are none.
+    /// The filesystem has allocated its whole length: there are none.
     None,
     /// By `SEEK_HOLE` (lseek(2)).
     Ask,
-    /// By reading all of it: what is zero may be a hole.
+    /// By reading everything: zeros may be holes.
     Read,
 }
 
 impl Holes {
-    /// Filesystems whose answer has been right for years, for bytes that are not on disk yet too. Others told lies about
-    /// such bytes (openzfs issues 11900, 15526 and 15933), and behind FUSE, NFS and overlayfs there may be any of them.
+    /// Filesystems whose answers have been right for years, even for bytes not on disk yet. Others were wrong about
+    /// such bytes (openzfs issues 11900, 15526 and 15933), and FUSE, NFS and overlayfs may hide any of them.
     const TRUSTED: [FsWord; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 
-    /// Of a file that has fewer blocks than bytes.
+    /// For a file that has fewer blocks than bytes.
     fn of(file: &File, size: u64) -> Holes {
-        // A small file costs less to read than to ask about. Of a large one everything goes to disk first, so that there
-        // is only one truth to be told.
+        // A small file is cheaper to read than to ask about. A large one is synced first, so that the answer is
+        // unambiguous.
         if Holes::are_told(file, size) && fdatasync(file).is_ok() { Holes::Ask } else { Holes::Read }
     }
 
@@ -57,9 +57,9 @@ impl Holes {
 
 impl Source {
     /// Opens the file at `place`, never through a symlink, and only while it still has `stamp` when
-    /// one is given. `holed`: the filesystem gave it less than its length, so that there are holes to look for.
+    /// one is given. `holed`: less than its length is allocated, so there are holes to look for.
     pub fn open(place: &Path, stamp: Option<Stamp>, holed: bool) -> Result<Source> {
-        // What has become a pipe meanwhile must not make anybody wait.
+        // If it has become a pipe, opening must not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened = match open(place, flags | OFlags::NOATIME, Mode::empty()) {
             // Only the owner may leave the access time alone (open(2)).
@@ -75,7 +75,7 @@ impl Source {
         Ok(Source { file, direct: None, holes, head: Vec::new() })
     }
 
-    /// Reads the first `len` bytes now, before any other; they stay what they are.
+    /// Reads the first `len` bytes now, before any others, and keeps them.
     pub fn keep_head(&mut self, place: &Path, len: usize) -> Result<()> {
         let mut head = vec![0; len];
         self.read(place, 0, &mut head)?;
@@ -84,9 +84,9 @@ impl Source {
         Ok(())
     }
 
-    /// An open file of `size` bytes that nobody changes: a clone, or one of an old tree. All of a clone is on disk, for
-    /// what is shared must be (`generic_remap_file_range_prep`, `fs/remap_range.c`); to sync it once more would cost time
-    /// under the lock.
+    /// An open file of `size` bytes that nobody changes: a clone, or a file of an old tree. A clone is entirely on
+    /// disk, because what is shared must be (`generic_remap_file_range_prep`, `fs/remap_range.c`); syncing it again
+    /// would cost time under the lock.
     pub fn still(file: File, size: u64, holed: bool) -> Source {
         let holes = match holed {
             true if Holes::are_told(&file, size) => Holes::Ask,
@@ -106,14 +106,13 @@ impl Source {
     /// Prepares for a large file that is read once from front to end.
     pub fn announce(&mut self) {
         self.direct = Direct::reading(&self.file);
-        // What goes past the cache must not be read into it ahead. Advice only: a filesystem that cannot
-        // take it reads as it always does.
+        // What goes past the cache must not be read into it ahead. Only advice: a filesystem may ignore it.
         let advice = if self.direct.is_some() { Advice::Random } else { Advice::Sequential };
         let _ = fadvise(&self.file, 0, None, advice);
     }
 
-    /// The runs of data in `len` bytes from `offset`, relative to it; at most `most`, after which the
-    /// rest counts as data. `scratch` holds the bytes themselves afterwards where they had to be read for that.
+    /// The runs of data in `len` bytes from `offset`, relative to it; at most `most`, after which the rest counts as
+    /// data. If the bytes had to be read for that, `scratch` holds them afterwards.
     pub fn data(
         &self,
         place: &Path,
@@ -153,11 +152,11 @@ impl Source {
         Ok(runs)
     }
 
-    /// Fills `bytes` with the runs that [`Source::data`] found from `offset` on, one after the other; `scratch` is as that
-    /// left it.
+    /// Fills `bytes` with the runs that [`Source::data`] found from `offset`, one after another; `scratch` must be as
+    /// that left it.
     ///
-    /// Where they are a good part of what they span, all of that is read at once: a page-compressed tablespace
-    /// has a hole in every page.
+    /// If they make up much of what they span, all of that is read at once: a page-compressed tablespace has a hole in
+    /// every page.
     pub fn read_runs(
         &self,
         place: &Path,
@@ -189,10 +188,10 @@ impl Source {
         Ok(())
     }
 
-    /// Fills `bytes` from `offset` on; a file that has become shorter is an error that says so.
+    /// Fills `bytes` from `offset`; fails, and says so, if the file has become shorter.
     ///
-    /// What is in the page cache is taken from there, by the first page of `bytes`. What was not in it before is
-    /// not left in it: a copy must not push out the server's pages.
+    /// If the first page of `bytes` is in the page cache, they are read through it. What was not cached before is not
+    /// left in the cache: a copy must not push out the server's pages.
     pub fn read(&self, place: &Path, offset: u64, bytes: &mut [u8]) -> Result<()> {
         if offset == 0
             && let Some(head) = self.head.get(..bytes.len())
@@ -201,7 +200,7 @@ impl Source {
             return Ok(());
         }
         let bytes_read = bytes.len() as u64;
-        // A kernel or filesystem that cannot say (preadv2(2), RWF_NOWAIT) is read and left as it is.
+        // If the kernel or filesystem cannot say (preadv2(2), RWF_NOWAIT), read and leave the cache as it is.
         let cached =
             |bytes: &mut [u8]| preadv2(&self.file, &mut [io::IoSliceMut::new(bytes)], offset, ReadWriteFlags::NOWAIT);
         let forget = || {
@@ -212,7 +211,7 @@ impl Source {
             && cached(&mut bytes[..PAGE]) != Ok(PAGE)
             && direct.read(bytes, offset).map_err(|e| Error::io("cannot read", place, e))?
         {
-            // To ask for a page that is not there has brought it (`filemap_get_pages`, since Linux 5.9).
+            // Asking for a missing page has already loaded it (`filemap_get_pages`, since Linux 5.9).
             forget();
             return Ok(());
         }
@@ -252,11 +251,11 @@ pub fn data_runs(bytes: &[u8], most: usize) -> Vec<(u64, u64)> {
     runs
 }
 
-/// Opens every file of a live tree once, and says which may not be read. Whoever decides that, a mode, an access list or
-/// a policy, is asked this way.
+/// Opens every file of a live tree once, and says which may not be read: that tests modes, access lists and policies
+/// alike.
 ///
 /// # Errors
-/// The first of them, and the names of some more.
+/// The first of them, with the names of some more.
 pub fn readable(roots: &Roots, found: &[Found]) -> Result<()> {
     const NAMED: usize = 5;
     let mut refused: Option<(io::Error, Vec<String>, usize)> = None;
@@ -264,7 +263,7 @@ pub fn readable(roots: &Roots, found: &[Found]) -> Result<()> {
         let Some(place) = locate(roots, &found.entry.path) else { continue };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match open(&place, flags, Mode::empty()) {
-            // It has vanished, or is another thing by now, or what it lay in is.
+            // It, or a directory above it, has vanished or become something else.
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
             Err(error) => {
                 let (_, names, count) = refused.get_or_insert_with(|| (error.into(), Vec::new(), 0));
@@ -280,7 +279,7 @@ pub fn readable(roots: &Roots, found: &[Found]) -> Result<()> {
     Err(Error::io("cannot open", Path::new(&format!("{}{more}", names.join(", "))), error))
 }
 
-/// A file is no longer what the scan saw.
+/// The error for a file that is no longer what the scan saw.
 pub fn changed(place: &Path) -> Error {
     Error::new(Kind::Changed, format!("{} changed while it was read", Printable::path(place))).remedy(STOP)
 }

@@ -1,16 +1,17 @@
-//! What may change in a donor's tree although its server holds still, and who writes it. The reasons, one by one, are in
+//! What may change in a donor's tree although its server is frozen, and who writes it. The reasons are in
 //! `docs/under-the-freeze.md`.
 
 use super::path::{RelPath, RootName};
 use super::roots::matches;
 use super::scan::{Found, Stamp};
 
-/// How still a file has to hold for its copy to be good.
+/// How still a file must hold for its copy to be good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stillness {
-    /// From before it is read until the server is released.
+    /// It may not change, from before it is read until the server is released.
     Still,
-    /// InnoDB's redo log: it may be written on, if its head is read before the rest and no other file changes.
+    /// InnoDB's redo log: it may be written to, provided that its head is read before the rest and no other file
+    /// changes.
     Journal,
     /// A log table: it may grow.
     Log,
@@ -49,7 +50,7 @@ impl Found {
     }
 }
 
-/// Whether something may vanish without being missed: temporary tables, and what MyRocks has merged into other files.
+/// Whether something may vanish without harm: temporary tables, and what MyRocks has merged into other files.
 pub fn may_vanish(path: &RelPath) -> bool {
     let name = path.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     name.starts_with(b"#sql") || in_rocksdb(path)
@@ -59,21 +60,18 @@ fn in_rocksdb(path: &RelPath) -> bool {
     path.root_str() == RootName::DATADIR && matches!(path.first().as_encoded_bytes(), b"#rocksdb" | b".rocksdb")
 }
 
-/// Who may be writing to a file under the lock, and how to keep it from that.
+/// Who may be writing to a file under the lock, and how to prevent that.
 pub fn likely_writer(path: &RelPath) -> &'static str {
     let bytes = path.as_bytes();
     let ends = |ends: &[&str]| ends.iter().any(|end| bytes.ends_with(end.as_bytes()));
     if in_rocksdb(path) {
-        "MyRocks writes to it, whose background work takes no notice of the lock: SET GLOBAL \
-         rocksdb_pause_background_work=1 on this node for the time of the transfer"
+        "MyRocks writes to it, and its background work ignores the lock: SET GLOBAL rocksdb_pause_background_work=1 on this node during the transfer"
     } else if path.root_str().starts_with("innodb-") || ends(&[".ibd"]) {
-        "InnoDB writes to it for a client that makes temporary tables or analyzes tables: keep such clients away from \
-         this node for the time of the transfer"
+        "InnoDB writes to it for a client that creates temporary tables or analyzes tables: keep such clients off this node during the transfer"
     } else if ends(&[".MYI", ".MYD", ".MAI", ".MAD"]) {
-        "CHECK TABLE, FLUSH LOCAL TABLES or another maintenance job writes to it: keep such jobs away from this node for \
-         the time of the transfer"
+        "CHECK TABLE, FLUSH LOCAL TABLES or another maintenance job writes to it: keep such jobs off this node during the transfer"
     } else {
-        "a program other than the server may write to it, or a log of the server's"
+        "a program other than the server may write to it, or it is a log of the server's"
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the joiner has already, as it tells the donor: a list of files, then digests and hints of their chunks. All of
-//! that says what need not be sent; content is believed only by the seal.
+//! What the joiner already has, as it tells the donor: a list of files, then digests and hints of their chunks. All
+//! that only says what need not be sent; only the seal proves the content.
 
 use super::WireBytes;
 use super::contents::BasisFile;
@@ -7,7 +7,7 @@ use super::message::Message;
 use crate::error::{Error, Kind, Result};
 use crate::tree::RelPath;
 
-/// The files of a basis, however many messages they take.
+/// The files of a basis, collected from any number of messages.
 #[derive(Debug, Default)]
 pub struct BasisParts {
     files: Vec<(RelPath, u64)>,
@@ -15,13 +15,13 @@ pub struct BasisParts {
 }
 
 impl BasisParts {
-    /// The most files of a basis, and the most bytes of their paths. The largest count.
+    /// The most files in a basis, and the most bytes of their paths. The largest files go in first.
     pub const MAX_FILES: usize = 100_000;
     pub const MAX_BYTES: usize = 16 << 20;
-    /// The most files in one message, beside [`Message::MAX_PATHS`].
+    /// The most files in one message, in addition to the limit [`Message::MAX_PATHS`].
     const PART: usize = 1000;
 
-    /// As many messages as it takes, the last of which says that it is the last.
+    /// One or more messages, the last of which says that it is the last.
     pub fn messages<'a>(files: impl Iterator<Item = (&'a RelPath, u64)>) -> Vec<Message> {
         let (mut messages, mut part, mut bytes) = (Vec::new(), Vec::new(), 0usize);
         for (path, size) in files {
@@ -37,12 +37,12 @@ impl BasisParts {
         messages
     }
 
-    /// Adds one message's.
+    /// Adds the files of one message.
     pub fn add(&mut self, files: Vec<BasisFile>) -> Result<()> {
         for BasisFile { path, size } in files {
             self.bytes = self.bytes.saturating_add(path.as_bytes().len());
             if self.files.len() >= Self::MAX_FILES || self.bytes > Self::MAX_BYTES {
-                return Err(Error::new(Kind::Limit, "the joiner's list of the files that it has is too long"));
+                return Err(Error::new(Kind::Limit, "the joiner's list of files is too long"));
             }
             let path = RelPath::parse(path.as_bytes())
                 .map_err(|e| Error::new(Kind::Protocol, "a path from the joiner was refused").because(e))?;

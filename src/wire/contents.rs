@@ -18,22 +18,22 @@ pub struct Speeds {
     pub blake3: u32,
 }
 
-/// One root of the donor and what it weighs.
+/// One root of the donor and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedRoot {
     pub name: RootName,
-    /// Where it lies on the donor.
+    /// Its path on the donor.
     pub path: WireBytes,
-    /// Of a directory that is not the server's alone: the first-level names that travel.
+    /// For a directory that is not the server's alone: the top-level names that are sent.
     #[serde(default)]
     pub names: Vec<WireBytes>,
-    /// Bytes by length and bytes that its filesystem has really given to it.
+    /// Bytes by length, and bytes allocated on disk.
     pub bytes: u64,
     pub allocated: u64,
     pub entries: u64,
 }
 
-/// What the donor has, before anything is touched. By default nothing, and nothing is known of it.
+/// What the donor has, before anything is touched. The default is empty, with everything unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The donor has nothing to send: the joiner's own data is recent enough (IST).
@@ -41,21 +41,21 @@ pub struct Offer {
     pub position: Option<GaleraGtid>,
     /// Such as `10.11.19-MariaDB`.
     pub server_version: Option<String>,
-    /// What a server that starts on these files has to cope with.
+    /// What a server that starts on these files must be able to handle.
     #[serde(default)]
     pub innodb: InnodbFiles,
-    /// As the donor is configured, where that is known.
+    /// The donor's setting, if known.
     #[serde(default)]
     pub lower_case_table_names: Option<u8>,
     /// User and group of the donor's data directory.
     pub owner: (u32, u32),
     pub roots: Vec<OfferedRoot>,
-    /// Which parts of a data directory are there; a tree that lacks one is none.
+    /// Which parts of a data directory there are; a tree that lacks one is incomplete.
     #[serde(default)]
     pub parts: BTreeSet<crate::tree::Part>,
     pub speeds: Speeds,
     pub lanes: u16,
-    /// The donor can compare with what the joiner has already.
+    /// The donor can compare with what the joiner already has.
     #[serde(default)]
     pub reuse: bool,
     /// A backup has to be prepared before it is a tree.
@@ -102,7 +102,7 @@ pub struct BasisFile {
     pub size: u64,
 }
 
-/// A chunk of one of these files, which is known by its place in the list.
+/// A chunk of one of these files; `file` is its index in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampledChunk {
     pub file: u32,

@@ -2,7 +2,7 @@
 
 use super::WireError;
 
-/// What a frame holds.
+/// What a frame contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// A run of whole archive members.
@@ -16,7 +16,7 @@ pub enum FrameKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     pub kind: FrameKind,
-    /// A number that `archive` gives a meaning to.
+    /// A number that `archive` interprets.
     pub codec: u8,
     pub round: u16,
     pub members: u32,
@@ -26,7 +26,7 @@ pub struct FrameHeader {
 
 impl FrameHeader {
     pub const LEN: usize = 16;
-    /// The most bytes that a frame may unpack to: one chunk or a batch, and its members' headers.
+    /// The most bytes a frame may unpack to: one chunk or a batch, and its members' headers.
     pub const MAX_RAW: u32 = 2 << 20;
 
     pub fn end() -> FrameHeader {
@@ -63,7 +63,7 @@ impl FrameHeader {
         if longest > Self::MAX_RAW {
             return Err(WireError::Length(longest.into()));
         }
-        // A member has at least one block, so their number is bounded by the bytes.
+        // A member has at least one block, so the bytes limit their number.
         let filled = header.members > 0 && header.wire_len > 0 && header.members <= header.raw_len / 512;
         let empty = header == FrameHeader::end();
         match header.kind {
@@ -74,20 +74,20 @@ impl FrameHeader {
     }
 }
 
-/// The joiner's word that it has written and verified all of a lane's first `members` members.
+/// The joiner has written and verified all of a lane's first `members` members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub round: u16,
     pub members: u64,
 }
 
-/// What a joiner says on a lane: a kind, and two numbers.
+/// What a joiner sends on a lane: a kind, and two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Ack(Ack),
-    /// So many bytes of this lane's connection have arrived, whatever is written of them: a sign that a slow link moves.
+    /// So many bytes have arrived on this lane's connection, written or not: shows that a slow link is moving.
     Arrived(u64),
-    /// It has no place for this lane now, and closes it. Another try may find one.
+    /// It has no room for this lane now, and closes it. Another try may succeed.
     TurnedAway,
 }
 

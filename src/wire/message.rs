@@ -1,7 +1,7 @@
 //! The messages of the control connection, and the greeting of every lane.
 //!
-//! A message is four bytes of length, big-endian, and that many bytes of JSON. Unknown fields are
-//! passed over, so that a later version can add some; unknown messages are errors.
+//! A message is four bytes of length, big-endian, and that many bytes of JSON. Unknown fields are ignored, so that a
+//! later version can add some; unknown messages are errors.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,8 @@ use crate::tree::RootName;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// A number of the donor's choice, the same whenever it dials this conversation again: it tells one donor with the
-    /// ticket from another.
+    /// A number the donor chooses and repeats whenever it dials this conversation again: it distinguishes one donor
+    /// with the ticket from another.
     Control {
         session: u64,
     },
@@ -26,7 +26,7 @@ pub enum Purpose {
     },
 }
 
-/// A path of the joiner's own.
+/// A path that belongs to the joiner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// `root/part/part`.
@@ -40,9 +40,9 @@ pub struct Kept {
 pub struct Accept {
     pub checksum: Checksum,
     pub lanes: u16,
-    /// Roots that this node has no use for: they stay with the donor.
+    /// Roots that the joiner cannot use: they are not sent.
     pub without: Vec<RootName>,
-    /// What lies here and stays, so that nothing may arrive there.
+    /// What is on the joiner and stays, so that nothing may arrive there.
     #[serde(default)]
     pub kept: Vec<Kept>,
     /// A list of files that the joiner has follows: `Basis`.
@@ -52,8 +52,8 @@ pub struct Accept {
     pub software: String,
 }
 
-/// One pass over the tree, announced before its first chunk. The first sends everything; a later one what has changed
-/// since, and is about the whole tree as it is then.
+/// One pass over the tree, announced before its first chunk. The first sends everything, a later one what has changed
+/// since; the figures describe the whole tree as it is then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub number: u16,
@@ -64,11 +64,11 @@ pub struct Round {
     /// each time that it is named.
     #[serde(default)]
     pub streamed: bool,
-    /// Where the server stands with this tree, as it says itself once it is frozen.
+    /// The position of this tree, as the server reports it once it is frozen.
     pub position: Option<GaleraGtid>,
 }
 
-/// Why a side gives up, in its own words, for the other side to show.
+/// Why a side gives up, for the other side to show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: Kind,
@@ -81,21 +81,22 @@ pub struct Failure {
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum Message {
     Accept(Accept),
-    /// Joiner, after `Accept`: the files that it has already, in as many messages as it takes.
+    /// Joiner, after `Accept`: the files it already has, in one or more messages.
     Basis {
         files: Vec<BasisFile>,
         last: bool,
     },
     /// Donor: the joiner's `Durable` has arrived, nothing follows.
     Bye,
-    /// Donor: so many bytes of this round were compared and are as the joiner has them. It is at work.
+    /// Donor: so many bytes of this round were compared and equal the joiner's. Shows that it is working.
     Compared {
         bytes: u64,
     },
     /// Joiner: everything is on disk and installed.
     Durable,
     Failure(Failure),
-    /// Both: how many messages of the peer's have come, heartbeats and greetings not counted. The first after the greeting.
+    /// Both: how many of the peer's messages have come, not counting heartbeats and greetings. The first message after
+    /// the greeting.
     Heartbeat {
         heard: u64,
     },
@@ -105,23 +106,23 @@ pub enum Message {
         proof: Digest,
         software: String,
     },
-    /// Donor: what the joiner has is not used, or not any more.
+    /// Donor: what the joiner has is not used, or no longer.
     NoReuse,
-    /// Joiner: this file of its list, counted from 0, cannot be had after all.
+    /// Joiner: this file of its list, counted from 0, cannot be used after all.
     NoSeed {
         file: u32,
     },
-    /// The last part of an offer, and all of most.
+    /// The last part of an offer; for most offers the only one.
     Offer(Box<Offer>),
-    /// Donor: roots of an offer that is too long for one message, before it.
+    /// Donor: roots of an offer that is too long for one message, sent before it.
     OfferPart {
         roots: Vec<OfferedRoot>,
     },
-    /// Joiner, before `Accept`: the entries of its old tree that it has removed so far. It is at work.
+    /// Joiner, before `Accept`: how many entries of its old tree it has removed so far. Shows that it is working.
     Removing {
         entries: u64,
     },
-    /// Donor: these files of the joiner's list are wanted, a bit each, the first in the lowest bit of the first byte.
+    /// Donor: which files of the joiner's list are wanted, one bit each, the first in the lowest bit of the first byte.
     Reuse {
         wanted: Base64,
     },
@@ -131,30 +132,30 @@ pub enum Message {
         files: Vec<(WireBytes, WireBytes)>,
     },
     Round(Round),
-    /// Donor: all of this round has been acknowledged. What comes next, a freeze perhaps, may be long in coming.
+    /// Donor: all of this round has been acknowledged. What comes next, perhaps a freeze, may take a while.
     RoundOver {
         number: u16,
     },
-    /// Donor: the joiner is asked for the hints of these chunks, and makes all its hints with this seed.
+    /// Donor: asks for the hints of these chunks; the joiner makes all its hints with this seed.
     Sample {
         seed: u64,
         chunks: Vec<SampledChunk>,
     },
-    /// Joiner: the hints of each of them, in their order; none of one that could not be read.
+    /// Joiner: the hints of each of them, in order; empty for one that could not be read.
     Sampled {
         hints: Vec<Base64>,
     },
-    /// Joiner: digests and hints of chunks of a file of its list, from chunk `from` on. With those of the last chunk the
-    /// file is ready to be compared with.
+    /// Joiner: digests and hints of a file of its list, from chunk `from` on. After the last chunk the file is ready to
+    /// be compared with.
     Seeded {
         file: u32,
         from: u64,
-        /// 32 bytes a chunk.
+        /// 32 bytes per chunk.
         digests: Base64,
-        /// Eight bytes a page.
+        /// Eight bytes per page.
         hints: Base64,
     },
-    /// Joiner: it has said all of its list that it is going to say.
+    /// Joiner: it will report nothing more about its list.
     SeedsOver,
     /// Donor: the digest over the whole manifest.
     Seal {
@@ -167,7 +168,7 @@ pub enum Message {
     Welcome {
         proof: Digest,
     },
-    /// Donor: these paths are in no later round. Said before the next `Round`, in as many messages as it takes.
+    /// Donor: these paths are in no later round. Sent before the next `Round`, in one or more messages.
     Withdrawn {
         paths: Vec<WireBytes>,
     },
@@ -176,9 +177,9 @@ pub enum Message {
 impl Message {
     /// The most bytes of JSON in one message.
     pub const MAX: usize = 256 * 1024;
-    /// The most bytes of paths, as they are, that a sender puts into one message: as text a byte may take three.
+    /// The most bytes of raw paths that a sender puts into one message: as text a byte may take three.
     pub const MAX_PATHS: usize = 64 * 1024;
-    /// The most characters of why a message is malformed.
+    /// The most characters to keep of why a message is malformed.
     const MAX_REASON: usize = 200;
 
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
@@ -196,12 +197,12 @@ impl Message {
 
     pub fn decode(json: &[u8]) -> Result<Message, WireError> {
         serde_json::from_slice(json).map_err(|e| {
-            // It repeats the peer's own words, however long they are.
+            // It repeats the peer's text, however long.
             WireError::Message(e.to_string().chars().take(Self::MAX_REASON).collect())
         })
     }
 
-    /// What it is called, for a log line.
+    /// Its name, for a log line.
     pub fn name(&self) -> &'static str {
         match self {
             Message::Accept(_) => "accept",

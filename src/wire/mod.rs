@@ -1,8 +1,8 @@
 //! The conversation as bytes: the preamble, the messages of the control connection, the frames of a
 //! lane.
 //!
-//! Pure: no sockets, no clock, no files. What is written and what is read stand side by side, and
-//! every length is bounded before it is used.
+//! Pure: no sockets, no clock, no files. Writing and reading are side by side, and every length is checked before it is
+//! used.
 
 #![cfg_attr(
     not(test),
@@ -25,7 +25,7 @@ pub use preamble::{Preamble, VERSION};
 
 pub use crate::manifest::Escaped as WireBytes;
 
-/// Why bytes are not what the protocol allows.
+/// How bytes violate the protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("it does not speak Highline's protocol")]

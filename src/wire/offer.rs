@@ -1,4 +1,4 @@
-//! The offer in as many messages as it takes.
+//! The offer, split into messages.
 
 use serde::Serialize;
 
@@ -8,12 +8,12 @@ use super::message::Message;
 use crate::error::{Error, Kind, Result};
 
 impl Offer {
-    /// The most bytes of JSON that all roots of an offer take, and the most roots and names: what a joiner keeps of an
-    /// offer is bounded by both.
+    /// The most bytes of JSON that all roots of an offer may take, and the most roots and names: both limit what a
+    /// joiner has to keep.
     pub const MAX_BYTES: usize = 16 << 20;
     pub const MAX_NAMES: usize = 100_000;
 
-    /// The offer as messages, the last of them an `offer`. One that a joiner would refuse for its length is refused here.
+    /// The offer as messages, the last of them an `offer`. An offer too long for a joiner is refused here.
     pub fn into_messages(mut self) -> Result<Vec<Message>> {
         // Leaves room for the other fields, a root without its names, and a name.
         const PART: usize = Message::MAX / 2;
@@ -45,7 +45,7 @@ impl Offer {
     }
 }
 
-/// Roots of one message, and the bytes that they take there.
+/// The roots of one message, and the bytes they take there.
 #[derive(Default)]
 struct Part {
     roots: Vec<OfferedRoot>,
@@ -70,7 +70,7 @@ impl Part {
     }
 }
 
-/// What of an offer has been counted.
+/// Running totals of an offer.
 #[derive(Debug, Default)]
 struct Total {
     names: usize,
@@ -90,7 +90,7 @@ impl Total {
             Offer::MAX_BYTES >> 20
         );
         Err(Error::new(Kind::Limit, what)
-            .remedy("move tables with a DATA DIRECTORY back into the data directory, or to fewer directories"))
+            .remedy("move tables with a DATA DIRECTORY back into the data directory, or into fewer directories"))
     }
 }
 
@@ -102,7 +102,7 @@ pub struct OfferParts {
 }
 
 impl OfferParts {
-    /// Roots of one message; a root that the last part ended with goes on with more names.
+    /// Adds the roots of one message; the first may continue the last root of the part before, with more names.
     pub fn add(&mut self, roots: Vec<OfferedRoot>) -> Result<()> {
         for root in roots {
             let bytes = length(&root)?;

@@ -6,7 +6,7 @@
 
 use super::WireError;
 
-/// The protocol versions that this build speaks, lowest and highest.
+/// The protocol versions this build speaks, lowest and highest.
 pub const VERSION: (u16, u16) = (2, 2);
 
 /// `HIGHLINE`, then the lowest and the highest protocol version, two bytes each, big-endian.

@@ -1,4 +1,4 @@
-//! `wsrep_sst_mysqldump`: the donor plays a dump into the joiner as a client.
+//! `wsrep_sst_mysqldump`: the donor loads a dump into the joiner as a client.
 
 use super::{HERE, USE_HIGHLINE, check_program, check_script};
 use crate::check::options::Group;
@@ -13,8 +13,8 @@ pub(super) fn check(node: &Node, report: &mut Report) {
     if !account {
         report.error(
             HERE,
-            "wsrep_sst_auth is not set, so the donor comes to the joiner without an account: every transfer fails",
-            "set wsrep_sst_auth=USER:PASSWORD in [mysqld] on every node, with an account that may do everything",
+            "wsrep_sst_auth is not set, so the donor has no account on the joiner: every transfer fails",
+            "set wsrep_sst_auth=USER:PASSWORD in [mysqld] on every node, with an account that has all privileges",
         );
     }
     let client_tls = options.switch(Group::Client, "ssl") == Some(true)
@@ -24,7 +24,7 @@ pub(super) fn check(node: &Node, report: &mut Report) {
     match (client_tls, verified) {
         (false, _) => report.warning(
             HERE,
-            "the donor sends the dump and the account's password as an ordinary client, and [client] asks for no TLS",
+            "the donor sends the dump and the account's password as an ordinary client, and [client] does not ask for TLS",
             format!("set ssl-ca and ssl-verify-server-cert in [client]; or {USE_HIGHLINE}"),
         ),
         (true, false) => report.warning(
@@ -32,7 +32,7 @@ pub(super) fn check(node: &Node, report: &mut Report) {
             "the donor sends the dump as an ordinary client, and [client] does not verify the other server",
             "set ssl-verify-server-cert in [client]",
         ),
-        (true, true) => report.ok(HERE, "the donor sends the dump by TLS and verifies the joiner's certificate"),
+        (true, true) => report.ok(HERE, "the donor sends the dump over TLS and verifies the joiner's certificate"),
     }
-    report.note(HERE, "a dump is the slowest way, needs a running joiner and an account with all privileges, and can only fill a server that works");
+    report.note(HERE, "a dump is the slowest way, and needs a running joiner and an account with all privileges");
 }

@@ -1,6 +1,6 @@
-//! Our own method: always encrypted; which certificates, and how strictly the peer is looked at.
+//! Our own method: always encrypted; which certificates it uses, and how strictly it checks the peer.
 //!
-//! It resolves the settings as a transfer does, in both roles, and tells what comes out.
+//! Resolves the settings as a transfer does, in both roles, and reports the result.
 
 use super::{HERE, backup, check_script};
 use crate::backup::DataSource;
@@ -15,7 +15,7 @@ use crate::tls::provider::provider;
 pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     check_script(node, "highline", report);
     if !node.has("highline") {
-        let remedy = "install it where the server finds it: /usr/bin";
+        let remedy = "install it where the server looks: /usr/bin";
         report.error(HERE, "the program highline is not in PATH: every transfer fails", remedy);
     }
     check_own_paths(node, report);
@@ -46,12 +46,12 @@ pub(super) fn check(node: &Node, materials: &mut Materials, report: &mut Report)
         }
         notes.extend(settings.notes);
     }
-    // What stops one role is a warning of the other.
+    // What stops one role is a warning for the other.
     notes.retain(|note| !failures.iter().any(|failure| note.contains(failure)));
     notes.iter().for_each(|note| tell(note, report));
 }
 
-/// All that a transfer settles before it says `ready` or dials.
+/// Everything a transfer checks before it says `ready` or dials.
 fn judge(node: &Node, side: Side, settings: &Settings) -> Result<Own> {
     let host = node.announced().filter(|_| side == Side::Joiner);
     if side == Side::Joiner {
@@ -60,7 +60,7 @@ fn judge(node: &Node, side: Side, settings: &Settings) -> Result<Own> {
     Own::of(&settings.tls, side, host.as_deref(), node.now)
 }
 
-/// Whatever the server has of its own among its data: a transfer has to tell the two apart.
+/// The server's own files among its data: a transfer has to tell the two apart.
 fn check_own_paths(node: &Node, report: &mut Report) {
     let datadir = node.datadir();
     if !datadir.is_dir() {
@@ -74,20 +74,20 @@ fn check_own_paths(node: &Node, report: &mut Report) {
                 report.warning(
                     HERE,
                     format!(
-                        "{option}: {} lies among the data; it is this node's own, so no transfer sends or replaces it",
+                        "{option}: {} is among the data; it belongs to this node, so no transfer sends or replaces it",
                         Printable::path(&path)
                     ),
-                    format!("set {option} to a path out of the data directory"),
+                    format!("set {option} to a path outside the data directory"),
                 );
             }
         }
     }
 }
 
-/// The remarks of the option reader; those that it calls warnings are.
+/// Reports a note of the option reader; one marked as a warning is a warning.
 fn tell(note: &str, report: &mut Report) {
     match note.split_once("WARNING: ") {
-        Some((before, after)) => report.warning(HERE, format!("{before}{after}"), "correct the option, or take it out"),
+        Some((before, after)) => report.warning(HERE, format!("{before}{after}"), "correct the option, or remove it"),
         None => report.note(HERE, note),
     }
 }
@@ -95,7 +95,7 @@ fn tell(note: &str, report: &mut Report) {
 fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
     let how = match tls.mode {
         SslMode::Unset | SslMode::Required => {
-            "joiner and donor know each other by the ticket that the cluster carries between them"
+            "joiner and donor recognise each other by the ticket that the cluster carries between them"
         }
         SslMode::VerifyCa => "both sides verify ticket and chain",
         SslMode::VerifyIdentity => "both sides verify ticket and chain, the donor the joiner's name too",
@@ -110,12 +110,12 @@ fn check_mode(node: &Node, tls: &TlsSettings, report: &mut Report) {
     if !tls.verifies() && ProviderOptions::of(&node.options.files).get("socket.ssl_key").is_none() {
         report.note(
             HERE,
-            "the ticket travels in the replication traffic, which is in the clear: who reads that and reaches this node could pose as the donor",
+            "the ticket travels in the replication traffic, which is not encrypted: whoever can read that and reach this node could pose as the donor",
         );
     }
 }
 
-/// Without verification no certificate of ours is needed: one is made for each transfer.
+/// Without verification no certificate is needed: one is made for each transfer.
 fn name_files(side: Side, tls: &TlsSettings, materials: &mut Materials) {
     if !tls.verifies() {
         return;

@@ -1,4 +1,4 @@
-//! `wsrep_sst_mariabackup`: mariadb-backup through socat. `xtrabackup-v2` is its forerunner, with the same options.
+//! `wsrep_sst_mariabackup`: mariadb-backup through socat. `xtrabackup-v2` is its predecessor, with the same options.
 
 use super::script::{Script, ScriptTls};
 use super::{HERE, USE_HIGHLINE, check_program, check_script};
@@ -17,7 +17,7 @@ pub(super) fn check(node: &Node, method: &str, materials: &mut Materials, report
     }
     script.tell_precedence(report);
     let encrypt = script.get("encrypt").unwrap_or("0");
-    // Unset means DISABLED here, where rsync would derive a mode from the same certificates.
+    // Unset means DISABLED here, while rsync would derive a mode from the same certificates.
     let mode = script.mode().unwrap_or_else(|| "DISABLED".to_owned());
     if !script.knows(&mode, report) {
         return;
@@ -25,15 +25,15 @@ pub(super) fn check(node: &Node, method: &str, materials: &mut Materials, report
     if netcat && (encrypt != "0" || mode != "DISABLED") {
         report.error(
             HERE,
-            "transferfmt=nc: netcat has no TLS, so what encrypt and ssl-mode ask for does not happen",
-            "take transferfmt out of [sst]",
+            "transferfmt=nc: netcat has no TLS, so encrypt and ssl-mode have no effect",
+            "remove transferfmt from [sst]",
         );
     }
     for side in [Side::Joiner, Side::Donor] {
         Role { script, tls: script.tls(side), encrypt, mode: &mode }.check(materials, report);
     }
     if script.sst("sockopt").is_some_and(|options| options.split(',').any(|option| option.trim() == "verify=0")) {
-        unverified("sockopt has verify=0", "take verify=0 out of sockopt in [sst]", report);
+        unverified("sockopt has verify=0", "remove verify=0 from sockopt in [sst]", report);
     }
 }
 
@@ -54,7 +54,7 @@ fn check_programs(script: &Script<'_>, netcat: bool, report: &mut Report) {
                 report.error(
                     HERE,
                     format!("{key} in [sst] runs {program}, which is not installed: every transfer fails"),
-                    format!("install {program} on every node, or take {key} out of [sst]"),
+                    format!("install {program} on every node, or remove {key} from [sst]"),
                 );
             }
         }
@@ -71,15 +71,15 @@ fn check_programs(script: &Script<'_>, netcat: bool, report: &mut Report) {
 }
 
 fn unverified(why: &str, remedy: impl Into<String>, report: &mut Report) {
-    let text = format!("{why}: socat encrypts and verifies nothing (verify=0), so any host can stand in for the peer");
+    let text = format!("{why}: socat encrypts but verifies nothing (verify=0), so any host can pose as the peer");
     report.warning(HERE, text, remedy);
 }
 
-/// Options that socat has for TLS alone.
+/// socat's TLS options.
 const OF_TLS: &[&str] =
     &["verify", "commonname", "cn", "cipher", "ciphers", "cafile", "capath", "cert", "key", "no-sni"];
 
-/// What the script does in one role, `read_cnf` and `get_transfer`.
+/// What the script does in one role: `read_cnf` and `get_transfer`.
 struct Role<'a> {
     script: Script<'a>,
     tls: ScriptTls,
@@ -97,13 +97,13 @@ impl Role<'_> {
                 self.check_socket_options(OF_TLS, report);
                 report.warning(
                     HERE,
-                    format!("{method} copies the whole database in the clear: it is its default"),
+                    format!("{method} copies the whole database unencrypted, as is its default"),
                     format!("set ssl_cert, ssl_key, ssl_ca in [mysqld], and ssl-mode=VERIFY_CA in {}; or {USE_HIGHLINE}", script.place("ssl-mode")),
                 );
             }
             "0" if mode == "DISABLED" => report.error(
                 HERE,
-                format!("certificates are configured, and {method} does not use them: without ssl-mode or encrypt it copies the whole database in the clear"),
+                format!("certificates are configured, but {method} does not use them: without ssl-mode or encrypt it copies the whole database unencrypted"),
                 format!("{verify}; or {USE_HIGHLINE}"),
             ),
             "0" if !tls.has_identity() => report.error(
@@ -137,10 +137,10 @@ impl Role<'_> {
             ),
             "2" if !tls.holds_key() => report.error(
                 HERE,
-                "encrypt=2 takes the private key out of the certificate's file, and there is none in it: every transfer fails",
+                "encrypt=2 takes the private key from the certificate's file, but there is none in it: every transfer fails",
                 "put certificate and key into one file, or set encrypt=4 with certificate and key",
             ),
-            // The key of the bundle counts, whatever else is named.
+            // The key in the bundle counts, whatever else is named.
             "2" => Role { tls: ScriptTls { key: None, ..tls.clone() }, ..*self }.verified(materials, report),
             "3" | "4" if !tls.has_identity() => report.error(
                 HERE,
@@ -160,7 +160,7 @@ impl Role<'_> {
         }
     }
 
-    /// socat (1.7.4.4) ends when it is given what it has no use for here, or what the script has given it already.
+    /// socat (1.7.4.4) ends if it is given an option it cannot use here, or one the script has already given.
     fn check_socket_options(&self, useless: &[&str], report: &mut Report) {
         let list = self.script.sst("sockopt").unwrap_or_default();
         let keys = list.split(',').filter_map(|option| option.split('=').next()).map(str::trim);
@@ -168,9 +168,9 @@ impl Role<'_> {
             report.error(
                 HERE,
                 format!(
-                    "socat cannot use {key} of sockopt in [sst] besides what the script gives it: every transfer fails"
+                    "socat cannot use {key} of sockopt in [sst] together with what the script gives it: every transfer fails"
                 ),
-                format!("take {key} out of sockopt in [sst]"),
+                format!("remove {key} from sockopt in [sst]"),
             );
         }
     }
@@ -187,10 +187,10 @@ impl Role<'_> {
             report.error(
                 HERE,
                 format!(
-                    "{name}={given} is relative, and {} starts socat in another directory: every transfer fails",
+                    "{name}={given} is relative, but {} starts socat in another directory: every transfer fails",
                     self.script.method
                 ),
-                format!("write the whole path: {}", Printable::path(&self.script.node.path(given))),
+                format!("use an absolute path: {}", Printable::path(&self.script.node.path(given))),
             );
         }
     }
@@ -198,7 +198,7 @@ impl Role<'_> {
     fn symmetric(&self, report: &mut Report) {
         report.warning(
             HERE,
-            "encrypt=1: one shared key encrypts the stream, and nothing tells who the peer is",
+            "encrypt=1: one shared key encrypts the stream, and nothing shows who the peer is",
             format!("set encrypt=4 in {} with certificates", self.script.place("encrypt")),
         );
         let key = self.script.get("encrypt-key").is_some()
@@ -224,12 +224,12 @@ impl Role<'_> {
         self.tls.add_to(self.script.node, materials, true);
     }
 
-    /// With `encrypt=3` the donor's socat wants the joiner's address in its certificate.
+    /// With `encrypt=3` the donor's socat requires the joiner's address in its certificate.
     fn check_name(&self, report: &mut Report) {
         if self.tls.side != Side::Joiner || self.encrypt != "3" || self.mode == "VERIFY_CA" {
             return;
         }
-        // The joiner's own common name goes with its address.
+        // The joiner's own common name is sent with its address.
         let common = || self.tls.certificate().is_some_and(|facts| facts.common_name.is_some());
         let wanted = match self.script.node.announced() {
             _ if self.mode == "VERIFY_IDENTITY" && common() => return,
@@ -244,10 +244,10 @@ impl Role<'_> {
         report.error(
             HERE,
             format!(
-                "socat asks for the name {wanted}, and this node's certificate has {names}: every transfer to it fails"
+                "socat asks for the name {wanted}, but this node's certificate has {names}: every transfer to it fails"
             ),
             format!(
-                "make the certificate again with that name, or set ssl-mode=VERIFY_CA in {}, which asks for none",
+                "make a new certificate with that name, or set ssl-mode=VERIFY_CA in {}, which checks no name",
                 self.script.place("ssl-mode")
             ),
         );

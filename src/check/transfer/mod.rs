@@ -13,8 +13,9 @@ use crate::error::Printable;
 
 const HERE: Channel = Channel::StateTransfer;
 
-/// What to do about a method whose fault is the method.
-const USE_HIGHLINE: &str = "wsrep_sst_method=highline needs no helper program, encrypts always and verifies both sides";
+/// The remedy if the method itself is the problem.
+const USE_HIGHLINE: &str =
+    "wsrep_sst_method=highline needs no helper programs, always encrypts and verifies both sides";
 
 pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
     if !node.is_galera() {
@@ -32,7 +33,7 @@ pub fn check(node: &Node, materials: &mut Materials, report: &mut Report) {
             let shown = Printable(method.as_bytes());
             report.warning(
                 HERE,
-                format!("wsrep_sst_method={shown} is not known here, and cannot be judged"),
+                format!("wsrep_sst_method={shown} is not known here and cannot be checked"),
                 USE_HIGHLINE,
             );
         }
@@ -46,7 +47,7 @@ fn check_script(node: &Node, method: &str, report: &mut Report) {
         report.error(
             HERE,
             format!(
-                "wsrep_sst_method={}, and there is no program {script} in PATH: every transfer fails",
+                "wsrep_sst_method={}, but there is no program {script} in PATH: every transfer fails",
                 Printable(method.as_bytes())
             ),
             "install it, on donors and joiners alike, or choose another wsrep_sst_method",

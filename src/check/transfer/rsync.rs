@@ -1,4 +1,4 @@
-//! `wsrep_sst_rsync`: rsync, inside stunnel when TLS is configured.
+//! `wsrep_sst_rsync`: rsync, inside stunnel if TLS is configured.
 
 use super::script::{Script, ScriptTls};
 use super::{HERE, USE_HIGHLINE, check_program, check_script};
@@ -35,7 +35,7 @@ fn check_role(script: &Script<'_>, tls: &ScriptTls, materials: &mut Materials, r
         None if tls.has_identity() => "REQUIRED",
         None => "",
     };
-    // The script looks at certificate, key and CA whatever the mode is.
+    // The script looks at certificate, key and CA in every mode.
     tls.check_ca(report);
     if tls.has_identity() || tls.has_ca() && tls.cert.is_some() {
         tls.add_to(node, materials, true);
@@ -44,7 +44,7 @@ fn check_role(script: &Script<'_>, tls: &ScriptTls, materials: &mut Materials, r
         let why = if mode.is_empty() { "no certificate is configured" } else { "ssl-mode=DISABLED" };
         report.warning(
             HERE,
-            format!("rsync copies the whole database in the clear ({why}), and while this node joins anybody who reaches port {} can write into its data directory", node.transfer_port()),
+            format!("rsync copies the whole database unencrypted ({why}), and while this node joins anyone who can reach port {} can write into its data directory", node.transfer_port()),
             format!("set ssl_cert, ssl_key, ssl_ca and install stunnel; or {USE_HIGHLINE}"),
         );
         return;
@@ -66,7 +66,7 @@ fn check_role(script: &Script<'_>, tls: &ScriptTls, materials: &mut Materials, r
     } else if mode == "REQUIRED" {
         report.warning(
             HERE,
-            "ssl-mode=REQUIRED: stunnel encrypts and verifies nothing, so any host can stand in for the peer",
+            "ssl-mode=REQUIRED: stunnel encrypts but verifies nothing, so any host can pose as the peer",
             format!("set a CA ({}), and ssl-mode=VERIFY_CA in {}", script.ca_remedy(), script.place("ssl-mode")),
         );
     } else {
@@ -80,7 +80,7 @@ fn check_role(script: &Script<'_>, tls: &ScriptTls, materials: &mut Materials, r
     if !node.has("stunnel") {
         report.error(
             HERE,
-            format!("ssl-mode is {mode} and stunnel is not installed: every transfer ends with error 2"),
+            format!("ssl-mode is {mode} but stunnel is not installed: every transfer ends with error 2"),
             format!("install stunnel (stunnel4) on every node; or {USE_HIGHLINE}"),
         );
     }
@@ -90,13 +90,13 @@ fn check_role(script: &Script<'_>, tls: &ScriptTls, materials: &mut Materials, r
     );
 }
 
-/// `VERIFY_IDENTITY` becomes stunnel's `verifyPeer`, which wants the peer's own certificate in the CA file, and
+/// `VERIFY_IDENTITY` becomes stunnel's `verifyPeer`, which requires the peer's own certificate in the CA file, and
 /// `checkHost` with the joiner's common name.
 fn check_pinning(script: &Script<'_>, tls: &ScriptTls, report: &mut Report) {
     if !tls.is_pinned() {
         report.error(
             HERE,
-            "ssl-mode=VERIFY_IDENTITY: stunnel wants every node's own certificate in the CA file (verifyPeer), and it has not even this node's, so transfers are refused",
+            "ssl-mode=VERIFY_IDENTITY: stunnel requires every node's own certificate in the CA file (verifyPeer), but not even this node's is there, so transfers are refused",
             format!(
                 "set ssl-mode=VERIFY_CA in {}, or append every node's certificate to the CA file; highline verifies chain and name with a plain CA",
                 script.place("ssl-mode")
@@ -104,7 +104,7 @@ fn check_pinning(script: &Script<'_>, tls: &ScriptTls, report: &mut Report) {
         );
         return;
     }
-    // OpenSSL looks at the common name only where there is no DNS name (X509_check_host).
+    // OpenSSL looks at the common name only if there is no DNS name (X509_check_host).
     if let Some(facts) = tls.certificate()
         && let Some(common) = &facts.common_name
         && facts.names.iter().any(|name| name.parse::<std::net::IpAddr>().is_err())
@@ -112,12 +112,12 @@ fn check_pinning(script: &Script<'_>, tls: &ScriptTls, report: &mut Report) {
     {
         report.error(
             HERE,
-            format!("stunnel asks for this node's common name {common}, and its certificate has {}", facts.all_names()),
-            "make the certificate again, with its common name among its DNS names: highline certs node NAME",
+            format!("stunnel asks for this node's common name {common}, but its certificate has {}", facts.all_names()),
+            "make a new certificate with the common name among its DNS names: highline certs node NAME",
         );
         return;
     }
     report
-        .ok(HERE, "rsync runs inside stunnel, which accepts the very certificates in the CA file and checks the name");
-    report.note(HERE, "a renewed certificate must be put into the CA file of every other node before it is used");
+        .ok(HERE, "rsync runs inside stunnel, which accepts only the certificates in the CA file and checks the name");
+    report.note(HERE, "a renewed certificate must be added to the CA file of every other node before it is used");
 }

@@ -1,4 +1,4 @@
-//! What the server's own scripts take, by their own rules of precedence: certificates, modes, and where a remedy has an
+//! What the server's own scripts use, by their own rules of precedence: certificates, modes, and where a remedy takes
 //! effect.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::tls::{Authorities, Certificate};
 
 const PARTS: [&str; 4] = ["ca", "capath", "cert", "key"];
 
-/// The options of one script, in the groups that it reads: for most keys the server's win over `[sst]`.
+/// The options of one script, in the groups it reads: for most of them the server's groups win over `[sst]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Script<'a> {
     pub(super) node: &'a Node,
@@ -22,7 +22,7 @@ pub(super) struct Script<'a> {
     pub(super) groups: &'static [Group],
 }
 
-/// The certificates of one role, `check_server_ssl_config` in `wsrep_sst_common`.
+/// The certificates of one role, by `check_server_ssl_config` in `wsrep_sst_common`.
 #[derive(Clone, Debug)]
 pub(super) struct ScriptTls {
     pub(super) side: Side,
@@ -30,7 +30,7 @@ pub(super) struct ScriptTls {
     pub(super) capath: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
-    /// What was written without a leading slash: option and value.
+    /// Relative paths: option and value.
     pub(super) relative: Vec<(String, String)>,
 }
 
@@ -61,29 +61,29 @@ impl<'a> Script<'a> {
         known
     }
 
-    /// The group in which a change of `key` has an effect.
+    /// The group in which a change of `key` takes effect.
     pub(super) fn place(&self, key: &str) -> String {
         let item = self.groups.iter().find(|group| self.node.options.get(**group, key).is_some());
         let item = item.and_then(|group| self.node.options.last(*group, key));
         item.map_or("[sst]".to_owned(), |item| item.origin.clone())
     }
 
-    /// `tca`, `tcapath`, `tcert` or `tkey` puts all general names out of force.
+    /// `tca`, `tcapath`, `tcert` or `tkey` disables all general names.
     fn has_old_names(&self) -> bool {
         PARTS.iter().any(|part| self.sst(&format!("t{part}")).is_some())
     }
 
-    /// Where a CA has an effect.
+    /// Where to set a CA so that it takes effect.
     pub(super) fn ca_remedy(&self) -> &'static str {
         if self.has_old_names() { "set tca in [sst]" } else { "set ssl_ca in [mysqld]" }
     }
 
-    /// Where certificate and key have one.
+    /// Where to set certificate and key so that they take effect.
     pub(super) fn identity_remedy(&self) -> &'static str {
         if self.has_old_names() { "set tcert and tkey in [sst]" } else { "set ssl_cert and ssl_key in [mysqld]" }
     }
 
-    /// What the script takes in a role.
+    /// What the script uses in a role.
     pub(super) fn tls(&self, side: Side) -> ScriptTls {
         let prefix = if self.has_old_names() { "t" } else { "ssl-" };
         let role = if side == Side::Joiner { "server" } else { "client" };
@@ -124,19 +124,19 @@ impl<'a> Script<'a> {
                 report.warning(
                     HERE,
                     format!("{name} in [sst] has no effect: the script takes {server} from the server's groups"),
-                    format!("name it t{part} in [sst]; or with wsrep_sst_method=highline, [sst] wins"),
+                    format!("use t{part} in [sst]; with wsrep_sst_method=highline, [sst] would win"),
                 );
             }
         }
     }
 
-    /// With a mode that verifies, the joiner hands its common name to the donor's server, which takes few characters
-    /// (10.11.19), and needs openssl to find it.
+    /// In a mode that verifies, the joiner passes its common name to the donor's server, which allows few characters
+    /// (10.11.19), and needs openssl to read it.
     pub(super) fn check_common_name(&self, tls: &ScriptTls, report: &mut Report) {
         if !self.node.has("openssl") {
             report.error(
                 HERE,
-                format!("{} runs openssl to read this node's common name, and it is not installed: every transfer ends with error 42", self.method),
+                format!("{} runs openssl to read this node's common name, but it is not installed: every transfer ends with error 42", self.method),
                 "install openssl on every node",
             );
         }
@@ -145,8 +145,8 @@ impl<'a> Script<'a> {
         if let Some(name) = facts.common_name.filter(|name| !plain(name)) {
             report.error(
                 HERE,
-                format!("the certificate's common name \"{name}\" goes to the donor's server, which takes letters, digits, '.', '_' and '-' only: every transfer is cancelled there"),
-                "make the certificate again, with a common name without other characters: highline certs node NAME",
+                format!("the certificate's common name \"{name}\" goes to the donor's server, which allows only letters, digits, '.', '_' and '-': every transfer is cancelled there"),
+                "make a new certificate with a common name of these characters: highline certs node NAME",
             );
         }
     }
@@ -169,17 +169,17 @@ impl ScriptTls {
         Pem::read(self.cert.as_ref()?, "certificate").ok()
     }
 
-    /// What the certificate says, where it can be read.
+    /// What the certificate says, if it can be read.
     pub(super) fn certificate(&self) -> Option<Certificate> {
         Certificate::parse(self.pem()?.certificates.first()?).ok()
     }
 
-    /// Whether the certificate's file has a key in it; `true` where it cannot be read.
+    /// Whether the certificate's file contains a key; `true` if it cannot be read.
     pub(super) fn holds_key(&self) -> bool {
         self.pem().is_none_or(|pem| !pem.keys.is_empty())
     }
 
-    /// Would socat find `name` in the certificate: an alternative name, or the common name.
+    /// Whether socat would find `name` in the certificate: as an alternative name or the common name.
     pub(super) fn is_for(&self, name: &str) -> bool {
         let Some(pem) = self.pem() else { return true };
         let named = |leaf| peer_name(name).is_ok_and(|name| Certificate::is_for(leaf, &name));
@@ -187,7 +187,7 @@ impl ScriptTls {
             || self.certificate().and_then(|facts| facts.common_name).is_some_and(|common| common == name)
     }
 
-    /// Is the very certificate of this node among those of the CA file?
+    /// Whether this node's own certificate is among those in the CA file.
     pub(super) fn is_pinned(&self) -> bool {
         let trusted = self.ca.as_ref().and_then(|ca| Pem::read(ca, "CA").ok());
         let own = self.pem();
@@ -195,7 +195,7 @@ impl ScriptTls {
         leaf.zip(trusted).is_some_and(|(leaf, trusted)| trusted.certificates.contains(leaf))
     }
 
-    /// Names the files for a closer look; the CA only where it is used.
+    /// Adds the files for a closer look; the CA only if it is used.
     pub(super) fn add_to(&self, node: &Node, materials: &mut Materials, with_ca: bool) {
         let need = if self.side == Side::Donor { Need::donor() } else { Need::joiner(node) };
         let cas = self.ca.iter().chain(&self.capath).filter(|_| with_ca).cloned().collect();
@@ -203,7 +203,7 @@ impl ScriptTls {
         materials.add("state transfer", Judge::OpenSsl, files, need);
     }
 
-    /// A CA without a certificate to judge by it: it has to be there all the same.
+    /// Checks a CA that has no certificate to verify: it must exist all the same.
     pub(super) fn check_ca(&self, report: &mut Report) {
         let cas: Vec<PathBuf> = self.ca.iter().chain(&self.capath).cloned().collect();
         if self.cert.is_none()

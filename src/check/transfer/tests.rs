@@ -84,22 +84,22 @@ fn every_method_is_judged_by_what_its_script_would_do() {
     let host = Host::new();
     for (text, missing, level, says) in [
         // rsync
-        ("", &[][..], Level::Warning, "rsync copies the whole database in the clear (no certificate is configured)"),
+        ("", &[][..], Level::Warning, "rsync copies the whole database unencrypted (no certificate is configured)"),
         ("", &["rsync"], Level::Error, "wsrep_sst_rsync runs rsync, which is not installed"),
         ("", &["wsrep_sst_rsync"], Level::Error, "there is no program wsrep_sst_rsync in PATH"),
         (
             "FILES",
             &["stunnel"],
             Level::Error,
-            "ssl-mode is VERIFY_CA and stunnel is not installed: every transfer ends with error 2",
+            "ssl-mode is VERIFY_CA but stunnel is not installed: every transfer ends with error 2",
         ),
         ("FILES", &[], Level::Note, "checks the donor's secret only after the data was written"),
-        ("FILES[sst]\nssl-mode=REQUIRED\n", &[], Level::Warning, "stunnel encrypts and verifies nothing"),
+        ("FILES[sst]\nssl-mode=REQUIRED\n", &[], Level::Warning, "stunnel encrypts but verifies nothing"),
         (
             "FILES[sst]\nssl-mode=verify_identity\n",
             &[],
             Level::Error,
-            "stunnel wants every node's own certificate in the CA file",
+            "stunnel requires every node's own certificate in the CA file",
         ),
         ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
         ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
@@ -148,13 +148,13 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=mariabackup\n",
             &[],
             Level::Warning,
-            "mariabackup copies the whole database in the clear: it is its default",
+            "mariabackup copies the whole database unencrypted: it is its default",
         ),
         (
             "wsrep_sst_method=mariabackup\nFILES",
             &[],
             Level::Error,
-            "certificates are configured, and mariabackup does not use them",
+            "certificates are configured, but mariabackup does not use them",
         ),
         (
             "wsrep_sst_method=mariabackup\nFILES[sst]\nssl-mode=REQUIRED\n",
@@ -185,7 +185,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=mariabackup\n[sst]\nencrypt=3\ntcert=DIR/tls/node1.pem\ntkey=DIR/tls/node1-key.pem\n",
             &[],
             Level::Warning,
-            "encrypt=3 without a CA: socat encrypts and verifies nothing",
+            "encrypt=3 without a CA: socat encrypts but verifies nothing",
         ),
         (
             "wsrep_sst_method=mariabackup\n[sst]\nencrypt=4\n",
@@ -228,7 +228,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=mariabackup\n[sst]\nencrypt=2\ntca=DIR/tls/ca.pem\ntcert=DIR/tls/node1.pem\n",
             &[],
             Level::Error,
-            "encrypt=2 takes the private key out of the certificate's file",
+            "encrypt=2 takes the private key from the certificate's file",
         ),
         (
             "wsrep_sst_method=mariabackup\n[sst]\nencrypt=1\n",
@@ -258,12 +258,12 @@ fn every_method_is_judged_by_what_its_script_would_do() {
         ("wsrep_sst_method=mariabackup\n", &["mariadb-backup"], Level::Error, "mariabackup runs mariadb-backup"),
         ("wsrep_sst_method=xtrabackup-v2\n", &[], Level::Error, "there is no program wsrep_sst_xtrabackup-v2 in PATH"),
         // the others
-        ("wsrep_sst_method=mysqldump\n", &[], Level::Warning, "[client] asks for no TLS"),
+        ("wsrep_sst_method=mysqldump\n", &[], Level::Warning, "[client] does not ask for TLS"),
         (
             "wsrep_sst_method=mysqldump\n",
             &[],
             Level::Error,
-            "wsrep_sst_auth is not set, so the donor comes to the joiner without an account",
+            "wsrep_sst_auth is not set, so the donor has no account on the joiner",
         ),
         (
             "wsrep_sst_method=mysqldump\n[client]\nssl-ca=/ca.pem\n",
@@ -284,13 +284,13 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=highline\n",
             &[],
             Level::Ok,
-            "highline encrypts with TLS 1.3; joiner and donor know each other by the ticket",
+            "highline encrypts with TLS 1.3; joiner and donor recognise each other by the ticket",
         ),
         (
             "wsrep_sst_method=highline\n",
             &[],
             Level::Note,
-            "the ticket travels in the replication traffic, which is in the clear",
+            "the ticket travels in the replication traffic, which is not encrypted",
         ),
         ("wsrep_sst_method=highline\n", &["highline"], Level::Error, "the program highline is not in PATH"),
         (
@@ -467,14 +467,14 @@ fn other_methods_are_judged_by_openssl() {
         v1.1,
         "LAB/ca.pem",
         Level::Warning,
-        "is of an old X.509 version, which has neither names nor usages; OpenSSL takes it",
+        "is an old X.509 version, which has neither names nor usages; OpenSSL takes it",
     );
     said("LAB/ca.pem", "LAB/ca-key.pem", "LAB/ca.pem", Level::Warning, "is the certificate of an authority (CA:TRUE)");
     said(v1.0, v1.1, "TLS/ca.pem", Level::Error, "OpenSSL refuses");
     said(v1.0, v1.1, "LAB/hashed", Level::Error, "OpenSSL refuses");
     said("TLS/node1.pem", "TLS/node1-key.pem", "LAB/ca.pem", Level::Error, "which is not among the authorities in");
     openssl("rehash {}/hashed");
-    said(v1.0, v1.1, "LAB/hashed", Level::Warning, "is of an old X.509 version");
+    said(v1.0, v1.1, "LAB/hashed", Level::Warning, "is an old X.509 version");
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn relative_paths_begin_in_the_data_directory() {
     let report = check(&host.node(&text, &[]));
     let found = report.findings.iter().find(|finding| finding.text.starts_with("ssl-cert=node1.pem is relative"));
     let remedy = found.and_then(|finding| finding.remedy.clone());
-    assert_eq!(remedy, Some(format!("write the whole path: {}/node1.pem", data.display())), "{report}");
+    assert_eq!(remedy, Some(format!("use an absolute path: {}/node1.pem", data.display())), "{report}");
 }
 
 #[test]
@@ -544,12 +544,16 @@ fn faults_of_certificates_are_found_before_a_transfer() {
         assert!(found, "{level:?} {says}\n{report}");
     };
     let elsewhere = highline.replace("[sst]", "wsrep_sst_receive_address=192.0.2.7:5555\n[sst]");
-    said(&elsewhere, Level::Error, "is not for 192.0.2.7, the address that other nodes dial; it has node1, 192.0.2.1");
+    said(
+        &elsewhere,
+        Level::Error,
+        "is not for 192.0.2.7, the address that other nodes connect to; it has node1, 192.0.2.1",
+    );
     std::fs::set_permissions(at("node1-key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
     said(&highline, Level::Error, "everybody on this host can read the private key");
     std::fs::set_permissions(at("node1-key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(at("ca-key.pem"), "x").unwrap();
-    said(&highline, Level::Warning, "the authority's key lies on this node");
+    said(&highline, Level::Warning, "the authority's key is on this node");
     let mut late = host.node(&highline, &[]);
     late.now += std::time::Duration::from_secs(280 * 86_400);
     let report = check(&late);
@@ -577,13 +581,13 @@ fn clients_and_replication_are_judged() {
     let host = Host::new();
     for (text, level, says) in [
         ("", Level::Warning, "no TLS: ssl_cert and ssl_key are not set"),
-        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set, ssl_key is not, and the file does not hold both"),
-        ("FILESskip_ssl\n", Level::Warning, "TLS is switched off (skip-ssl)"),
+        ("ssl_cert=/c.pem\n", Level::Error, "ssl_cert is set, ssl_key is not, and the file does not contain both"),
+        ("FILESskip_ssl\n", Level::Warning, "TLS is off (skip-ssl)"),
         ("FILES", Level::Note, "clients may still connect without TLS"),
         ("tls_version=TLSv1.1,TLSv1.2\n", Level::Warning, "tls_version allows TLSv1.1"),
-        ("", Level::Warning, "replication is in the clear"),
+        ("", Level::Warning, "replication is not encrypted"),
         ("GALERA", Level::Ok, "replication and IST are encrypted"),
-        ("GALERA", Level::Note, "Galera verifies the chain and no name"),
+        ("GALERA", Level::Note, "Galera verifies the chain but no name"),
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c.pem\"\n",
             Level::Error,
@@ -597,16 +601,16 @@ fn clients_and_replication_are_judged() {
         (
             "wsrep_provider_options=\"socket.ssl=no;socket.ssl_cert=/c;socket.ssl_key=/k\"\n",
             Level::Error,
-            "socket.ssl switches TLS off",
+            "socket.ssl turns TLS off",
         ),
-        ("wsrep_provider_options=\"socket.dynamic=true\"\n", Level::Warning, "lets nodes without TLS in"),
+        ("wsrep_provider_options=\"socket.dynamic=true\"\n", Level::Warning, "lets in nodes without TLS"),
         ("wsrep_provider_options=\"socket.ssl_cipher=AES128-SHA\"\n", Level::Warning, "socket.ssl_cipher=AES128-SHA"),
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c;socket.ssl_key=/k;socket.ssl_ca=/a;socket.ssl_password_file=/p\"\n",
             Level::Note,
             "its key has a passphrase",
         ),
-        ("wsrep_provider=none\n", Level::Note, "this is no Galera node"),
+        ("wsrep_provider=none\n", Level::Note, "this is not a Galera node"),
         ("wsrep_on=OFF\n", Level::Warning, "wsrep_on is OFF, which is the default: nothing of Galera is active"),
         (
             "wsrep_provider=/no/such.so\n",
@@ -617,7 +621,7 @@ fn clients_and_replication_are_judged() {
         (
             "pxc_encrypt_cluster_traffic=ON\n",
             Level::Warning,
-            "pxc-encrypt-cluster-traffic in [mysqld] is a switch of Percona XtraDB Cluster",
+            "pxc-encrypt-cluster-traffic in [mysqld] is an option of Percona XtraDB Cluster",
         ),
         (
             "wsrep_provider_options=\"gcache.size=1G;\nsocket.ssl_cert=/c;socket.ssl_key=/k\"\n",
@@ -665,7 +669,7 @@ fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
         let found = report.findings.iter().find(|finding| finding.text.starts_with(&says));
         let found = found.unwrap_or_else(|| panic!("{text}: {report}"));
         assert_eq!(found.level, Level::Warning);
-        assert!(found.remedy.as_ref().unwrap().ends_with("to a path out of the data directory"));
+        assert!(found.remedy.as_ref().unwrap().ends_with("to a path outside the data directory"));
     }
     std::fs::write(host.dir.path().join("data/tmp/t.ibd"), "").unwrap();
     let report = host.transfer("wsrep_sst_method=highline\ntmpdir=tmp\n", &[]);
