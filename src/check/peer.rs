@@ -209,7 +209,7 @@ mod tests {
         assert!(said.contains("was issued by \"CN=Lab CA\", which is not among"), "{said}");
         // One that demands a certificate of ours is described too.
         let said = seen(&listen_tls(&node, Trust::Chain(ca.authorities())), None).unwrap();
-        assert!(said.contains("its chain was not judged"), "{said}");
+        assert!(said.contains("its chain was not checked"), "{said}");
     }
 
     #[test]

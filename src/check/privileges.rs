@@ -363,7 +363,7 @@ mod tests {
             (
                 "",
                 0o776,
-                Some("may not search DIR to reach DIR/data:  every transfer fails\n           -> chmod o+x DIR\n"),
+                Some("may not search DIR to reach DIR/data: every transfer fails\n           -> chmod o+x DIR\n"),
             ),
             (
                 "data",

@@ -170,6 +170,6 @@ mod tests {
     fn two_roots_of_one_directory_must_know_their_names() {
         let temp = tempfile::tempdir().unwrap();
         let error = resolved(temp.path(), &[("external-1", "x"), ("external-2", "x/")]).unwrap_err();
-        assert!(error.to_string().starts_with("external-1 and external-2 have one directory"), "{error}");
+        assert!(error.to_string().starts_with("external-1 and external-2 have the same directory"), "{error}");
     }
 }

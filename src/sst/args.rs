@@ -320,10 +320,13 @@ mod tests {
             ("--role joiner --address h", "joiner: --datadir is missing"),
             ("--role joiner --address h --datadir --mysqld-args", "--datadir: it has no value"),
             ("--role joiner --address h --datadir /d --parent x", "joiner: --parent: x is not a number in range"),
-            ("--role joiner --address $(x) --datadir /d", "joiner: --address: no usable address: the address $(x)"),
+            ("--role joiner --address $(x) --datadir /d", "joiner: --address: not a usable address: the address $(x)"),
             ("--role donor --address :1 --datadir /d", "donor: --address: it names no host"),
             ("--role donor --address h --datadir /d", "donor: --gtid is missing"),
-            ("--role donor --address h --datadir /d --gtid 5", "donor: --gtid: no position: a position has the form"),
+            (
+                "--role donor --address h --datadir /d --gtid 5",
+                "donor: --gtid: not a position: a position has the form",
+            ),
         ] {
             let report = parse(line).unwrap_err().report();
             assert!(report.starts_with(says), "{line}: {report}");

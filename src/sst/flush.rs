@@ -295,8 +295,8 @@ mod tests {
         let told: Vec<u64> = (0..200).filter(|&n| waiting.line(seconds(n), seconds(300)).is_some()).collect();
         assert_eq!(told, [5, 65, 125, 185]);
         let line = Waiting::default().line(seconds(7), seconds(300)).unwrap();
-        assert!(line.starts_with("the server has not frozen its tables for 7 s; "), "{line}");
-        assert!(line.ends_with("Given up after 300 s (lock-timeout)"), "{line}");
+        assert!(line.starts_with("the server has not frozen its tables for 7 s: "), "{line}");
+        assert!(line.ends_with("gives up after 300 s (lock-timeout)"), "{line}");
     }
 
     #[test]

@@ -556,7 +556,7 @@ mod tests {
         dir.create("Lab CA", 30, NewKey::default(), Existing::Refuse, now).unwrap();
         let before = std::fs::read(dir.ca_key_file()).unwrap();
         let error = dir.create("Other", 30, NewKey::default(), Existing::Refuse, now).unwrap_err();
-        assert!(error.sentence().starts_with("there is already an authority:  "));
+        assert!(error.sentence().starts_with("there is already an authority: "));
         assert_eq!(std::fs::read(dir.ca_key_file()).unwrap(), before);
         let made = dir.sign(&request("node1"), now).unwrap();
         assert!(made.shortened, "a certificate cannot outlive its authority");

@@ -99,7 +99,7 @@ fn every_fault_of_a_file_has_its_sentence_and_remedy() {
         ("empty.pem", "good.key", "the certificate file DIR/empty.pem is empty", "highline certs"),
         ("good.pem", "empty.pem", "the private key file DIR/empty.pem is empty", "again"),
         ("text.pem", "good.key", "the certificate file DIR/text.pem has no PEM in it", "openssl x509 -inform DER"),
-        ("cut.pem", "good.key", "the certificate file DIR/cut.pem is damaged: ", "copy the file again"),
+        ("cut.pem", "good.key", "the certificate file DIR/cut.pem is damaged: ", "copy the whole file again"),
         (
             "garbage.pem",
             "good.key",

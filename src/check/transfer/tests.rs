@@ -101,7 +101,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             Level::Error,
             "stunnel requires every node's own certificate in the CA file",
         ),
-        ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "in the clear (ssl-mode=DISABLED)"),
+        ("FILES[sst]\nssl-mode=DISABLED\n", &[], Level::Warning, "unencrypted (ssl-mode=DISABLED)"),
         ("FILES[sst]\nssl-mode=VERIFY\n", &[], Level::Error, "ssl-mode=VERIFY is not known"),
         ("[sst]\nencrypt=4\n", &[], Level::Error, "encrypt=4 is for mariabackup: rsync ignores it"),
         ("FILES[mariabackup]\nssl-mode=DISABLED\n", &[], Level::Ok, "stunnel, which verifies the chain"),
@@ -591,7 +591,7 @@ fn clients_and_replication_are_judged() {
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c.pem\"\n",
             Level::Error,
-            "socket.ssl_cert is set and socket.ssl_key is not",
+            "socket.ssl_cert is set but socket.ssl_key is not",
         ),
         (
             "wsrep_provider_options=\"socket.ssl_cert=/c.pem;socket.ssl_key=/k.pem\"\n",
@@ -657,12 +657,12 @@ fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
     let host = Host::new();
     std::fs::create_dir(host.dir.path().join("data/tmp")).unwrap();
     for (text, says) in [
-        ("tmpdir=tmp\n", "tmpdir: DIR/data/tmp lies among the data"),
-        ("general_log_file=DIR/data/shop/g\n", "general-log-file: DIR/data/shop/g lies among the data"),
+        ("tmpdir=tmp\n", "tmpdir: DIR/data/tmp is among the data"),
+        ("general_log_file=DIR/data/shop/g\n", "general-log-file: DIR/data/shop/g is among the data"),
         ("wsrep_provider_options=\"gcache.dir=DIR/data/gc\"\n", "gcache.dir: DIR/data/gc/galera.cache lies among"),
-        ("[highline]\nprogress=DIR/data/progress\n", "progress: DIR/data/progress lies among the data"),
-        ("[highline]\nmetrics=h.prom\n", "metrics: DIR/data/h.prom lies among the data"),
-        ("[client]\nssl-key=DIR/data/c-key\n", "ssl-key: DIR/data/c-key lies among the data"),
+        ("[highline]\nprogress=DIR/data/progress\n", "progress: DIR/data/progress is among the data"),
+        ("[highline]\nmetrics=h.prom\n", "metrics: DIR/data/h.prom is among the data"),
+        ("[client]\nssl-key=DIR/data/c-key\n", "ssl-key: DIR/data/c-key is among the data"),
     ] {
         let report = host.transfer(&format!("wsrep_sst_method=highline\n{text}"), &[]);
         let says = says.replace("DIR", host.dir.path().to_str().unwrap());

@@ -81,7 +81,7 @@ mod tests {
             (r".*\.pem.", "one character"),
             (r".*[0-9]+\.x", "`[` is not understood"),
             (r".*\(a\|b\)", "this use of \\"),
-            (r".*/mysql/x", "data directory itself"),
+            (r".*/mysql/x", "directly in the data directory"),
         ] {
             let error = of_cpat(cpat).unwrap_err();
             assert!(error.contains(why), "{cpat}: {error}");

@@ -390,7 +390,7 @@ pub(super) mod tests {
             ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256, blake3"),
             ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is not a rate"),
             ("[highline]\nidle-timeout=soon", "donor: idle-timeout in [highline]: `soon` is not a time"),
-            ("[highline]\nkeep=a/b", "donor: keep in [highline]: `a/b` holds a slash"),
+            ("[highline]\nkeep=a/b", "donor: keep in [highline]: `a/b` contains a slash"),
             ("[sst]\nsst-max-binlogs=x", "donor: sst-max-binlogs in [sst]: `x` is not a number"),
             ("[sst]\nprogress=loud", "donor: progress in [sst]: `loud` is none of"),
             ("[sst]\ncpat=.*[a]", "donor: cpat in [sst]: `.*[a]`: `[` is not understood"),

@@ -382,8 +382,8 @@ mod tests {
     #[test]
     fn what_would_weaken_is_refused_by_name() {
         for (text, says) in [
-            ("[highline]\nssl-mode=DISABLED", "ssl-mode in [highline]: DISABLED would let"),
-            ("[highline]\nssl-mode=preferred", "ssl-mode in [highline]: preferred would let"),
+            ("[highline]\nssl-mode=DISABLED", "ssl-mode in [highline]: DISABLED would send"),
+            ("[highline]\nssl-mode=preferred", "ssl-mode in [highline]: preferred would send"),
             ("[highline]\nssl-mode=sometimes", "ssl-mode in [highline]: `sometimes` is none of"),
             ("[galera]\nssl-mode=VERIFY_CA", "ssl-mode in [galera]: VERIFY_CA needs a CA"),
             ("[sst]\nencrypt=4\ntcert=/c", "encrypt in [sst]: VERIFY_CA needs a CA"),
