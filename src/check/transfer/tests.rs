@@ -148,7 +148,7 @@ fn every_method_is_judged_by_what_its_script_would_do() {
             "wsrep_sst_method=mariabackup\n",
             &[],
             Level::Warning,
-            "mariabackup copies the whole database unencrypted: it is its default",
+            "mariabackup copies the whole database unencrypted, as is its default",
         ),
         (
             "wsrep_sst_method=mariabackup\nFILES",
@@ -467,7 +467,7 @@ fn other_methods_are_judged_by_openssl() {
         v1.1,
         "LAB/ca.pem",
         Level::Warning,
-        "is an old X.509 version, which has neither names nor usages; OpenSSL takes it",
+        "is an old X.509 version, which has neither names nor usages; OpenSSL accepts it",
     );
     said("LAB/ca.pem", "LAB/ca-key.pem", "LAB/ca.pem", Level::Warning, "is the certificate of an authority (CA:TRUE)");
     said(v1.0, v1.1, "TLS/ca.pem", Level::Error, "OpenSSL refuses");
@@ -611,7 +611,7 @@ fn clients_and_replication_are_judged() {
             "its key has a passphrase",
         ),
         ("wsrep_provider=none\n", Level::Note, "this is not a Galera node"),
-        ("wsrep_on=OFF\n", Level::Warning, "wsrep_on is OFF, which is the default: nothing of Galera is active"),
+        ("wsrep_on=OFF\n", Level::Warning, "wsrep_on is OFF, the default: Galera is not active"),
         (
             "wsrep_provider=/no/such.so\n",
             Level::Error,
@@ -634,7 +634,7 @@ fn clients_and_replication_are_judged() {
             Level::Warning,
             "wsrep_provider_options is given 2 times, but only the last, in [mariadb], counts: socket.ssl_cert, socket.ssl_key, socket.ssl_ca of an earlier one have no effect",
         ),
-        ("ssl_ca=“/ca.pem”\n", Level::Warning, "ssl-ca in [mysqld]: the typographic quote “ quotes nothing"),
+        ("ssl_ca=“/ca.pem”\n", Level::Warning, "ssl-ca in [mysqld]: the typographic quote “ does not quote anything"),
     ] {
         let text = text.replace("FILES", FILES).replace("GALERA", GALERA);
         let report = check(&host.node(&text, &[]));
@@ -659,7 +659,7 @@ fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
     for (text, says) in [
         ("tmpdir=tmp\n", "tmpdir: DIR/data/tmp is among the data"),
         ("general_log_file=DIR/data/shop/g\n", "general-log-file: DIR/data/shop/g is among the data"),
-        ("wsrep_provider_options=\"gcache.dir=DIR/data/gc\"\n", "gcache.dir: DIR/data/gc/galera.cache lies among"),
+        ("wsrep_provider_options=\"gcache.dir=DIR/data/gc\"\n", "gcache.dir: DIR/data/gc/galera.cache is among"),
         ("[highline]\nprogress=DIR/data/progress\n", "progress: DIR/data/progress is among the data"),
         ("[highline]\nmetrics=h.prom\n", "metrics: DIR/data/h.prom is among the data"),
         ("[client]\nssl-key=DIR/data/c-key\n", "ssl-key: DIR/data/c-key is among the data"),
@@ -675,5 +675,5 @@ fn what_the_server_has_of_its_own_among_the_data_is_warned_of() {
     let report = host.transfer("wsrep_sst_method=highline\ntmpdir=tmp\n", &[]);
     assert!(report.to_string().contains("and it holds tables"), "{report}");
     let plain = host.transfer("wsrep_sst_method=highline\ntmpdir=DIR\n", &[]);
-    assert!(!plain.to_string().contains("lies among the data"), "{plain}");
+    assert!(!plain.to_string().contains("is among the data"), "{plain}");
 }
