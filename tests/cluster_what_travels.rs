@@ -101,7 +101,7 @@ fn inode(row: &Row, datadir: &Path) -> Option<u64> {
 
 #[test]
 fn the_page_says_what_happens() {
-    let first = table("In the first level");
+    let first = table("At the top level");
     let paths = table("Paths of the configuration");
     assert!(first.len() > 25 && paths.len() > 10, "{} {}", first.len(), paths.len());
     let rows: Vec<&Row> = first.iter().chain(&paths).collect();

@@ -160,6 +160,6 @@ fn pair_in_place_an_offer_that_can_never_fit_costs_nothing() {
     let before = tree::read(&pair.joiner);
     let both = pair.transfer(&["--install", "inplace"], &[]);
     both.failed(28, &["joiner: ", "and the donor sends"]);
-    assert!(both.joiner.stderr.contains("the old data was not touched"), "{}", both.joiner.stderr);
+    assert!(both.joiner.stderr.contains("the old data is unchanged"), "{}", both.joiner.stderr);
     tree::assert_same(&before, &tree::read(&pair.joiner));
 }

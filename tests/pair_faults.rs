@@ -330,7 +330,7 @@ fn pair_no_room_is_said_before_anything_is_touched() {
     let both = ground.pair.transfer(&[], &[]);
     both.failed(28, &["joiner: ", " has 4.6 MB free, and the donor sends 7.6 MB"]);
     for end in [&both.donor, &both.joiner] {
-        assert!(end.stderr.contains("remedy: free space there, or say install=inplace"), "{}", end.stderr);
+        assert!(end.stderr.contains("remedy: free space there, or use install=inplace"), "{}", end.stderr);
         assert!(end.took < SECONDS);
     }
     ground.untouched();
