@@ -39,6 +39,9 @@ pub(super) async fn converse(
         Some(backup) => Source::Stream(Stream::new(backup, Arc::clone(&server), &roots, (total, entries))?),
         None => Source::Files(Files::new(&options, Arc::clone(&server), total)),
     };
+    if options.verify_pages && matches!(source, Source::Stream(_)) {
+        reporter.note("verify-pages has no effect with source=mariabackup, which checks the pages itself");
+    }
     let reuse = source.may_reuse();
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
         control.send(part).await?;
