@@ -52,7 +52,7 @@ fn again_and_again(kind: &str, install: &str, moments: &[Moment]) {
         }
         disk.lose_power();
         let both = Both::of(sending, joiner, LIMIT);
-        disk = disk.restart();
+        disk = disk.restart(kind);
         println!("{kind} {install} {moment:?}: {} and {}", both.donor.code(), both.joiner.code());
         let recovered = pair.run(&["recover", "--datadir", pair.joiner.to_str().unwrap()]);
         // In place there may be no database any more, and it says so.

@@ -30,7 +30,7 @@ impl SmallDisk {
         server_user()?;
         let image = place.with_extension("image");
         std::fs::File::create(&image).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
-        let made = Self::attach(place, |device| {
+        let made = Self::attach(place, &[], |device| {
             succeed(bounded(LIMIT, format!("mkfs.{kind}")).arg("-q").arg(device));
         });
         template::own(place);
@@ -38,7 +38,7 @@ impl SmallDisk {
     }
 
     /// Mounts what is in the image of `place`, after `prepare`.
-    fn attach(place: &Path, prepare: impl FnOnce(&str)) -> Option<Self> {
+    fn attach(place: &Path, options: &[&str], prepare: impl FnOnce(&str)) -> Option<Self> {
         let mut attach = bounded(LIMIT, "losetup");
         let attached =
             run(attach.args(["--find", "--show", "--sector-size", "4096"]).arg(place.with_extension("image")));
@@ -47,7 +47,7 @@ impl SmallDisk {
         }
         let device = text(&attached.stdout).trim().to_owned();
         prepare(&device);
-        succeed(bounded(LIMIT, "mount").arg(&device).arg(place));
+        succeed(bounded(LIMIT, "mount").args(options).arg(&device).arg(place));
         succeed(bounded(LIMIT, "losetup").arg("--detach").arg(&device));
         Some(Self(place.to_owned()))
     }
@@ -67,7 +67,7 @@ impl SmallDisk {
 
     /// Mounts it anew: its journal is replayed.
     #[must_use]
-    pub fn restart(self) -> Self {
+    pub fn restart(self, kind: &str) -> Self {
         let place = self.0.clone();
         let deadline = Instant::now() + LIMIT;
         while !run(bounded(LIMIT, "umount").arg(&place)).status.success() {
@@ -76,7 +76,9 @@ impl SmallDisk {
         }
         // It is unmounted already.
         std::mem::forget(self);
-        Self::attach(&place, |_| ()).expect("it was mounted a moment ago")
+        // Another test's mount namespace may hold the old mount for a while, and XFS takes each UUID once.
+        let options: &[&str] = if kind == "xfs" { &["-o", "nouuid"] } else { &[] };
+        Self::attach(&place, options, |_| ()).expect("it was mounted a moment ago")
     }
 
     /// Gives the disk more room.
