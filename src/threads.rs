@@ -19,6 +19,15 @@ pub(crate) fn ended<T, E>(who: &str, joined: std::result::Result<Result<T>, E>) 
     joined.unwrap_or_else(|_| Err(Error::new(Kind::Io, format!("{who} ended unexpectedly"))))
 }
 
+/// Does `work` on as many threads as there are cores, 16 and `most` at most; what each returned, or the first error.
+pub(crate) fn on_all_cores<T: Send>(most: usize, work: impl Fn() -> Result<T> + Sync) -> Result<Vec<T>> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(most.max(1));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        workers.into_iter().map(|worker| ended("a worker thread", worker.join())).collect()
+    })
+}
+
 /// The value itself, once nobody else holds it; `None` if that takes longer than `limit`.
 pub(crate) async fn alone<T>(mut shared: Arc<T>, limit: Duration) -> Option<T> {
     let deadline = Instant::now() + limit;
@@ -48,6 +57,17 @@ pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Resul
             None if Instant::now() <= deadline => std::thread::sleep(Duration::from_millis(5)),
             ended => return Ok(ended),
         }
+    }
+}
+
+/// A process that does not outlive this.
+#[derive(Debug)]
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

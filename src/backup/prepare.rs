@@ -10,6 +10,7 @@ use super::{program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::stop::Stop;
+use crate::threads::Killed;
 
 /// How a backup is prepared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,15 +60,6 @@ impl Prepare {
 
 fn waiting(error: std::io::Error) -> Error {
     Error::new(Kind::Io, "cannot wait for mariadb-backup").because(error)
-}
-
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A quarter of the memory that is free, from 128 MiB to 1 GiB: where the redo log is long, more is faster.

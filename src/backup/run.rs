@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
-use crate::threads::ended_within;
+use crate::threads::{Killed, ended_within};
 
 /// A database account. Its password is wiped when dropped and never printed.
 #[derive(Clone)]
@@ -47,16 +47,9 @@ pub struct Backup {
 /// A backup that is being made. Dropped, the program is killed.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Killed,
     said: Option<JoinHandle<Option<String>>>,
     _dir: tempfile::TempDir,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Backup {
@@ -92,7 +85,7 @@ impl Backup {
         let mut child = command.spawn().map_err(failed)?;
         let (stream, said) = (child.stdout.take(), child.stderr.take());
         let said = said.map(|said| words::listen(said, reporter, alive));
-        let running = Running { child, said, _dir: dir };
+        let running = Running { child: Killed(child), said, _dir: dir };
         let stream = stream.ok_or_else(|| Error::new(Kind::Io, "mariadb-backup has no output"))?;
         Ok((running, stream))
     }
@@ -108,7 +101,7 @@ impl Running {
     /// Waits for its end, which its stream has announced by ending.
     pub fn end(mut self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(60);
-        let ended = ended_within(&mut self.child, PATIENCE)
+        let ended = ended_within(&mut self.child.0, PATIENCE)
             .map_err(|e| Error::new(Kind::Io, "cannot wait for mariadb-backup").because(e))?;
         match ended {
             Some(status) if status.success() => Ok(()),

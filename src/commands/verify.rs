@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::install::MANIFEST;
 use crate::manifest::{CHUNK, Checksum, Digest, Item, Manifest};
 use crate::progress::{bytes, entries};
-use crate::threads::ended;
+use crate::threads::on_all_cores;
 use crate::tree::{Content, Roots, Rules, Tolerance, locate, scan};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
@@ -74,14 +74,9 @@ pub(super) fn faults(manifest: &Manifest, roots: &Roots, rules: &Rules) -> Resul
         while let Some(item) = manifest.items().get(next.fetch_add(1, Ordering::Relaxed)) {
             found.extend(fault(item, roots, manifest.checksum()).map(|why| format!("{}: {why}", item.entry.path)));
         }
-        found
+        Ok(found)
     };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
-    let mut all: Vec<String> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(check)).collect();
-        let found = workers.into_iter().map(|worker| ended("a worker thread", worker.join().map(Ok)));
-        Ok::<_, Error>(found.collect::<Result<Vec<_>>>()?.concat())
-    })?;
+    let mut all = on_all_cores(usize::MAX, check)?.concat();
     let known: HashSet<_> = manifest.items().iter().map(|item| &item.entry.path).collect();
     let extra = scan(&mut roots.clone(), rules, Tolerance::Vanished)?;
     all.extend(

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::chunks;
 use crate::pages::{Damage, Findings, Space, UNKNOWN, is_tablespace};
 use crate::progress::entries;
-use crate::threads::{ended, lock};
+use crate::threads::{lock, on_all_cores};
 use crate::tree::{Found, Roots, Rules, Source, Tolerance, locate, scan, system_tablespace};
 
 /// A page may be caught half written where a server runs: so often, and so long after one another, it is read again.
@@ -78,12 +78,7 @@ fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
-    let mut looked = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let done = workers.into_iter().map(|worker| ended("a worker thread", worker.join()));
-        Ok::<_, Error>(done.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect::<Vec<_>>())
-    })?;
+    let mut looked: Vec<_> = on_all_cores(files.len(), work)?.into_iter().flatten().collect();
     looked.sort_by_key(|(number, _)| *number);
     Ok(looked.into_iter().map(|(_, looked)| looked).collect())
 }

@@ -7,7 +7,7 @@ use super::target::Target;
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest};
-use crate::threads::ended;
+use crate::threads::on_all_cores;
 use crate::tree::RelPath;
 
 /// A file of `size` bytes, and the chunks of which only a part came last, each with the donor's digest.
@@ -43,9 +43,5 @@ pub(super) fn read_back(tree: &StagedTree, checksum: Checksum, patched: &[Patche
         }
         Ok(())
     };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16).min(patched.len().max(1));
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| ended("a reading thread", worker.join()))
-    })
+    on_all_cores(patched.len(), work).map(drop)
 }

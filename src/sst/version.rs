@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::error::Printable;
-use crate::threads::ended_within;
+use crate::threads::{Killed, ended_within};
 use crate::tree::{InnodbFiles, Roots};
 use crate::version::Series;
 
@@ -166,20 +166,17 @@ fn of_data(roots: &Roots) -> Vec<Told> {
 pub fn of_program(program: &Path) -> Option<String> {
     /// How long a program may take to answer.
     const PATIENCE: Duration = Duration::from_secs(10);
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    if !matches!(ended_within(&mut child, PATIENCE), Ok(Some(_))) {
-        let _ = child.kill();
-        let _ = child.wait();
-        return None;
-    }
+    let mut child = Killed(child);
+    ended_within(&mut child.0, PATIENCE).ok()??;
     let mut text = String::new();
-    child.stdout.take()?.take(4096).read_to_string(&mut text).ok()?;
+    child.0.stdout.take()?.take(4096).read_to_string(&mut text).ok()?;
     let version = printable(text.split_whitespace().skip_while(|word| *word != "Ver").nth(1)?);
     Series::of(&version).map(|_| version)
 }

@@ -8,7 +8,7 @@ use crate::check::{Node, Report};
 use crate::error::Printable;
 use crate::sst::credentials::RemoteAuth;
 use crate::sst::options::BackupSettings;
-use crate::threads::ended_within;
+use crate::threads::{Killed, ended_within};
 
 pub(super) fn check(node: &Node, settings: &BackupSettings, report: &mut Report) {
     if node.has("mariadb-backup") || node.has("mariabackup") {
@@ -43,8 +43,8 @@ fn check_login(node: &Node, account: &RemoteAuth, report: &mut Report) {
     command.arg("--no-defaults").arg(format!("--user={}", account.user())).arg("--socket").arg(socket);
     command.args(["--execute", "DO 1"]).env("MYSQL_PWD", account.secret());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return };
-    match ended_within(&mut child, PATIENCE) {
+    let Ok(child) = command.spawn() else { return };
+    match ended_within(&mut Killed(child).0, PATIENCE) {
         Ok(Some(status)) if status.success() => {
             report.ok(HERE, format!("the account {user} of wsrep_sst_auth can log in"));
         }
@@ -53,13 +53,9 @@ fn check_login(node: &Node, account: &RemoteAuth, report: &mut Report) {
             format!("the account {user} of wsrep_sst_auth cannot log in: this node cannot give a backup"),
             "correct wsrep_sst_auth, or make the account (docs/galera.md says what it needs)",
         ),
-        Ok(None) | Err(_) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            report.note(
-                HERE,
-                format!("whether {user} of wsrep_sst_auth may log in is not known: the server does not answer"),
-            );
-        }
+        Ok(None) | Err(_) => report.note(
+            HERE,
+            format!("whether {user} of wsrep_sst_auth may log in is not known: the server does not answer"),
+        ),
     }
 }
