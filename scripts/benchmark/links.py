@@ -67,10 +67,10 @@ class Link:
         run("ip", "netns", "add", self.receiver)
         run("ip", "-n", self.receiver, "link", "set", "lo", "up")
         run("ip", "-n", self.sender, "link", "add", "hl0", "type", "veth", "peer", "name", "hl0", "netns", self.receiver)
-        for namespace, address in ((self.sender, "10.77.0.1/24"), (self.receiver, "10.77.0.2/24")):
-            run("ip", "-n", namespace, "address", "add", address, "dev", "hl0")
-            run("ip", "-n", namespace, "link", "set", "hl0", "up")
-            run("tc", "-n", namespace, "qdisc", "add", "dev", "hl0", "root", "tbf", "rate", f"{self.rate * 8}bit",
+        for end, address in ((self.sender, "10.77.0.1/24"), (self.receiver, "10.77.0.2/24")):
+            run("ip", "-n", end, "address", "add", address, "dev", "hl0")
+            run("ip", "-n", end, "link", "set", "hl0", "up")
+            run("tc", "-n", end, "qdisc", "add", "dev", "hl0", "root", "tbf", "rate", f"{self.rate * 8}bit",
                 "burst", "512kb", "latency", "50ms")
         if self.name.endswith("40ms"):
             self.port = PORT + 1
@@ -105,8 +105,8 @@ class Link:
         ends = [(self.receiver, "drain", f"{self.address}:{PORT}"), (self.sender, "fill", f"{self.address}:{self.port}")]
         running = []
         try:
-            for namespace, what, address in ends:
-                command = ["ip", "netns", "exec", namespace, sys.executable, str(pathlib.Path(__file__).with_name("fill.py")), what, address]
+            for end, what, address in ends:
+                command = ["ip", "netns", "exec", end, sys.executable, str(pathlib.Path(__file__).with_name("fill.py")), what, address]
                 running.append(subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL))
                 deadline = time.monotonic() + 10
                 while what == "drain" and not listening(running[0].pid, PORT) and time.monotonic() < deadline:
