@@ -1,5 +1,6 @@
 //! What the joiner has already is not sent again: its old tree, page by page.
 
+use crate::support::disk::SmallDisk;
 use crate::support::hostile::{self, Frame};
 use crate::support::pair::{Both, Ended, Pair, SECONDS};
 use crate::support::tree::{self, MIB};
@@ -11,7 +12,8 @@ use highline::wire::{Answer, Base64, BasisFile, FrameHeader, Message, Offer, Pur
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Eight tables that do not compress, as one server after another would have them.
@@ -353,4 +355,52 @@ fn pair_reuse_needs_no_second_copys_room() {
     let (both, figures) = arrives(&pair, &["--install", "inplace"], &[]);
     assert!(figures.reused >= 60 * MIB && figures.wire < 22 * MIB, "{figures:?}");
     both.joiner.said("reused of the old data");
+}
+
+/// The least that was free on a filesystem of that kind, and how much was before, in bytes, while an old tree of 160 MiB
+/// was reused on it.
+fn least_free(kind: &str) -> Option<(u64, u64)> {
+    let mut pair = Pair::default();
+    let place = pair.home().join("disk");
+    fs::create_dir(&place).unwrap();
+    let Some(disk) = SmallDisk::format(&place, kind, 700) else {
+        println!("not run: this needs the right to mount");
+        return None;
+    };
+    pair.joiner = place.join("joiner");
+    fs::create_dir(&pair.joiner).unwrap();
+    twins(&pair, 20);
+    let free = || {
+        let stat = rustix::fs::statvfs(&place).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    disk.sync();
+    let before = free();
+    let over = AtomicBool::new(false);
+    let least = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut least = free();
+            let end = Instant::now() + Duration::from_secs(60);
+            while !over.load(Ordering::Relaxed) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+                least = least.min(free());
+            }
+            least
+        });
+        let (_, figures) = arrives(&pair, &[], &[]);
+        over.store(true, Ordering::Relaxed);
+        assert!(figures.reused >= 160 * MIB, "{figures:?}");
+        watch.join().unwrap()
+    });
+    Some((before, least))
+}
+
+#[test]
+fn pair_reuse_takes_no_room_where_the_filesystem_can_clone() {
+    for kind in ["xfs", "btrfs"] {
+        let Some((before, least)) = least_free(kind) else { return };
+        assert!(before - least < 40 * MIB, "{kind}: {before}, {least}");
+    }
+    let Some((before, least)) = least_free("ext4") else { return };
+    assert!(before - least > 120 * MIB, "ext4 has to copy: {before}, {least}");
 }
