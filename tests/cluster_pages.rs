@@ -142,7 +142,7 @@ fn server(page: u64, checksum: &str, encrypted: bool) {
     let mut expected = Vec::new();
     for (number, place) in files.iter().enumerate() {
         let (page, from) = flip(place, number, page_of(place, page));
-        expected.push(format!("{}: page {page}, from byte {from} on: its checksum is wrong", place.display()));
+        expected.push(format!("{}: page {page}, at byte {from}: its checksum is wrong", place.display()));
     }
     let output = check(&cluster, &datadir);
     let said = text(&output.stdout);
@@ -212,7 +212,7 @@ fn a_donor_that_serves_does_not_pass_on_its_rot() {
     file.write_all_at(&[before[at] ^ 16], at as u64).unwrap();
     cluster.start_expecting_failure(2, Duration::from_secs(120));
     // The joiner's server may be gone before its script has said why.
-    let refused = "sb/cold.ibd, from byte 1146880 on, is damaged: its checksum is wrong";
+    let refused = "sb/cold.ibd, at byte 1146880, is damaged: its checksum is wrong";
     for n in [1, 2] {
         cluster.wait_log(n, refused, LIMIT);
         assert!(cluster.log(n).contains("page 70 of "), "{}", cluster.log(n));

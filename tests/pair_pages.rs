@@ -68,9 +68,9 @@ fn a_flipped_bit_is_named_and_refused() {
         let place = pair.donor.join(name);
         flip(&place, at);
         let both = pair.transfer(&[], &["--verify-pages"]);
-        let from = format!("page {number} of {}, from byte {} on, is damaged", place.display(), number * PAGE);
+        let from = format!("page {number} of {}, at byte {}, is damaged", place.display(), number * PAGE);
         both.failed(74, &[&from]);
-        both.donor.said("Without verify-pages all of it is sent as it is");
+        both.donor.said("Without verify-pages everything is sent as it is");
         tree::assert_same(&before, &tree::read(&pair.joiner));
         flip(&place, at);
     }
@@ -94,7 +94,7 @@ fn a_page_in_another_place_and_one_that_cannot_be_checked() {
     let fresh = table(&pair.donor, "shop/fresh.ibd", 6);
     OpenOptions::new().write(true).open(&fresh).unwrap().write_all_at(&[0; PAGE], 0).unwrap();
     let both = pair.arrives(&[], &["--verify-pages"]);
-    both.donor.said("1 could NOT be checked, for no checksum covers their bytes");
+    both.donor.said("1 could NOT be checked, because no checksum covers their bytes");
     both.donor.said(&format!("the first is in {}", fresh.display()));
 }
 
@@ -122,7 +122,7 @@ fn a_damaged_page_that_is_free_stops_nothing() {
     for (free, limit) in [(150, 192), (0, 128)] {
         with_descriptors(free, limit);
         let both = pair.arrives(&[], &["--verify-pages"]);
-        both.donor.said("; 1 are damaged and free, so that nothing is in them");
+        both.donor.said("; 1 are damaged but free, so they hold nothing");
     }
 }
 
@@ -139,10 +139,10 @@ fn a_directory_is_checked_by_itself() {
         flip(place, at);
     }
     let ended = check();
-    ended.failed(74, &["3 pages are damaged, of 3 entries"]);
+    ended.failed(74, &["3 pages are damaged; 3 entries were checked"]);
     let expected = format!(
-        "{}: page 3, from byte 49152 on: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, from byte 0 \
-         on: its checksum is wrong\n",
+        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, at byte 0: \
+         its checksum is wrong\n",
         large.display(),
         small.display()
     );
