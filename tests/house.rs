@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A file of the project.
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
@@ -17,7 +17,7 @@ fn before_tests(text: &str) -> &str {
 }
 
 /// Every module of the library by its path, `sst::options::files`, with its code but for tests.
-fn modules() -> BTreeMap<String, String> {
+pub(super) fn modules() -> BTreeMap<String, String> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
