@@ -16,7 +16,7 @@ fn before_tests(text: &str) -> &str {
     ends.iter().fold(text, |text, end| text.split(end).next().unwrap())
 }
 
-/// Every module of the library by its path, `sst::options::files`, with its code but for tests.
+/// Every module of the library by its path, `sst::options::files`, with its code up to its tests.
 pub(super) fn modules() -> BTreeMap<String, String> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -66,7 +66,7 @@ fn expanded(path: &str) -> Vec<String> {
     items.iter().flat_map(|item| expanded(&format!("{}{}", before.trim(), item.trim()))).collect()
 }
 
-/// The modules that one imports from, but for its own parents and children, which are its face and its parts.
+/// The modules that one imports from, except its own parents and children, which are its face and its parts.
 fn imports(module: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for statement in code.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(path, _)| path) {
@@ -111,7 +111,7 @@ fn no_module_imports_itself_through_others() {
             break;
         }
     }
-    // And nobody whom nobody imports.
+    // Nor whatever nobody imports.
     loop {
         let imported: BTreeSet<String> = open.values().flatten().cloned().collect();
         let before = open.len();
@@ -162,7 +162,7 @@ fn files_of_one_folder_import_each_other_by_super() {
     }
 }
 
-/// A Galera log prints what these rooms say, and there nobody typed a flag.
+/// A Galera log prints what these rooms say, and there nobody has typed a flag.
 #[test]
 fn what_both_front_ends_say_names_a_flag_only_by_hand() {
     const ROOMS: [&str; 8] = ["donor", "joiner", "install", "link", "archive", "wire", "manifest", "tree"];
@@ -171,7 +171,7 @@ fn what_both_front_ends_say_names_a_flag_only_by_hand() {
         if !ROOMS.contains(&module.split("::").next().unwrap()) {
             continue;
         }
-        // A sentence goes on over the ends of lines.
+        // A sentence may continue on the next line.
         let text = code.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
         for (at, _) in
             text.match_indices("--").filter(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()))
