@@ -1,4 +1,4 @@
-//! The roof that transfers are measured against: read, TLS, write, sync, and nothing else. No digests, no
+//! The upper bound that transfers are measured against: read, TLS, write, sync, and nothing else. No digests, no
 //! archive, no metadata, no acknowledgements, no install; files are dealt out in pieces of 1 MiB, and written past
 //! the page cache as Highline writes them.
 //!

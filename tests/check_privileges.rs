@@ -1,4 +1,4 @@
-//! What `highline check` says of users, capabilities and mounts, against what the kernel then does.
+//! What `highline check` says about users, capabilities and mounts, compared with what the kernel does.
 
 use crate::support::command::{bounded, run, server_user, succeed, text};
 use crate::support::disk::SmallDisk;
@@ -17,7 +17,7 @@ struct Node {
 }
 
 impl Node {
-    /// `None` where this test's user is not root, who alone can be several.
+    /// `None` if this test's user is not root, who alone can become others.
     fn new() -> Option<Node> {
         let user = server_user()?;
         let dir = scratch("highline-check-");
@@ -110,7 +110,7 @@ fn check_says_who_may_run_a_transfer_by_hand() {
         let said = node.check(&["setpriv", &without]);
         assert!(said.contains(&format!("root has no {capability} here: highline receive by hand")), "{said}");
         assert!(said.contains("-> run it as the server's user: setpriv --reuid=mysql"), "{said}");
-        // What it says is so, and leaves nothing behind that would be in the server's way.
+        // What it says is true, and it leaves nothing behind that would be in the server's way.
         let mut receive = bounded(LIMIT, "setpriv");
         receive.arg(without).arg(env!("CARGO_BIN_EXE_highline")).args([
             "receive",

@@ -1,4 +1,4 @@
-//! What `highline check` says of a transfer, and what the transfer then does: for our own method, and for two of the
+//! What `highline check` says about a transfer, and what the transfer then does: for our own method, and for two of the
 //! server's own by their scripts. Both ends run here, as the cluster would start them; no server does.
 
 use crate::support::command::{bounded, run, server_user, succeed, text};
@@ -19,11 +19,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Works,
-    /// It works, and is less safe than the options ask for.
+    /// It works, but is less safe than the options ask for.
     Weaker,
     /// The joiner ends before it says `ready`: its server keeps its position.
     EndsBefore,
-    /// It fails on either side, whenever.
+    /// It fails on either side, at any time.
     Fails,
 }
 use Fate::{EndsBefore, Fails, Weaker, Works};
@@ -41,7 +41,7 @@ fn highline() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_highline"))
 }
 
-/// The program, and the wrapper, before all others.
+/// The program and the wrapper, before all others in PATH.
 fn path() -> String {
     let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     format!("{}:{}:{}", highline().parent().unwrap().display(), wrapper.display(), std::env::var("PATH").unwrap())
@@ -161,7 +161,7 @@ impl Host {
         std::fs::write(self.at("my.cnf"), text).unwrap();
     }
 
-    /// Has `check` an error to tell of transfers or their certificates? With what it says.
+    /// Whether `check` reports an error about transfers or their certificates, and what it says.
     fn check(&self) -> (bool, String) {
         let file = format!("--defaults-file={}", self.at("my.cnf").display());
         let output = run(bounded(LIMIT, highline()).args(["check", "--json", &file]).env("PATH", path()));
@@ -228,7 +228,7 @@ impl Host {
             let mut donor = self.role("donor", &[&words[..], &more[..]].concat(), auth);
             donor.wait().unwrap().success()
         };
-        // One that waits for another donor, or for data that never come, is not waited for.
+        // The test does not wait for one that waits for another donor, or for data that never comes.
         let patience = Instant::now() + if donated { Duration::from_secs(8) } else { Duration::ZERO };
         let joined = loop {
             if let Some(status) = joiner.try_wait().unwrap() {
@@ -245,7 +245,7 @@ impl Host {
     fn walk(&self, rows: &[(&str, Fate)]) {
         let mut wrong = Vec::new();
         for ((options, fate), port) in rows.iter().zip(self.ports..) {
-            // One each: what a row's connections leave behind is none of the next one's business.
+            // One each: what a row's connections leave behind must not affect the next one.
             self.write_options(options, port);
             let (error, said) = self.check();
             let (seen, mut joiner) = self.transfer(port);

@@ -1,4 +1,4 @@
-//! `source=mariabackup` on real servers: a backup travels while the donor's server works, is verified, and then prepared.
+//! `source=mariabackup` on real servers: a backup is sent while the donor's server runs, is verified, and then prepared.
 
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::command::{bounded, run, text};
@@ -38,7 +38,7 @@ fn said(cluster: &Cluster, n: usize) -> String {
     cluster.log(n).lines().filter(|line| line.contains("Highline")).collect::<Vec<_>>().join("\n")
 }
 
-/// What only the program itself reads is not in a server's data directory.
+/// Files that only the program itself reads do not stay in the data directory.
 fn nothing_is_left(cluster: &Cluster, n: usize) {
     let names = std::fs::read_dir(cluster.datadir(n)).unwrap().map(|item| item.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
@@ -102,7 +102,7 @@ fn killed_at_prepare(cluster: &Cluster) {
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Starts the joiner, which must end; what both nodes logged, their scripts' last words too.
+/// Starts the joiner, which must end; returns what both nodes logged, including their scripts' last words.
 fn failure(cluster: &mut Cluster) -> (String, String) {
     let before = cluster.log(2).len();
     cluster.start_expecting_failure(2, LIMIT);
@@ -217,7 +217,7 @@ fn tables_that_are_made_renamed_and_dropped_meanwhile_are_as_they_are_at_the_end
             format!("ALTER TABLE d.o{turns} ADD COLUMN c INT DEFAULT 1, ALGORITHM=COPY"),
             format!("RENAME TABLE d.old{turns} TO d.new{turns}"),
         ] {
-            // What was dropped or is not there cannot be changed.
+            // A table that was dropped or never created cannot be changed.
             let _ = cluster.try_sql(1, &statement, LIMIT);
         }
     };

@@ -1,4 +1,4 @@
-//! The fixture itself, proven with a method that ships with the server.
+//! Tests of the fixture itself, with a method that ships with the server.
 
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
@@ -35,7 +35,7 @@ fn a_stock_method_gives_full_and_incremental_transfers() {
     );
 }
 
-/// A joiner whose method does not exist on the donor ends by itself, and says so.
+/// A joiner whose method the donor does not have ends by itself, and says so.
 #[test]
 fn a_failing_start_is_seen() {
     let mut cluster = Cluster::plan(2, "no-such-method").build();
@@ -46,7 +46,7 @@ fn a_failing_start_is_seen() {
     cluster.wait_synced(1, Duration::from_secs(20));
 }
 
-/// Every file of the server may live in a place of its own.
+/// Every file of the server may be in a place of its own.
 #[test]
 fn a_layout_of_its_own_starts() {
     let mut cluster = Cluster::plan(1, "rsync")

@@ -27,7 +27,7 @@ fn finished(mut child: Child) -> String {
     said
 }
 
-/// Two nodes are stopped, one is seeded from the other by hand, and both join with what they missed alone.
+/// Two nodes are stopped, one is seeded from the other by hand, and both join by receiving only what they missed.
 #[test]
 fn a_node_that_was_reseeded_joins_by_ist() {
     let mut cluster = Cluster::plan(3, "highline").build();

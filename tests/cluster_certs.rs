@@ -1,5 +1,5 @@
 //! What `highline certs` makes secures a real cluster: clients, replication and state transfer; and `highline check`
-//! says of it, and of other clusters, what the servers do.
+//! agrees with what the servers do, here and in other clusters.
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, run, succeed, text};
@@ -116,12 +116,12 @@ fn highline_runs_on_what_certs_made() {
     assert!(donor.contains("peer \"CN=node2\" verified by pin, chain and name"), "{donor}");
     assert!(joiner.contains("peer \"CN=node1\" verified by chain"), "{joiner}");
 
-    // With the servers running: they are found, and judged by what they hand to their scripts.
+    // With the servers running: they are found, and judged by what they pass to their scripts.
     let (code, said) = check(&cluster, 2, &[]);
     assert!(code == Some(0) && said.contains("has the permissions that a transfer needs"), "{said}");
 }
 
-/// mariadb-backup's script takes VERIFY_CA without a CA for no verification at all, and says nothing; `check` does.
+/// mariadb-backup's script silently treats VERIFY_CA without a CA as no verification; `check` reports it.
 #[test]
 fn a_silent_fault_of_a_stock_method_is_found() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ fn a_container_joins_is_probed_and_evicted() {
     cluster.start(1);
     cluster.prepare_sysbench(1, 2, 20_000);
 
-    // What a probe sees from beside the container, through the volume alone.
+    // What a probe outside the container sees, through the volume alone.
     cluster.spawn(2);
     cluster.wait_log(2, "Highline joiner: waiting for the donor", LIMIT);
     cluster.wait_log(1, "Highline donor: agreed with", LIMIT);
@@ -31,7 +31,7 @@ fn a_container_joins_is_probed_and_evicted() {
     let said: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((status.status.code(), &said["role"]), (Some(0), &"joiner".into()), "{}", text(&status.stdout));
 
-    // Evicted: every process of the container is killed at once. The donor goes on serving.
+    // Evicted: every process of the container is killed at once. The donor keeps serving.
     std::thread::sleep(Duration::from_secs(2));
     cluster.kill(2);
     cluster.wait_synced(1, LIMIT);
@@ -39,7 +39,7 @@ fn a_container_joins_is_probed_and_evicted() {
     assert_eq!(status.status.code(), Some(3), "{}", text(&status.stdout));
     assert!(cluster.datadir(2).join("sst_in_progress").exists());
 
-    // The next container of that volume, when the group has noticed; before that Galera may turn it away.
+    // The next container on that volume, once the group has noticed; before that Galera may turn it away.
     let deadline = Instant::now() + LIMIT;
     while !cluster.sql(1, "SHOW STATUS LIKE 'wsrep_cluster_size'").ends_with("\t1") {
         assert!(Instant::now() < deadline, "the group still counts the evicted node");

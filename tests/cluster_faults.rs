@@ -1,4 +1,4 @@
-//! A state transfer that fails on real servers: the donor serves again, and the next transfer needs no person.
+//! A state transfer that fails on real servers: the donor serves again, and the next transfer needs no human help.
 
 use crate::support::cluster::Cluster;
 use crate::support::disk::SmallDisk;
@@ -7,11 +7,11 @@ use crate::support::scripts::ScriptRun;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// When the joiner's server logs this, its script is ready and the donor is being asked.
+/// Once the joiner's server logs this, its script is ready and the donor is being asked.
 const REQUESTED: &str = "Requesting state transfer: success";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A donor with enough to send that a fault falls into the transfer.
+/// A donor with enough data for a fault to happen during the transfer.
 fn donor() -> Cluster {
     let mut cluster = Cluster::plan(2, &method()).build();
     cluster.start(1);
@@ -19,7 +19,7 @@ fn donor() -> Cluster {
     cluster
 }
 
-/// The donor is back, takes writes, and seeds a node without anybody's help.
+/// The donor is back, takes writes, and seeds a node without help.
 fn recovers(cluster: &mut Cluster) {
     cluster.wait_synced(1, LIMIT);
     cluster.wait_scripts_gone(1, LIMIT);
@@ -112,7 +112,7 @@ fn in_the_middle() -> Cluster {
     cluster
 }
 
-/// The limit was for the fault; the next transfer is a fast one.
+/// The rate limit was only for the fault; the next transfer is fast.
 fn without_limit(cluster: &mut Cluster) {
     for n in 1..=2 {
         cluster.options(n).highline.clear();
@@ -126,7 +126,7 @@ fn the_joiner_server_dies_in_the_middle() {
     cluster.kill(2);
     let killed = Instant::now();
     cluster.wait_scripts_gone(2, Duration::from_secs(5));
-    // The statement waits for the lock; Galera itself holds commits for 5 s until it gives the dead node up.
+    // The statement waits for the lock; Galera itself holds commits for 5 s until it gives up on the dead node.
     cluster.sql(1, "CREATE TABLE sb.unlocked (id INT PRIMARY KEY)");
     let waited = killed.elapsed();
     assert!(waited < Duration::from_secs(15), "the donor took no writes for {waited:?}");

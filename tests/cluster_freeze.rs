@@ -24,7 +24,7 @@ const TABLES: &str = "CREATE DATABASE d;
     INSERT INTO d.p SELECT * FROM d.a; INSERT INTO d.z SELECT * FROM d.a; INSERT INTO d.m SELECT * FROM d.a;
     INSERT INTO d.mf SELECT * FROM d.a; INSERT INTO d.r SELECT * FROM d.a";
 
-/// One turn of changes to data and schemas.
+/// One round of changes to data and schemas.
 fn turn(n: u32) -> Vec<String> {
     let before = n.saturating_sub(1);
     let row = n % 5000 + 1;
@@ -55,13 +55,13 @@ fn turn(n: u32) -> Vec<String> {
     all
 }
 
-/// Changes of every kind until the donor's server has been released; gives the turns that were made.
+/// Makes changes of every kind until the donor's server has been released; returns how many rounds.
 fn changes_until_released(cluster: &Cluster) -> u32 {
     let mut turns = 0;
     let change = || {
         turns += 1;
         for statement in turn(turns) {
-            // One may lose against the load, or stand before a table that another could not make.
+            // One may conflict with the load, or find that a table could not be created before.
             if let Err(why) = cluster.try_sql(1, &statement, LIMIT) {
                 println!("{statement}: {why}");
             }
@@ -71,7 +71,7 @@ fn changes_until_released(cluster: &Cluster) -> u32 {
     turns
 }
 
-/// Both nodes have the same, the joiner's is sound, and it comes back after a restart.
+/// Both nodes have the same rows, the joiner's tables are sound, and it comes back after a restart.
 fn arrives(cluster: &mut Cluster) {
     cluster.wait_synced(2, SYNC_LIMIT);
     cluster.wait_synced(1, LIMIT);
@@ -88,7 +88,7 @@ fn said(cluster: &Cluster, n: usize) -> String {
     cluster.log(n).lines().filter(|line| line.contains("Highline")).collect::<Vec<_>>().join("\n")
 }
 
-/// The seconds under the lock that were ours, of the last transfer.
+/// Highline's own seconds under the lock in the last transfer.
 fn ours(cluster: &Cluster) -> f64 {
     let log = cluster.log(1);
     let done = log.rsplit_once("until the server stood still, ").unwrap_or_else(|| panic!("{}", said(cluster, 1))).1;
@@ -129,7 +129,7 @@ fn cluster_freeze_after_passes_among_changes_in_the_page_cache() {
     passes_among_changes(&["innodb_flush_method=fsync"]);
 }
 
-/// Background threads go on encrypting tables while passes run.
+/// Background threads keep encrypting tables while passes run.
 const ENCRYPTED: &[&str] = &[
     "plugin_load_add=file_key_management",
     "file_key_management_filename={node}/keys",
@@ -171,7 +171,7 @@ fn donor_on(kind: &str, mebibytes: u32, attributes: Option<&str>, highline: &[&s
     Some((cluster, disk))
 }
 
-/// The number of files that were cloned, which must not be none.
+/// The number of files that were cloned, which must not be zero.
 fn clones(cluster: &Cluster) -> u32 {
     let log = cluster.log(1);
     let line = log.lines().rfind(|line| line.contains("cloned ")).unwrap_or_else(|| panic!("{}", said(cluster, 1)));
@@ -213,7 +213,7 @@ fn cluster_freeze_by_clones_on_btrfs_without_copy_on_write() {
     by_clones("btrfs", Some("+C"));
 }
 
-/// Where nothing can be cloned the log says why, and what changed is read.
+/// If nothing can be cloned, the log says why, and what changed is read.
 #[test]
 fn cluster_freeze_without_clones_is_told() {
     let mut cluster = Cluster::plan(2, "highline").highline("freeze=clone").build();
@@ -227,7 +227,7 @@ fn cluster_freeze_without_clones_is_told() {
     arrives(&mut cluster);
 }
 
-/// An idle donor whose files are old: next to nothing is left for the lock.
+/// An idle donor whose files are old: almost nothing is left to do under the lock.
 #[test]
 fn cluster_freeze_of_an_idle_donor_is_short() {
     let mut cluster = Cluster::plan(2, "highline").highline("freeze=rounds").build();
@@ -242,10 +242,10 @@ fn cluster_freeze_of_an_idle_donor_is_short() {
             ),
         );
     }
-    // What is dirty reaches the files.
+    // Dirty pages reach the files.
     cluster.stop(1);
     cluster.start(1);
-    // Older than the margin within which a stamp is not believed.
+    // Older than the margin within which a stamp proves nothing.
     let deadline = Instant::now() + Duration::from_secs(45);
     let young = || {
         let mut find = bounded(LIMIT, "find");
@@ -280,13 +280,13 @@ fn names(data: &Path) -> String {
     let mut find = bounded(LIMIT, "find");
     find.arg(data).args(["-mindepth", "1", "-printf", "%P\n"]);
     let mut names: Vec<String> = String::from_utf8(run(&mut find).stdout).unwrap().lines().map(str::to_owned).collect();
-    // What a server makes and removes by itself.
+    // What a server creates and removes by itself.
     names.retain(|name| !["gvwstate.dat", "tables_flushed", "ib_buffer_pool"].contains(&name.as_str()));
     names.sort();
     names.join("\n")
 }
 
-/// The digests of all that tables are made of.
+/// The digests of all files that tables consist of.
 fn old_data(data: &Path) -> String {
     let mut sums = bounded(LIMIT, "sh");
     sums.args(["-c", "cd \"$1\" && find mysql sb ibdata1 ib_logfile0 -type f | sort | xargs sha256sum", "sh"])
@@ -294,7 +294,7 @@ fn old_data(data: &Path) -> String {
     succeed(&mut sums)
 }
 
-/// A joiner that has data already and asks for all of it anew.
+/// A joiner that already has data and asks for a full transfer.
 fn has_old_data(cluster: &mut Cluster) -> String {
     set(cluster, &[]);
     cluster.start(2);
@@ -303,7 +303,7 @@ fn has_old_data(cluster: &mut Cluster) -> String {
     old_data(&cluster.datadir(2))
 }
 
-/// Kills Highline on node `n` when the donor's log says `words`; what then becomes of both.
+/// Kills Highline on node `n` when the donor's log says `words`; returns what becomes of both.
 fn killed(cluster: &mut Cluster, n: usize, words: &str, old: &str) {
     let load = Load::start(cluster, 1, 2, 20_000);
     let before = cluster.log(1).len();
@@ -319,7 +319,7 @@ fn killed(cluster: &mut Cluster, n: usize, words: &str, old: &str) {
     let run = cluster.wait_script(n, role, LIMIT);
     let killed = Instant::now();
     run.signal(Signal::KILL);
-    // A second of it is the donor's, which dials a joiner that may be back.
+    // One second of it is the donor's, which keeps dialling in case the joiner is back.
     const SOON: Duration = Duration::from_secs(5);
     cluster.wait_scripts_gone(1, SOON);
     cluster.sql(1, &format!("CREATE TABLE sb.after_{} (a INT PRIMARY KEY)", cluster.log(1).len()));

@@ -1,4 +1,4 @@
-//! Every place that a server may keep its files in, and every kind of table, through a full transfer.
+//! A full transfer with every place where a server may keep its files, and every kind of table.
 
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::command::{bounded, run, text};
@@ -6,7 +6,7 @@ use crate::support::method;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Tables of each kind that has files of its own, in schemas with names that a file system sees encoded.
+/// Tables of each kind that has files of its own, in schemas whose names are encoded in the filesystem.
 const EVERY_KIND: &str = "
     CREATE DATABASE kinds; USE kinds;
     CREATE TABLE plain (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(200)) ENGINE=InnoDB;
@@ -99,7 +99,7 @@ fn relative_places(server: &mut Vec<String>) {
     let mut absolute = Vec::new();
     places(&mut absolute, "b");
     for line in absolute {
-        // A comment makes the folder.
+        // The comment creates the folder.
         server.push(format!("# {}", line.replace("{dir:b-", "{dir:b ")));
         server.push(line.replace("{dir:b-", "../b ").replace('}', ""));
     }
@@ -122,7 +122,7 @@ fn binary_logs_go_on() {
     cluster.assert_equal_tables();
     assert!(!cluster.sql(2, "SHOW BINARY LOGS").is_empty());
     if method() == "highline" {
-        // The server has worked since, so there are differences; but every file has its place.
+        // The server has run since, so there are differences; but every file is in its place.
         let mut verify = bounded(Duration::from_secs(20), cluster.program());
         verify.arg("verify").arg("--datadir").arg(cluster.datadir(2));
         let said = run(verify.arg("--defaults-file").arg(cluster.folder(2).join("my.cnf")));

@@ -1,4 +1,4 @@
-//! A node's life around state transfers, on real servers: what an operator does on an ordinary day.
+//! A node's life around state transfers, on real servers: an operator's ordinary day.
 
 use crate::support::cluster::Cluster;
 use crate::support::load::Load;
@@ -6,7 +6,7 @@ use crate::support::{method, template};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-/// Under load, a full transfer leaves the rows equal; the node can be checked, restarted, and given a transfer again.
+/// After a full transfer under load the rows are equal; the node can be checked, restarted, and receive another transfer.
 #[test]
 fn a_node_is_seeded_under_load_twice_and_restarts() {
     let mut cluster = Cluster::plan(2, &method()).build();
@@ -30,7 +30,7 @@ fn a_node_is_seeded_under_load_twice_and_restarts() {
     assert_eq!(cluster.state(1), "Synced");
 }
 
-/// The node that was given a transfer gives the next one, to a third node, while the first is written to.
+/// The node that received a transfer is the donor of the next one, to a third node, while the first is written to.
 #[test]
 fn a_seeded_node_seeds_the_next() {
     let mut cluster =
@@ -46,7 +46,7 @@ fn a_seeded_node_seeds_the_next() {
     cluster.assert_equal_tables();
 }
 
-/// What an old life left in the joiner's datadir is not in its new one.
+/// What an earlier life left in the joiner's datadir is gone.
 #[test]
 fn a_stale_datadir_is_replaced() {
     let mut cluster = Cluster::plan(2, &method()).build();
@@ -66,7 +66,7 @@ fn a_stale_datadir_is_replaced() {
     assert!(!cluster.datadir(2).join("gone").exists());
 }
 
-/// A node that missed little gets an IST: the script of either side is done at once and the datadir is left alone.
+/// A node that missed little gets an IST: the scripts on both sides end at once and the datadir is left alone.
 #[test]
 fn a_bypass_costs_nothing() {
     let mut cluster = Cluster::plan(2, &method()).build();

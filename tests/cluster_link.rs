@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What an operator finds in the log of either side, in this order.
+/// What an operator finds in the logs of both sides, in this order.
 const DONOR: [&str; 7] =
     ["starts as donor", "connected to", "agreed with", "frozen at", "released", "verified by the joiner", "done: "];
 const JOINER: [&str; 6] =
@@ -34,8 +34,8 @@ fn through_a_link() -> (Cluster, FaultyLink) {
     (cluster, link)
 }
 
-/// One lane breaks, then everything, and the transfer goes on, with the donor's query log in a table; the link stays cut,
-/// the donor serves again, the joiner keeps what it had, and the next transfer needs nobody.
+/// One lane breaks, then everything, and the transfer continues, with the donor's query log in a table. Then the link stays cut:
+/// the donor serves again, the joiner keeps what it had, and the next transfer needs no help.
 #[test]
 fn a_lane_and_then_the_link_are_cut() {
     let (mut cluster, link) = through_a_link();
@@ -120,7 +120,7 @@ fn a_cut_under_the_lock_releases_the_donor() {
     assert_told(&cluster.log(1), "donor", &words);
 }
 
-/// What a failed transfer may not change: the datadir but for what Galera itself keeps there.
+/// What a failed transfer must not change: the datadir, except for what Galera itself keeps there.
 fn left(cluster: &Cluster) -> tree::Tree {
     let mut tree = tree::read(&cluster.datadir(2));
     tree.retain(|name, _| name != b"gvwstate.dat");

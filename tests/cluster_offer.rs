@@ -1,5 +1,5 @@
-//! What stands before the copy on real servers: whether the joiner can take what is offered, and whether the donor's server
-//! comes to hold still.
+//! What comes before the copy on real servers: whether the joiner can take what is offered, and whether the donor's server
+//! can be frozen.
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, server_user};
@@ -63,7 +63,7 @@ fn another_page_size_is_refused() {
     cluster.check(2);
 }
 
-/// A client that says `statements` on node `n` and keeps its connection.
+/// A client that runs `statements` on node `n` and keeps its connection.
 struct Client(Child);
 
 impl Client {
@@ -77,14 +77,14 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // `timeout` hands the signal on to the client.
+        // `timeout` passes the signal on to the client.
         let _ = kill_process(Pid::from_raw(self.0.id().cast_signed()).unwrap(), Signal::TERM);
         let _ = self.0.wait();
     }
 }
 
 /// The freeze does not come while a client holds a lock: the log says so, the transfer ends within `lock-timeout`, and what the
-/// documents say of the writes that wait behind it is true.
+/// documents say about the writes that wait behind it is true.
 #[test]
 fn a_client_that_holds_a_lock_is_told_and_ends_the_transfer() {
     let mut cluster = Cluster::plan(2, "highline").highline("lock-timeout=8").build();

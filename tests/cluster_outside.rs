@@ -85,7 +85,7 @@ fn tables_outside_the_data_directory_travel() {
     assert!(!own(&cluster, 2).join(".highline").exists(), "nothing of the transfer is left");
 }
 
-/// What may lie in a data directory that never was one.
+/// What may be in a data directory although it is not data.
 fn garbage(datadir: &Path) {
     for (name, text) in
         [("ibdata1", "not InnoDB's"), ("ib_logfile0", ""), ("garbage", "x"), ("binlog.index", "/nowhere\n")]
@@ -102,7 +102,7 @@ fn garbage(datadir: &Path) {
     template::own(datadir);
 }
 
-/// Binary logs of other names and places on either side, and on one side alone; the address is an IPv6 one.
+/// Binary logs with different names and places on each side, and on one side only; the address is an IPv6 one.
 #[test]
 fn binary_logs_have_other_names_on_each_node() {
     let free = || TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap().port();
@@ -156,8 +156,8 @@ fn writes_its_logs(cluster: &Cluster, n: usize, prefix: &str, id: u32) {
 
 const MANY: u32 = 5000;
 
-/// Very many tables; and the joiner's program is killed while it installs: the server can tell its position from what is
-/// then there, and joins at its next start.
+/// Very many tables, and the joiner's program is killed while it installs: the server can tell its position from what is
+/// there then, and joins at its next start.
 #[test]
 fn many_tables_and_a_kill_in_the_switch() {
     let mut cluster = Cluster::plan(2, "highline").build();
@@ -165,7 +165,7 @@ fn many_tables_and_a_kill_in_the_switch() {
     let mut script = tempfile::NamedTempFile::new().unwrap();
     writeln!(script, "SET SESSION wsrep_on = OFF; CREATE DATABASE many; USE many;").unwrap();
     for number in 0..MANY {
-        // Nine in ten are of the engine that makes files quickly.
+        // Nine in ten are of the engine that creates files quickly.
         let engine = if number % 10 == 0 { "InnoDB" } else { "MyISAM" };
         writeln!(script, "CREATE TABLE t{number} (id INT PRIMARY KEY) ENGINE={engine};").unwrap();
     }

@@ -1,4 +1,4 @@
-//! Pages of real servers: none of what InnoDB wrote is called damaged, one flipped bit is, and `innochecksum` agrees.
+//! Pages of real servers: nothing that InnoDB wrote is reported as damaged, one flipped bit is, and `innochecksum` agrees.
 
 use crate::support::cluster::Cluster;
 use crate::support::command::{bounded, run, text};
@@ -67,7 +67,7 @@ fn is_good(cluster: &Cluster, datadir: &Path) -> String {
     said
 }
 
-/// What is InnoDB's in a data directory, in order.
+/// InnoDB's files in a data directory, in order.
 fn tablespaces(datadir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(datadir).unwrap().flatten() {
@@ -82,12 +82,12 @@ fn tablespaces(datadir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether the server's own tool finds it whole.
+/// Whether the server's own tool finds it sound.
 fn innochecksum(file: &Path) -> bool {
     run(bounded(LIMIT, "innochecksum").arg(file)).status.success()
 }
 
-/// Flips a bit of one page, and tells which and where it begins. `size` is a page's in that file.
+/// Flips a bit of one page, and returns its number and where it begins. `size` is the page size of that file.
 fn flip(place: &Path, number: usize, size: usize) -> (u64, u64) {
     let file = OpenOptions::new().read(true).write(true).open(place).unwrap();
     let content = fs::read(place).unwrap();
@@ -130,19 +130,19 @@ fn server(page: u64, checksum: &str, encrypted: bool) {
     is_good(&cluster, &datadir);
     cluster.stop(1);
     let said = is_good(&cluster, &datadir);
-    // What carries no checksum is told, and nothing else is.
-    let packed: Vec<&str> = said.lines().filter(|line| line.contains("pages cannot be checked: ")).collect();
+    // Only what has no checksum is reported.
+    let packed: Vec<&str> = said.lines().filter(|line| line.contains("pages cannot be checked, because ")).collect();
     assert_eq!(packed.len(), usize::from(checksum == "crc32"), "{said}");
     assert!(packed.iter().all(|line| line.contains("/d/packed.ibd: ")), "{said}");
 
-    // One page of every file, but of those that nothing can tell of.
+    // One page of every file, except those that cannot be checked.
     let files = tablespaces(&datadir);
     let files: Vec<_> = files.iter().filter(|file| checksum != "crc32" || !file.ends_with("packed.ibd")).collect();
     assert!(files.len() > 25, "{files:?}");
     let mut expected = Vec::new();
     for (number, place) in files.iter().enumerate() {
         let (page, from) = flip(place, number, page_of(place, page));
-        expected.push(format!("{}: page {page}, from byte {from} on: its checksum is wrong", place.display()));
+        expected.push(format!("{}: page {page}, at byte {from}: its checksum is wrong", place.display()));
     }
     let output = check(&cluster, &datadir);
     let said = text(&output.stdout);
@@ -150,7 +150,7 @@ fn server(page: u64, checksum: &str, encrypted: bool) {
     for line in &expected {
         assert!(said.lines().any(|told| told == line), "{line} is missing: {said}");
     }
-    // The tool of 10.11 takes the doublewrite buffer of a system tablespace for damage.
+    // The tool of 10.11 reports the doublewrite buffer of a system tablespace as damaged.
     for place in files.iter().filter(|place| !place.ends_with("ibdata1")) {
         assert!(!innochecksum(place), "{}", place.display());
     }
@@ -186,7 +186,7 @@ fn pages_of_64_k() {
     server(64, "crc32", false);
 }
 
-/// Under load nothing is called damaged; then one bit of a table at rest flips, and it goes no further.
+/// Under load nothing is reported as damaged; then a bit of an idle table flips, and the table is not sent.
 #[test]
 fn a_donor_that_serves_does_not_pass_on_its_rot() {
     let mut cluster = Cluster::plan(2, &method()).highline("verify-pages=on").highline("freeze=rounds").build();
@@ -205,14 +205,14 @@ fn a_donor_that_serves_does_not_pass_on_its_rot() {
     cluster.wipe(2);
     let cold = cluster.datadir(1).join("sb/cold.ibd");
     let before = fs::read(&cold).unwrap();
-    // In the second extent, which is the table's own: of the first some pages are free.
+    // In the second extent, which is the table's own: some pages of the first are free.
     let at = 70 * 16_384 + 5_000;
     assert!(before[at - 5_000..].iter().take(16_384).any(|&byte| byte != 0));
     let file = OpenOptions::new().write(true).open(&cold).unwrap();
     file.write_all_at(&[before[at] ^ 16], at as u64).unwrap();
     cluster.start_expecting_failure(2, Duration::from_secs(120));
     // The joiner's server may be gone before its script has said why.
-    let refused = "sb/cold.ibd, from byte 1146880 on, is damaged: its checksum is wrong";
+    let refused = "sb/cold.ibd, at byte 1146880, is damaged: its checksum is wrong";
     for n in [1, 2] {
         cluster.wait_log(n, refused, LIMIT);
         assert!(cluster.log(n).contains("page 70 of "), "{}", cluster.log(n));

@@ -24,9 +24,9 @@ fn told(cluster: &Cluster, words: &str) -> f64 {
 /// Kills the second node, writes one of eight tables on the first, and starts the second so that it needs all.
 fn away(cluster: &mut Cluster) {
     cluster.kill(2);
-    // Else it would come back by IST.
+    // Otherwise it would come back by IST.
     std::fs::remove_file(cluster.datadir(2).join("grastate.dat")).unwrap();
-    // The first is out of order until it has noticed.
+    // The first cannot serve until it has noticed.
     let update = "UPDATE sb.sbtest3 SET c = REVERSE(c), pad = REVERSE(pad) WHERE id % 10 = 0";
     let deadline = Instant::now() + SYNC_LIMIT;
     while let Err(why) = cluster.try_sql(1, update, SYNC_LIMIT) {
@@ -41,7 +41,7 @@ fn away(cluster: &mut Cluster) {
 
 fn eight_tables(highline: &[&str]) -> Cluster {
     let plan = Cluster::plan(2, "highline").highline("freeze=rounds").highline("compress=none");
-    // Else most of so small a tree is its redo log, which no node shares with another.
+    // Otherwise most of so small a tree is its redo log, which nodes do not share.
     let plan = plan.server("innodb_log_file_size=8M");
     let mut cluster = highline.iter().fold(plan, |plan, line| plan.highline(line)).build();
     cluster.start(1);
@@ -59,13 +59,13 @@ fn cluster_reuse_of_a_killed_nodes_tables() {
     println!("{full} {wire} {reused}");
     assert!(wire < full * 0.4 && reused > full * 0.5, "{full} {wire} {reused}");
     assert!(cluster.log(1).contains("its files are compared, and what differs is sent"), "{}", cluster.log(1));
-    // And it is a node like any other.
+    // It is a node like any other.
     cluster.stop(2);
     cluster.start(2);
     cluster.assert_equal_tables();
 }
 
-/// Where the filesystem can, what is reused is shared with the old tree until it is removed.
+/// If the filesystem can, what is reused shares its blocks with the old tree until that is removed.
 #[test]
 fn cluster_reuse_by_clones() {
     let mut cluster = eight_tables(&[]);

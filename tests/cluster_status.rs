@@ -53,7 +53,7 @@ fn a_transfer_is_seen_on_both_nodes_and_what_holds_it_too() {
     assert!(cluster.log(2).contains(" on node1): TLSv1.3"), "the donor's name, not its address alone");
     let schemas = cluster.sql(1, "SHOW DATABASES");
     assert!(!schemas.contains("highline"), "{schemas}");
-    // A client's lock keeps the server from freezing.
+    // A client's lock prevents the freeze.
     let mut holder = bounded(LIMIT, "mariadb");
     holder.args(["--no-defaults", "--skip-ssl", "-u", "root", "-S"]).arg(cluster.socket(1));
     let mut holder = holder.args(["-e", "LOCK TABLES sb.held WRITE; SELECT SLEEP(50)"]).spawn().unwrap();
@@ -80,7 +80,7 @@ fn a_transfer_is_seen_on_both_nodes_and_what_holds_it_too() {
     cluster.assert_equal_tables();
 }
 
-/// What docs/galera.md says of cancelling.
+/// What docs/galera.md says about cancelling.
 #[test]
 fn a_transfer_is_cancelled_from_either_side_as_the_page_says() {
     let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=2M").build();
@@ -96,7 +96,7 @@ fn a_transfer_is_cancelled_from_either_side_as_the_page_says() {
                 cluster.signal(2, Signal::TERM);
                 std::thread::sleep(Duration::from_secs(1));
                 assert!(status(&cluster, 2, None, &[]).1.contains("copying"), "a server alone does not hear it");
-                // As `systemctl stop` does, which means everything that the server has started.
+                // As `systemctl stop` does, to everything that the server has started.
                 let group = rustix::process::Pid::from_raw(cluster.pid(2).cast_signed()).unwrap();
                 rustix::process::kill_process_group(group, Signal::TERM).unwrap();
             }

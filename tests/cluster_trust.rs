@@ -1,4 +1,4 @@
-//! Certificates that do not hold: refused on both sides, told in words, with the donor unharmed.
+//! Certificates that are not valid: refused on both sides, explained, and the donor unharmed.
 
 use crate::support::cluster::Cluster;
 use crate::support::template::own;
@@ -43,7 +43,7 @@ impl Authority {
     }
 }
 
-/// Node 2 starts and fails; gives what each side said as an error or a warning.
+/// Node 2 starts and fails; returns what each side reported as an error or a warning.
 fn refused(cluster: &mut Cluster) -> [Vec<String>; 2] {
     let before = [1, 2].map(|n| cluster.log(n).len());
     let runs = [1, 2].map(|n| cluster.script_times(n).len());
@@ -52,7 +52,7 @@ fn refused(cluster: &mut Cluster) -> [Vec<String>; 2] {
         cluster.wait_scripts_gone(n, LIMIT);
         for run in cluster.script_times(n).into_iter().skip(runs[n - 1]) {
             let took = run.took().unwrap();
-            // The joiner's lives as long as its server, which is told by the cluster, and looks for it once a second.
+            // The joiner's lives as long as its server, which learns it from the cluster; it checks once a second.
             let limit = if run.is_joiner() { 3000 } else { 1500 };
             assert!(took < Duration::from_millis(limit), "{run:?} took {took:?}");
         }
@@ -108,7 +108,7 @@ fn what_cannot_be_trusted_is_refused_on_both_sides() {
     }
     strange.equip(&mut cluster, 1, &first, later);
     std::fs::write(cluster.folder(1).join("tls/ca.pem"), &ours.pem).unwrap();
-    // A donor that every joiner must refuse says so itself.
+    // A donor that every joiner would refuse says so itself.
     let [donor, joiner] = refused(&mut cluster);
     assert_said(&donor, "our own certificate in ");
     assert_said(&donor, "issued by \"CN=Strange\", which is not among the authorities");
@@ -121,7 +121,7 @@ fn what_cannot_be_trusted_is_refused_on_both_sides() {
     assert_eq!(donor, [] as [String; 0]);
     assert_said(&joiner, &format!("is not for {second}, the address that other nodes connect to; it has 127.9.9.9"));
 
-    // Where peer-name is set it cannot know what the donor asks for.
+    // If peer-name is set, it cannot know what the donor asks for.
     cluster.options(2).highline.push(format!("peer-name={first}"));
     cluster.write_options(2);
     let [donor, joiner] = refused(&mut cluster);

@@ -4,14 +4,14 @@ use crate::support::cluster::{Cluster, SYNC_LIMIT};
 use crate::support::load::meanwhile;
 use std::time::{Duration, Instant};
 
-/// Node 1 sends all that it has while it is frozen, for some seconds; node 2 waits for it.
+/// Node 1 sends everything while it is frozen, for some seconds; node 2 waits for it.
 fn frozen() -> Cluster {
     let plan = Cluster::plan(2, "highline").highline("rate-limit=12M").highline("compress=none");
     let mut cluster = plan.highline("freeze=whole").build();
     began(&mut cluster);
     cluster.wait_log(1, "frozen at ", Duration::from_secs(60));
     assert!(cluster.log(1).contains("at rate-limit: writes wait for up to"), "{}", cluster.log(1));
-    // What docs/galera.md says of it.
+    // What docs/galera.md says about it.
     let state = "SELECT GROUP_CONCAT(variable_value ORDER BY variable_name) FROM information_schema.global_status
         WHERE variable_name IN ('wsrep_ready', 'wsrep_local_state')";
     assert_eq!(cluster.sql(1, state), "2,ON");
@@ -38,7 +38,7 @@ fn arrives(mut cluster: Cluster) -> Cluster {
     cluster
 }
 
-/// Whoever may read may say these.
+/// Any client that may read may run these.
 #[test]
 fn cluster_a_reader_makes_the_server_write() {
     let cluster = frozen();
@@ -78,7 +78,7 @@ fn busy(cluster: Cluster) {
     cluster.sql(2, "SELECT COUNT(*) FROM mysql.slow_log");
 }
 
-/// Statements that change a schema wait, one after the other, and none of them gets into the copy.
+/// Statements that change a schema wait, one after another, and none of them gets into the copy.
 #[test]
 fn cluster_schema_changes_wait() {
     let cluster = frozen();
@@ -99,7 +99,7 @@ fn cluster_schema_changes_wait() {
             scope.spawn(move || waits(statement));
             std::thread::sleep(Duration::from_millis(100));
         }
-        // Those who read do not.
+        // Reads do not wait.
         assert_eq!(cluster.sql(1, "SELECT COUNT(*) FROM d.t"), "2000");
         assert!(!cluster.log(1).contains("released: "), "the transfer was over too soon for this test");
     });

@@ -44,7 +44,7 @@ fn table(heading: &str) -> Vec<Row> {
         .collect()
 }
 
-/// Puts an option of the table where it belongs.
+/// Puts an option from the table where it belongs.
 fn set(options: &mut NodeOptions, option: &str) {
     let option = option.replace("DATADIR", "{node}/data");
     match option.split_once(' ') {
@@ -58,7 +58,7 @@ fn set(options: &mut NodeOptions, option: &str) {
     }
 }
 
-/// Makes what a row names in the data directory of node `n`, with its number in it.
+/// Creates what a row names in the data directory of node `n`, with the node's number in it.
 fn make(row: &Row, datadir: &Path, n: usize) {
     let place = datadir.join(row.name.trim_end_matches('/'));
     let content = format!("node {n}");
@@ -79,7 +79,7 @@ fn make(row: &Row, datadir: &Path, n: usize) {
     }
 }
 
-/// The file of a row that tells whose it is, and what it says.
+/// The file of a row that shows whose it is, and its content.
 fn whose(row: &Row, datadir: &Path) -> Option<String> {
     let place = datadir.join(row.name.trim_end_matches('/'));
     let file = match row.is.as_str() {
@@ -182,14 +182,14 @@ fn the_page_says_what_happens() {
             "a link to nothing" => fs::remove_file(&place).unwrap(),
             _ => drop(cluster.sql(1, &format!("DROP DATABASE {}", row.name.trim_end_matches('/')))),
         }
-        // The joiner has its old data still.
+        // The joiner still has its old data.
         assert!(data[1].join("plain/t.ibd").exists());
         cluster.options(2).server.retain(|line| !line.contains("/shop"));
         cluster.start(2);
     }
 }
 
-/// System files and a table's that lie elsewhere, behind links: a server works on them, and they travel twice, the second
+/// System files and a table's files that are elsewhere, behind links: a server uses them, and they are sent twice, the second
 /// time over the joiner's own.
 #[test]
 fn linked_data_files_come_along() {

@@ -1,12 +1,23 @@
-//! The rules of the house that a compiler does not check: arrows between rooms point down the list in `src/lib.rs`, and no
-//! two modules import each other, directly or through others.
+//! The rules of the house that a compiler does not check: arrows between rooms point down the list in `src/lib.rs`, no
+//! two modules import each other, directly or through others, and `docs/architecture.md` says what the code does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every module of the library by its path, `sst::options::files`, with its code but for tests.
-fn modules() -> BTreeMap<String, String> {
+/// A file of the project.
+pub(super) fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// A file's text up to its tests.
+fn before_tests(text: &str) -> &str {
+    let ends = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(super) mod tests {"];
+    ends.iter().fold(text, |text, end| text.split(end).next().unwrap())
+}
+
+/// Every module of the library by its path, `sst::options::files`, with its code up to its tests.
+pub(super) fn modules() -> BTreeMap<String, String> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -31,8 +42,7 @@ fn modules() -> BTreeMap<String, String> {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code: Vec<&str> = before_tests(&text).lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         modules.insert(parts.join("::"), code.join("\n"));
     }
     assert!(modules.len() > 100, "{}", modules.len());
@@ -56,7 +66,7 @@ fn expanded(path: &str) -> Vec<String> {
     items.iter().flat_map(|item| expanded(&format!("{}{}", before.trim(), item.trim()))).collect()
 }
 
-/// The modules that one imports from, but for its own parents and children, which are its face and its parts.
+/// The modules that one imports from, except its own parents and children, which are its face and its parts.
 fn imports(module: &str, code: &str, all: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for statement in code.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(path, _)| path) {
@@ -101,7 +111,7 @@ fn no_module_imports_itself_through_others() {
             break;
         }
     }
-    // And nobody whom nobody imports.
+    // Nor whatever nobody imports.
     loop {
         let imported: BTreeSet<String> = open.values().flatten().cloned().collect();
         let before = open.len();
@@ -115,7 +125,7 @@ fn no_module_imports_itself_through_others() {
 
 #[test]
 fn arrows_between_rooms_point_down_the_list() {
-    let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let list = read("src/lib.rs");
     let rooms: Vec<&str> = list
         .lines()
         .filter_map(|line| line.strip_prefix("//! | "))
@@ -152,7 +162,7 @@ fn files_of_one_folder_import_each_other_by_super() {
     }
 }
 
-/// A Galera log prints what these rooms say, and there nobody typed a flag.
+/// A Galera log prints what these rooms say, and there nobody has typed a flag.
 #[test]
 fn what_both_front_ends_say_names_a_flag_only_by_hand() {
     const ROOMS: [&str; 8] = ["donor", "joiner", "install", "link", "archive", "wire", "manifest", "tree"];
@@ -161,7 +171,7 @@ fn what_both_front_ends_say_names_a_flag_only_by_hand() {
         if !ROOMS.contains(&module.split("::").next().unwrap()) {
             continue;
         }
-        // A sentence goes on over the ends of lines.
+        // A sentence may continue on the next line.
         let text = code.replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
         for (at, _) in
             text.match_indices("--").filter(|(at, _)| text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()))
@@ -174,4 +184,186 @@ fn what_both_front_ends_say_names_a_flag_only_by_hand() {
         }
     }
     assert!(seen > 5, "{seen}");
+}
+
+/// Whether a module is this one, or in it.
+fn within(module: &str, home: &str) -> bool {
+    module.strip_prefix(home).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether `text` has `word`, and not as part of a longer one.
+fn says(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(part) && !text[at + word.len()..].starts_with(part))
+}
+
+/// What a room that knows little must not name.
+#[test]
+fn rooms_do_not_know_what_the_page_says_they_do_not() {
+    const NET: [&str; 5] = ["TcpStream", "TcpListener", "UdpSocket", "UnixStream", "tokio"];
+    const KNOW: [(&str, &[&str]); 5] = [
+        ("wire", &["std::net", "std::fs", "std::time", "std::io::Read", "rustix"]),
+        ("tree", &["crate::link", "crate::wire", "crate::tls", "std::net"]),
+        ("install", &["crate::link", "crate::wire", "crate::tls", "crate::archive", "std::net"]),
+        ("sst", &["crate::tls", "rustls", "crate::wire"]),
+        ("pace", &["now()", "elapsed()"]),
+    ];
+    let modules = modules();
+    for (room, unknown) in KNOW {
+        let room: Vec<_> = modules.iter().filter(|(module, _)| within(module, room)).collect();
+        assert!(!room.is_empty());
+        for (module, code) in room {
+            for word in NET.iter().chain(unknown) {
+                assert!(!says(code, word), "src/{module} names {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_is_short_and_says_first_what_it_is() {
+    let modules = modules();
+    let mut lengths = Vec::new();
+    for module in modules.keys() {
+        let path = module.replace("::", "/");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{path}.rs"));
+        let path = if file.exists() { format!("src/{path}.rs") } else { format!("src/{path}/mod.rs") };
+        let text = read(&path);
+        assert!(text.starts_with("//! "), "{path} does not begin by saying what it is");
+        let name = module.rsplit("::").next().unwrap();
+        assert!(!["util", "utils", "common", "helper", "helpers", "misc"].contains(&name), "{path}");
+        let length = before_tests(&text).lines().count();
+        assert!(length <= 500, "{path} has {length} lines before its tests");
+        lengths.push(length);
+    }
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    assert!(median <= 150, "half of the files have more than {median} lines");
+}
+
+/// `name = "1.0"` or `name = { package = "other", … }` of a section of Cargo.toml: what the code calls it, and its name.
+fn dependencies(section: &str) -> Vec<(String, String)> {
+    let cargo = read("Cargo.toml");
+    let (_, rest) = cargo.split_once(&format!("\n[{section}]\n")).unwrap();
+    let lines = rest.lines().take_while(|line| !line.starts_with('['));
+    lines
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, value)| {
+            let package = value.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
+            (key.replace('-', "_"), package.unwrap_or(key).to_owned())
+        })
+        .collect()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_outside_crate_lives_where_the_page_says() {
+    let page = read("docs/architecture.md");
+    let (_, table) = page.split_once("| crate | room | for |").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let modules = modules();
+    for (ident, name) in dependencies("dependencies") {
+        let mine: Vec<_> = rows.iter().filter(|row| row[1].split(", ").any(|known| known == name)).collect();
+        assert_eq!(mine.len(), 1, "{name} has {} rows", mine.len());
+        if mine[0][2] == "everywhere" {
+            continue;
+        }
+        let homes: Vec<String> =
+            quoted(mine[0][2]).map(|home| home.trim_end_matches(".rs").replace('/', "::")).collect();
+        let path = format!("{ident}::");
+        let uses = |code: &str| {
+            code.match_indices(&path)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_ascii_alphanumeric()))
+        };
+        let users: Vec<&str> =
+            modules.iter().filter(|(_, code)| uses(code)).map(|(module, _)| module.as_str()).collect();
+        for user in &users {
+            assert!(homes.iter().any(|home| within(user, home)), "src/{user} uses {name}, which lives in {homes:?}");
+        }
+        let shared = mine[0][1].contains(", ");
+        let empty = homes.iter().find(|home| !shared && !users.iter().any(|user| within(user, home)));
+        assert!(empty.is_none(), "{name} is no longer used in {empty:?}");
+    }
+    let all: BTreeSet<String> = ["dependencies", "dev-dependencies"]
+        .iter()
+        .flat_map(|section| dependencies(section))
+        .map(|(_, name)| name)
+        .collect();
+    for name in rows.iter().flat_map(|row| row[1].split(", ")) {
+        assert!(all.contains(name), "{name} is not a dependency");
+    }
+}
+
+#[test]
+fn what_the_page_names_exists() {
+    let (page, modules) = (read("docs/architecture.md"), modules());
+    let rooms: BTreeSet<&str> = modules.keys().map(|module| module.split("::").next().unwrap()).collect();
+    let everything: String = modules.values().map(|code| code.as_str()).collect();
+    let word = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let mut seen = 0;
+    for name in quoted(&page) {
+        let parts: Vec<&str> = name.split("::").collect();
+        if name.ends_with(".rs") && name.contains('/') {
+            let path = name.trim_start_matches("src/");
+            let there = |folder: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(path).exists();
+            assert!(there("src") || there(""), "{name}");
+        } else if parts.len() > 1 && parts.iter().all(word) {
+            let mut home = String::new();
+            let mut rest = parts.as_slice();
+            while let Some((first, later)) = rest.split_first() {
+                let next = if home.is_empty() { (*first).to_owned() } else { format!("{home}::{first}") };
+                if !modules.keys().any(|module| within(module, &next)) {
+                    break;
+                }
+                (home, rest) = (next, later);
+            }
+            assert!(home.is_empty() != rooms.contains(parts[0]), "{name}");
+            let code: String =
+                modules.iter().filter(|(module, _)| within(module, &home)).map(|(_, code)| code.as_str()).collect();
+            let code = if home.is_empty() { &everything } else { &code };
+            for part in rest {
+                assert!(says(code, part), "`{name}`: there is no {part} in src/{home}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+/// Numbers that the page tells, each beside the constant that makes it true.
+#[test]
+fn numbers_on_the_page_are_those_of_the_code() {
+    const NUMBERS: [(&str, &str, &str); 14] = [
+        ("1 MiB of a file, aligned", "manifest/mod.rs", "const CHUNK: u64 = 1 << 20;"),
+        ("at most 512 entries", "donor/queue.rs", "const BATCH_ENTRIES: usize = 512;"),
+        ("four at a time", "donor/queue.rs", "const SIDE_BY_SIDE: usize = 4;"),
+        ("64 MiB of frames", "donor/lane.rs", "const WINDOW: u64 = 64 << 20;"),
+        ("two threads of the joiner", "joiner/seeding.rs", "const THREADS: usize = 2;"),
+        ("at most five of them", "donor/rounds.rs", "const MOST: usize = 5;"),
+        ("(30 s without one)", "donor/files.rs", "const CUT: Duration = Duration::from_secs(30);"),
+        ("The lanes have 1 s to say goodbye", "donor/lane.rs", "const PATIENCE: Duration = Duration::from_secs(1);"),
+        ("at most two frames wait", "donor/lane.rs", "const AHEAD: usize = 2;"),
+        ("at most two frames wait", "joiner/lane.rs", "const AHEAD: usize = 2;"),
+        ("a frame holds at most 2 MiB", "wire/frame.rs", "const MAX_RAW: u32 = 2 << 20;"),
+        ("32 at most", "link/lanes.rs", "const MAX: u16 = 32;"),
+        ("64 MiB at most", "donor/catalog.rs", "const HINTS: usize = 64 << 20;"),
+        ("refused for a second", "link/again.rs", "const GONE: Duration = Duration::from_secs(1);"),
+    ];
+    let page = read("docs/architecture.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    for (told, file, constant) in NUMBERS {
+        assert!(page.contains(told), "the page does not say {told:?} any more");
+        assert!(
+            read(&format!("src/{file}")).contains(constant),
+            "{told:?}, says the page, and src/{file} has another number"
+        );
+    }
 }

@@ -48,4 +48,5 @@ mod pair_status;
 mod pair_what_travels;
 mod pair_words;
 mod programs;
+mod quotes;
 mod support;

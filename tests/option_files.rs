@@ -1,4 +1,4 @@
-//! Option files as people have them, one for each shape: what `check`, `check --json` and both roles of `sst` say of it.
+//! Option files as people have them, one for each form: what `check`, `check --json` and both roles of `sst` say about it.
 
 use crate::support::command::{bounded, run, text};
 use crate::support::template::scratch;
@@ -100,7 +100,7 @@ impl Host {
         for name in [file, "included/own.cnf", "included/sst.cnf"] {
             let mut bytes = std::fs::read(from.join(name)).unwrap();
             if name == file {
-                // What makes it a node, behind what is tried.
+                // What makes it a node, after the lines under test.
                 bytes.extend_from_slice(host.node().as_bytes());
                 if let Ok(whole) = String::from_utf8(bytes.clone()) {
                     bytes = whole.replace("DIR", here.to_str().unwrap()).into_bytes();
@@ -169,7 +169,7 @@ impl Host {
         }
     }
 
-    /// Both roles, and what they said. A donor whose joiner does not wait gets another one.
+    /// Both roles, and what they said. If its joiner does not wait, the donor gets another one.
     fn roles(&self) -> (End, End, String) {
         let (joined, mut said) = match self.joiner("my.cnf") {
             Ok(waiting) => (Ok(waiting), self.said("joiner.err")),

@@ -1,6 +1,6 @@
-//! The packages, of the build that the tests belong to: made, taken apart, and run from where they were unpacked.
+//! The packages of the build under test: made, taken apart, and run from where they were unpacked.
 //!
-//! `scripts/test-packages` has what takes minutes: the builds for other machines, and the same bytes twice.
+//! `scripts/test-packages` does what takes minutes: builds for other machines, and the check that they are reproducible.
 
 use crate::support::command::{bounded, run, succeed, text};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The folder with the packages.
 fn packed() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    // Debug information is most of a test build, and none of it is packed.
+    // Most of a test build is debug information, which is not packed.
     let binary = root.path().join("highline");
     succeed(bounded(LIMIT, "strip").arg("-o").arg(&binary).arg(env!("CARGO_BIN_EXE_highline")));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/package");
@@ -54,7 +54,7 @@ fn the_packages_hold_the_same_and_run_where_they_are_unpacked() {
     let tarball = packages.join(format!("highline-{VERSION}-{arch}.tar.gz"));
     succeed(bounded(LIMIT, "tar").arg("-xzf").arg(tarball).arg("--strip-components=1").arg("-C").arg(at("tar")));
 
-    // The same files in all three, but for the places that distributions have their own rules for.
+    // The same files in all three, except where distributions have their own rules.
     let unpacked: Vec<String> = files(&at("tar")).iter().map(|file| format!("/usr/{}", file.display())).collect();
     for file in &unpacked {
         assert!(listed.lines().any(|line| line == file), "{file} is not in the rpm:\n{listed}");
@@ -74,7 +74,7 @@ fn the_packages_hold_the_same_and_run_where_they_are_unpacked() {
     std::fs::create_dir(&scratch).unwrap();
     succeed(bounded(LIMIT, &program).args(["demo", "--size", "16M", "--dir"]).arg(&scratch));
 
-    // The wrapper finds the program that lies beside it, and that knows the server's flags.
+    // The wrapper finds the program beside it, which knows the server's flags.
     let wrapper = at("deb/usr/bin/wsrep_sst_highline");
     let refused = run(bounded(LIMIT, wrapper).args(["--role", "referee"]).env("PATH", "/usr/bin:/bin"));
     assert!(text(&refused.stderr).contains("referee is neither donor nor joiner"), "{}", text(&refused.stderr));
@@ -91,7 +91,7 @@ fn the_packages_hold_the_same_and_run_where_they_are_unpacked() {
         succeed(mandoc.current_dir(share.join("man")));
     }
 
-    // What is inside, and what only builds it is not.
+    // It lists what is linked, and not what only builds it.
     let list = std::fs::read(packages.join(format!("highline-{VERSION}-{arch}.cdx.json"))).unwrap();
     let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
     assert_eq!((&list["bomFormat"], &list["metadata"]["component"]["version"]), (&"CycloneDX".into(), &VERSION.into()));

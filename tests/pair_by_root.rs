@@ -1,4 +1,4 @@
-//! What root starts on a directory of another user: it can be steered to nothing, and all that it makes is that user's.
+//! What root runs on another user's directory: it cannot be misled, and everything it creates belongs to that user.
 
 use crate::support::disk::SmallDisk;
 use crate::support::pair::{LIMIT, Pair, SECONDS};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 const USER: u32 = 65534;
 
-/// Both data directories belong to a user without privileges, and the commands are root's.
+/// Both data directories belong to an unprivileged user, and root runs the commands.
 fn pair() -> Option<Pair> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: this needs root");
@@ -35,7 +35,7 @@ fn everything(place: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// A directory of root's with a file that nobody else may read or write.
+/// A directory of root's, with a file that nobody else may read or write.
 fn victim(pair: &Pair) -> PathBuf {
     let victim = file(pair.home(), "roots/victim", "precious");
     fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
@@ -78,12 +78,12 @@ fn pair_what_the_servers_user_plants_steers_root_nowhere() {
     assert_ne!(recover().code(), 0);
     precious();
     fs::remove_file(pair.joiner.join(".highline.lock")).unwrap();
-    // Whether it works or is refused: the file of root's stays as it is.
+    // Whether it succeeds or is refused, root's file stays as it is.
     fs::remove_file(home.join("incoming")).unwrap();
     pair.transfer(&[], &[]).succeeded();
     precious();
 
-    // A journal that tells of a directory of root's, whose old entries are to be removed.
+    // A journal that names a directory of root's, whose old entries are to be removed.
     let theirs = pair.home().join("roots/.highline/previous/external-1");
     file(&theirs, "t.ibd", "precious");
     fs::create_dir(&home).unwrap();
@@ -103,7 +103,7 @@ fn pair_what_the_servers_user_plants_steers_root_nowhere() {
     precious();
 }
 
-/// A directory that its mode closes even to its owner is opened up to be moved, on both sides of the switch.
+/// A directory that even its owner may not enter is opened up to be moved, on both sides of the switch.
 #[test]
 fn pair_a_schema_of_mode_0555_is_replaced_and_arrives() {
     let Some(pair) = pair() else { return };

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What is to happen while 6 MiB are sent at 4 MiB/s, and what both sides make of it.
+/// What happens while 6 MiB are sent at 4 MiB/s, and what both sides say about it.
 struct Fault {
     name: &'static str,
     /// Of both.
@@ -48,7 +48,7 @@ impl Stage {
         self.pair.donor.join(name)
     }
 
-    /// A file of the new tree on the joiner, once it is there.
+    /// A file of the new tree on the joiner, as soon as it is there.
     fn staged(&self, name: &str) -> PathBuf {
         let place = self.pair.joiner.join(".highline/incoming").join(name);
         let deadline = Instant::now() + SECONDS;
@@ -117,7 +117,7 @@ fn grastate(dir: &Path, seqno: i64) {
     file(dir, "grastate.dat", format!("version: 2.1\nuuid:    {uuid}\nseqno:   {seqno}\nsafe_to_bootstrap: 1\n"));
 }
 
-/// The first page of a system tablespace, as far as it is looked at.
+/// The first page of a system tablespace, as much of it as is read.
 fn tablespace(dir: &Path, flags: u8) {
     let mut page = vec![0; 4096];
     page[25] = 8;
@@ -408,7 +408,7 @@ fn pair_causes_are_the_same_on_both_sides() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Why the first error is not that one.
+/// Why the first error is not the expected one.
 fn differs(fault: &str, end: &Ended, code: i32, cause: &[&str], remedy: &str) -> Option<String> {
     let (sentence, told) = error(end);
     let same = cause.iter().all(|words| sentence.contains(words));
@@ -416,7 +416,7 @@ fn differs(fault: &str, end: &Ended, code: i32, cause: &[&str], remedy: &str) ->
     (!right).then(|| format!("{fault}: the {} ended with {}:\n{sentence}\n  {told}\n", end.name, end.code()))
 }
 
-/// One side is gone or out of reach: the other names it, and says where to look.
+/// One side is gone or unreachable: the other names it, and says where to look.
 #[test]
 fn pair_causes_that_a_peer_cannot_tell() {
     type Seen = Option<(i32, &'static [&'static str], &'static str)>;

@@ -56,10 +56,10 @@ impl Link {
     }
 }
 
-/// What one case hooks onto.
+/// What one case hooks into.
 type Prepare<'a> = &'a dyn Fn(&mut Acts);
 
-/// A cut that begins now and ends by itself.
+/// A cut that starts now and ends by itself.
 fn cut(link: &Arc<Link>, length: Duration) {
     link.down();
     let link = Arc::clone(link);
@@ -69,7 +69,7 @@ fn cut(link: &Arc<Link>, length: Duration) {
     });
 }
 
-/// A server that does something when it is frozen and released, and a node that does when it installs; and a log that
+/// A server that does something when it is frozen and released, a node that does when it installs, and a log that
 /// does when it reads a line.
 struct Acts {
     link: Arc<Link>,
@@ -170,14 +170,14 @@ impl Reporter for Log {
     }
 }
 
-/// How a transfer is asked for.
+/// How a transfer is started.
 struct Order {
     freeze: FreezeMode,
     freeze_limit: Option<Duration>,
     rate: Option<u64>,
     idle: Duration,
     silence: Duration,
-    /// What befalls the first control connection.
+    /// What happens to the first control connection.
     fate: Fate,
 }
 
@@ -221,7 +221,7 @@ impl Ends {
 
 const LANES: u16 = 4;
 
-/// Both ends in this process, over a link that `acts` may cut.
+/// Both ends in this process, over a link that `acts` can cut.
 fn transfer(pair: &Pair, order: &Order, acts: Acts) -> Ends {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let acts = Arc::new(acts);
@@ -355,7 +355,7 @@ fn pair_cuts_25_times_of_everything() {
     assert_eq!(ends.logs[1].iter().filter(|line| line.contains("has proven itself")).count(), 1);
 }
 
-/// While the joiner tells what it has, and while that is compared: each is told once.
+/// While the joiner reports what it has, and while that is compared: everything is reported once.
 #[test]
 fn pair_cuts_while_both_compare() {
     for (side, words, length) in
@@ -377,7 +377,7 @@ fn pair_cuts_while_both_compare() {
     }
 }
 
-/// Whatever is under way at its end, the transfer goes on from there, and the joiner installs once.
+/// Whatever was going on, the transfer continues from there, and the joiner installs once.
 #[test]
 fn pair_cuts_at_the_moments_that_count() {
     let now = || -> Hook { Box::new(|link| cut(link, CUT)) };
@@ -419,7 +419,7 @@ fn pair_cuts_at_the_moments_that_count() {
     }
 }
 
-/// So many microseconds from now.
+/// This many microseconds from now.
 fn soon(micros: u64) -> Hook {
     Box::new(move |link| {
         let link = Arc::clone(link);
@@ -430,7 +430,7 @@ fn soon(micros: u64) -> Hook {
     })
 }
 
-/// Under the lock a cut has a bound of its own: the server is released first, and writes on. Then the link is waited
+/// Under the lock a cut has a limit of its own: the server is released first, and keeps writing. Then the link is waited
 /// for; when it is back the server is frozen again.
 #[test]
 fn pair_cuts_under_the_lock_release_the_server_first() {
@@ -472,8 +472,8 @@ fn pair_cuts_under_the_lock_release_the_server_first() {
     }
 }
 
-/// What was read whole under the lock is read again after a round there was broken off: a store to a page that is mapped,
-/// and was written to before, moves no time of the file's.
+/// What was read whole under the lock is read again after a round there was broken off: a store to a mapped page that
+/// was written to before does not change the file's times.
 #[test]
 fn pair_cuts_under_the_lock_and_a_mapped_file() {
     const BOUND: Duration = Duration::from_secs(1);
@@ -535,8 +535,8 @@ fn pair_cuts_that_last_end_the_transfer_after_the_release() {
     tree::assert_same(&before, &tree::read(&pair.joiner));
 }
 
-/// Nothing passes on control any more and neither side, or one only, is told: silence tells, and the donor's next
-/// connection takes the place of the one that the joiner still has.
+/// Nothing passes on control any more, and neither side, or only one, is told: they notice the silence, and the donor's next
+/// connection replaces the one that the joiner still has.
 #[test]
 fn pair_cuts_that_nobody_is_told_of() {
     let none = Fault::None;
@@ -570,7 +570,7 @@ fn pair_cuts_that_nobody_is_told_of() {
     }
 }
 
-/// Each side is heard of though neither has anything to say, however long the lanes work.
+/// Each side hears from the other although neither has anything to say, however long the lanes work.
 #[test]
 fn pair_cuts_are_not_what_a_long_round_looks_like() {
     let pair = Pair::default();
@@ -581,7 +581,7 @@ fn pair_cuts_are_not_what_a_long_round_looks_like() {
     assert!(!ends.logs.iter().flatten().any(|line| line.contains("cut")), "{:#?}", ends.logs);
 }
 
-/// While the link is cut the joiner still has its donor: another one with the ticket is told so.
+/// While the link is cut the joiner still has its donor, and tells another one with the ticket so.
 #[test]
 fn pair_cuts_let_no_other_donor_in() {
     let pair = Pair::default();
@@ -603,7 +603,7 @@ fn pair_cuts_let_no_other_donor_in() {
     tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
-/// A joiner that is gone is told from a link that is lost: its host refuses.
+/// A dead joiner is distinguished from a lost link: its host refuses.
 #[test]
 fn pair_cuts_are_not_a_joiner_that_is_gone() {
     let pair = Pair::default();

@@ -1,4 +1,4 @@
-//! *Done* means on disk: writes that fail after they were taken fail the transfer, whatever filesystem hides them.
+//! *Done* means on disk: writes that fail after the kernel took them fail the transfer, even if a filesystem hides them.
 
 use crate::support::disk::Stacked;
 use crate::support::pair::{Both, LIMIT, Pair};
@@ -6,7 +6,7 @@ use crate::support::tree::{self, file};
 use std::fs;
 use std::time::Duration;
 
-/// The disk below an overlay is full for a moment. The kernel takes every write, loses some, and tells `fsync` alone.
+/// The disk below an overlay is full for a moment. The kernel takes every write, loses some, and reports it only to `fsync`.
 #[test]
 fn pair_a_lost_write_beneath_an_overlay_is_no_success() {
     let mut pair = Pair::default();
@@ -26,10 +26,10 @@ fn pair_a_lost_write_beneath_an_overlay_is_no_success() {
     }
     let joiner = pair.receive(&[]);
     let donor = pair.send(&joiner.ticket, &["--rate-limit", "8M"]);
-    // Three filesystems on one disk: it may stand still for a while.
+    // Three filesystems on one disk: it may stall for a while.
     joiner.running.says_within(LIMIT, "agreed with the donor");
     std::thread::sleep(Duration::from_secs(1));
-    // The kernel writes back, as it does by itself every few seconds.
+    // The kernel writes back, as it does on its own every few seconds.
     disk.fill();
     let mut back = disk.write_back();
     std::thread::sleep(Duration::from_millis(500));

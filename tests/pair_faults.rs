@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// A donor with 6 MiB and a joiner with an old tree.
 struct Ground {
-    /// Goes before the folder that it is mounted in.
+    /// Dropped before the folder that it is mounted in.
     _disk: Option<SmallDisk>,
     pair: Pair,
     before: Tree,
@@ -27,7 +27,7 @@ impl Ground {
         Ground::on(Pair::default())
     }
 
-    /// The joiner's directory is on a filesystem of so many mebibytes, when this process may mount one.
+    /// The joiner's directory is on a filesystem of this many MiB, if this process may mount one.
     fn on_small_disk(mebibytes: u32) -> Option<Ground> {
         let mut pair = Pair::default();
         let disk = pair.small_disk(mebibytes)?;
@@ -52,7 +52,7 @@ impl Ground {
         (link, joiner, donor)
     }
 
-    /// The old tree is what it was, and nothing of ours is left in it.
+    /// The old tree is unchanged, and nothing of ours is left in it.
     #[track_caller]
     fn untouched(&self) {
         tree::assert_same(&self.before, &tree::read(&self.pair.joiner));
@@ -86,7 +86,7 @@ fn pair_a_lane_is_cut_and_dialled_again() {
         (none, Fault::Cut(2_020)),
     ] {
         let ground = Ground::new();
-        // One lane: with two the other may be through before this one is dialled again.
+        // One lane: with two, the other may be done before this one is dialled again.
         let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "1"]);
         let both = Both::of(donor, joiner, LIMIT);
         both.succeeded();
@@ -141,7 +141,7 @@ fn pair_all_lanes_are_cut_again_and_again() {
     pair.verify().succeeded();
 }
 
-/// Lanes that die without a word keep no place: each that is dialled again takes the place of the one before.
+/// Lanes that die silently take up no room: each one that is dialled again replaces the old one.
 #[test]
 fn pair_dead_lanes_keep_no_place() {
     let pair = Pair::default();
@@ -160,7 +160,7 @@ fn pair_dead_lanes_keep_no_place() {
     tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
-/// On a slow link the first frames of many lanes need longer than a transfer may stand still; bytes move all the time.
+/// On a slow link the first frames of many lanes take longer than a transfer may go without progress; bytes move all the time.
 #[test]
 fn pair_a_slow_link_needs_long_for_the_first_frame() {
     let pair = Pair::default();
@@ -176,7 +176,7 @@ fn pair_a_slow_link_needs_long_for_the_first_frame() {
     tree::assert_equal(&pair.donor, &pair.joiner);
 }
 
-/// So does a rate that the operator sets.
+/// So they do with a low rate limit.
 #[test]
 fn pair_a_low_rate_is_no_standstill() {
     let pair = Pair::default();
@@ -283,7 +283,7 @@ fn pair_a_bit_flips() {
         } else {
             assert!([32, 71, 129].contains(&donor.code()), "{number} {there:?} {back:?}: {}", donor.stderr);
             if number == 0 {
-                // Whoever did not prove himself was a stranger, and the wait goes on.
+                // Whoever did not prove itself was a stranger, and the wait goes on.
                 joiner.running.signal(Signal::TERM);
             }
             let joiner = joiner.running.end(SECONDS);
@@ -343,7 +343,7 @@ fn unprivileged() -> Option<Ground> {
         return Some(Ground::new());
     }
     let mut ground = Ground::on(Pair::beneath(&std::env::temp_dir()));
-    // The build may lie where that user cannot look.
+    // That user may be unable to read the build directory.
     let program = ground.pair.home().join("highline");
     if fs::hard_link(&ground.pair.program, &program).is_err() {
         fs::copy(&ground.pair.program, &program).unwrap();
@@ -373,13 +373,13 @@ fn pair_one_file_may_not_be_read() {
     for place in [secret, other] {
         fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    // The joiner waits on, and its ticket is still good.
+    // The joiner keeps waiting, and its ticket is still good.
     let donor = ground.pair.send(&joiner.ticket, &[]);
     Both::of(donor, joiner, LIMIT).succeeded();
     tree::assert_equal(&ground.pair.donor, &ground.pair.joiner);
 }
 
-/// Whatever lies in a schema: nobody waits for a pipe, and what does not travel is said once.
+/// Anything may be in a schema: nobody waits for a pipe, and what is not sent is reported once.
 #[test]
 fn pair_pipes_and_sockets_stay() {
     let ground = Ground::new();
@@ -418,7 +418,7 @@ fn pair_a_half_switched_donor_is_refused() {
     Both::of(donor, joiner, LIMIT).succeeded();
 }
 
-/// A sandbox that is older than the program: calls that its filter does not know are answered with EPERM.
+/// A sandbox older than the program: its filter answers unknown calls with EPERM.
 #[test]
 fn pair_a_seccomp_filter_answers_eperm() {
     if !cfg!(target_arch = "x86_64") {
@@ -444,7 +444,7 @@ os.execv(sys.argv[1], sys.argv[1:])
     tree::old(&pair.joiner);
     pair.arrives(&[], &[]);
     pair.verify().succeeded();
-    // Also what a later round writes over.
+    // Also what a later round overwrites.
     pair.joiner = pair.home().join("second");
     fs::create_dir(&pair.joiner).unwrap();
     let joiner = pair.receive(&[]);
@@ -510,7 +510,7 @@ fn pair_a_file_changes_while_it_is_sent() {
             symlink(there.unwrap(), place).unwrap();
         }),
     ];
-    // One is under way at that moment, the other still waits for its turn.
+    // One is in progress at that moment, the other still waits for its turn.
     for victim in ["ibdata1", "schema/t9.ibd"] {
         for (name, words, act) in &acts {
             let ground = Ground::new();
@@ -527,7 +527,7 @@ fn pair_a_file_changes_while_it_is_sent() {
     }
 }
 
-/// A frozen server's own writes. Whatever they do to a file, the copy is the tree as it is in the end.
+/// A frozen server's own writes. Whatever they do to a file, the copy is the tree as it finally is.
 #[test]
 fn pair_live_a_file_changes_while_it_is_sent() {
     use std::os::unix::fs::FileExt;
@@ -583,7 +583,7 @@ fn pair_live_a_file_changes_while_it_is_sent() {
     }
 }
 
-/// A file that never holds still, and one that is missed, end the transfer with their names.
+/// A file that never holds still, or one that vanishes, ends the transfer and is named.
 #[test]
 fn pair_live_a_file_that_never_holds_still() {
     let ground = Ground::new();
@@ -607,7 +607,7 @@ fn pair_live_a_file_that_never_holds_still() {
     ground.and_the_next_one_works();
 }
 
-/// InnoDB's redo log may be written on all the time, if its head is read before the rest.
+/// InnoDB's redo log may be written all the time, because its head is read before the rest.
 #[test]
 fn pair_live_a_redo_log_is_written_on() {
     use std::os::unix::fs::FileExt;
@@ -615,7 +615,7 @@ fn pair_live_a_redo_log_is_written_on() {
     let redo = file(&ground.pair.donor, "ib_logfile0", vec![0; 4 * MIB as usize]);
     let log = fs::File::options().write(true).open(&redo).unwrap();
     let mut number = 0u64;
-    // A record, then the head that says so.
+    // A record, then the head that points to it.
     let write = || {
         number += 1;
         for place in [3 * MIB, MIB, 0] {
@@ -669,7 +669,7 @@ fn pair_datadirs_that_are_none() {
     Both::of(donor, joiner, LIMIT).succeeded();
 }
 
-/// The test's own process stands for the server: a record lock on a file is all that is looked for.
+/// The test's own process plays the server: all that is checked is a record lock on a file.
 #[test]
 fn pair_a_running_server_holds_the_datadir() {
     let ground = Ground::new();
@@ -749,7 +749,7 @@ fn dead() -> std::net::SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// In place, the old tree is given up in words; what says its position must go with it.
+/// In place, the old tree is given up explicitly; the file with its position must go with it.
 #[test]
 fn pair_in_place_a_failure_leaves_no_position() {
     let ground = Ground::new();
@@ -767,7 +767,7 @@ fn pair_in_place_a_failure_leaves_no_position() {
     assert_eq!((both.donor.code(), both.joiner.code()), (32, 32), "{}\n{}", both.donor.stderr, both.joiner.stderr);
     let mut left: Vec<_> = fs::read_dir(&ground.pair.joiner).unwrap().map(|item| item.unwrap().file_name()).collect();
     left.sort();
-    // Plain files that no server takes for its data: the old tree's, and what may have arrived.
+    // Plain files that no server takes for its data: from the old tree, and what may have arrived.
     left.retain(|name| name != ".highline.kept.ibdata1");
     let kept = ".highline.kept.old_schema%2ft1.ibd";
     assert_eq!(left, [kept, ".highline.lock", ".highline.status", "galera.cache"]);

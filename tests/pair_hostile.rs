@@ -1,5 +1,5 @@
-//! Peers that mean harm. Each in threes: it is refused within a second, a sentinel outside the joiner's data
-//! directory and the old tree stay as they were, and the benign twin of the attack works.
+//! Hostile peers. Each is tested in three ways: it is refused within a second, a sentinel outside the joiner's data
+//! directory and the old tree are untouched, and the harmless twin of the attack works.
 
 use crate::support::hostile::{Frame, Script, batch, converse, dialer, entry, offer, start};
 use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
@@ -27,7 +27,7 @@ use tokio::sync::mpsc::Receiver;
 const SECOND: Duration = Duration::from_secs(1);
 const FILE: Content = Content::File { size: 1000 };
 
-/// The joiner's answer to an attack, when it came, and the joiner's end.
+/// The joiner's answer to an attack, if it came, and how the joiner ended.
 struct Refused {
     told: Error,
     joiner: Ended,
@@ -65,10 +65,10 @@ fn benign(script: &Script) {
     assert!(!pair.joiner.join("old_schema").exists());
 }
 
-/// An attack: its name, what it does to an honest script, the exit code it leads to, and what both sides then say.
+/// An attack: its name, what it does to an honest script, the exit code that follows, and what both sides say.
 type Row<'a> = (&'a str, &'a dyn Fn(&mut Script), u8, &'a str);
 
-/// Tries each of these on an honest script of `entries`, which is the benign twin of all of them.
+/// Tries each of these on an honest script of `entries`, which is their harmless twin.
 fn attacks(entries: &[Entry], rows: &[Row<'_>]) {
     let honest = Script::honest(entries, 1);
     for &(name, act, code, words) in rows {
@@ -208,7 +208,7 @@ fn pair_hostile_frames() {
             ("over the limit", &header(|h| h.wire_len = u32::MAX), 71, long),
         ],
     );
-    // What is never sent as a batch of its own: an empty frame is no way to keep a joiner busy.
+    // A batch is never empty: empty frames must not keep a joiner busy.
     let mut script = Script::honest(&one_file(), 1);
     let mut empty = Frame::of(Batch::default());
     empty.header.raw_len = 0;
@@ -231,7 +231,7 @@ fn pair_hostile_symlinks_lead_nowhere() {
     assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
 }
 
-/// The donor hears how the removal of an old tree goes on, so that it does not give the joiner up.
+/// The donor hears how the removal of an old tree proceeds, so that it does not give the joiner up.
 #[test]
 fn pair_hostile_a_long_removal_is_told() {
     let mut pair = Pair::default();
@@ -261,7 +261,7 @@ fn pair_hostile_a_long_removal_is_told() {
     joiner.running.end(SECONDS).failed(32, &["closed the connection"]);
 }
 
-/// Attributes are kept until the end: they have a bound of their own.
+/// Attributes are kept until the end, so they have a limit of their own.
 #[test]
 fn pair_hostile_attributes() {
     let to = RelPath::parse(b"datadir/AA/f").unwrap();
@@ -281,7 +281,7 @@ fn pair_hostile_attributes() {
     benign(&with(5));
 }
 
-/// Few bytes on the wire that would need much memory or a whole disk.
+/// Few bytes on the wire that would take a lot of memory or a whole disk.
 #[test]
 fn pair_hostile_bombs() {
     let honest = Script::honest(&one_file(), 1);
@@ -370,7 +370,7 @@ impl Besieged {
         &self.joiner.ticket
     }
 
-    /// A connection with nothing said on it.
+    /// A silent connection.
     async fn raw(&self, dialer: &Dialer) -> Stream {
         let tcp = tokio::net::TcpStream::connect(address(self.ticket())).await.unwrap();
         let name = "127.0.0.1".try_into().unwrap();
@@ -436,7 +436,7 @@ fn pair_hostile_proof_of_another_connection() {
         used.read_exact(&mut answer).await.unwrap();
         assert!(String::from_utf8_lossy(&answer).contains("welcome"), "{}", String::from_utf8_lossy(&answer));
     });
-    // That one was the donor, and is gone.
+    // That was the donor, and it is gone.
     besieged.joiner.running.end(SECONDS).failed(32, &["closed the connection"]);
 }
 
@@ -450,7 +450,7 @@ fn pair_hostile_man_in_the_middle() {
         let donor = besieged.pair.send(&redirected(besieged.ticket(), listener.local_addr().unwrap()), &[]);
         let (tcp, _) = listener.accept().await.unwrap();
         let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await;
-        // TLS 1.3: the donor may refuse the certificate after the server thinks that all is well.
+        // TLS 1.3: the donor may refuse the certificate after the server believes that all is well.
         if let Ok(mut stream) = accepted {
             let mut heard = Vec::new();
             let _ = stream.read_to_end(&mut heard).await;
@@ -475,7 +475,7 @@ fn pair_hostile_second_donor() {
     tree::assert_equal(&besieged.pair.donor, &besieged.pair.joiner);
 }
 
-/// A donor that dials more lanes than a joiner has room for hears so on each surplus one, even while nobody takes lanes.
+/// A donor that dials more lanes than a joiner has room for is told so on each surplus one, even while nobody takes lanes.
 #[test]
 fn pair_hostile_surplus_lanes() {
     let pair = Pair::default();
@@ -534,7 +534,7 @@ fn pair_hostile_scanners_and_a_thousand_silent_connections() {
         b"\x16\x03\x01\xff\xff".to_vec(),
     ] {
         for _ in 0..10 {
-            // It may be closed before all is said.
+            // It may be closed before everything is sent.
             let _ = TcpStream::connect(to).unwrap().write_all(&garbage);
         }
     }
@@ -546,7 +546,7 @@ fn pair_hostile_scanners_and_a_thousand_silent_connections() {
     assert!((1..60).contains(&lines), "{lines} lines in the log");
 }
 
-/// A joiner of our own making, with a real listener in front of it.
+/// A joiner made by the test, with a real listener in front of it.
 struct Host {
     ticket: String,
     connections: Receiver<ProvenConnection>,
@@ -574,7 +574,7 @@ impl Host {
         self.accept_with(false).await
     }
 
-    /// With a list of files that it has, if `basis`.
+    /// With a list of files that it already has, if `basis`.
     async fn accept_with(&mut self, basis: bool) -> Control {
         let mut control = self.control().await;
         control.next().await.unwrap();
@@ -631,7 +631,7 @@ fn pair_hostile_joiners() {
     host(&["donor: the joiner at ", "has written nothing for 1 s"], 110, async |host| {
         acknowledge(host, Ack { round: 0, members: 0 }).await;
     });
-    // It lives and never accepts.
+    // It is alive but never accepts.
     host(&["donor: the joiner at ", "is still connected but has not answered for 5 s"], 110, async |mut host| {
         let mut control = host.control().await;
         while control.next().await.is_ok() {}
@@ -666,7 +666,7 @@ fn pair_hostile_joiners() {
     }
 }
 
-/// What a joiner says of the files that it has is bounded, and may be wrong: the donor's seal is over what it read.
+/// What a joiner says about the files it has is bounded, and may be wrong: the donor's seal is over what it read.
 #[test]
 fn pair_hostile_joiners_that_say_what_they_have() {
     let list = |path: &str, size| Message::Basis {
@@ -689,7 +689,7 @@ fn pair_hostile_joiners_that_say_what_they_have() {
         }
         while control.next().await.is_ok() {}
     });
-    // It has never what it says: the file's digests are made up, come out of turn, or never.
+    // It never has what it says: the file's digests are made up, come out of turn, or never come.
     let size = 3 * MIB;
     let content = tree::noise(7, size as usize);
     let asked = async |mut host: Host| {
@@ -728,11 +728,11 @@ fn pair_hostile_joiners_that_say_what_they_have() {
         control.send(Message::Verified).await.unwrap();
         while control.next().await.is_ok() {}
     });
-    // Nothing is told: it is sent, and nobody takes it.
+    // Nothing is reported: the file is sent, and nobody takes it.
     host(&["donor: the joiner at ", "has written nothing for 1 s"], 110, async |host| {
         let (mut host, mut control) = asked(host).await;
         let _lane = host.connections.recv().await.unwrap();
-        // What the joiner is told when the donor waits no longer, and says itself.
+        // What the joiner is told once the donor waits no longer, and what it says itself.
         while let Ok(message) = control.next().await {
             if message == Message::NoReuse {
                 control.send(Message::SeedsOver).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a failed attempt leaves for the next: plain files beside the old tree, and when they go.
+//! What a failed attempt leaves for the next one: plain files beside the old tree, and when they are removed.
 
 use crate::support::faulty_link::{FaultyLink, WELL};
 use crate::support::pair::{Both, LIMIT, Pair, SECONDS, redirected};
@@ -18,7 +18,7 @@ fn pair() -> Pair {
     pair
 }
 
-/// What lies in the joiner's directory that is ours, but for what always does, and a log that may have arrived.
+/// What is ours in the joiner's directory, except what is always there and a log that may have arrived.
 fn ours(joiner: &Path) -> Vec<String> {
     const OTHERS: [&str; 4] =
         [".highline.lock", ".highline.manifest", ".highline.status", ".highline.kept.ib_logfile0"];
@@ -31,7 +31,7 @@ fn ours(joiner: &Path) -> Vec<String> {
 
 const KEPT: [&str; 2] = [".highline.kept.ibdata1", ".highline.kept.shop%2ft.ibd"];
 
-/// A transfer of which some has arrived, and then the donor is ended.
+/// A transfer whose donor is ended after some of it has arrived.
 fn fails(pair: &Pair, receive: &[&str]) -> Both {
     let joiner = pair.receive(&[&["--idle-timeout", "1s"], receive].concat());
     let link = FaultyLink::to(joiner.address(), |_| WELL);
@@ -56,7 +56,7 @@ fn pair_a_failed_transfer_leaves_plain_files_and_the_old_tree() {
     let discard = format!("`highline discard --datadir {}`", pair.joiner.display());
     both.joiner.said(&discard);
 
-    // A donor that has such files sends none of them, and its tree verifies with them.
+    // A donor with such files sends none of them, and its tree verifies with them in it.
     pair.arrives(&[], &[]);
     assert_eq!(ours(&pair.joiner), [""; 0], "a new tree is there");
     file(&pair.donor, KEPT[1], tree::noise(1, 100_000));
@@ -83,7 +83,7 @@ fn pair_discard_removes_what_failed_transfers_left_and_nothing_else() {
     done.succeeded();
     assert!(done.stdout.starts_with("discarded: "), "{}", done.stdout);
     assert_eq!(ours(&pair.joiner), [""; 0]);
-    // One that works is not disturbed.
+    // A running one is not disturbed.
     let joiner = pair.receive(&[]);
     discard().failed(16, &["another highline (process "]);
     joiner.running.signal(Signal::TERM);
@@ -92,7 +92,7 @@ fn pair_discard_removes_what_failed_transfers_left_and_nothing_else() {
     pair.run(&["discard", "--datadir", "/nowhere"]).failed(2, &["cannot read the directory /nowhere"]);
 }
 
-/// What a killed process could not keep itself is kept by whoever comes next, and a crash of that one loses nothing.
+/// What a killed process could not keep, the next one keeps; and a crash of that one loses nothing.
 #[test]
 fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
     let datadir = |pair: &Pair| pair.joiner.to_str().unwrap().to_owned();
@@ -118,7 +118,7 @@ fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
     pair.run(&["discard", "--datadir", &datadir(&pair)]).succeeded();
 
     killed(&pair);
-    // The next attempt comes no further than its consent, and leaves what the one before it had.
+    // The next attempt gets no further than its consent, and leaves what the one before it had.
     let joiner = pair.receive(&["--idle-timeout", "1s"]);
     let link = FaultyLink::to(joiner.address(), |_| WELL);
     let donor = pair.send(&redirected(&joiner.ticket, link.address), &["--rate-limit", "1"]);
@@ -135,7 +135,7 @@ fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
     pair.arrives(&[], &[]);
 }
 
-/// Where the disk is short what was kept goes, and the log says so; and a full disk keeps nothing.
+/// If space is short, what was kept is removed, and the log says so; on a full disk nothing is kept.
 #[test]
 fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
     let mut pair = Pair::default();
@@ -144,7 +144,7 @@ fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
     fs::create_dir(&pair.joiner).unwrap();
     tree::plain(&pair.donor, 12);
     tree::old(&pair.joiner);
-    // With the old tree's own files, where that goes first.
+    // With the old tree's own files, if that goes first.
     for (mode, gone) in [
         ("auto", "removed 16.8 MB in 1 file, left by an earlier attempt: the new data needs the room"),
         ("inplace", "removed 16.9 MB in 2 files, that the donor does not have: the new data needs the room"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const MOST: u64 = 256 * 1024;
 
-/// Runs both ends, and says and checks how much they took.
+/// Runs both ends, and prints and checks how much memory they took.
 fn within_bounds(pair: &Pair, what: &str) {
     let joiner = pair.receive(&[]);
     let donor = pair.send(&joiner.ticket, &["--lanes", "8"]);
@@ -26,7 +26,7 @@ fn within_bounds(pair: &Pair, what: &str) {
 fn pair_limits_200_000_files() {
     const DIRECTORIES: usize = 200;
     let mut pair = Pair::default();
-    // In memory where that is allowed: a disk takes minutes to make and remove so many files.
+    // In memory if that is allowed: a disk takes minutes to create and remove so many files.
     let disk = pair.small_disk(4096);
     if disk.is_some() {
         (pair.donor, pair.joiner) = (pair.home().join("disk/donor"), pair.home().join("disk/joiner"));

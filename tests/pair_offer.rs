@@ -7,7 +7,7 @@ use std::path::Path;
 
 const UUID: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002";
 
-/// Both ends find a server's program that says this of itself.
+/// Both ends find a server's program that reports this version.
 fn with_server(version: &str) -> Pair {
     let mut pair = Pair::default();
     let bin = pair.home().join("bin");
@@ -25,7 +25,7 @@ fn grastate(dir: &Path, seqno: i64, safe: u8) {
     tree::file(dir, "grastate.dat", text);
 }
 
-/// The parts of a redo log from before 10.8 that are looked at: 10.5.23 wrote them when it was stopped (its last block is filled up
+/// The parts of a redo log from before 10.8 that are read: 10.5.23 wrote them when it was stopped (its last block is filled up
 /// to the checkpoint) and while it ran.
 fn old_redo_log(dir: &Path, stopped: bool) {
     let mut log = vec![0; 16 * 512];
@@ -38,7 +38,7 @@ fn old_redo_log(dir: &Path, stopped: bool) {
     tree::file(dir, "ib_logfile0", log);
 }
 
-/// The first page of a system tablespace, as far as it is looked at.
+/// The first page of a system tablespace, as much of it as is read.
 fn tablespace(dir: &Path, flags: u8) {
     let mut page = vec![0; 4096];
     page[25] = 8;
@@ -46,7 +46,7 @@ fn tablespace(dir: &Path, flags: u8) {
     tree::file(dir, "ibdata1", page);
 }
 
-/// A transfer that the joiner must refuse with these words, on both sides, with its old tree as it was.
+/// A transfer that the joiner must refuse with these words, on both sides, and its old tree unchanged.
 fn refused(pair: &Pair, code: i32, words: &str) -> Both {
     let before = tree::read(&pair.joiner);
     let both = pair.transfer(&[], &[]);
@@ -65,7 +65,7 @@ fn pair_offer_an_old_redo_log_is_taken_over_only_when_it_is_empty() {
     old_redo_log(&pair.donor, true);
     pair.arrives(&[], &[]).joiner.said("this node's server is 10.11.19-MariaDB (the program ");
 
-    // The joiner's own series: whatever is in the log.
+    // The joiner's own series: any redo log will do.
     let pair = with_server("10.6.5-MariaDB");
     tree::plain(&pair.donor, 1);
     old_redo_log(&pair.donor, false);
@@ -133,7 +133,7 @@ fn pair_offer_of_more_than_a_message() {
     }
     for number in 0..TABLES {
         let table = tree::file(&far, format!("{number} {}.MYD", "a table with a long name ".repeat(6).trim()), "rows");
-        // The joiner's old tree leads to the same place, so that what lies there is its own.
+        // The joiner's old tree leads to the same place, so what is there is its own.
         for dir in [&pair.donor, &pair.joiner] {
             std::os::unix::fs::symlink(&table, dir.join(format!("sb/t{number}.MYD"))).unwrap();
         }

@@ -37,7 +37,7 @@ fn pair(kind: Kind, address: &str) -> (tempfile::TempDir, FakeServer, FakeServer
     (folder, donor, joiner, engine)
 }
 
-/// Every line has a level that the server reads, or, for a server that reads none, the form of its own log.
+/// Every line has a level that the server reads, or the format of the server's own log if it reads none.
 #[track_caller]
 fn assert_told(kind: Kind, ended: &Ended, words: &str) {
     assert!(ended.log.iter().any(|(_, text)| text.contains(words)), "{words}: {:?}", ended.log);
@@ -83,7 +83,7 @@ fn a_full_transfer_by_the_contract_of_each() {
     }
 }
 
-/// What MySQL's own data directory lacks and has otherwise is not known here, so nothing of it is sent.
+/// It is not known how MySQL's own data directory differs, so nothing of it is sent.
 #[test]
 fn a_data_directory_of_mysql_is_refused_before_the_freeze() {
     for (kind, address) in KINDS.into_iter().zip(["127.0.86.9:24610", "127.0.86.10:24610"]) {
@@ -118,7 +118,7 @@ fn a_bypass_by_the_contract_of_each() {
     }
 }
 
-/// Percona's server signals the group of a method that it cancels.
+/// Percona's server signals the process group of a method that it cancels.
 #[test]
 fn a_cancelled_joiner_ends_at_once_and_both_servers_are_told() {
     for (kind, address) in KINDS.into_iter().zip(["127.0.86.5:24610", "127.0.86.6:24610"]) {

@@ -1,4 +1,4 @@
-//! A donor whose tables rot: what is damaged is found, named and not sent; what is only half written is read again.
+//! A donor with damaged tables: what is damaged is found, named and not sent; what is only half written is read again.
 
 use crate::support::ends::{receiving, sending};
 use crate::support::pair::Pair;
@@ -34,7 +34,7 @@ fn page(number: u32, seed: u64) -> Vec<u8> {
     page
 }
 
-/// A tablespace of so many pages, every seventh of them never written.
+/// A tablespace of this many pages, every seventh never written.
 fn table(root: &Path, name: &str, pages: u32) -> PathBuf {
     let pages = (0..pages).map(|n| if n % 7 == 6 { vec![0; PAGE] } else { page(n, u64::from(n) + 1) });
     tree::file(root, name, pages.collect::<Vec<_>>().concat())
@@ -47,7 +47,7 @@ fn flip(file: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 4], at).unwrap();
 }
 
-/// A complete tree of which all that is InnoDB's is as it must be.
+/// A complete tree in which everything of InnoDB's is sound.
 fn donor(root: &Path) {
     tree::complete(root);
     for (name, pages) in [("ibdata1", 12), ("shop/small.ibd", 6), ("shop/large.ibd", 200)] {
@@ -68,9 +68,9 @@ fn a_flipped_bit_is_named_and_refused() {
         let place = pair.donor.join(name);
         flip(&place, at);
         let both = pair.transfer(&[], &["--verify-pages"]);
-        let from = format!("page {number} of {}, from byte {} on, is damaged", place.display(), number * PAGE);
+        let from = format!("page {number} of {}, at byte {}, is damaged", place.display(), number * PAGE);
         both.failed(74, &[&from]);
-        both.donor.said("Without verify-pages all of it is sent as it is");
+        both.donor.said("Without verify-pages everything is sent as it is");
         tree::assert_same(&before, &tree::read(&pair.joiner));
         flip(&place, at);
     }
@@ -90,15 +90,15 @@ fn a_page_in_another_place_and_one_that_cannot_be_checked() {
     file.write_all_at(&page(101, 102), 100 * PAGE as u64).unwrap();
     pair.transfer(&[], &["--verify-pages"]).failed(74, &["page 100 of ", "it is page 101 of a tablespace"]);
     file.write_all_at(&page(100, 101), 100 * PAGE as u64).unwrap();
-    // A server that was killed may leave a table whose first page is in its redo log alone.
+    // A server that was killed may leave a table whose first page is only in its redo log.
     let fresh = table(&pair.donor, "shop/fresh.ibd", 6);
     OpenOptions::new().write(true).open(&fresh).unwrap().write_all_at(&[0; PAGE], 0).unwrap();
     let both = pair.arrives(&[], &["--verify-pages"]);
-    both.donor.said("1 could NOT be checked, for no checksum covers their bytes");
+    both.donor.said("1 could NOT be checked, because no checksum covers their bytes");
     both.donor.said(&format!("the first is in {}", fresh.display()));
 }
 
-/// What is in a free page InnoDB never reads: after a crash it may be half written for ever.
+/// InnoDB never reads a free page: after a crash it may stay half written forever.
 #[test]
 fn a_damaged_page_that_is_free_stops_nothing() {
     let pair = Pair::default();
@@ -122,7 +122,7 @@ fn a_damaged_page_that_is_free_stops_nothing() {
     for (free, limit) in [(150, 192), (0, 128)] {
         with_descriptors(free, limit);
         let both = pair.arrives(&[], &["--verify-pages"]);
-        both.donor.said("; 1 are damaged and free, so that nothing is in them");
+        both.donor.said("; 1 are damaged but free, so they hold nothing");
     }
 }
 
@@ -139,17 +139,17 @@ fn a_directory_is_checked_by_itself() {
         flip(place, at);
     }
     let ended = check();
-    ended.failed(74, &["3 pages are damaged, of 3 entries"]);
+    ended.failed(74, &["3 pages are damaged; 3 entries were checked"]);
     let expected = format!(
-        "{}: page 3, from byte 49152 on: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, from byte 0 \
-         on: its checksum is wrong\n",
+        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, at byte 0: \
+         its checksum is wrong\n",
         large.display(),
         small.display()
     );
     assert_eq!(ended.stdout, expected);
 }
 
-/// A server that has a page half written until it is frozen, or for ever.
+/// A server with a half-written page until it is frozen, or forever.
 #[derive(Debug)]
 struct Tearing {
     place: PathBuf,
@@ -191,7 +191,7 @@ fn a_page_that_is_half_written_while_the_server_works_is_read_again_under_the_lo
         donor(&pair.donor);
         let place = pair.donor.join("shop/large.ibd");
         flip(&place, TORN * PAGE as u64 + 8000);
-        // Long ago, so that an equal stamp would tell that all of it is known.
+        // Long ago, so that an equal stamp would prove the file unchanged.
         let then = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
         OpenOptions::new().write(true).open(&place).unwrap().set_modified(then).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();

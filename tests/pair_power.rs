@@ -1,4 +1,4 @@
-//! The joiner's host loses its power: what had not reached the disk is gone, and nothing wrong is believed afterwards.
+//! The joiner's host loses power: what had not reached the disk is gone, and afterwards nothing wrong is believed.
 
 use crate::support::disk::SmallDisk;
 use crate::support::faulty_link::{FaultyLink, WELL};
@@ -7,14 +7,14 @@ use crate::support::tree::{self, MIB};
 use std::fs;
 use std::time::Duration;
 
-/// When: so many bytes have passed, or so long after the joiner has verified them all.
+/// When: after this many bytes, or this long after the joiner has verified them all.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     Passed(u64),
     Verified(u64),
 }
 
-/// A tree whose tables are not on the disk when they have only been written.
+/// A tree whose tables are not on disk merely because they were written.
 fn donor(pair: &Pair) {
     tree::plain(&pair.donor, 2);
     for table in 0..8 {

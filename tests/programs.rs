@@ -11,7 +11,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
-/// A program that says what it was given, a word a line.
+/// A program that prints its arguments, one on each line.
 fn stand_in(folder: &Path) {
     let file = folder.join("highline");
     std::fs::write(&file, "#!/bin/sh\nprintf '[%s]\\n' \"$@\"\n").unwrap();
@@ -65,7 +65,7 @@ fn the_installer_fills_a_package_root() {
     assert!(text(&output.stderr).contains("cargo build --release"));
 }
 
-/// Each shell is asked what it would offer, not only whether it can read the file.
+/// Each shell is asked what it would complete, not only whether it can read the file.
 #[test]
 fn completions_complete_in_bash_zsh_and_fish() {
     let folder = tempfile::tempdir().unwrap();

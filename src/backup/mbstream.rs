@@ -1,12 +1,12 @@
-//! The format of `mariadb-backup --stream=mbstream`, called xbstream too: chunks of several files, one after the other.
+//! The format of `mariadb-backup --stream=mbstream`, also called xbstream: chunks of several files, interleaved.
 //!
 //! All numbers are little-endian. A chunk is `XBSTCK01`, a byte of flags, a byte of type, four bytes of path length and
 //! the path, and then by type: `P` (eight bytes of length, eight of offset, four of CRC-32, and the data), `E` (the file
-//! ends), `D` (the file is removed), `R` (four bytes of length and the path that it gets), `S` (eight bytes: the next
-//! data goes to that offset). Flag 1: whoever does not know the type passes over the chunk, which has the form of `P`.
-//! Flag 2: the file is written anew. (`xb_stream_read_chunk`, `extra/mariabackup/xbstream_read.cc`.)
+//! ends), `D` (the file is removed), `R` (four bytes of length and its new path), `S` (eight bytes: the next data goes
+//! to that offset). Flag 1: a reader that does not know the type skips the chunk, which has the form of `P`. Flag 2: the
+//! file is rewritten from the start. (`xb_stream_read_chunk`, `extra/mariabackup/xbstream_read.cc`.)
 //!
-//! Nothing is kept but one chunk's header; whoever reads gives the memory for the data.
+//! Only one chunk's header is kept; the caller provides the memory for the data.
 
 use std::io::{self, Read};
 
@@ -15,23 +15,23 @@ use crc32fast::Hasher;
 const MAGIC: &[u8; 8] = b"XBSTCK01";
 /// The longest path, in bytes: what mbstream itself takes (`FN_REFLEN` - 1).
 const PATH: usize = 511;
-const PASS_OVER: u8 = 1;
+const SKIPPABLE: u8 = 1;
 const ANEW: u8 = 2;
 
 /// Why a stream cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    #[error("the stream breaks off within a chunk")]
+    #[error("the stream breaks off in the middle of a chunk")]
     Cut,
     #[error("a chunk does not begin with XBSTCK01")]
     Magic,
-    #[error("a chunk has the type {0}, which is not known")]
+    #[error("a chunk has the unknown type {0}")]
     Type(u8),
-    #[error("a path of {0} bytes")]
+    #[error("a path has {0} bytes")]
     Path(u32),
-    #[error("a chunk of {0} bytes at {1}")]
+    #[error("a chunk has {0} bytes at {1}")]
     Range(u64, u64),
-    #[error("the data of a chunk has another CRC-32 than its header says")]
+    #[error("the data of a chunk does not match the CRC-32 in its header")]
     Crc,
     #[error("the stream cannot be read")]
     Io(#[source] io::Error),
@@ -46,23 +46,23 @@ impl From<io::Error> for StreamError {
     }
 }
 
-/// What a chunk says of the file at a path.
+/// What a chunk says about the file at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// So much data, from `offset` on; [`Reader::data`] reads it.
+    /// `len` bytes of data at `offset`; [`Reader::data`] reads them.
     Data {
         offset: u64,
         len: u64,
     },
-    /// The same, and what came of the file before counts no more.
+    /// The same from the start, and what came of the file before no longer counts.
     Anew {
         len: u64,
     },
     End,
     Removed,
-    /// It is called so from now on.
+    /// Its new name.
     Renamed(Vec<u8>),
-    /// The next data goes to another place, in a file that was sent.
+    /// The next data goes elsewhere in a file that was already sent.
     Seek,
 }
 
@@ -70,7 +70,7 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
-    /// Of the chunk's data, what was not read yet.
+    /// Bytes of the chunk's data not read yet.
     left: u64,
     crc: Hasher,
     expected: u32,
@@ -81,9 +81,9 @@ impl<R: Read> Reader<R> {
         Reader { input, left: 0, crc: Hasher::new(), expected: 0 }
     }
 
-    /// The next chunk's path and what it says, when all data of the last one has been read; `None` at the stream's end.
+    /// The next chunk's path and what it says; data of the last one that was not read is skipped. `None` at the stream's end.
     pub fn chunk(&mut self) -> Result<Option<(Vec<u8>, Said)>, StreamError> {
-        self.pass_over()?;
+        self.skip()?;
         loop {
             let Some([flags, kind]) = self.begin()? else { return Ok(None) };
             let path = self.path()?;
@@ -96,9 +96,9 @@ impl<R: Read> Reader<R> {
                     Said::Data { offset: 0, len } if flags & ANEW != 0 => Said::Anew { len },
                     data => data,
                 },
-                _ if flags & PASS_OVER != 0 => {
+                _ if flags & SKIPPABLE != 0 => {
                     self.range()?;
-                    self.pass_over()?;
+                    self.skip()?;
                     continue;
                 }
                 other => return Err(StreamError::Type(other)),
@@ -107,7 +107,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// How much of the chunk's data was not read yet.
+    /// How much of the chunk's data has not been read yet.
     pub fn left(&self) -> u64 {
         self.left
     }
@@ -125,7 +125,7 @@ impl<R: Read> Reader<R> {
         Ok(len)
     }
 
-    fn pass_over(&mut self) -> Result<(), StreamError> {
+    fn skip(&mut self) -> Result<(), StreamError> {
         let mut scratch = [0; 8192];
         while self.left > 0 {
             self.data(&mut scratch)?;
@@ -207,7 +207,7 @@ pub(crate) mod tests {
         chunk(0, b'E', path, &[])
     }
 
-    /// Everything that a stream says, with its data.
+    /// Everything a stream says, with its data.
     fn read(bytes: &[u8]) -> Result<Vec<(String, Said, Vec<u8>)>, StreamError> {
         let (mut reader, mut all) = (Reader::new(bytes), Vec::new());
         while let Some((path, said)) = reader.chunk()? {
@@ -233,7 +233,7 @@ pub(crate) mod tests {
             [("a/t.ibd", of(0, 5)), ("b", of(0, 1)), ("a/t.ibd", of(5, 1)), ("b", Said::End), ("a/t.ibd", Said::End)];
         assert_eq!(said, expected);
         assert_eq!((all[0].2.as_slice(), all[2].2.as_slice()), (b"12345".as_slice(), b"6".as_slice()));
-        // What was not read is passed over.
+        // What was not read is skipped.
         let bytes = stream.concat();
         let mut reader = Reader::new(bytes.as_slice());
         let paths = std::iter::from_fn(|| reader.chunk().unwrap().map(|(path, _)| path.len()));
@@ -242,7 +242,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_changes_a_file_is_told_and_what_may_be_passed_over_is() {
+    fn changes_to_a_file_are_reported_and_skippable_chunks_skipped() {
         for (changed, said) in [
             (chunk(0, b'D', "a", &[]), Said::Removed),
             (renamed("a", "b"), Said::Renamed(b"b".to_vec())),
@@ -275,13 +275,13 @@ pub(crate) mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         for (stream, why) in [
             (b"XBSTCK02P\0\0\0\0\0\0".to_vec(), "a chunk does not begin with XBSTCK01"),
-            (chunk(0, b'Q', "a", &[]), "a chunk has the type 81, which is not known"),
-            ([MAGIC.as_slice(), &[0, b'P'], &[255; 4]].concat(), "a path of 4294967295 bytes"),
-            (chunk(0, b'P', &"a".repeat(512), &[]), "a path of 512 bytes"),
-            (range(u64::MAX, 1), "a chunk of 18446744073709551615 bytes at 1"),
-            (range(1, i64::MAX as u64), "a chunk of 1 bytes at 9223372036854775807"),
-            (range(1 << 62, 0), "the stream breaks off within a chunk"),
-            (flipped, "the data of a chunk has another CRC-32 than its header says"),
+            (chunk(0, b'Q', "a", &[]), "a chunk has the unknown type 81"),
+            ([MAGIC.as_slice(), &[0, b'P'], &[255; 4]].concat(), "a path has 4294967295 bytes"),
+            (chunk(0, b'P', &"a".repeat(512), &[]), "a path has 512 bytes"),
+            (range(u64::MAX, 1), "a chunk has 18446744073709551615 bytes at 1"),
+            (range(1, i64::MAX as u64), "a chunk has 1 bytes at 9223372036854775807"),
+            (range(1 << 62, 0), "the stream breaks off in the middle of a chunk"),
+            (flipped, "the data of a chunk does not match the CRC-32 in its header"),
         ] {
             assert_eq!(read(&stream).unwrap_err().to_string(), why);
         }

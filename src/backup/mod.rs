@@ -1,5 +1,5 @@
-//! `mariadb-backup`, MariaDB's own program for copies of a server that works: run on the donor, where its stream is taken
-//! apart, and on the joiner, where what has arrived is prepared.
+//! `mariadb-backup`, MariaDB's own program for copying a running server: on the donor it is run and its stream taken
+//! apart, and on the joiner it prepares what has arrived.
 //!
 //! Knows the program and its formats. Knows no network and no protocol.
 
@@ -24,7 +24,7 @@ pub use run::{Account, Backup, Running};
 
 use crate::position::GaleraGtid;
 
-/// What a donor takes its data from: `source`.
+/// Where a donor takes its data from: `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataSource {
@@ -56,12 +56,12 @@ impl fmt::Display for DataSource {
     }
 }
 
-/// What a backup calls the file that says where the server stood in the cluster: until 11.0, and since.
+/// The backup's file with the server's position in the cluster: its name until 11.0, and since.
 pub const GALERA_INFO: [&str; 2] = ["xtrabackup_galera_info", "mariadb_backup_galera_info"];
-/// Without this file a backup is not whole.
+/// A backup without this file is incomplete.
 pub const CHECKPOINTS: [&str; 2] = ["xtrabackup_checkpoints", "mariadb_backup_checkpoints"];
 
-/// Reads the first line of such a file: `uuid:seqno`, and the domain where the server told it.
+/// Reads the first line of such a file: `uuid:seqno`, and the domain if the server reported it.
 pub fn position(info: &[u8]) -> Option<GaleraGtid> {
     let line = std::str::from_utf8(info).ok()?.lines().next()?.trim();
     let gtid: GaleraGtid = line.parse().ok()?;

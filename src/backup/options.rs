@@ -1,8 +1,8 @@
-//! Options that operators give to `mariadb-backup` through us: `inno-backup-opts` and `inno-apply-opts`.
+//! Options that operators pass to `mariadb-backup`: `inno-backup-opts` and `inno-apply-opts`.
 
-/// What of the program's options is not an operator's to say, and why; `*` stands for any end.
+/// Options of the program that an operator may not set, and why; `*` stands for any ending.
 const OURS: &[(&[&str], &str)] = &[
-    (&["--password*", "-p*"], "a password does not belong into a process list: use wsrep_sst_auth"),
+    (&["--password*", "-p*"], "a password does not belong in a process list: use wsrep_sst_auth"),
     (
         &[
             "--backup",
@@ -18,16 +18,16 @@ const OURS: &[(&[&str], &str)] = &[
             "--defaults-group-suffix",
             "--no-defaults",
         ],
-        "that is said already",
+        "a transfer decides this itself",
     ),
-    (&["--compress*", "--decompress"], "what travels is compressed without it"),
+    (&["--compress*", "--decompress"], "compress in [highline] compresses what is sent"),
     (&["--incremental*", "--tables*", "--databases", "--databases-file"], "a transfer is always whole"),
 ];
 
-/// Splits a line as a shell would, without running anything: words, with quotes around what holds spaces.
+/// Splits a line into words as a shell would, without running anything; a quoted word may contain spaces.
 ///
 /// # Errors
-/// A quote that does not end, or an option that a transfer says itself.
+/// A quote that is not closed, or an option that a transfer sets itself.
 pub fn split(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in line.chars() {
@@ -42,11 +42,11 @@ pub fn split(line: &str) -> Result<Vec<String>, String> {
         }
     }
     if quote.is_some() {
-        return Err(format!("`{line}` has a quote that does not end"));
+        return Err(format!("`{line}` has a quote that is not closed"));
     }
     words.extend(word);
     for word in &words {
-        // An underscore stands for a hyphen there.
+        // The program accepts an underscore for a hyphen.
         let name = word.split('=').next().unwrap_or_default().replace('_', "-");
         let is = |ours: &&str| match ours.strip_suffix('*') {
             Some(begin) => name.starts_with(begin),
@@ -79,15 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_transfer_says_itself_is_refused() {
+    fn what_a_transfer_decides_itself_is_refused() {
         for (line, why) in [
-            ("--password=x", "--password: a password does not belong into a process list: use wsrep_sst_auth"),
-            ("-px", "-px: a password does not belong into a process list: use wsrep_sst_auth"),
-            ("--target_dir=/x", "--target-dir: that is said already"),
-            ("--compress-threads=2", "--compress-threads: what travels is compressed without it"),
+            ("--password=x", "--password: a password does not belong in a process list: use wsrep_sst_auth"),
+            ("-px", "-px: a password does not belong in a process list: use wsrep_sst_auth"),
+            ("--target_dir=/x", "--target-dir: a transfer decides this itself"),
+            ("--compress-threads=2", "--compress-threads: compress in [highline] compresses what is sent"),
             ("--incremental-lsn=2", "--incremental-lsn: a transfer is always whole"),
             ("--databases=a", "--databases: a transfer is always whole"),
-            ("'x", "`'x` has a quote that does not end"),
+            ("'x", "`'x` has a quote that is not closed"),
         ] {
             assert_eq!(split(line).unwrap_err(), why);
         }

@@ -1,4 +1,4 @@
-//! The joiner's part: `mariadb-backup --prepare`, which makes of a backup the files of a server that was stopped.
+//! The joiner's part: `mariadb-backup --prepare`, which turns a backup into the files of a stopped server.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -62,7 +62,7 @@ fn waiting(error: std::io::Error) -> Error {
     Error::new(Kind::Io, "cannot wait for mariadb-backup").because(error)
 }
 
-/// A quarter of the memory that is free, from 128 MiB to 1 GiB: where the redo log is long, more is faster.
+/// A quarter of the free memory, from 128 MiB to 1 GiB: with a long redo log, more is faster.
 fn spare_memory() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -70,7 +70,7 @@ fn spare_memory() -> u64 {
     (free.saturating_mul(1024) / 4).clamp(128 << 20, 1 << 30)
 }
 
-/// Whether a first-level file of a prepared backup is of use to the program alone: no server reads it.
+/// Whether a first-level file of a prepared backup is only for the program itself: no server reads it.
 pub fn is_left_over(name: &str) -> bool {
     name == "backup-my.cnf" || name.starts_with("xtrabackup_") || name.starts_with("mariadb_backup_")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
 
-/// What it is called: since 10.4, and before that and still.
+/// Its name since 10.4, and the older one that still works.
 const NAMES: [&str; 2] = ["mariadb-backup", "mariabackup"];
 
 /// The program in `PATH`.

@@ -34,7 +34,7 @@ pub struct Backup {
     pub defaults: Vec<OsString>,
     pub datadir: PathBuf,
     pub socket: Option<PathBuf>,
-    /// Without one the program takes what its own groups in the option files say, or the account of its user (unix_socket).
+    /// Without one the program uses what its own groups in the option files say, or the account of its user (unix_socket).
     pub account: Option<Account>,
     /// How many files it reads at once; its own default is one.
     pub threads: Option<u16>,
@@ -53,7 +53,7 @@ pub struct Running {
 }
 
 impl Backup {
-    /// Starts it. `alive` is called for each line that it says.
+    /// Starts it. `alive` is called for each line it writes to standard error.
     pub fn start(
         &self,
         reporter: Arc<dyn Reporter>,
@@ -75,11 +75,11 @@ impl Backup {
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
         if let Some(account) = &self.account {
             command.arg(format!("--user={}", account.user));
-            // Not in the list of processes; who may read this environment may read the server's memory.
+            // Not in the process list; whoever may read this environment may read the server's memory.
             command.env("MYSQL_PWD", account.password.as_str());
         }
         command.args(&self.options);
-        // What the server hands to its scripts is for them alone.
+        // What the server passes to its scripts is only for them.
         command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
@@ -98,7 +98,7 @@ fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
 }
 
 impl Running {
-    /// Waits for its end, which its stream has announced by ending.
+    /// Waits for its end, after its stream has ended.
     pub fn end(mut self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(60);
         let ended = ended_within(&mut self.child.0, PATIENCE)
@@ -106,7 +106,7 @@ impl Running {
         match ended {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(self.failed(status)),
-            None => Err(Error::new(Kind::Timeout, "mariadb-backup has ended its stream and does not end itself")),
+            None => Err(Error::new(Kind::Timeout, "mariadb-backup has ended its stream but does not exit")),
         }
     }
 
@@ -119,11 +119,11 @@ impl Running {
     }
 }
 
-/// What a run came to that ended badly.
+/// The error for a run that failed.
 pub(super) fn failure(what: &str, status: ExitStatus, said: Option<String>) -> Error {
     use std::os::unix::process::ExitStatusExt;
     let said = match said {
-        Some(said) if status.signal().is_some() => format!("it was killed; the last it said was: {said}"),
+        Some(said) if status.signal().is_some() => format!("it was killed; the last thing it said was: {said}"),
         Some(said) => said,
         None => "it did not say why".to_owned(),
     };

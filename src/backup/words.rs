@@ -1,4 +1,4 @@
-//! What `mariadb-backup` says on standard error: some of it belongs into the log, and of a failure the root cause.
+//! What `mariadb-backup` says on standard error: which of it belongs in the log, and which is the cause of a failure.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::progress::Reporter;
 /// The longest line that is kept, in bytes.
 const LINE: u64 = 4096;
 
-/// A thread that reads it until the program has ended; it returns the cause of a failure, where the program told one.
+/// A thread that reads it until the program has ended, and returns the cause of a failure if the program gave one.
 pub(super) fn listen(
     said: impl Read + Send + 'static,
     reporter: Arc<dyn Reporter>,
@@ -37,7 +37,7 @@ pub(super) fn listen(
                 Weight::Warning => reporter.warn(&format!("mariadb-backup: {told}")),
                 Weight::Error => {
                     reporter.warn(&format!("mariadb-backup: {told}"));
-                    // The first says why; what follows is what came of it.
+                    // The first says why; the others are consequences.
                     cause.get_or_insert_with(|| told.to_owned());
                 }
             }
@@ -72,7 +72,7 @@ fn time(line: &str) -> Option<&str> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weight {
-    /// Two lines a table, one a second.
+    /// Two lines for each table, one every second.
     Detail,
     Note,
     Warning,

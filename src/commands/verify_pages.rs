@@ -1,4 +1,4 @@
-//! `highline verify --pages`: every page of InnoDB's tablespaces by its checksum.
+//! `highline verify --pages`: checks every page of InnoDB's tablespaces by its checksum.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use crate::progress::entries;
 use crate::threads::{lock, on_all_cores};
 use crate::tree::{Found, Roots, Rules, Source, Tolerance, locate, scan, system_tablespace};
 
-/// A page may be caught half written where a server runs: so often, and so long after one another, it is read again.
+/// If a server is running, a page may be caught half written: how often it is read, and the pause in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,16 +37,20 @@ pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
             let more = findings.damaged.saturating_sub(1);
             let more = if more == 0 { String::new() } else { format!("; {more} more of its pages are damaged") };
             let place = Printable::path(place);
-            print(&mut std::io::stdout(), &format!("{place}: page {page}, from byte {offset} on: {fault}{more}\n"))?;
+            print(&mut std::io::stdout(), &format!("{place}: page {page}, at byte {offset}: {fault}{more}\n"))?;
         }
         if findings.free > 0 {
             let (place, free) = (Printable::path(place), findings.free);
-            let line = format!("{place}: {free} pages are damaged and free, so that nothing is in them\n");
+            let line = format!("{place}: {free} pages are damaged but free, so they hold nothing\n");
             print(&mut std::io::stdout(), &line)?;
         }
         if findings.unknown > 0 {
             unknown += findings.unknown;
-            let line = format!("{}: {} pages cannot be checked: {UNKNOWN}\n", Printable::path(place), findings.unknown);
+            let line = format!(
+                "{}: {} pages cannot be checked, because {UNKNOWN}\n",
+                Printable::path(place),
+                findings.unknown
+            );
             print(&mut std::io::stdout(), &line)?;
         }
     }
@@ -55,13 +59,12 @@ pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
         let line = format!("checked: {count}, {good} pages are as InnoDB wrote them, {unknown} cannot be checked\n");
         return print(&mut std::io::stdout(), &line);
     }
-    Err(Error::new(Kind::Integrity, format!("{damaged} pages are damaged, of {count}")).remedy(
-        "after a crash start the server and stop it again first, which repairs pages that were half written; else restore \
-         those tables",
+    Err(Error::new(Kind::Integrity, format!("{damaged} pages are damaged; {count} were checked")).remedy(
+        "after a crash, first start and stop the server, which repairs half-written pages; otherwise restore those tables",
     ))
 }
 
-/// Files with pages that are damaged or cannot be checked, and what of the others was good, by their order.
+/// What was found in each file, in their order.
 fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
     let system = system_tablespace(roots).unwrap_or_default();
     let next = Mutex::new(files.iter().enumerate());
@@ -72,7 +75,7 @@ fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
             let Some(place) = locate(roots, &found.entry.path) else { continue };
             match file(found, &place, &system, &mut data, &mut span) {
                 Ok(findings) => looked.push((number, Looked { place, findings })),
-                // It was dropped, or made smaller, by a server that runs.
+                // A running server has dropped it, or made it smaller.
                 Err(error) if error.kind() == Kind::Changed => {}
                 Err(error) => return Err(error),
             }
@@ -117,7 +120,7 @@ fn file(found: &Found, place: &Path, system: &Path, data: &mut Pages, span: &mut
         total.free += findings.free;
         total.damaged += findings.damaged;
         total.first = total.first.or(findings.first);
-        // By the first page all others are read.
+        // The reading of all other pages depends on the first.
         if matches!(known, Space::Broken(_)) {
             break;
         }

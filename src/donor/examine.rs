@@ -1,4 +1,4 @@
-//! A chunk's pages, checked as they are read: see [`super::pages`].
+//! Checks a chunk's pages as they are read: see [`super::pages`].
 
 use std::path::Path;
 
@@ -18,10 +18,10 @@ pub(super) struct Reading<'a> {
     pub(super) place: &'a Path,
 }
 
-/// Examines a chunk whose data was read into `data`, which is read once more where a page of it fails.
+/// Examines a chunk whose data was read into `data`. If a page fails, it is read once more.
 ///
 /// # Errors
-/// A damaged page where nobody writes; what reading fails with.
+/// A damaged page while nobody writes; those of reading.
 pub(super) fn examine(
     transfer: &Transfer,
     round: &Round,
@@ -33,7 +33,7 @@ pub(super) fn examine(
     let Reading { located, source, place } = reading;
     let path = &round.catalog.get(number).entry.path;
     let Some(check) = transfer.pages.as_ref().filter(|_| is_tablespace(path)) else { return Ok(None) };
-    // Which pages are free is known when the server has written all that it knows.
+    // Which pages are free is certain only when the server has written everything it knows.
     let look = |data: &[u8], knows: bool| {
         let first = (chunk == 0).then(|| located.first(data, Tablespace::HEADER));
         let space = round.catalog.space(number, source, place, first)?;

@@ -1,4 +1,4 @@
-//! The files of a server as the source: passes while it works, its freeze, what had changed, its release.
+//! A server's files as the source: passes while it runs, its freeze, what had changed, its release.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ pub(super) struct Files {
     server: Arc<dyn Server>,
     freeze: FreezeMode,
     freeze_limit: Option<Duration>,
-    /// Where the server stands, unless it says so itself once it is frozen.
+    /// The server's position, unless it reports it itself once it is frozen.
     position: Option<GaleraGtid>,
     /// The bytes of all files.
     total: u64,
-    /// There are passes while the server works.
+    /// There are passes while the server runs.
     live: bool,
     /// How long a copy of everything takes at the rate limit.
     paced: Option<Duration>,
@@ -44,8 +44,7 @@ impl Files {
         }
     }
 
-    /// Whether what the joiner has already may be compared: a frozen server must not wait for what the joiner
-    /// reads.
+    /// Whether what the joiner already has may be compared: a frozen server must not wait while the joiner reads.
     pub(super) fn may_reuse(&self) -> bool {
         self.live || self.server.keeper() == Keeper::Nobody
     }

@@ -1,8 +1,8 @@
-//! What was found of the pages of InnoDB's tablespaces, and the refusal of those that are damaged (`verify-pages`).
+//! What was found out about InnoDB's pages, and the refusal of damaged ones (`verify-pages`).
 //!
 //! While the server writes, a page may be caught half written. So one that fails is read once more, and if it fails
-//! again it is only a suspect: its file is read again in the next round. What is a suspect of the last is damage.
-//! Where no server writes there is no such round.
+//! again it is only a suspect: its file is read again in the next round. A suspect in the last round is damaged. If no
+//! server writes there is no such round.
 
 use std::fmt;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::pages::{Damage, Findings, UNKNOWN};
 use crate::progress::listed;
 use crate::threads::lock;
 
-/// What was read of a transfer's pages; what was read twice counts twice.
+/// How a transfer's pages were found; what was read twice counts twice.
 #[derive(Debug, Default)]
 pub(super) struct PageCheck {
     good: AtomicU64,
     unknown: AtomicU64,
     free: AtomicU64,
-    /// Where the first page is that could not be checked.
+    /// The file with the first page that could not be checked.
     where_unknown: Mutex<Option<String>>,
 }
 
@@ -39,13 +39,13 @@ impl fmt::Display for PageCheck {
         write!(f, "InnoDB's pages: {} were read and are as InnoDB wrote them", self.good.load(Ordering::Relaxed))?;
         let free = self.free.load(Ordering::Relaxed);
         if free > 0 {
-            write!(f, "; {free} are damaged and free, so that nothing is in them")?;
+            write!(f, "; {free} are damaged but free, so they hold nothing")?;
         }
         match lock(&self.where_unknown).as_deref() {
             None => Ok(()),
             Some(first) => write!(
                 f,
-                "; {} could NOT be checked, for {UNKNOWN}; the first is in {first}",
+                "; {} could NOT be checked, because {UNKNOWN}; the first is in {first}",
                 self.unknown.load(Ordering::Relaxed)
             ),
         }
@@ -59,13 +59,13 @@ pub(super) struct Suspect {
     pub(super) count: u64,
 }
 
-/// Of what is damaged, by file and chunk.
+/// The error for damaged pages, given by file and chunk.
 pub(super) fn refuse(damaged: &[(String, Suspect)]) -> Error {
     let Some((place, Suspect { first, .. })) = damaged.first() else {
         return Error::new(Kind::Integrity, "a page is damaged");
     };
     let Damage { page, offset, fault } = first;
-    let mut what = format!("page {page} of {place}, from byte {offset} on, is damaged: {fault}");
+    let mut what = format!("page {page} of {place}, at byte {offset}, is damaged: {fault}");
     let others = damaged.iter().map(|(_, suspect)| suspect.count).sum::<u64>().saturating_sub(1);
     if others > 0 {
         let mut files: Vec<String> = damaged.iter().map(|(place, _)| place.clone()).collect();
@@ -73,7 +73,7 @@ pub(super) fn refuse(damaged: &[(String, Suspect)]) -> Error {
         what = format!("{what}; {others} more pages are damaged, in {}", listed(&files));
     }
     Error::new(Kind::Integrity, what).remedy(
-        "take another donor, and restore here what CHECK TABLE finds broken; after a crash start this server and stop it \
-         again first, which repairs pages that were half written. Without verify-pages all of it is sent as it is",
+        "use another donor, and restore here what CHECK TABLE finds broken; after a crash, first start and stop this server, \
+         which repairs half-written pages. Without verify-pages everything is sent as it is",
     )
 }

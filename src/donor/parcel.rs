@@ -1,4 +1,4 @@
-//! What a stream has brought, in memory: it cannot be read again, so it stays here until the joiner has it.
+//! What was read from a stream. It cannot be read again, so it stays in memory until the joiner has it.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +24,7 @@ impl Eq for Parcel {}
 /// A directory, or a chunk of a file.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// Of a file whose length is not known yet, with what is known to be the least.
+    /// If a file's length is not known yet, with the smallest it can have.
     pub(super) entry: Entry,
     pub(super) chunk: Option<Chunk>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Piece {
 pub(super) struct Chunk {
     pub(super) offset: u64,
     pub(super) data: Vec<u8>,
-    /// Nothing of the file comes after it.
+    /// It is the end of the file.
     pub(super) last: bool,
     pub(super) digests: Arc<Digests>,
 }
@@ -43,13 +43,13 @@ impl Parcel {
         self.pieces.iter().filter_map(|piece| piece.chunk.as_ref()).map(|chunk| chunk.data.len() as u64).sum()
     }
 
-    /// Entries of which nothing more comes.
+    /// Entries that are complete with it.
     pub(super) fn entries(&self) -> u64 {
         self.pieces.iter().filter(|piece| piece.chunk.as_ref().is_none_or(|chunk| chunk.last)).count() as u64
     }
 }
 
-/// The digests of a file's chunks, as lanes make them.
+/// The digests of a file's chunks, which the lanes compute.
 #[derive(Debug, Default)]
 pub(super) struct Digests(Mutex<Vec<Option<Digest>>>);
 
@@ -62,7 +62,7 @@ impl Digests {
         all[number] = Some(digest);
     }
 
-    /// The file's own digest; `None` where one is missing.
+    /// The file's own digest; `None` if one is missing.
     pub(super) fn fold(&self, checksum: Checksum) -> Option<Digest> {
         let all: Vec<Digest> = lock(&self.0).iter().copied().collect::<Option<_>>()?;
         (!all.is_empty()).then(|| checksum.fold(&all))

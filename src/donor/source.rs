@@ -1,4 +1,4 @@
-//! What a source is: it is given the lanes when the joiner has agreed, and brings the whole tree over them.
+//! A source gets the lanes once the joiner has agreed, and sends the whole tree over them.
 //!
 //! The conversation is the same for every source. It does not know whether a tree is read once or several times, nor
 //! what a source asks of the server meanwhile.
@@ -10,7 +10,7 @@ use super::stream::Stream;
 use crate::error::Result;
 use crate::link::Control;
 
-/// What a tree comes from.
+/// Where a tree comes from.
 pub(super) enum Source {
     /// A server's files.
     Files(Files),
@@ -19,7 +19,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Whether what the joiner has already may be compared with the source's: a stream is read once.
+    /// Whether what the joiner already has may be compared with it: a stream is read only once.
     pub(super) fn may_reuse(&self) -> bool {
         match self {
             Source::Files(files) => files.may_reuse(),

@@ -23,7 +23,7 @@ use crate::threads::blocking;
 use crate::tree::{Metadata, Mtime, RelPath, Roots, Scope};
 use crate::wire::{self, Message, WireBytes};
 
-/// How many frames' worth a lane may have that is not acknowledged: each is a chunk in memory.
+/// How many unacknowledged frames' worth a lane may have: each is a chunk in memory.
 const A_LANE: usize = 8;
 
 /// How many renamed files a message holds: two paths of at most three times 511 bytes each.
@@ -32,14 +32,14 @@ const RENAMED: usize = 64;
 pub(super) struct Stream {
     backup: Backup,
     server: Arc<dyn Server>,
-    /// What the server's files come to, and how many there are.
+    /// Of the server's files, and how many there are.
     bytes: u64,
     entries: u64,
 }
 
 impl Stream {
     /// # Errors
-    /// Tables that lie outside: what leads to them would lead the joiner's server to files that no backup puts there.
+    /// Tables outside: what leads to them would lead the joiner's server to files that no backup puts there.
     pub(super) fn new(
         backup: Backup,
         server: Arc<dyn Server>,
@@ -47,7 +47,7 @@ impl Stream {
         (bytes, entries): (u64, u64),
     ) -> Result<Stream> {
         if let Some(outside) = roots.iter().find(|root| root.scope == Scope::Listed) {
-            let what = format!("tables lie outside the data directory, in {}", Printable::path(&outside.path));
+            let what = format!("there are tables outside the data directory, in {}", Printable::path(&outside.path));
             return Err(Error::new(Kind::Usage, format!("{what}, which source=mariabackup cannot carry"))
                 .remedy("set source=files on the donors, or move the tables"));
         }
@@ -63,7 +63,7 @@ impl Stream {
         })
         .await?;
         let frame = Frame { roots: roots.clone(), theirs: agreed.theirs, file, directory };
-        // Beside the files there is the redo log that is written meanwhile, and what the backup says of itself.
+        // Besides the files there are the redo log that is written meanwhile, and the backup's files about itself.
         let bytes = self.bytes.saturating_mul(2).saturating_add(64 << 30);
         let entries = self.entries.saturating_mul(2).saturating_add(10_000);
         let first = wire::Round { number: 0, entries, bytes, streamed: true, position: None };
@@ -82,7 +82,7 @@ impl Stream {
         });
         transfer.clock.acknowledged(Instant::now());
         transfer.rounds.begin(Arc::clone(&round));
-        // While the joiner has work the clock is moved by that alone.
+        // While the joiner has work, only that moves the clock.
         let alive = {
             let (transfer, round) = (Arc::clone(&transfer), Arc::clone(&round));
             move || {
@@ -107,7 +107,7 @@ impl Stream {
         let (unpacked, _) = match guarded(control, both).await {
             Ok(both) => both,
             Err(error) => {
-                // Who still pushes is woken by that, and ends.
+                // This wakes whoever is still pushing, and ends it.
                 transfer.rounds.close();
                 return Err(transfer.rounds.failure().unwrap_or(error));
             }
@@ -145,8 +145,8 @@ fn push(round: &Round, parcel: Parcel, most: usize) -> bool {
     round.queue.push(Work::Parcel(Arc::new(parcel)), most)
 }
 
-/// What was unpacked, when the program has ended well. Of a stream that breaks off the program's own failure tells more;
-/// else it only fails because nobody reads on.
+/// What was unpacked, if the program succeeded. If its stream broke off, the program's own failure tells more; otherwise
+/// it fails only because nobody is reading any more.
 async fn whole(unpacked: Result<Unpacked>, running: Running) -> Result<Unpacked> {
     if matches!(&unpacked, Err(error) if error.kind() != Kind::Disconnected) {
         return unpacked;
@@ -158,7 +158,7 @@ async fn whole(unpacked: Result<Unpacked>, running: Running) -> Result<Unpacked>
     }
 }
 
-/// Of each file and directory: the data directory's owner, and what a server gives to its files.
+/// For each file and directory: the data directory's owner, and the modes that a server gives its files.
 fn metadata(roots: &Roots) -> Result<(Metadata, Metadata)> {
     let datadir = roots.datadir();
     let stat = std::fs::metadata(datadir).map_err(|e| Error::io("cannot read", datadir, e))?;

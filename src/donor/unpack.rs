@@ -1,4 +1,4 @@
-//! A backup's stream is taken apart: its files become chunks and, several small ones together, parcels.
+//! Takes a backup's stream apart: its files become chunks, and small ones share parcels.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
@@ -12,19 +12,19 @@ use crate::manifest::{CHUNK, Checksum, Seal, Sealer};
 use crate::position::GaleraGtid;
 use crate::tree::{Content, Entry, Metadata, RelPath, RootName, Roots};
 
-/// The most files that may be under way at once: what is held of each is at most a chunk.
+/// The most files that may be open at once; of each at most one chunk is held.
 const OPEN: usize = 128;
-/// The most pieces of a parcel, and the most bytes that their names and contents come to.
+/// The most pieces in a parcel.
 const PIECES: usize = 256;
 
-/// What a stream held, when all of it was handed on.
+/// What a stream contained, once all of it has been passed on.
 #[derive(Debug, Default)]
 pub(super) struct Unpacked {
-    /// Ordered by path, as everything is called at the end.
+    /// Ordered by path, under the names that files have at the end.
     files: BTreeMap<RelPath, Held>,
-    /// What came and counts no more.
+    /// What arrived and no longer counts.
     pub(super) withdrawn: Vec<RelPath>,
-    /// Where the server stood, by the backup's own word.
+    /// The server's position, as the backup reports it.
     pub(super) position: Option<GaleraGtid>,
 }
 
@@ -33,7 +33,7 @@ struct Held {
     entry: Entry,
     /// Of a file.
     digests: Option<Arc<Digests>>,
-    /// What it was called when it was sent.
+    /// The name it was sent under.
     sent: RelPath,
 }
 
@@ -46,15 +46,15 @@ impl Unpacked {
         })
     }
 
-    /// Files that are called otherwise than when they were sent, in an order in which no name is taken; two that trade
-    /// names get a third on the way.
+    /// Files that have been renamed since they were sent, in an order in which each new name is free; of two that swap
+    /// names, one gets a third name in between.
     pub(super) fn renamed(&self) -> Result<Vec<(RelPath, RelPath)>> {
         let other = self.files.iter().filter(|(path, held)| **path != held.sent);
         let mut left: BTreeMap<RelPath, RelPath> = other.map(|(to, held)| (held.sent.clone(), to.clone())).collect();
         let mut renamed = Vec::new();
         while let Some((first, _)) = left.first_key_value() {
             let mut next = first.clone();
-            // From one to whoever has its name: to the last, or back to the first.
+            // From one to whichever file has its new name: to the last, or back to the first.
             while let Some(to) = left.get(&next).filter(|to| left.contains_key(to) && **to != *first) {
                 next = to.clone();
             }
@@ -74,7 +74,7 @@ impl Unpacked {
         self.files.len() as u64
     }
 
-    /// The seal over all of it, when every chunk has been sent.
+    /// The seal over all of it, once every chunk has been sent.
     pub(super) fn seal(&self, checksum: Checksum) -> Result<Seal> {
         let mut sealer = Sealer::new(checksum);
         for (path, Held { entry, digests, .. }) in &self.files {
@@ -92,13 +92,13 @@ impl Unpacked {
     }
 }
 
-/// Where what a stream names goes, and what all of it has in common.
+/// Where a stream's files belong, and what they have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) roots: Roots,
-    /// Where the joiner has its own: that stays here.
+    /// Where the joiner has files of its own: nothing is sent.
     pub(super) theirs: Vec<RelPath>,
-    /// Of each file; a stream tells none.
+    /// Of each file; the stream has none.
     pub(super) file: Metadata,
     pub(super) directory: Metadata,
 }
@@ -106,20 +106,20 @@ pub(super) struct Frame {
 /// A file of which more may come.
 struct Open {
     path: RelPath,
-    /// What the joiner is told that it is called: another file had that name before.
+    /// The name that the joiner is told: another one if a file was already sent under `path`.
     sent: RelPath,
-    /// What has come, of which `held` is the end.
+    /// How much has arrived; `held` is the end of it.
     len: u64,
     held: Vec<u8>,
     digests: Arc<Digests>,
-    /// It does not travel.
+    /// It is not sent.
     stays: bool,
 }
 
 /// Reads `stream` to its end. `send` is given each parcel, may wait, and says whether more is wanted.
 ///
 /// # Errors
-/// A stream that is malformed, or is not a whole backup.
+/// A stream that is malformed, or is not a complete backup.
 pub(super) fn unpack(stream: impl Read, frame: &Frame, mut send: impl FnMut(Parcel) -> bool) -> Result<Unpacked> {
     let mut unpacking = Unpacking {
         frame,
@@ -156,14 +156,14 @@ struct Unpacking<'a> {
     frame: &'a Frame,
     send: &'a mut dyn FnMut(Parcel) -> bool,
     open: HashMap<Vec<u8>, Open>,
-    /// Those that were named.
+    /// Those that have been sent.
     directories: HashSet<RelPath>,
     /// All names under which a file was sent.
     sent: HashSet<RelPath>,
     /// Small files that wait for others, and their weight.
     small: (Parcel, u64),
     unpacked: Unpacked,
-    /// The file that tells that the backup came to its end has come.
+    /// The file that marks a finished backup has arrived.
     whole: bool,
 }
 
@@ -174,12 +174,12 @@ impl Unpacking<'_> {
             None => self.begin(name)?,
         };
         if offset != open.len {
-            let what = format!("{} goes on at {offset} and not at {}", open.path, open.len);
+            let what = format!("{} continues at {offset}, not at {}", open.path, open.len);
             return Err(refuse(&what));
         }
         while reader.left() > 0 {
             if open.held.len() as u64 == CHUNK {
-                // There is more, so the file is longer than this.
+                // More follows, so the file is longer than this.
                 self.chunk(&mut open, false)?;
             }
             if open.stays {
@@ -197,13 +197,13 @@ impl Unpacking<'_> {
 
     fn begin(&mut self, name: &[u8]) -> Result<Open> {
         if self.open.len() >= OPEN {
-            return Err(refuse(&format!("more than {OPEN} files are under way at once")));
+            return Err(refuse(&format!("more than {OPEN} files are open at once")));
         }
         let path = self.path(name)?;
-        // Binary logs are this node's own; the joiner's server begins new ones.
+        // Binary logs are this node's own; the joiner's server starts new ones.
         let stays = path.root_str() == RootName::BINLOG || self.frame.theirs.iter().any(|own| own.holds(&path));
         if self.unpacked.files.contains_key(&path) || self.open.values().any(|open| open.path == path) {
-            return Err(refuse(&format!("{path} came twice")));
+            return Err(refuse(&format!("{path} appears twice")));
         }
         let sent = if self.sent.contains(&path) { aside(&path, self.sent.len())? } else { path.clone() };
         if !stays {
@@ -217,13 +217,13 @@ impl Unpacking<'_> {
         let first = std::str::from_utf8(beneath).ok().filter(|name| !name.contains('/'));
         let root = first.and_then(|name| self.frame.roots.called(name.as_ref()));
         let root = root.map_or_else(RootName::datadir, |root| root.name.clone());
-        RelPath::new(&root, beneath).map_err(|e| refuse("a path is none").because(e))
+        RelPath::new(&root, beneath).map_err(|e| refuse("a path is invalid").because(e))
     }
 
-    /// What came of a file counts no more; of one that never came there is nothing to do.
+    /// What arrived of a file no longer counts; if it never arrived, there is nothing to do.
     fn remove(&mut self, name: &[u8]) -> Result<()> {
         if let Some(open) = self.open.get(name) {
-            return Err(refuse(&format!("{} is removed while it comes", open.path)));
+            return Err(refuse(&format!("{} is removed before its end", open.path)));
         }
         let path = self.path(name)?;
         if self.unpacked.files.get(&path).is_some_and(|held| held.digests.is_some()) {
@@ -236,9 +236,9 @@ impl Unpacking<'_> {
     fn rename(&mut self, name: &[u8], to: &[u8]) -> Result<()> {
         let (from, path) = (self.path(name)?, self.path(to)?);
         if self.open.contains_key(name) || self.open.contains_key(to) {
-            return Err(refuse(&format!("{from} is renamed while it comes")));
+            return Err(refuse(&format!("{from} is renamed before its end")));
         }
-        // One that never came, or came under its new name already: mbstream has nothing to do either.
+        // It never arrived, or arrived under its new name: mbstream does nothing either.
         if self.unpacked.files.get(&from).is_none_or(|held| held.digests.is_none()) {
             return Ok(());
         }
@@ -266,7 +266,7 @@ impl Unpacking<'_> {
         self.chunk(&mut open, true)
     }
 
-    /// Hands on what is held.
+    /// Passes on what is held.
     fn chunk(&mut self, open: &mut Open, last: bool) -> Result<()> {
         if open.stays {
             open.held.clear();
@@ -275,7 +275,7 @@ impl Unpacking<'_> {
         self.above(&open.path)?;
         let data = std::mem::take(&mut open.held);
         let offset = open.len - data.len() as u64;
-        // Of one that goes on at least a byte more is known.
+        // If it continues, it has at least one more byte.
         let size = open.len + u64::from(!last);
         let (meta, content) = (self.frame.file.clone(), Content::File { size });
         let entry = Entry { path: open.sent.clone(), meta, content };
@@ -287,7 +287,7 @@ impl Unpacking<'_> {
         self.add(Piece { entry, chunk: Some(Chunk { offset, data, last, digests: Arc::clone(&open.digests) }) })
     }
 
-    /// Names the directories that a file lies in.
+    /// Sends the directories that a file is in.
     fn above(&mut self, path: &RelPath) -> Result<()> {
         let mut above = path.parent();
         let mut named = Vec::new();
@@ -307,7 +307,7 @@ impl Unpacking<'_> {
 
     fn add(&mut self, piece: Piece) -> Result<()> {
         let len = piece.chunk.as_ref().map_or(0, |chunk| chunk.data.len() as u64);
-        // A name in two headers, and its record.
+        // Two headers with the name, and its record.
         let weight = len + 2048 + 3 * piece.entry.path.as_bytes().len() as u64;
         if self.small.1 + weight > CHUNK || self.small.0.pieces.len() == PIECES {
             self.flush()?;
@@ -327,10 +327,10 @@ impl Unpacking<'_> {
 
     fn finish(mut self) -> Result<Unpacked> {
         if let Some(open) = self.open.values().next() {
-            return Err(breaks_off(&format!("it ends within {}", open.path)));
+            return Err(breaks_off(&format!("it ends in the middle of {}", open.path)));
         }
         if !self.whole {
-            return Err(breaks_off("the file of its checkpoints has not come"));
+            return Err(breaks_off("its file of checkpoints is missing"));
         }
         self.flush()?;
         Ok(self.unpacked)
@@ -347,13 +347,13 @@ fn refuse(why: &str) -> Error {
     of_kind(Kind::Protocol, why)
 }
 
-/// What was there was good, and is not all.
+/// What has arrived was good, but it is not everything.
 fn breaks_off(why: &str) -> Error {
     of_kind(Kind::Disconnected, why)
 }
 
 fn of_kind(kind: Kind, why: &str) -> Error {
-    Error::new(kind, format!("the stream of mariadb-backup is not a whole backup: {why}"))
+    Error::new(kind, format!("the stream from mariadb-backup is not a complete backup: {why}"))
         .remedy("see what mariadb-backup says in the donor's log")
 }
 
@@ -378,7 +378,7 @@ mod tests {
         Frame { roots, theirs, file: Metadata::default(), directory: Metadata::default() }
     }
 
-    /// The files that a stream brings, with their content as the pieces have it.
+    /// The files in a stream, with the content of their pieces.
     type Files = (Unpacked, BTreeMap<String, Vec<u8>>, Vec<Parcel>);
 
     fn files(stream: &[u8], frame: &Frame) -> Result<Files> {
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_come_piece_by_piece_and_mixed_are_whole_again() {
+    fn files_that_come_in_interleaved_pieces_are_whole_again() {
         let chunk = CHUNK as usize;
         let large: Vec<u8> = (0..2 * chunk + 7).map(|n| (n % 251) as u8).collect();
         let exact = vec![3; chunk];
@@ -446,30 +446,30 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_not_a_whole_backup_is_refused() {
+    fn a_stream_that_is_not_a_complete_backup_is_refused() {
         let many: Vec<Vec<u8>> = (0..OPEN + 1).map(|n| data(&n.to_string(), 0, b"1")).collect();
         for (stream, why) in [
-            (vec![], "the file of its checkpoints has not come"),
-            (end("xtrabackup_checkpoints"), "the file of its checkpoints has not come"),
-            (whole(&[data("a", 0, b"1")]), "it ends within datadir/a"),
-            (whole(&[data("a", 1, b"1")]), "datadir/a goes on at 1 and not at 0"),
-            (whole(&[data("a", 0, b"1"), data("a", 2, b"1")]), "datadir/a goes on at 2 and not at 1"),
-            (whole(&[end("a"), end("./a")]), "datadir/a came twice"),
-            (whole(&[data("a", 0, b"1"), data("./a", 0, b"1")]), "datadir/a came twice"),
-            (whole(&[end("../a")]), "a path is none"),
-            (whole(&[end("/etc/passwd")]), "a path is none"),
-            (whole(&[data("a", 0, b"1"), chunk(0, b'D', "a", &[])]), "datadir/a is removed while it comes"),
-            (whole(&[data("a", 0, b"1"), renamed("a", "b")]), "datadir/a is renamed while it comes"),
-            (whole(&[end("a"), renamed("a", "../b")]), "a path is none"),
-            (whole(&many), "more than 128 files are under way at once"),
-            (b"XBSTCK0".to_vec(), "the stream breaks off within a chunk"),
+            (vec![], "its file of checkpoints is missing"),
+            (end("xtrabackup_checkpoints"), "its file of checkpoints is missing"),
+            (whole(&[data("a", 0, b"1")]), "it ends in the middle of datadir/a"),
+            (whole(&[data("a", 1, b"1")]), "datadir/a continues at 1, not at 0"),
+            (whole(&[data("a", 0, b"1"), data("a", 2, b"1")]), "datadir/a continues at 2, not at 1"),
+            (whole(&[end("a"), end("./a")]), "datadir/a appears twice"),
+            (whole(&[data("a", 0, b"1"), data("./a", 0, b"1")]), "datadir/a appears twice"),
+            (whole(&[end("../a")]), "a path is invalid"),
+            (whole(&[end("/etc/passwd")]), "a path is invalid"),
+            (whole(&[data("a", 0, b"1"), chunk(0, b'D', "a", &[])]), "datadir/a is removed before its end"),
+            (whole(&[data("a", 0, b"1"), renamed("a", "b")]), "datadir/a is renamed before its end"),
+            (whole(&[end("a"), renamed("a", "../b")]), "a path is invalid"),
+            (whole(&many), "more than 128 files are open at once"),
+            (b"XBSTCK0".to_vec(), "the stream breaks off in the middle of a chunk"),
         ] {
             let error = files(&stream, &frame(&[])).map(|_| ()).unwrap_err();
-            let ends = ["has not come", "ends within", "breaks off"].iter().any(|words| why.contains(words));
+            let ends = ["is missing", "it ends", "breaks off"].iter().any(|words| why.contains(words));
             assert_eq!(error.kind(), if ends { Kind::Disconnected } else { Kind::Protocol }, "{why}");
             let sentence = error.sentence();
             assert!(
-                sentence.starts_with(&format!("the stream of mariadb-backup is not a whole backup: {why}")),
+                sentence.starts_with(&format!("the stream from mariadb-backup is not a complete backup: {why}")),
                 "{sentence}"
             );
         }
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_ends_the_reading() {
+    fn reading_ends_when_nobody_takes_the_parcels() {
         let error = unpack(whole(&[]).as_slice(), &frame(&[]), |_| false).unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted);
     }

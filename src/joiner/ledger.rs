@@ -3,7 +3,7 @@
 //! A later round brings newer versions of what changed: metadata, length, chunks. Whatever it does not bring stays as
 //! it was, and the seal covers everything.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::basis::Origin;
 use super::read_back::{Patched, read_back};
+use super::record::{Record, Staged};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
@@ -65,83 +66,6 @@ pub(super) const ROUNDS: u16 = 100;
 pub struct Reused {
     pub old_tree: u64,
     pub earlier_attempt: u64,
-}
-
-#[derive(Debug)]
-struct Record {
-    /// The round that brought its current version.
-    round: u16,
-    meta: Metadata,
-    /// Of a file not its length, which [`Staged`] knows.
-    content: Content,
-    /// Only files have content.
-    file: Option<Mutex<Staged>>,
-}
-
-impl Record {
-    /// What it is now: a file may grow in a round that is streamed.
-    fn content(&self) -> Content {
-        match &self.file {
-            Some(file) => Content::File { size: lock(file).size },
-            None => self.content.clone(),
-        }
-    }
-}
-
-/// A file in the staging area.
-#[derive(Debug)]
-struct Staged {
-    size: u64,
-    /// Open while it is being written.
-    target: Option<Arc<Target>>,
-    /// It exists, though it may be closed.
-    made: bool,
-    /// An earlier round has written to it: what is a hole now may not have been one then.
-    written_before: bool,
-    digests: FileDigests,
-    /// Chunks of which only a part came last; they are read back at the end.
-    patched: BTreeSet<u64>,
-    /// Threads writing to it now. The modification time is set when the last one ends.
-    writing: u32,
-    /// It was a seed until this round.
-    seeded: Option<Origin>,
-    /// It was made when less of it was known.
-    grown: bool,
-}
-
-impl Staged {
-    fn new(size: u64) -> Staged {
-        Staged {
-            size,
-            target: None,
-            made: false,
-            written_before: false,
-            digests: FileDigests::new(size),
-            patched: BTreeSet::new(),
-            writing: 0,
-            seeded: None,
-            grown: false,
-        }
-    }
-
-    /// What a seed becomes: a file as if an earlier round had written it.
-    fn seeded(digests: FileDigests, size: u64, origin: Origin) -> Staged {
-        let digests = digests.renewed(size);
-        Staged { made: true, written_before: true, digests, seeded: Some(origin), ..Staged::new(size) }
-    }
-
-    /// The same file in a later round.
-    fn renewed(&self, size: u64) -> Staged {
-        let digests = self.digests.clone().renewed(size);
-        let patched = self.patched.range(..chunks(size)).copied().collect();
-        Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(size) }
-    }
-
-    /// The same file once more of it is known, in the same round.
-    fn grow(&mut self, size: u64) {
-        self.digests.grow(size);
-        (self.size, self.grown) = (size, true);
-    }
 }
 
 impl Ledger {

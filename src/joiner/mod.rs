@@ -12,6 +12,7 @@ mod ledger;
 mod preflight;
 mod prepare;
 mod read_back;
+mod record;
 mod reuse;
 mod room;
 mod rounds;

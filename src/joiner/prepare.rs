@@ -1,4 +1,5 @@
-//! A backup that has arrived becomes a server's tree: all its files into one directory, prepared there, and each to its root.
+//! Makes a server's tree of a backup that has arrived: all its files go into one directory, are prepared there, and return
+//! to their roots.
 //!
 //! The old tree is not touched by any of it.
 
@@ -13,7 +14,7 @@ use crate::progress::Reporter;
 use crate::stop::Stop;
 use crate::tree::{RootName, Roots, Scope};
 
-/// Refuses, before anything is touched, what could not be prepared.
+/// Refuses, before anything is touched, if a backup could not be prepared here.
 pub(super) fn examine(roots: &Roots) -> Result<()> {
     backup::program()?;
     let device = |path| std::fs::metadata(path).map(|stat| stat.dev()).map_err(|e| Error::io("cannot read", path, e));
@@ -22,18 +23,18 @@ pub(super) fn examine(roots: &Roots) -> Result<()> {
     for root in roots.iter().filter(|root| root.name.as_str() != RootName::BINLOG && gathered(&root.scope)) {
         if device(&root.path)? != datadir {
             let what = format!(
-                "{} ({}) lies on another filesystem than the data directory, and a backup is prepared in one directory",
+                "{} ({}) is on another filesystem than the data directory, and a backup is prepared in one directory",
                 Printable::path(&root.path),
                 root.name
             );
             return Err(Error::new(Kind::Usage, what)
-                .remedy("set source=files on the donors, or put it on the data directory's filesystem"));
+                .remedy("set source=files on the donors, or move it to the data directory's filesystem"));
         }
     }
     Ok(())
 }
 
-/// Prepares what is staged; returns where it stands by its own word.
+/// Prepares what is staged; returns the position that it reports.
 pub(super) async fn prepare(
     staging: &Staging,
     how: &Prepare,
@@ -47,7 +48,7 @@ pub(super) async fn prepare(
     Ok(info.and_then(|info| backup::position(&info)))
 }
 
-/// The position to tell: what the prepared tree says, with the domain that the donor knew.
+/// The position to report: that of the prepared tree, with the domain that the donor knew.
 pub(super) fn position(sent: Option<GaleraGtid>, prepared: Option<GaleraGtid>) -> Option<GaleraGtid> {
     let domain = sent.as_ref().and_then(|gtid| gtid.domain);
     match prepared {

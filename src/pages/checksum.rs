@@ -1,16 +1,16 @@
-//! The checksums that InnoDB has written over the years. A page carries no name of the one that it has, so each that
-//! a server of today still takes is tried, the newest first.
+//! The checksums that InnoDB has written over the years. A page does not say which one it has, so each one that a
+//! current server still accepts is tried, the newest first.
 
 use super::{be16, be32};
 
-/// What a page has in place of a checksum where none was written (`BUF_NO_CHECKSUM_MAGIC`).
+/// What a page has instead of a checksum if none was written (`BUF_NO_CHECKSUM_MAGIC`).
 const NONE: u32 = 0xDEAD_BEEF;
 
-/// Offsets in a page (`fil0fil.h`): what comes before is the checksum, or in full_crc32 the version of the key.
+/// Offsets in a page (`fil0fil.h`). Before them is the checksum, or in full_crc32 the key version.
 const NUMBER: usize = 4;
 const LSN: usize = 16;
 const KIND: usize = 24;
-/// No checksum but full_crc32 covers the 8 bytes from here: the version of the key and, of an encrypted page, a checksum.
+/// Only full_crc32 covers the 8 bytes from here: the key version and, in an encrypted page, a checksum.
 const KEY_VERSION: usize = 26;
 const CRYPT_CHECKSUM: usize = 30;
 const SPACE: usize = 34;
@@ -21,7 +21,7 @@ const DATA: usize = 38;
 pub(super) enum Says {
     Right,
     Wrong,
-    /// There is none that could be checked.
+    /// There is none to check.
     Nothing,
 }
 
@@ -35,13 +35,13 @@ fn part(page: &[u8], range: std::ops::Range<usize>) -> &[u8] {
     page.get(range).unwrap_or_default()
 }
 
-/// The low half of the LSN, which stands at both ends of a page.
+/// The low half of the LSN, which is at both ends of a page.
 fn lsn(page: &[u8]) -> u32 {
     be32(page, LSN + 4)
 }
 
-/// A page of `full_crc32`: the last four bytes are the CRC-32C of all before, encrypted or not; of a page that was
-/// compressed only so many bytes count as its type says, in units of 256.
+/// A page of `full_crc32`: the last four bytes are the CRC-32C of everything before them, encrypted or not. Of a
+/// compressed page only as many bytes count as its type says, in units of 256.
 pub(super) fn full_crc32(page: &[u8]) -> Says {
     const PACKED: u16 = 1 << 15;
     let kind = be16(page, KIND);
@@ -55,7 +55,7 @@ pub(super) fn full_crc32(page: &[u8]) -> Says {
     Says::from(packed || encrypted || be32(page, end.saturating_sub(4)) == lsn(page))
 }
 
-/// A page of before `full_crc32`: its checksum stands at both ends.
+/// A page from before `full_crc32`: its checksum is at both ends.
 pub(super) fn at_both_ends(page: &[u8]) -> Says {
     let end = page.len().saturating_sub(8);
     let (first, last) = (be32(page, 0), be32(page, end));
@@ -67,7 +67,7 @@ pub(super) fn at_both_ends(page: &[u8]) -> Says {
     if (first, last) == (crc, crc) || (encrypted && be32(page, CRYPT_CHECKSUM) == crc) {
         return Says::Right;
     }
-    // Before MySQL 5.7 and MariaDB 10.2 this was the default, and a page keeps it until it is written again.
+    // The default before MySQL 5.7 and MariaDB 10.2; a page keeps it until it is written again.
     let fold = fold(part(page, NUMBER..KEY_VERSION)).wrapping_add(fold(part(page, DATA..end)));
     let old = self::fold(part(page, 0..KEY_VERSION));
     // The earliest releases had the LSN there.
@@ -78,7 +78,7 @@ pub(super) fn at_both_ends(page: &[u8]) -> Says {
     }
 }
 
-/// A page of `ROW_FORMAT=COMPRESSED`: its checksum stands at its beginning.
+/// A page of `ROW_FORMAT=COMPRESSED`: its checksum is at its beginning.
 pub(super) fn of_compressed_row(page: &[u8]) -> Says {
     let parts = [part(page, NUMBER..LSN), part(page, KIND..KEY_VERSION), part(page, SPACE..page.len())];
     let crc = parts.iter().fold(0, |crc, part| crc ^ crc32c::crc32c(part));
@@ -100,10 +100,10 @@ fn fold(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, pair)
 }
 
-/// Adler-32 (RFC 1950) that begins at 0 and not at 1.
+/// Adler-32 (RFC 1950), but starting at 0 instead of 1.
 fn adler32(parts: &[&[u8]]) -> u32 {
     const PRIME: u32 = 65521;
-    /// So many bytes cannot overflow 32 bits.
+    /// This many bytes cannot overflow 32 bits.
     const RUN: usize = 5552;
     let (mut a, mut b) = (0u32, 0u32);
     for run in parts.iter().flat_map(|part| part.chunks(RUN)) {
@@ -120,8 +120,8 @@ fn adler32(parts: &[&[u8]]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Pages as they were written by the algorithms of long ago, made here by their formulas; those of today are tried on
-    /// a server's own files (`tests/pages.rs`).
+    /// Pages with the old algorithms' checksums, made here by their formulas; current ones are tested on a server's own
+    /// files (`tests/cluster_pages.rs`).
     #[test]
     fn checksums_of_long_ago_are_known() {
         let mut page: Vec<u8> = (0..16384u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();

@@ -9,7 +9,7 @@ use super::be32;
 use super::tablespace::{Fault, LARGEST, Page, Tablespace};
 use crate::tree::{RelPath, RootName};
 
-/// Whether a file is InnoDB's by its name: a table's, an undo tablespace, or a part of the system tablespace.
+/// Whether a file is InnoDB's, by its name: a table, an undo tablespace, or a part of the system tablespace.
 pub fn is_tablespace(path: &RelPath) -> bool {
     is_system(path) || path.root_str() == RootName::INNODB_UNDO || path.as_bytes().ends_with(b".ibd")
 }
@@ -19,29 +19,29 @@ fn is_system(path: &RelPath) -> bool {
     path.root().is_innodb_data()
 }
 
-/// What is known of a file's pages before they are read.
+/// What is known about a file's pages before they are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Space {
     /// One file is the whole tablespace.
     Table(Tablespace),
-    /// A part of the system tablespace, whose pages count from its first file on. In the ranges of bytes lie copies of
+    /// A part of the system tablespace, whose pages are counted from its first file on. The byte ranges hold copies of
     /// other tablespaces' pages: the doublewrite buffer.
     System(Tablespace, Vec<Range<u64>>),
-    /// It has pages, and nothing says what they are: its first page was never written, or the doublewrite buffer is
-    /// nobody knows where.
+    /// It has pages, but nothing says how to check them: its first page was never written, or it is not known where the
+    /// doublewrite buffer is.
     Unknown,
-    /// Its first page is damaged, and by that one all others are read.
+    /// Its first page is damaged, on which the reading of all others depends.
     Broken(Fault),
 }
 
 /// Why a page cannot be checked.
-pub const UNKNOWN: &str = "no checksum covers their bytes in the file (page compression without full_crc32, or none at all), or \
-the first page of their file is not written yet";
+pub const UNKNOWN: &str = "no checksum covers their bytes in the file (page compression without full_crc32, or no checksums at all), or \
+the first page of their file has not been written yet";
 
 /// A page that is not what InnoDB wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Its place in the file, in pages and in bytes.
+    /// Where it is in the file, in pages and in bytes.
     pub page: u64,
     pub offset: u64,
     pub fault: Fault,
@@ -50,11 +50,11 @@ pub struct Damage {
 /// What was found in a chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Pages that hold what was written.
+    /// Pages that are as they were written.
     pub good: u64,
-    /// Pages of which nothing can tell.
+    /// Pages that could not be checked.
     pub unknown: u64,
-    /// Damaged pages that are free: InnoDB does not read what is in them.
+    /// Damaged pages that are free: InnoDB does not read them.
     pub free: u64,
     pub damaged: u64,
     /// The first of the damaged.
@@ -62,8 +62,8 @@ pub struct Findings {
 }
 
 impl Space {
-    /// Of a table or an undo tablespace that begins with these bytes: [`Tablespace::HEADER`] at least, or all of the first
-    /// page, which is then checked too.
+    /// For a table or an undo tablespace that begins with these bytes: at least [`Tablespace::HEADER`], or all of the
+    /// first page, which is then checked too.
     pub fn of_table(first: &[u8]) -> Space {
         if first.iter().all(|&byte| byte == 0) {
             return Space::Unknown;
@@ -77,8 +77,8 @@ impl Space {
         }
     }
 
-    /// Of the file at `place` of the system tablespace whose first file is `first`. The server may be running: what is
-    /// read here it writes once, when it makes them.
+    /// For the file at `place` of the system tablespace whose first file is `first`. The server may be running: it writes
+    /// what is read here only once, when it creates the files.
     pub fn of_system(first: &Path, place: &Path) -> Space {
         let read = || {
             let file = File::open(first).ok()?;
@@ -103,8 +103,8 @@ impl Space {
         }
     }
 
-    /// Of `path` at `place`, where the system tablespace begins at `system`; `first` reads that many bytes of the file, or
-    /// as many as it has.
+    /// For `path` at `place`; the system tablespace begins at `system`. `first` reads that many bytes of the file, or all
+    /// of it if it has fewer.
     ///
     /// # Errors
     /// Those of `first`.
@@ -118,8 +118,8 @@ impl Space {
     }
 
     /// Examines the chunk of `len` bytes at `offset` of the file, a multiple of [`LARGEST`]. `runs` are where it has data,
-    /// from its own beginning on and in order, and `data` is that data; the rest is zeros. `read` fills bytes from an
-    /// offset of the file on, and says whether it could.
+    /// relative to its start and in order, and `data` is that data; the rest is zeros. `read` fills bytes from an offset
+    /// in the file, and says whether it could.
     pub fn examine(
         &self,
         (offset, len): (u64, u64),
@@ -167,12 +167,11 @@ impl Space {
     }
 }
 
-/// Calls `visit` with the place in the chunk of each page that has data, and with the page; a page that the file ends in
-/// is `None`.
+/// Calls `visit` for each page with data: its place in the chunk, and the page, or `None` if the file ends in it.
 fn each_page(size: usize, len: u64, runs: &[(u64, u64)], data: &[u8], mut visit: impl FnMut(u64, Option<&[u8]>)) {
     let step = size as u64;
     let mut visit = |start: u64, page: &[u8]| visit(start, (start + step <= len).then_some(page));
-    // A page that lies in several runs, or not wholly in one.
+    // A page in several runs, or only partly in one.
     let mut gathered: Option<(u64, Vec<u8>)> = None;
     let mut rest = data;
     for &(start, run) in runs {
@@ -204,10 +203,10 @@ fn each_page(size: usize, len: u64, runs: &[(u64, u64)], data: &[u8], mut visit:
 /// The page of the system tablespace that says where the doublewrite buffer is (`trx0sys.h`).
 const TRX_SYS: u64 = 5;
 
-/// The two blocks of the doublewrite buffer, as ranges of bytes; none where it was never made.
+/// The two blocks of the doublewrite buffer, as byte ranges; none if it was never created.
 fn doublewrite(page: &[u8]) -> Vec<Range<u64>> {
     const MAGIC: u32 = 536_853_855;
-    /// `FSP_EXTENT_SIZE`: a mebibyte, or 64 pages where that is more.
+    /// `FSP_EXTENT_SIZE`: 1 MiB, or 64 pages if that is more.
     const EXTENT: (u64, u64) = (1 << 20, 64);
     let size = page.len() as u64;
     let place = page.len().saturating_sub(200);

@@ -1,4 +1,4 @@
-//! What the first page of a tablespace says of all its pages, and one of them held against that.
+//! What the first page of a tablespace says about all its pages, and the check of one page against that.
 
 use super::checksum::{Says, at_both_ends, full_crc32, of_compressed_row};
 use super::{be16, be32};
@@ -12,16 +12,16 @@ const KIND: usize = 24;
 const SPACE: usize = 34;
 const OWN_SPACE: usize = 38;
 const FLAGS: usize = 54;
-/// Types of pages that were compressed (`PAGE_COMPRESSED=1`), before full_crc32: they carry no checksum.
+/// Page types of compressed pages (`PAGE_COMPRESSED=1`) before full_crc32: they have no checksum.
 const PACKED: [u16; 2] = [34354, 37401];
 
 /// How the pages of a tablespace are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tablespace {
     form: Form,
-    /// Of a page in the file, in bytes: 1 to 64 KiB.
+    /// Size of a page in the file, in bytes: 1 to 64 KiB.
     page: u32,
-    /// Of a page in memory, by which extents count.
+    /// Size of a page in memory, on which extents are based.
     logical: u32,
     space: u32,
     /// Pages may be compressed.
@@ -35,13 +35,13 @@ enum Form {
     CompressedRows,
 }
 
-/// A page with which nothing is wrong.
+/// A page that has nothing wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// It was never written.
     Empty,
     Good,
-    /// There was no checksum to be checked.
+    /// There was no checksum to check.
     Unknown,
 }
 
@@ -50,24 +50,24 @@ pub enum Page {
 pub enum Fault {
     #[error("its checksum is wrong")]
     Checksum,
-    #[error("it is page {0} of a tablespace, in another's place")]
+    #[error("it is page {0} of a tablespace, in the place of another page")]
     Number(u32),
-    #[error("it is a page of tablespace {0}, in another's file")]
+    #[error("it is a page of tablespace {0}, in another tablespace's file")]
     Space(u32),
-    #[error("it names no page size that there is")]
+    #[error("its page size does not exist")]
     Header,
 }
 
 impl Tablespace {
-    /// As much of the first page as is looked at, in bytes.
+    /// How much of the first page is needed, in bytes.
     pub const HEADER: usize = 58;
 
-    /// By the beginning of its first page: the flags there (`fsp0types.h`).
+    /// From the beginning of its first page: the flags there (`fsp0types.h`).
     pub fn of(first: &[u8]) -> Result<Tablespace, Fault> {
         let flags = be32(first, FLAGS);
         let size = |shift: u32| if (1..=7).contains(&shift) { Ok(512u32 << shift) } else { Err(Fault::Header) };
         let space = be32(first, OWN_SPACE);
-        // The marker of full_crc32 stands where others have a part of a size that they never have.
+        // In other formats, the marker of full_crc32 is part of a size that never occurs.
         if flags & 0x10 != 0 {
             let page = size(flags & 0xf)?;
             return if page < 4096 {
@@ -95,7 +95,7 @@ impl Tablespace {
         self.page as usize
     }
 
-    /// Examines one page, of that many bytes; `number` is its place in the file, where only one file is the tablespace.
+    /// Examines one page, of that many bytes; `number` is its place in the file, if the tablespace is a single file.
     pub fn examine(&self, number: Option<u32>, page: &[u8]) -> Result<Page, Fault> {
         if is_empty(page) {
             return Ok(Page::Empty);
@@ -114,24 +114,24 @@ impl Tablespace {
         let Some(number) = number else { return Ok(page_is) };
         match (be32(page, NUMBER), be32(page, SPACE)) {
             (other, _) if other != number => Err(Fault::Number(other)),
-            // In full_crc32 it is covered, and may be encrypted.
+            // In full_crc32 the checksum covers it, and it may be encrypted.
             (_, other) if self.form == Form::BothEnds && other != self.space => Err(Fault::Space(other)),
             _ => Ok(page_is),
         }
     }
 
-    /// Whether a page is known to be free, by the descriptor of its extent (`fsp0fsp.h`), which is never encrypted. The
-    /// page is counted from the beginning of the file, as `read` does that fills bytes from there on.
+    /// Whether a page is known to be free, from its extent's descriptor (`fsp0fsp.h`), which is never encrypted. Pages are
+    /// counted from the beginning of the file; `read` fills bytes from an offset in it.
     pub fn is_free(&self, page: u64, read: &mut impl FnMut(u64, &mut [u8]) -> bool) -> bool {
-        /// Where descriptors begin, and a descriptor's bitmap in it: two bits a page, of which the first says free.
+        /// Where descriptors begin, and where the bitmap is in one: two bits a page, of which the first means free.
         const DESCRIPTORS: (u64, u64) = (150, 24);
-        /// Beyond this page no descriptor is in use, by the first page.
+        /// Where the first page says beyond which page no descriptor is in use.
         const LIMIT: usize = 50;
         let size = u64::from(self.page);
         let extent = (1 << 20) / u64::from(self.logical);
         let extent = extent.max(64);
         let (of, within) = (page - page % size, page % size);
-        // The first pages of a stretch are the descriptors themselves.
+        // The first pages of each stretch are the descriptors themselves.
         if within < 2 {
             return false;
         }
@@ -156,7 +156,7 @@ impl Tablespace {
     }
 }
 
-/// A page that was never written. What stands where early releases had an LSN, and only there, counts as nothing.
+/// A page that was never written. Bytes where early releases had an LSN, and only there, do not count.
 fn is_empty(page: &[u8]) -> bool {
     const LSN_OF_FLUSH: std::ops::Range<usize> = 26..34;
     let zero = |range: std::ops::Range<usize>| page.get(range).unwrap_or_default().iter().all(|&byte| byte == 0);

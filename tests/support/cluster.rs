@@ -72,7 +72,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     watcher: Watcher,
     path: String,
-    /// Process groups whose server is gone and whose scripts were not.
+    /// Process groups whose server has ended while its scripts had not.
     orphans: Vec<u32>,
     dir: tempfile::TempDir,
 }
@@ -82,7 +82,7 @@ impl Cluster {
     pub fn plan(nodes: usize, method: &str) -> Plan {
         let mut nodes = vec![NodeOptions::default(); nodes];
         if let [first, _] = nodes.as_mut_slice() {
-            // Of two nodes, one has to outlive the other's death with a quorum.
+            // Of two nodes, one must keep its quorum when the other dies.
             first.provider.push("pc.weight=2".to_owned());
         }
         Plan { method: method.to_owned(), nodes, plain_install: false }
@@ -138,7 +138,7 @@ impl Cluster {
         node.process = Some(command.spawn().expect("mariadbd starts; scripts/test installs it"));
     }
 
-    /// Starts node `n`, which must end by itself; gives its exit status and what it logged meanwhile.
+    /// Starts node `n`, which must end by itself; returns its exit status and what it logged meanwhile.
     pub fn start_expecting_failure(&mut self, n: usize, limit: Duration) -> (ExitStatus, String) {
         let before = self.log(n).len();
         self.spawn(n);
@@ -171,13 +171,13 @@ impl Cluster {
         assert!(status.success(), "node {n} ended with {status}");
     }
 
-    /// SIGKILL to the server of node `n` alone; its SST script lives on, as it would in production. Of a container nothing does.
+    /// SIGKILL to the server of node `n` alone; its SST script lives on, as in production. In a container nothing does.
     pub fn kill(&mut self, n: usize) {
         let node = self.node_mut(n);
         let container = node.options.container;
         let process = node.process.as_mut().expect("a started node");
         if container {
-            // Process 1 of it dies, and the others with that.
+            // Its process 1 dies, and the others with it.
             kill_process_group(pid_of(process.id()), Signal::KILL).expect("kill");
         }
         process.kill().expect("kill");
@@ -253,7 +253,7 @@ impl Cluster {
             .collect()
     }
 
-    /// Asserts that all running nodes hold the same rows, and some.
+    /// Asserts that all running nodes hold the same rows, and that there are some.
     pub fn assert_equal_tables(&self) {
         let running: Vec<usize> = (1..=self.nodes.len()).filter(|n| self.is_running(*n)).collect();
         let expected = self.checksum_tables(running.first().copied().expect("a running node"));

@@ -11,7 +11,7 @@ pub fn bounded(limit: Duration, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs a command to its end; panics with what it wrote when it failed.
+/// Runs a command to its end; panics with its output if it failed.
 pub fn succeed(command: &mut Command) -> String {
     let output = run(command);
     assert!(output.status.success(), "{command:?} failed with {}: {}", output.status, text(&output.stderr));
@@ -29,7 +29,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Servers refuse to run as root, so a root test gives them the account that the package made.
+/// Servers refuse to run as root, so a test run by root gives them the account that the package made.
 pub fn server_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some("mysql")
 }

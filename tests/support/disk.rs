@@ -1,4 +1,4 @@
-//! A small filesystem of its own for a node, so that a disk can be full or of another kind. Needs root.
+//! A small filesystem for one node, so that a disk can be full or of another kind. Needs root.
 
 use super::command::{bounded, run, server_user, succeed, text};
 use super::template;
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts `mebibytes` on the empty directory `place`; `None` without the right to mount.
+    /// Mounts one of `mebibytes` on the empty directory `place`; `None` without the right to mount.
     pub fn mount(place: &Path, mebibytes: u32) -> Option<Self> {
         server_user()?;
         let mut mount = bounded(LIMIT, "mount");
@@ -65,7 +65,7 @@ impl SmallDisk {
         succeed(bounded(LIMIT, "python3").args(["-c", SHUTDOWN]).arg(&self.0));
     }
 
-    /// Mounts it anew: its journal is replayed.
+    /// Mounts it again: its journal is replayed.
     #[must_use]
     pub fn restart(self, kind: &str) -> Self {
         let place = self.0.clone();
@@ -74,25 +74,25 @@ impl SmallDisk {
             assert!(Instant::now() < deadline, "{} cannot be unmounted", place.display());
             std::thread::sleep(Duration::from_millis(50));
         }
-        // It is unmounted already.
+        // It is already unmounted.
         std::mem::forget(self);
         // Another test's mount namespace may hold the old mount for a while, and XFS takes each UUID once.
         let options: &[&str] = if kind == "xfs" { &["-o", "nouuid"] } else { &[] };
         Self::attach(&place, options, |_| ()).expect("it was mounted a moment ago")
     }
 
-    /// Gives the disk more room.
+    /// Makes the disk larger.
     pub fn grow(&self, mebibytes: u32) {
         let mut mount = bounded(LIMIT, "mount");
         succeed(mount.arg("-o").arg(format!("remount,size={mebibytes}m")).arg(&self.0));
     }
 }
 
-/// An overlay on a filesystem on an image on a filesystem, so that what the lowest refuses is not told above: `syncfs` on an
-/// overlay is silent about writes that failed beneath it.
+/// An overlay on a filesystem on an image on a filesystem, so that failures of the lowest are not seen above: `syncfs` on an
+/// overlay does not report writes that failed beneath it.
 #[derive(Debug)]
 pub struct Stacked {
-    // In the order in which they are unmounted.
+    // In the order of unmounting.
     _overlay: SmallDisk,
     middle: SmallDisk,
     bottom: SmallDisk,
@@ -120,7 +120,7 @@ impl Stacked {
         Some(Self { _overlay: SmallDisk(top), middle, bottom })
     }
 
-    /// Takes all room from the lowest filesystem.
+    /// Fills the lowest filesystem.
     pub fn fill(&self) {
         succeed(bounded(LIMIT, "sync").arg("-f").arg(&self.bottom.0));
         let filler = std::fs::File::create(self.bottom.0.join("filler")).unwrap();
@@ -139,7 +139,7 @@ impl Stacked {
         bounded(LIMIT, "sync").arg("-f").arg(&self.middle.0).spawn().unwrap()
     }
 
-    /// Gives the room back.
+    /// Frees it again.
     pub fn relieve(&self) {
         std::fs::remove_file(self.bottom.0.join("filler")).unwrap();
     }

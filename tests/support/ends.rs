@@ -1,4 +1,4 @@
-//! Both ends of a transfer in one process, over loopback and by the ticket alone: what they are asked for, but for what a
+//! Both ends of a transfer in one process, over loopback and with nothing but the ticket: their options, apart from those
 //! test changes.
 
 use highline::donor::{Compression, FreezeMode, SendOptions};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A node of which nothing is known.
+/// A node about which nothing is known.
 #[derive(Debug)]
 pub(crate) struct Nobody;
 

@@ -1,7 +1,7 @@
-//! Servers that cannot be run here, as far as an SST method sees them: they start it, read it and judge it as
+//! Servers that cannot be run here, as an SST method sees them: they start it, read it and judge it as
 //! `sql/wsrep_sst.cc` of mysql-wsrep 8.0 and of Percona XtraDB Cluster does, and do no more than that.
 //!
-//! A thread writes to the donor's data as clients would, until it is frozen, and again when it is released.
+//! A thread writes to the donor's data as clients would, until it is frozen, and again once it is released.
 
 use super::command::bounded;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 
 pub const UUID: &str = "848c3c55-e803-11f1-bdd2-6275f5042ecd";
 
-/// A method that has not ended after this is ended, and has failed.
+/// A method that runs longer than this is ended, and has failed.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     MysqlWsrep,
-    /// From the release on that has the method `clone`.
+    /// Since the release that has the method `clone`.
     PerconaXtraDb,
     /// Before: no authentication part in a request.
     EarlyPerconaXtraDb,
@@ -63,16 +63,16 @@ pub struct Method {
 pub struct Joining {
     kind: Kind,
     pub method: Method,
-    /// What it puts into its request to the donor: the method, and this.
+    /// What it puts into its request to the donor, besides the method.
     pub ready: String,
 }
 
-/// What a server has made of its method, and what that wrote to the log.
+/// How a server judged its method, and what that wrote to the log.
 #[derive(Debug)]
 pub struct Ended {
     pub gtid: Result<String, String>,
     pub status: ExitStatus,
-    /// With the levels as Percona's server reads them; of mysql-wsrep the lines as they stand, without.
+    /// With the levels that Percona's server reads; for mysql-wsrep the plain lines.
     pub log: Vec<(String, String)>,
     /// What the donor's method asked for, in order.
     pub asked: Vec<String>,
@@ -95,7 +95,7 @@ impl FakeServer {
         self.folder.join("data")
     }
 
-    /// What stands in every command line, after the role's own flags.
+    /// What every command line has, after the role's own flags.
     fn common(&self) -> String {
         let (folder, data) = (self.folder.display(), self.datadir());
         let data = data.display();
@@ -139,7 +139,7 @@ impl FakeServer {
         Method { child, out, log, log_file }
     }
 
-    /// `sst_joiner_thread` up to `ready`; what the method said and did when it failed before.
+    /// `sst_joiner_thread` up to `ready`; or what the method said and did if it failed before.
     pub fn join(&self) -> Result<Joining, Ended> {
         let (common, address) = (self.common(), &self.address);
         let parent = std::process::id();
@@ -223,7 +223,7 @@ fn parsed(text: &str) -> Result<String, String> {
 }
 
 impl Method {
-    /// `my_fgets`: a line that does not fit into the buffer is no line.
+    /// `my_fgets`: a line that does not fit into the buffer is not a line.
     fn line(&mut self, buffer: usize) -> Option<String> {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
@@ -278,7 +278,7 @@ impl Joining {
     }
 }
 
-/// `sst_logger_thread`: the level is in the first four characters, and a line without one stands there as it is.
+/// `sst_logger_thread`: the level is in the first four characters; a line without one is logged as it is.
 fn levels(pipe: impl Read) -> Vec<(String, String)> {
     let known: BTreeSet<&str> = ["ERR:", "WRN:", "INF:", "DBG:"].into();
     BufReader::new(pipe)

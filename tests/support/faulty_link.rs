@@ -7,22 +7,22 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What befalls one direction of one connection, counted in its bytes.
+/// What happens to one direction of one connection, counted in its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     #[default]
     None,
-    /// Both directions end after so many bytes, as by a peer that closes.
+    /// Both directions end after this many bytes, as if a peer had closed.
     Cut(u64),
-    /// Nothing passes any more, and nobody is told.
+    /// Nothing passes any more, and neither side is told.
     Stall(u64),
-    /// The sender's end closes after so many bytes, and the other is not told.
+    /// The sender's end closes after this many bytes, and the other is not told.
     Lost(u64),
     /// One bit of this byte changes.
     Flip(u64),
 }
 
-/// What befalls one connection.
+/// What happens to one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fate {
     /// On the way from the donor to the joiner.
@@ -30,11 +30,11 @@ pub struct Fate {
     pub back: Fault,
     /// In each direction.
     pub delay: Duration,
-    /// Bytes a second from the donor to the joiner; zero: as many as come.
+    /// Bytes a second from the donor to the joiner; zero means no limit.
     pub rate: u64,
 }
 
-/// The whole connection is well.
+/// Nothing is wrong with the connection.
 pub const WELL: Fate = Fate { there: Fault::None, back: Fault::None, delay: Duration::ZERO, rate: 0 };
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl FaultyLink {
         (self.state.there.load(Ordering::Relaxed), self.state.back.load(Ordering::Relaxed))
     }
 
-    /// Waits until so many bytes of the donor have passed.
+    /// Waits until this many bytes from the donor have passed.
     pub fn passed(&self, bytes: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.bytes().0 < bytes {
@@ -117,7 +117,7 @@ impl FaultyLink {
         });
     }
 
-    /// Cuts all connections, and any that is tried, until [`Self::up`].
+    /// Cuts all connections, and every new one, until [`Self::up`].
     pub fn down(&self) {
         self.state.down.store(true, Ordering::Relaxed);
         self.cut(|_| true);

@@ -1,4 +1,4 @@
-//! A donor of our own making, which knows the ticket and says what it likes.
+//! A donor made by the test, which knows the ticket and says whatever it likes.
 
 use highline::archive::{Batch, Codec, Extents, MemberError};
 use highline::direct::Pages;
@@ -21,7 +21,7 @@ pub fn entry(path: &str, content: Content) -> Entry {
     Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
 }
 
-/// One frame as it stands on the wire.
+/// One frame as it is on the wire.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub header: FrameHeader,
@@ -47,7 +47,7 @@ impl Frame {
         self
     }
 
-    /// Replaces the first `from` by as many bytes.
+    /// Replaces the first `from` with as many bytes.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         assert_eq!(from.len(), to.len());
         let at = self.payload.windows(from.len()).position(|window| window == from).unwrap();
@@ -65,7 +65,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// An honest donor of these entries, and last of the directories above them; every byte of a file is `byte`.
+    /// An honest donor of these entries, followed by the directories above them; every byte of a file is `byte`.
     pub fn honest(entries: &[Entry], byte: u8) -> Script {
         let mut entries = entries.to_vec();
         let mut at = 0;
@@ -101,7 +101,7 @@ impl Script {
         Script { offer: offer(entries.len() as u64, bytes), round, frames, seal }
     }
 
-    /// Plays it to its end, `Ok` when the joiner has installed, else what the joiner said.
+    /// Plays it to its end: `Ok` once the joiner has installed, otherwise what the joiner said.
     pub async fn play(&self, ticket: &str) -> Result<()> {
         let dialer = dialer(ticket);
         let mut control = start(&dialer).await?;
@@ -132,7 +132,7 @@ impl Script {
         lane.flush().await?;
         let members: u64 = self.frames.iter().map(|frame| u64::from(frame.header.members)).sum();
         let mut answer = [0; Answer::LEN];
-        // The seal may not overtake a lane. One that is refused ends here.
+        // The seal must not overtake a lane. A refused lane ends here.
         while !self.frames.is_empty() && lane.read_exact(&mut answer).await.is_ok() {
             if matches!(Answer::decode(&answer), Ok(Answer::Ack(ack)) if ack.members >= members) {
                 break;

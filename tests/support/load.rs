@@ -1,4 +1,4 @@
-//! Writes on a donor while it gives a state transfer, and what they suffer.
+//! Writes on a donor during a state transfer, and how long they wait.
 
 use super::cluster::Cluster;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How often the probe commits a row of its own.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 
-/// Repeats `work` in a thread of its own until `body` is over, however it ends.
+/// Repeats `work` in a thread of its own until `body` has ended, in whatever way.
 pub fn meanwhile<T>(mut work: impl FnMut() + Send, body: impl FnOnce() -> T) -> T {
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {
@@ -39,7 +39,7 @@ pub struct Load {
     probe: Probe,
 }
 
-/// What a load saw.
+/// What a load measured.
 #[derive(Debug)]
 pub struct LoadReport {
     /// Transactions a second, one number a second.
@@ -95,7 +95,7 @@ pub struct Probe {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProbeReport {
     pub commits: u64,
-    /// The longest time from the start of a commit to its answer, one that never came included: the donor's freeze.
+    /// The longest time from the start of a commit to its answer, including one that never came: the donor's freeze.
     pub longest_stall: Duration,
 }
 

@@ -1,10 +1,10 @@
-//! What one database node is told: its option file, its folders, its command line.
+//! How one database node is configured: its option file, its folders, its command line.
 
 use super::template;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-/// Lines of a node's option file beyond those that every node gets.
+/// Lines of a node's option file besides those that every node gets.
 ///
 /// In a line, `{node}` is the node's own folder and `{dir:NAME}` is a folder `NAME` in it, which is made and given to the server.
 #[derive(Debug, Clone, Default)]
@@ -21,14 +21,14 @@ pub struct NodeOptions {
     pub arguments: Vec<String>,
     /// Environment of `mariadbd`, inherited by the SST script.
     pub environment: Vec<(String, String)>,
-    /// The node's folder `common` is seen by its server, and by nobody else, as [`Node::common`]: two nodes on one host can
+    /// Only the node's server sees its folder `common` as [`Node::common`], so that two nodes on one host can
     /// have different files at one path. Needs root.
     pub private_common: bool,
     /// Another server program than the one in `PATH`.
     pub program: Option<PathBuf>,
     /// The server sees a `/proc` that was mounted with `hidepid=2`. Needs root, and Linux 5.8.
     pub hidden_processes: bool,
-    /// The server is process 1 of its own, its root cannot be written, and its data directory is a mount. Needs root.
+    /// The server is process 1 in a namespace of its own, its root is read-only, and its data directory is a mount. Needs root.
     pub container: bool,
 }
 
@@ -79,7 +79,7 @@ impl Node {
         self.folder.with_file_name("the common place")
     }
 
-    /// The server's program, in a mount namespace of its own where the options ask for it.
+    /// The server's program, in a mount namespace of its own if the options ask for it.
     pub fn server_command(&self) -> Command {
         let program = self.options.program.clone().unwrap_or_else(|| "mariadbd".into());
         if self.options.hidden_processes {
@@ -108,7 +108,7 @@ impl Node {
         command
     }
 
-    /// Where the shim notes the runs of SST scripts.
+    /// Where the shim records the runs of SST scripts.
     pub fn runs(&self) -> PathBuf {
         self.folder.join("runs")
     }

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longer than any transfer of these tests takes.
+/// Longer than any transfer in these tests takes.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// Within this a refusal must be on both sides.
+/// How soon both sides must have refused.
 pub const SECONDS: Duration = Duration::from_secs(8);
 
 /// A donor's and a joiner's data directory, on the real filesystem, beside each other.
@@ -21,7 +21,7 @@ pub const SECONDS: Duration = Duration::from_secs(8);
 pub struct Pair {
     pub donor: PathBuf,
     pub joiner: PathBuf,
-    /// Words before the program's name: `setpriv` and the like.
+    /// What comes before the program's name: `setpriv` and the like.
     pub wrap: Vec<String>,
     pub program: PathBuf,
     home: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Pair {
         self.home.path()
     }
 
-    /// A filesystem of its own on `disk` in that directory, when this process may mount one.
+    /// A separate filesystem on `disk` in that directory, if this process may mount one.
     pub fn small_disk(&self, mebibytes: u32) -> Option<SmallDisk> {
         let place = self.home.path().join("disk");
         std::fs::create_dir(&place).unwrap();
@@ -84,7 +84,7 @@ impl Pair {
         Both::of(donor, joiner, LIMIT)
     }
 
-    /// A transfer that must work and leave equal trees.
+    /// A transfer that must succeed and leave equal trees.
     pub fn arrives(&self, receive: &[&str], send: &[&str]) -> Both {
         let both = self.transfer(receive, send);
         both.succeeded();
@@ -97,7 +97,7 @@ impl Pair {
         self.run(&["verify", "--datadir", self.joiner.to_str().unwrap()])
     }
 
-    /// The program with other words, to its end.
+    /// The program with other arguments, run to its end.
     pub fn run(&self, words: &[&str]) -> Ended {
         Running::start(words.first().copied().unwrap_or_default(), self.command(words)).end(LIMIT)
     }
@@ -260,7 +260,7 @@ impl Ended {
         self.status.code().or_else(|| self.status.signal().map(|signal| -signal)).unwrap()
     }
 
-    /// Ended with this code, and said all of these words in one of its lines.
+    /// It ended with this code, and one of its lines contains all of these words.
     #[track_caller]
     pub fn failed(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code(), code, "the {} said: {}", self.name, self.stderr);
@@ -307,7 +307,7 @@ impl Both {
         assert_eq!((self.donor.code(), self.joiner.code()), (0, 0), "{}\n{}", self.donor.stderr, self.joiner.stderr);
     }
 
-    /// Both ended with this code, and each said all of these words in one line.
+    /// Both ended with this code, and one line of each contains all of these words.
     #[track_caller]
     pub fn failed(&self, code: i32, words: &[&str]) {
         assert_eq!(

@@ -1,6 +1,6 @@
 //! When each SST script of a node began and ended.
 //!
-//! A shim in front of the real script notes its pid and the time and then becomes the script (`exec`), so the process tree is what
+//! A shim in front of the real script records its pid and the time and then becomes the script (`exec`), so the process tree is what
 //! it is in production. A thread sees the end.
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The environment variable that tells the shim where to note its runs.
+/// The environment variable that tells the shim where to record its runs.
 pub const RUNS: &str = "HIGHLINE_LAB_RUNS";
 
 /// One run of an SST script.
 #[derive(Debug, Clone)]
 pub struct ScriptRun {
     pub pid: u32,
-    /// Everything that the server passed.
+    /// Every argument that the server passed.
     pub arguments: String,
     pub start: SystemTime,
     /// When the process was gone, to about 5 ms; `None` while it runs.
@@ -115,7 +115,7 @@ fn look(folders: &[PathBuf], runs: &Runs) {
             let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
             let Some((nanos, arguments)) = text.split_once('\n') else { continue };
             let pid = entry.path().file_stem().and_then(|s| s.to_str()?.parse().ok()).unwrap_or(0);
-            // A pid can come round again: the start time is part of the key.
+            // A pid can be reused, so the start time is part of the key.
             let mut runs = runs.lock().expect("lock");
             let run = runs.entry((index + 1, format!("{pid}@{nanos}"))).or_insert_with(|| ScriptRun {
                 pid,

@@ -26,7 +26,7 @@ pub fn own(path: &Path) {
     }
 }
 
-/// Gives a directory alone to the account that the server runs as.
+/// Gives only this directory to the account that the server runs as.
 pub fn own_directory(path: &Path) {
     if let Some(user) = server_user() {
         succeed(bounded(Duration::from_secs(10), "chown").arg(format!("{user}:{user}")).arg(path));

@@ -1,4 +1,4 @@
-//! Trees on disk: how tests make them, and how they tell whether two are the same.
+//! Trees on disk: how tests make them, and compare two.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -136,7 +136,7 @@ pub fn file(root: &Path, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> P
     place
 }
 
-/// What every data directory has, where it is missing: a donor offers no less.
+/// Adds what every data directory has, if it is missing: a donor offers no less.
 pub fn complete(root: &Path) {
     for (name, content) in [
         ("ibdata1", "x"),

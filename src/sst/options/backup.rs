@@ -86,7 +86,7 @@ mod tests {
             ("[highline]\nsource=tape", "donor: source in [highline]: `tape` is neither files nor mariabackup"),
             (
                 "[highline]\nsource=mariabackup\n[sst]\ninno-backup-opts=--stream=tar",
-                "donor: inno-backup-opts in [sst]: --stream: that is said already",
+                "donor: inno-backup-opts in [sst]: --stream: a transfer decides this itself",
             ),
         ] {
             let report = role(text, Side::Donor).unwrap_err().report();
