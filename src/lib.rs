@@ -25,6 +25,7 @@
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
+//! | `choice` | an option that takes one of a few words |
 //! | [`host_port`] | `HOST:PORT` as people write it |
 //! | [`position`] | `uuid:seqno`, and the domain behind it |
 //! | [`version`] | a server's version, and whose files it can read |
@@ -33,6 +34,7 @@
 pub mod archive;
 pub mod backup;
 pub mod check;
+mod choice;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -84,7 +84,7 @@ const ROWS: &[Row] = &[
     ("less_security.cnf", Well, Well, 1, "ssl-mode in [sst]: DISABLED has no effect"),
     ("less_security_own.cnf", Code(22), Code(22), 2, "ssl-mode in [highline]: DISABLED would send a copy"),
     ("donors_business.cnf", Well, Code(22), 2, "rlimit in [sst]: `fast` is not a rate"),
-    ("joiners_business.cnf", Code(22), Well, 2, "install in [highline]: `never` is none of auto, staged, inplace"),
+    ("joiners_business.cnf", Code(22), Well, 2, "install in [highline]: `never` is none of auto, staged and inplace"),
 ];
 
 struct Host {

@@ -12,9 +12,6 @@ mod program;
 mod run;
 mod words;
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 pub use options::split;
@@ -22,6 +19,7 @@ pub use prepare::{Prepare, is_left_over};
 pub use program::program;
 pub use run::{Account, Backup, Running};
 
+use crate::choice::words;
 use crate::position::GaleraGtid;
 
 /// Where a donor takes its data from: `source`.
@@ -35,26 +33,7 @@ pub enum DataSource {
     Mariabackup,
 }
 
-impl FromStr for DataSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<DataSource, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "files" => Ok(DataSource::Files),
-            "mariabackup" | "mariadb-backup" => Ok(DataSource::Mariabackup),
-            _ => Err(format!("`{text}` is neither files nor mariabackup")),
-        }
-    }
-}
-
-impl fmt::Display for DataSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DataSource::Files => "files",
-            DataSource::Mariabackup => "mariabackup",
-        })
-    }
-}
+words!(DataSource { Files = "files", Mariabackup = "mariabackup" | "mariadb-backup" });
 
 /// The backup's file with the server's position in the cluster: its name until 11.0, and since.
 pub const GALERA_INFO: [&str; 2] = ["xtrabackup_galera_info", "mariadb_backup_galera_info"];

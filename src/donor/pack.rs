@@ -141,7 +141,7 @@ fn pack_piece(transfer: &Transfer, piece: &Piece, batch: &mut Batch) -> Result<(
         }
         Ok(())
     });
-    digests.take(*offset, digest.map_err(failed)?);
+    lock(digests).take(offset / CHUNK, digest.map_err(failed)?);
     Ok(())
 }
 

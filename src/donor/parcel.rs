@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::manifest::{CHUNK, Checksum, Digest};
-use crate::threads::lock;
+use crate::manifest::FileDigests;
 use crate::tree::Entry;
 
 /// One frame's worth.
@@ -35,7 +34,8 @@ pub(super) struct Chunk {
     pub(super) data: Vec<u8>,
     /// It is the end of the file.
     pub(super) last: bool,
-    pub(super) digests: Arc<Digests>,
+    /// Of the whole file, which the lanes fill in.
+    pub(super) digests: Arc<Mutex<FileDigests>>,
 }
 
 impl Parcel {
@@ -46,25 +46,5 @@ impl Parcel {
     /// Entries that are complete with it.
     pub(super) fn entries(&self) -> u64 {
         self.pieces.iter().filter(|piece| piece.chunk.as_ref().is_none_or(|chunk| chunk.last)).count() as u64
-    }
-}
-
-/// The digests of a file's chunks, which the lanes compute.
-#[derive(Debug, Default)]
-pub(super) struct Digests(Mutex<Vec<Option<Digest>>>);
-
-impl Digests {
-    pub(super) fn take(&self, offset: u64, digest: Digest) {
-        let (mut all, number) = (lock(&self.0), (offset / CHUNK) as usize);
-        if all.len() <= number {
-            all.resize(number + 1, None);
-        }
-        all[number] = Some(digest);
-    }
-
-    /// The file's own digest; `None` if one is missing.
-    pub(super) fn fold(&self, checksum: Checksum) -> Option<Digest> {
-        let all: Vec<Digest> = lock(&self.0).iter().copied().collect::<Option<_>>()?;
-        (!all.is_empty()).then(|| checksum.fold(&all))
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! Pure: the figures of earlier passes and the expected cost of a freeze are arguments.
 
-use std::str::FromStr;
-
+use crate::choice::words;
 use crate::progress::bytes;
 
 /// The most unlocked passes.
@@ -31,19 +30,7 @@ pub enum FreezeMode {
     Whole,
 }
 
-impl FromStr for FreezeMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<FreezeMode, String> {
-        match text {
-            "auto" => Ok(FreezeMode::Auto),
-            "rounds" => Ok(FreezeMode::Rounds),
-            "clone" => Ok(FreezeMode::Clone),
-            "whole" => Ok(FreezeMode::Whole),
-            _ => Err(format!("`{text}` is none of auto, rounds, clone and whole")),
-        }
-    }
-}
+words!(FreezeMode { Auto = "auto", Rounds = "rounds", Clone = "clone", Whole = "whole" });
 
 /// The figures of one unlocked pass.
 #[derive(Clone, Copy, Debug, PartialEq)]

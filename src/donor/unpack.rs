@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::parcel::{Chunk, Digests, Parcel, Piece};
+use super::parcel::{Chunk, Parcel, Piece};
 use crate::backup::mbstream::{Reader, Said, StreamError};
 use crate::backup::{CHECKPOINTS, GALERA_INFO, position};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::manifest::{CHUNK, Checksum, Seal, Sealer};
+use crate::manifest::{CHUNK, Checksum, FileDigests, Seal, Sealer};
 use crate::position::GaleraGtid;
+use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath, RootName, Roots};
 
 /// The most files that may be open at once; of each at most one chunk is held.
@@ -32,7 +33,7 @@ pub(super) struct Unpacked {
 struct Held {
     entry: Entry,
     /// Of a file.
-    digests: Option<Arc<Digests>>,
+    digests: Option<Arc<Mutex<FileDigests>>>,
     /// The name it was sent under.
     sent: RelPath,
 }
@@ -80,7 +81,7 @@ impl Unpacked {
         for (path, Held { entry, digests, .. }) in &self.files {
             let digest = match digests {
                 Some(digests) => Some(
-                    digests
+                    lock(digests)
                         .fold(checksum)
                         .ok_or_else(|| Error::new(Kind::Integrity, format!("{path} has no complete digest")))?,
                 ),
@@ -111,7 +112,7 @@ struct Open {
     /// How much has arrived; `held` is the end of it.
     len: u64,
     held: Vec<u8>,
-    digests: Arc<Digests>,
+    digests: Arc<Mutex<FileDigests>>,
     /// It is not sent.
     stays: bool,
 }
@@ -209,7 +210,7 @@ impl Unpacking<'_> {
         if !stays {
             self.sent.insert(sent.clone());
         }
-        Ok(Open { path, sent, len: 0, held: Vec::new(), digests: Arc::default(), stays })
+        Ok(Open { path, sent, len: 0, held: Vec::new(), digests: Arc::new(Mutex::new(FileDigests::new(0))), stays })
     }
 
     fn path(&self, name: &[u8]) -> Result<RelPath> {
@@ -277,6 +278,7 @@ impl Unpacking<'_> {
         let offset = open.len - data.len() as u64;
         // If it continues, it has at least one more byte.
         let size = open.len + u64::from(!last);
+        lock(&open.digests).grow(size);
         let (meta, content) = (self.frame.file.clone(), Content::File { size });
         let entry = Entry { path: open.sent.clone(), meta, content };
         if last {
@@ -394,7 +396,7 @@ mod tests {
             content.extend_from_slice(&chunk.data);
             let Content::File { size } = piece.entry.content else { panic!() };
             assert!(if chunk.last { size == content.len() as u64 } else { size > content.len() as u64 });
-            chunk.digests.take(chunk.offset, Checksum::Blake3.digest(&chunk.data));
+            lock(&chunk.digests).take(chunk.offset / CHUNK, Checksum::Blake3.digest(&chunk.data));
         }
         Ok((unpacked, files, parcels))
     }

@@ -1,9 +1,8 @@
 //! What a transfer may take from this node instead of from the donor: `reuse`.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+
+use crate::choice::words;
 
 /// Which local bytes may be used instead of the donor's if their digests agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,25 +24,4 @@ impl Reuse {
     }
 }
 
-impl FromStr for Reuse {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Reuse, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Ok(Reuse::Auto),
-            "staged" => Ok(Reuse::Staged),
-            "off" => Ok(Reuse::Off),
-            _ => Err(format!("`{text}` is none of auto, staged, off")),
-        }
-    }
-}
-
-impl fmt::Display for Reuse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Reuse::Auto => "auto",
-            Reuse::Staged => "staged",
-            Reuse::Off => "off",
-        })
-    }
-}
+words!(Reuse { Auto = "auto", Staged = "staged", Off = "off" });

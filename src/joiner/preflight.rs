@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::staged_tree::Owners;
+use crate::choice::words;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::tree::{Part, Root, RootName, Roots, Scope, leads_outside};
 use crate::wire::{Offer, OfferedRoot};
@@ -25,28 +24,7 @@ pub enum InstallMode {
     InPlace,
 }
 
-impl FromStr for InstallMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<InstallMode, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Ok(InstallMode::Auto),
-            "staged" => Ok(InstallMode::Staged),
-            "inplace" => Ok(InstallMode::InPlace),
-            _ => Err(format!("`{text}` is none of auto, staged, inplace")),
-        }
-    }
-}
-
-impl fmt::Display for InstallMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InstallMode::Auto => "auto",
-            InstallMode::Staged => "staged",
-            InstallMode::InPlace => "inplace",
-        })
-    }
-}
+words!(InstallMode { Auto = "auto", Staged = "staged", InPlace = "inplace" });
 
 /// Refuses, by name, what cannot end well. Adds the donor's roots outside its data directory to `roots`; returns those
 /// this node cannot use.

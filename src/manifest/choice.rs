@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Checksum;
+use crate::choice::none_of;
 
 /// `None`: whichever is faster on the slower side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ impl FromStr for ChecksumChoice {
             "auto" => Ok(ChecksumChoice(None)),
             "sha256" => Ok(ChecksumChoice(Some(Checksum::Sha256))),
             "blake3" => Ok(ChecksumChoice(Some(Checksum::Blake3))),
-            _ => Err(format!("`{text}` is none of auto, sha256, blake3")),
+            _ => Err(none_of(text, &["auto", "sha256", "blake3"])),
         }
     }
 }
@@ -41,6 +42,6 @@ mod tests {
             assert_eq!(text.parse::<ChecksumChoice>().unwrap().to_string(), text);
             assert!(text.to_ascii_uppercase().parse::<ChecksumChoice>().is_ok());
         }
-        assert_eq!("md5".parse::<ChecksumChoice>().unwrap_err(), "`md5` is none of auto, sha256, blake3");
+        assert_eq!("md5".parse::<ChecksumChoice>().unwrap_err(), "`md5` is none of auto, sha256 and blake3");
     }
 }

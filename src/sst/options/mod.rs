@@ -387,7 +387,7 @@ pub(super) mod tests {
             ("[highline]\nqqq=4", "donor: qqq in [highline] is not known\n  remedy: the names are"),
             ("[highline]\nlanes=0", "donor: lanes in [highline]: `0` is not a number from 1 to 32"),
             ("[highline]\ncompress=zip", "donor: compress in [highline]: `zip` is none of auto"),
-            ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256, blake3"),
+            ("[highline]\nchecksum=md5", "donor: checksum in [highline]: `md5` is none of auto, sha256 and blake3"),
             ("[highline]\nrate-limit=fast", "donor: rate-limit in [highline]: `fast` is not a rate"),
             ("[highline]\nidle-timeout=soon", "donor: idle-timeout in [highline]: `soon` is not a time"),
             ("[highline]\nkeep=a/b", "donor: keep in [highline]: `a/b` contains a slash"),
