@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_taken_apart() {
+    fn names_and_addresses_are_taken_apart() {
         for (text, host, port) in [
             ("192.0.2.1", "192.0.2.1", None),
             ("192.0.2.1:4445", "192.0.2.1", Some(4445)),

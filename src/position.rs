@@ -139,7 +139,7 @@ mod tests {
     const UUID: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002";
 
     #[test]
-    fn positions_round_trip() {
+    fn round_trip() {
         for seqno in [-1, 0, 42, i64::MAX] {
             let text = format!("{UUID}:{seqno}");
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);

@@ -92,7 +92,7 @@ fn highline() -> Command {
 }
 
 #[test]
-fn check_says_who_may_run_a_transfer_by_hand() {
+fn it_says_who_may_run_a_transfer_by_hand() {
     let Some(node) = Node::new() else { return };
     let said = node.check(&["env"]);
     assert!(said.contains("the server's user mysql has the permissions that a transfer needs"), "{said}");
@@ -125,7 +125,7 @@ fn check_says_who_may_run_a_transfer_by_hand() {
 }
 
 #[test]
-fn check_finds_what_a_careless_restore_left() {
+fn it_finds_what_a_careless_restore_left() {
     let Some(node) = Node::new() else { return };
     succeed(bounded(LIMIT, "chown").args(["-R", "root:root"]).arg(node.at("data/shop")));
     let said = node.check(&["env"]);
@@ -138,7 +138,7 @@ fn check_finds_what_a_careless_restore_left() {
 
 /// A server of systemd's, with the mounts that ProtectHome, PrivateTmp and ProtectSystem make.
 #[test]
-fn check_looks_with_the_eyes_of_a_running_server() {
+fn it_looks_with_the_eyes_of_a_running_server() {
     let Some(node) = Node::new() else { return };
     let server = node.server(":");
     let said = node.check(&["env"]);

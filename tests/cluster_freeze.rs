@@ -120,12 +120,12 @@ fn passes_among_changes(server: &[&str]) {
 }
 
 #[test]
-fn cluster_freeze_after_passes_among_changes_of_every_kind() {
+fn after_passes_among_changes_of_every_kind() {
     passes_among_changes(&["myisam_use_mmap=1"]);
 }
 
 #[test]
-fn cluster_freeze_after_passes_among_changes_in_the_page_cache() {
+fn after_passes_among_changes_in_the_page_cache() {
     passes_among_changes(&["innodb_flush_method=fsync"]);
 }
 
@@ -141,7 +141,7 @@ const ENCRYPTED: &[&str] = &[
 ];
 
 #[test]
-fn cluster_freeze_after_passes_among_changes_to_encrypted_tables() {
+fn after_passes_among_changes_to_encrypted_tables() {
     passes_among_changes(ENCRYPTED);
 }
 
@@ -199,23 +199,23 @@ fn by_clones(kind: &str, attributes: Option<&str>) {
 }
 
 #[test]
-fn cluster_freeze_by_clones_on_xfs() {
+fn by_clones_on_xfs() {
     by_clones("xfs", None);
 }
 
 #[test]
-fn cluster_freeze_by_clones_on_btrfs() {
+fn by_clones_on_btrfs() {
     by_clones("btrfs", None);
 }
 
 #[test]
-fn cluster_freeze_by_clones_on_btrfs_without_copy_on_write() {
+fn by_clones_on_btrfs_without_copy_on_write() {
     by_clones("btrfs", Some("+C"));
 }
 
 /// If nothing can be cloned, the log says why, and what changed is read.
 #[test]
-fn cluster_freeze_without_clones_is_told() {
+fn the_log_says_why_nothing_was_cloned() {
     let mut cluster = Cluster::plan(2, "highline").highline("freeze=clone").build();
     let Some(_disk) = on(&cluster, "ext4", 1000, None) else { return };
     cluster.start(1);
@@ -229,7 +229,7 @@ fn cluster_freeze_without_clones_is_told() {
 
 /// An idle donor whose files are old: almost nothing is left to do under the lock.
 #[test]
-fn cluster_freeze_of_an_idle_donor_is_short() {
+fn of_an_idle_donor_it_is_short() {
     let mut cluster = Cluster::plan(2, "highline").highline("freeze=rounds").build();
     cluster.start(1);
     cluster.sql(1, "CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY, b VARBINARY(8000))");
@@ -349,7 +349,7 @@ fn recovers(mut cluster: Cluster) {
 }
 
 #[test]
-fn cluster_freeze_a_side_is_killed_in_a_pass_or_under_the_lock() {
+fn a_side_is_killed_in_a_pass_or_under_the_lock() {
     let mut cluster = Cluster::plan(2, "highline").build();
     cluster.start(1);
     cluster.prepare_sysbench(1, 2, 20_000);
@@ -364,7 +364,7 @@ fn cluster_freeze_a_side_is_killed_in_a_pass_or_under_the_lock() {
 }
 
 #[test]
-fn cluster_freeze_a_side_is_killed_while_clones_are_held() {
+fn a_side_is_killed_while_clones_are_held() {
     let Some((mut cluster, _disk)) = donor_on("xfs", 1400, None, &[]) else { return };
     let old = has_old_data(&mut cluster);
     for n in 1..=2 {
@@ -376,7 +376,7 @@ fn cluster_freeze_a_side_is_killed_while_clones_are_held() {
 }
 
 #[test]
-fn cluster_freeze_a_disk_fills_while_clones_are_held() {
+fn a_disk_fills_while_clones_are_held() {
     let options = ["freeze=clone", "rate-limit=8M", "compress=none"];
     let Some((mut cluster, _disk)) = donor_on("xfs", 1400, None, &options) else { return };
     let load = Load::start(&cluster, 1, 2, 20_000);

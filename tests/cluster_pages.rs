@@ -157,32 +157,32 @@ fn server(page: u64, checksum: &str, encrypted: bool) {
 }
 
 #[test]
-fn pages_of_4_k_encrypted() {
+fn of_4_k_encrypted() {
     server(4, "full_crc32", true);
 }
 
 #[test]
-fn pages_of_8_k() {
+fn of_8_k() {
     server(8, "crc32", false);
 }
 
 #[test]
-fn pages_of_16_k_by_default() {
+fn of_16_k_by_default() {
     server(16, "full_crc32", false);
 }
 
 #[test]
-fn pages_of_16_k_encrypted() {
+fn of_16_k_encrypted() {
     server(16, "crc32", true);
 }
 
 #[test]
-fn pages_of_32_k() {
+fn of_32_k() {
     server(32, "full_crc32", false);
 }
 
 #[test]
-fn pages_of_64_k() {
+fn of_64_k() {
     server(64, "crc32", false);
 }
 

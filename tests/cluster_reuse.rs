@@ -50,7 +50,7 @@ fn eight_tables(highline: &[&str]) -> Cluster {
 }
 
 #[test]
-fn cluster_reuse_of_a_killed_nodes_tables() {
+fn of_a_killed_nodes_tables() {
     let mut cluster = eight_tables(&[]);
     cluster.start(2);
     let full = told(&cluster, " on the wire");
@@ -67,7 +67,7 @@ fn cluster_reuse_of_a_killed_nodes_tables() {
 
 /// If the filesystem can, what is reused shares its blocks with the old tree until that is removed.
 #[test]
-fn cluster_reuse_by_clones() {
+fn by_clones() {
     let mut cluster = eight_tables(&[]);
     let data = cluster.datadir(2);
     std::fs::create_dir_all(&data).unwrap();

@@ -40,7 +40,7 @@ fn arrives(mut cluster: Cluster) -> Cluster {
 
 /// Any client that may read may run these.
 #[test]
-fn cluster_a_reader_makes_the_server_write() {
+fn a_reader_makes_the_server_write() {
     let cluster = frozen();
     let before = Instant::now();
     for statement in [
@@ -59,7 +59,7 @@ fn cluster_a_reader_makes_the_server_write() {
 
 /// Clients that never stop: the redo log and a log table are written to all the time.
 #[test]
-fn cluster_clients_go_on_all_the_time() {
+fn clients_go_on_all_the_time() {
     for mode in ["whole", "rounds", "clone"] {
         let plan = Cluster::plan(2, "highline").highline(&format!("freeze={mode}")).highline("compress=none");
         let mut cluster = plan.highline("rate-limit=20M").build();
@@ -80,7 +80,7 @@ fn busy(cluster: Cluster) {
 
 /// Statements that change a schema wait, one after another, and none of them gets into the copy.
 #[test]
-fn cluster_schema_changes_wait() {
+fn schema_changes_wait() {
     let cluster = frozen();
     let waits = |statement: &str| {
         let said = cluster.try_sql(1, statement, Duration::from_secs(60));

@@ -16,17 +16,19 @@ fn before_tests(text: &str) -> &str {
     ends.iter().fold(text, |text, end| text.split(end).next().unwrap())
 }
 
-/// Every module of the library by its path, `sst::options::files`, with its code up to its tests.
-pub(super) fn modules() -> BTreeMap<String, String> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => walk(&path, found),
-                false => found.push(path),
-            }
+/// Every file beneath a folder.
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => walk(&path, found),
+            false => found.push(path),
         }
     }
+}
+
+/// Every module of the library by its path, `sst::options::files`, with its code up to its tests.
+pub(super) fn modules() -> BTreeMap<String, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     walk(&source, &mut files);
@@ -366,4 +368,30 @@ fn numbers_on_the_page_are_those_of_the_code() {
             "{told:?}, says the page, and src/{file} has another number"
         );
     }
+}
+
+/// A runner prints a test behind its module, so `ticket::tests::ticket_…` would say it twice.
+#[test]
+fn a_tests_name_does_not_begin_with_its_modules() {
+    let mut seen = 0;
+    for folder in ["src", "tests"] {
+        let mut files = Vec::new();
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+            let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let module = match stem(file).as_str() {
+                "mod" => stem(file.parent().unwrap()),
+                own => own.trim_start_matches("pair_").trim_start_matches("cluster_").to_owned(),
+            };
+            let subject = |name: &str| name.split('_').next().unwrap().trim_end_matches('s').to_owned();
+            let text = fs::read_to_string(file).unwrap();
+            for test in text.split("test]\n").skip(1).filter_map(|rest| rest.split_once("fn ")) {
+                let name = test.1.split('(').next().unwrap();
+                assert_ne!(subject(name), subject(&module), "{}: {name}", file.display());
+                assert!(!name.starts_with("pair_") && !name.starts_with("cluster_"), "{}: {name}", file.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 600, "{seen}");
 }

@@ -43,7 +43,7 @@ fn victim(pair: &Pair) -> PathBuf {
 }
 
 #[test]
-fn pair_all_that_root_receives_is_the_servers() {
+fn all_that_root_receives_is_the_servers() {
     let Some(pair) = pair() else { return };
     let foreign = file(&pair.donor, "schema/foreign.ibd", "root's, and the server reads it");
     fs::set_permissions(&foreign, fs::Permissions::from_mode(0o604)).unwrap();
@@ -61,7 +61,7 @@ fn pair_all_that_root_receives_is_the_servers() {
 }
 
 #[test]
-fn pair_what_the_servers_user_plants_steers_root_nowhere() {
+fn what_the_servers_user_plants_steers_root_nowhere() {
     let Some(pair) = pair() else { return };
     let victim = victim(&pair);
     let home = pair.joiner.join(".highline");
@@ -105,7 +105,7 @@ fn pair_what_the_servers_user_plants_steers_root_nowhere() {
 
 /// A directory that even its owner may not enter is opened up to be moved, on both sides of the switch.
 #[test]
-fn pair_a_schema_of_mode_0555_is_replaced_and_arrives() {
+fn a_schema_of_mode_0555_is_replaced_and_arrives() {
     let Some(pair) = pair() else { return };
     for (place, name) in [(&pair.donor, "schema"), (&pair.joiner, "sealed")] {
         let inside = file(place, format!("{name}/x"), "x");
@@ -121,7 +121,7 @@ fn pair_a_schema_of_mode_0555_is_replaced_and_arrives() {
 }
 
 #[test]
-fn pair_after_a_killed_joiner_in_place_everybody_says_what_is_there() {
+fn after_a_killed_joiner_in_place_everybody_says_what_is_there() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     file(&pair.donor, "ibdata1", "system");
@@ -150,7 +150,7 @@ fn pair_after_a_killed_joiner_in_place_everybody_says_what_is_there() {
 }
 
 #[test]
-fn pair_in_place_an_offer_that_can_never_fit_costs_nothing() {
+fn in_place_an_offer_that_can_never_fit_costs_nothing() {
     let mut pair = Pair::default();
     let Some(_disk): Option<SmallDisk> = pair.small_disk(5) else { return };
     pair.joiner = pair.home().join("disk/joiner");

@@ -393,7 +393,7 @@ const FAULTS: &[Fault] = &[
 ];
 
 #[test]
-fn pair_causes_are_the_same_on_both_sides() {
+fn they_are_the_same_on_both_sides() {
     let mut wrong = Vec::new();
     for fault in FAULTS {
         println!("{}", fault.name);
@@ -418,7 +418,7 @@ fn differs(fault: &str, end: &Ended, code: i32, cause: &[&str], remedy: &str) ->
 
 /// One side is gone or unreachable: the other names it, and says where to look.
 #[test]
-fn pair_causes_that_a_peer_cannot_tell() {
+fn those_that_a_peer_cannot_tell() {
     type Seen = Option<(i32, &'static [&'static str], &'static str)>;
     type Act = fn(&Stage, &mut Running, &mut Joiner, &FaultyLink);
     let faults: [(&str, Seen, Seen, Act); 4] = [

@@ -304,7 +304,7 @@ impl Writer {
 
 /// All connections at once, 25 times for 0.7 s, in the passes while the server runs and under its lock.
 #[test]
-fn pair_cuts_25_times_of_everything() {
+fn twenty_five_of_everything() {
     const CUTS: u64 = 25;
     let pair = Pair::default();
     tree::plain(&pair.donor, 64);
@@ -357,7 +357,7 @@ fn pair_cuts_25_times_of_everything() {
 
 /// While the joiner reports what it has, and while that is compared: everything is reported once.
 #[test]
-fn pair_cuts_while_both_compare() {
+fn while_both_compare() {
     for (side, words, length) in
         [("joiner", "the donor compares", CUT), ("donor", "pages sampled", CUT), ("joiner", "agreed with", CUT / 7)]
     {
@@ -379,7 +379,7 @@ fn pair_cuts_while_both_compare() {
 
 /// Whatever was going on, the transfer continues from there, and the joiner installs once.
 #[test]
-fn pair_cuts_at_the_moments_that_count() {
+fn at_the_moments_that_count() {
     let now = || -> Hook { Box::new(|link| cut(link, CUT)) };
     let moments: [(&str, Prepare); 11] = [
         ("between offer and accept", &|acts| acts.line = ("joiner", "could not tell its server's version", now())),
@@ -433,7 +433,7 @@ fn soon(micros: u64) -> Hook {
 /// Under the lock a cut has a limit of its own: the server is released first, and keeps writing. Then the link is waited
 /// for; when it is back the server is frozen again.
 #[test]
-fn pair_cuts_under_the_lock_release_the_server_first() {
+fn under_the_lock_release_the_server_first() {
     const BOUND: Duration = Duration::from_millis(1500);
     for freeze in [FreezeMode::Whole, FreezeMode::Rounds] {
         let pair = Pair::default();
@@ -475,7 +475,7 @@ fn pair_cuts_under_the_lock_release_the_server_first() {
 /// What was read whole under the lock is read again after a round there was broken off: a store to a mapped page that
 /// was written to before does not change the file's times.
 #[test]
-fn pair_cuts_under_the_lock_and_a_mapped_file() {
+fn under_the_lock_and_a_mapped_file() {
     const BOUND: Duration = Duration::from_secs(1);
     let pair = Pair::default();
     tree::plain(&pair.donor, 4);
@@ -513,7 +513,7 @@ fn pair_cuts_under_the_lock_and_a_mapped_file() {
 
 /// A link that stays cut: the server is released long before the transfer is given up, which both ends do.
 #[test]
-fn pair_cuts_that_last_end_the_transfer_after_the_release() {
+fn one_that_lasts_ends_the_transfer_after_the_release() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 4);
     tree::old(&pair.joiner);
@@ -538,7 +538,7 @@ fn pair_cuts_that_last_end_the_transfer_after_the_release() {
 /// Nothing passes on control any more, and neither side, or only one, is told: they notice the silence, and the donor's next
 /// connection replaces the one that the joiner still has.
 #[test]
-fn pair_cuts_that_nobody_is_told_of() {
+fn one_that_nobody_is_told_of() {
     let none = Fault::None;
     for (there, back) in [
         (Fault::Stall(2_600), none),
@@ -572,7 +572,7 @@ fn pair_cuts_that_nobody_is_told_of() {
 
 /// Each side hears from the other although neither has anything to say, however long the lanes work.
 #[test]
-fn pair_cuts_are_not_what_a_long_round_looks_like() {
+fn a_long_round_is_none() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 4);
     let order = Order { rate: Some(1 << 20), silence: Duration::from_millis(500), ..PLAIN };
@@ -583,7 +583,7 @@ fn pair_cuts_are_not_what_a_long_round_looks_like() {
 
 /// While the link is cut the joiner still has its donor, and tells another one with the ticket so.
 #[test]
-fn pair_cuts_let_no_other_donor_in() {
+fn no_other_donor_is_let_in() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     let joiner = pair.receive(&[]);
@@ -605,7 +605,7 @@ fn pair_cuts_let_no_other_donor_in() {
 
 /// A dead joiner is distinguished from a lost link: its host refuses.
 #[test]
-fn pair_cuts_are_not_a_joiner_that_is_gone() {
+fn a_joiner_that_is_gone_is_none() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     let joiner = pair.receive(&[]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The disk below an overlay is full for a moment. The kernel takes every write, loses some, and reports it only to `fsync`.
 #[test]
-fn pair_a_lost_write_beneath_an_overlay_is_no_success() {
+fn a_lost_write_beneath_an_overlay_is_no_success() {
     let mut pair = Pair::default();
     let stack = pair.home().join("stack");
     fs::create_dir(&stack).unwrap();

@@ -73,7 +73,7 @@ fn only(number: usize, there: Fault, back: Fault) -> impl Fn(usize) -> Fate + Se
 }
 
 #[test]
-fn pair_a_lane_is_cut_and_dialled_again() {
+fn a_lane_is_cut_and_dialled_again() {
     let none = Fault::None;
     for (there, back) in [
         (Fault::Cut(0), none),
@@ -97,7 +97,7 @@ fn pair_a_lane_is_cut_and_dialled_again() {
 
 /// Each of the first 25 lane connections ends after 2 KB to 4 MiB.
 #[test]
-fn pair_25_cuts_in_one_transfer() {
+fn twenty_five_cuts_in_one_transfer() {
     for lanes in ["1", "4"] {
         let pair = Pair::default();
         tree::plain(&pair.donor, 48);
@@ -124,7 +124,7 @@ fn pair_25_cuts_in_one_transfer() {
 
 /// Every lane is reset at once, again and again, as by a firewall that loses its table.
 #[test]
-fn pair_all_lanes_are_cut_again_and_again() {
+fn all_lanes_are_cut_again_and_again() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 24);
     tree::old(&pair.joiner);
@@ -143,7 +143,7 @@ fn pair_all_lanes_are_cut_again_and_again() {
 
 /// Lanes that die silently take up no room: each one that is dialled again replaces the old one.
 #[test]
-fn pair_dead_lanes_keep_no_place() {
+fn dead_lanes_keep_no_place() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     tree::old(&pair.joiner);
@@ -162,7 +162,7 @@ fn pair_dead_lanes_keep_no_place() {
 
 /// On a slow link the first frames of many lanes take longer than a transfer may go without progress; bytes move all the time.
 #[test]
-fn pair_a_slow_link_needs_long_for_the_first_frame() {
+fn a_slow_link_needs_long_for_the_first_frame() {
     let pair = Pair::default();
     tree::complete(&pair.donor);
     file(&pair.donor, "ibdata1", tree::noise(7, 6 * MIB as usize));
@@ -178,7 +178,7 @@ fn pair_a_slow_link_needs_long_for_the_first_frame() {
 
 /// So they do with a low rate limit.
 #[test]
-fn pair_a_low_rate_is_no_standstill() {
+fn a_low_rate_is_no_standstill() {
     let pair = Pair::default();
     tree::complete(&pair.donor);
     file(&pair.donor, "ibdata1", tree::noise(7, MIB as usize));
@@ -189,7 +189,7 @@ fn pair_a_low_rate_is_no_standstill() {
 }
 
 #[test]
-fn pair_control_is_cut_and_dialled_again() {
+fn control_is_cut_and_dialled_again() {
     for (moment, which) in [(20_000, 0), (3 * MIB, 0), (20_000, usize::MAX), (3 * MIB, usize::MAX)] {
         let ground = Ground::new();
         let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
@@ -201,7 +201,7 @@ fn pair_control_is_cut_and_dialled_again() {
 }
 
 #[test]
-fn pair_the_link_is_cut_for_good() {
+fn the_link_is_cut_for_good() {
     for moment in [20_000, 3 * MIB] {
         let ground = Ground::new();
         let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
@@ -218,7 +218,7 @@ fn pair_the_link_is_cut_for_good() {
 
 /// The joiner still waits, so the donor tries once more.
 #[test]
-fn pair_control_is_cut_before_the_proof() {
+fn control_is_cut_before_the_proof() {
     for (there, back) in
         [(Fault::Cut(0), Fault::None), (Fault::Cut(1_000), Fault::None), (Fault::None, Fault::Cut(1_500))]
     {
@@ -231,7 +231,7 @@ fn pair_control_is_cut_before_the_proof() {
 }
 
 #[test]
-fn pair_everything_stands_still() {
+fn everything_stands_still() {
     let ground = Ground::new();
     let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
     link.passed(MIB);
@@ -243,7 +243,7 @@ fn pair_everything_stands_still() {
 }
 
 #[test]
-fn pair_a_lane_stands_still() {
+fn a_lane_stands_still() {
     for (there, back) in [(Fault::Stall(MIB), Fault::None), (Fault::None, Fault::Stall(2_020))] {
         let ground = Ground::new();
         let (link, joiner, donor) = ground.over(only(1, there, back), &["--lanes", "1"]);
@@ -262,7 +262,7 @@ fn pair_a_lane_stands_still() {
 
 /// A bit that flips inside TLS ends the transfer, or the lane is dialled again; nothing wrong is installed.
 #[test]
-fn pair_a_bit_flips() {
+fn a_bit_flips() {
     let none = Fault::None;
     for (number, there, back) in [
         (0, Fault::Flip(40), none),
@@ -295,7 +295,7 @@ fn pair_a_bit_flips() {
 }
 
 #[test]
-fn pair_a_slow_link_costs_no_round_trip_a_file() {
+fn a_slow_link_costs_no_round_trip_a_file() {
     let pair = Pair::default();
     tree::complete(&pair.donor);
     for number in 0..2_000 {
@@ -311,7 +311,7 @@ fn pair_a_slow_link_costs_no_round_trip_a_file() {
 }
 
 #[test]
-fn pair_the_disk_fills_up() {
+fn the_disk_fills_up() {
     let Some(ground) = Ground::on_small_disk(16) else { return };
     let (link, joiner, donor) = ground.over(|_| WELL, &SLOW);
     link.passed(2 * MIB);
@@ -325,7 +325,7 @@ fn pair_the_disk_fills_up() {
 }
 
 #[test]
-fn pair_no_room_is_said_before_anything_is_touched() {
+fn no_room_is_said_before_anything_is_touched() {
     let Some(ground) = Ground::on_small_disk(5) else { return };
     let both = ground.pair.transfer(&[], &[]);
     both.failed(28, &["joiner: ", " has 4.6 MB free, and the donor sends 7.6 MB"]);
@@ -360,7 +360,7 @@ fn unprivileged() -> Option<Ground> {
 }
 
 #[test]
-fn pair_one_file_may_not_be_read() {
+fn one_file_may_not_be_read() {
     let Some(ground) = unprivileged() else { return };
     let secret = ground.pair.donor.join("schema/t9.ibd");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
@@ -381,7 +381,7 @@ fn pair_one_file_may_not_be_read() {
 
 /// Anything may be in a schema: nobody waits for a pipe, and what is not sent is reported once.
 #[test]
-fn pair_pipes_and_sockets_stay() {
+fn pipes_and_sockets_stay() {
     let ground = Ground::new();
     let _socket = std::os::unix::net::UnixListener::bind(ground.pair.donor.join("schema/agent")).unwrap();
     for place in [ground.pair.donor.join("queue"), ground.pair.joiner.join("old_schema/queue")] {
@@ -400,7 +400,7 @@ fn pair_pipes_and_sockets_stay() {
 
 /// A node whose own install was cut short has links where its tree should be.
 #[test]
-fn pair_a_half_switched_donor_is_refused() {
+fn a_half_switched_donor_is_refused() {
     let ground = Ground::new();
     let donor = &ground.pair.donor;
     fs::create_dir_all(donor.join(".highline/incoming/datadir")).unwrap();
@@ -420,7 +420,7 @@ fn pair_a_half_switched_donor_is_refused() {
 
 /// A sandbox older than the program: its filter answers unknown calls with EPERM.
 #[test]
-fn pair_a_seccomp_filter_answers_eperm() {
+fn a_seccomp_filter_answers_eperm() {
     if !cfg!(target_arch = "x86_64") {
         return;
     }
@@ -459,7 +459,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 }
 
 #[test]
-fn pair_a_datadir_may_not_be_used() {
+fn a_datadir_may_not_be_used() {
     let Some(ground) = unprivileged() else { return };
     let shut = |place: &Path, mode| fs::set_permissions(place, fs::Permissions::from_mode(mode)).unwrap();
     shut(&ground.pair.donor, 0);
@@ -484,7 +484,7 @@ fn pair_a_datadir_may_not_be_used() {
 }
 
 #[test]
-fn pair_a_file_changes_while_it_is_sent() {
+fn a_file_changes_while_it_is_sent() {
     type Act = fn(&Path);
     let acts: [(&str, &str, Act); 6] = [
         ("shrinks", "changed while it was read", |place| {
@@ -529,7 +529,7 @@ fn pair_a_file_changes_while_it_is_sent() {
 
 /// A frozen server's own writes. Whatever they do to a file, the copy is the tree as it finally is.
 #[test]
-fn pair_live_a_file_changes_while_it_is_sent() {
+fn live_a_file_changes_while_it_is_sent() {
     use std::os::unix::fs::FileExt;
     type Act = fn(&Path);
     let acts: [(&str, Act); 7] = [
@@ -585,7 +585,7 @@ fn pair_live_a_file_changes_while_it_is_sent() {
 
 /// A file that never holds still, or one that vanishes, ends the transfer and is named.
 #[test]
-fn pair_live_a_file_that_never_holds_still() {
+fn live_a_file_that_never_holds_still() {
     let ground = Ground::new();
     let (link, joiner, donor) = ground.over(|_| WELL, &["--live", "--rate-limit", "12M"]);
     link.passed(MIB);
@@ -609,7 +609,7 @@ fn pair_live_a_file_that_never_holds_still() {
 
 /// InnoDB's redo log may be written all the time, because its head is read before the rest.
 #[test]
-fn pair_live_a_redo_log_is_written_on() {
+fn live_a_redo_log_is_written_on() {
     use std::os::unix::fs::FileExt;
     let ground = Ground::new();
     let redo = file(&ground.pair.donor, "ib_logfile0", vec![0; 4 * MIB as usize]);
@@ -639,7 +639,7 @@ fn pair_live_a_redo_log_is_written_on() {
 }
 
 #[test]
-fn pair_datadirs_that_are_none() {
+fn datadirs_that_are_none() {
     let ground = Ground::new();
     let file = ground.pair.donor.join("ibdata1");
     let empty = ground.pair.home().join("empty");
@@ -671,7 +671,7 @@ fn pair_datadirs_that_are_none() {
 
 /// The test's own process plays the server: all that is checked is a record lock on a file.
 #[test]
-fn pair_a_running_server_holds_the_datadir() {
+fn a_running_server_holds_the_datadir() {
     let ground = Ground::new();
     let hold = |root: &Path, name: &str| {
         let held = fs::File::options().read(true).write(true).open(root.join(name)).unwrap();
@@ -698,7 +698,7 @@ fn pair_a_running_server_holds_the_datadir() {
 }
 
 #[test]
-fn pair_either_end_is_asked_to_stop() {
+fn either_end_is_asked_to_stop() {
     for (joiners, signal, name) in [
         (true, Signal::TERM, "joiner: ended by SIGTERM"),
         (false, Signal::TERM, "donor: ended by SIGTERM"),
@@ -721,7 +721,7 @@ fn pair_either_end_is_asked_to_stop() {
 }
 
 #[test]
-fn pair_tickets_that_lead_nowhere() {
+fn tickets_that_lead_nowhere() {
     let ground = Ground::new();
     let joiner = ground.pair.receive(&[]);
     let good = joiner.ticket.clone();
@@ -751,7 +751,7 @@ fn dead() -> std::net::SocketAddr {
 
 /// In place, the old tree is given up explicitly; the file with its position must go with it.
 #[test]
-fn pair_in_place_a_failure_leaves_no_position() {
+fn in_place_a_failure_leaves_no_position() {
     let ground = Ground::new();
     file(&ground.pair.joiner, "grastate.dat", "uuid: 5d1fa5a7-0e29-11f0-8b7e-0242ac120002\nseqno: 17\n");
     file(&ground.pair.joiner, "galera.cache", "kept");

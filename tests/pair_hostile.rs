@@ -91,7 +91,7 @@ fn one_file() -> Vec<Entry> {
 }
 
 #[test]
-fn pair_hostile_names() {
+fn names() {
     let named = |honest: &str, evil: &str, code, words: &str| {
         let path = |name: &str| format!("path={name}\n").into_bytes();
         let act = |s: &mut Script| s.frames[0].replace(&path(honest), &path(evil));
@@ -113,7 +113,7 @@ fn pair_hostile_names() {
 }
 
 #[test]
-fn pair_hostile_links() {
+fn links() {
     let to = |path: &'static [u8]| move |s: &mut Script| s.frames[1].replace(b"linkpath=datadir/AA/f", path);
     let missing = "datadir/AA/g, which it links to, has not arrived";
     let link = Content::HardLink { to: RelPath::parse(b"datadir/AA/f").unwrap() };
@@ -127,7 +127,7 @@ fn pair_hostile_links() {
 }
 
 #[test]
-fn pair_hostile_chunks() {
+fn chunks() {
     let big = [entry("datadir/AA/f", Content::File { size: CHUNK + 5 })];
     let outside = "the chunk lies outside its file";
     let twice = "datadir/AA/f: the donor sent it twice, with different content";
@@ -161,7 +161,7 @@ fn pair_hostile_chunks() {
 }
 
 #[test]
-fn pair_hostile_announcements() {
+fn announcements() {
     let (sealed, room) = ("the copy is not what the donor sealed", "and the donor sends");
     let vast = "the donor announced 1099511627776 entries after offering 2";
     let outside = |s: &mut Script| {
@@ -189,7 +189,7 @@ fn pair_hostile_announcements() {
 }
 
 #[test]
-fn pair_hostile_frames() {
+fn frames() {
     let truncated = |s: &mut Script| {
         s.frames[0].payload.truncate(2048);
         (s.frames[0].header.wire_len, s.frames[0].header.raw_len) = (2048, 2048);
@@ -217,7 +217,7 @@ fn pair_hostile_frames() {
 }
 
 #[test]
-fn pair_hostile_symlinks_lead_nowhere() {
+fn symlinks_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let sentinel = file(outside.path(), "sentinel", "safe");
     let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().to_vec() };
@@ -233,7 +233,7 @@ fn pair_hostile_symlinks_lead_nowhere() {
 
 /// The donor hears how the removal of an old tree proceeds, so that it does not give the joiner up.
 #[test]
-fn pair_hostile_a_long_removal_is_told() {
+fn a_long_removal_is_told() {
     let mut pair = Pair::default();
     let disk = pair.small_disk(2048);
     if disk.is_some() {
@@ -263,7 +263,7 @@ fn pair_hostile_a_long_removal_is_told() {
 
 /// Attributes are kept until the end, so they have a limit of their own.
 #[test]
-fn pair_hostile_attributes() {
+fn attributes() {
     let to = RelPath::parse(b"datadir/AA/f").unwrap();
     // A link's attributes would cost the disk nothing.
     let with = |count: usize| {
@@ -283,7 +283,7 @@ fn pair_hostile_attributes() {
 
 /// Few bytes on the wire that would take a lot of memory or a whole disk.
 #[test]
-fn pair_hostile_bombs() {
+fn bombs() {
     let honest = Script::honest(&one_file(), 1);
     let mut zeros = Pages::default();
     Codec::Zstd(19).compress(&vec![0; 512 * MIB as usize], &mut zeros).unwrap();
@@ -306,7 +306,7 @@ fn pair_hostile_bombs() {
 }
 
 #[test]
-fn pair_hostile_messages_out_of_turn() {
+fn messages_out_of_turn() {
     let good = offer(1, 1000);
     let round = Message::Round(Round { number: 0, entries: 1, bytes: 1000, streamed: false, position: None });
     let later = |number| Message::Round(Round { number, entries: 1, bytes: 1000, streamed: false, position: None });
@@ -399,7 +399,7 @@ fn altered(ticket: &str, at: usize) -> String {
 }
 
 #[test]
-fn pair_hostile_wrong_secret_and_wrong_pin() {
+fn wrong_secret_and_wrong_pin() {
     let besieged = Besieged::new();
     let secret = besieged.pair.send(&altered(besieged.ticket(), 50), &[]).end(Duration::from_secs(2));
     secret.failed(129, &["donor: the donor at ", "does not know the ticket's secret"]);
@@ -410,7 +410,7 @@ fn pair_hostile_wrong_secret_and_wrong_pin() {
 }
 
 #[test]
-fn pair_hostile_proof_of_another_connection() {
+fn proof_of_another_connection() {
     let besieged = Besieged::new();
     converse(async {
         let dialer = dialer(besieged.ticket());
@@ -441,7 +441,7 @@ fn pair_hostile_proof_of_another_connection() {
 }
 
 #[test]
-fn pair_hostile_man_in_the_middle() {
+fn man_in_the_middle() {
     let besieged = Besieged::new();
     converse(async {
         let identity = Identity::ephemeral().unwrap();
@@ -463,7 +463,7 @@ fn pair_hostile_man_in_the_middle() {
 }
 
 #[test]
-fn pair_hostile_second_donor() {
+fn second_donor() {
     let besieged = Besieged::new();
     let second = besieged.pair.home().join("second");
     tree::plain(&second, 1);
@@ -477,7 +477,7 @@ fn pair_hostile_second_donor() {
 
 /// A donor that dials more lanes than a joiner has room for is told so on each surplus one, even while nobody takes lanes.
 #[test]
-fn pair_hostile_surplus_lanes() {
+fn surplus_lanes() {
     let pair = Pair::default();
     let joiner = pair.receive(&["--idle-timeout", "4s"]);
     converse(async {
@@ -498,7 +498,7 @@ fn pair_hostile_surplus_lanes() {
 }
 
 #[test]
-fn pair_hostile_other_versions() {
+fn other_versions() {
     let besieged = Besieged::new();
     converse(async {
         let dialer = dialer(besieged.ticket());
@@ -519,7 +519,7 @@ fn pair_hostile_other_versions() {
 }
 
 #[test]
-fn pair_hostile_scanners_and_a_thousand_silent_connections() {
+fn scanners_and_a_thousand_silent_connections() {
     let besieged = Besieged::new();
     let to = address(besieged.ticket());
     let quiet: Vec<TcpStream> = (0..1000).map(|_| TcpStream::connect(to).unwrap()).collect();
@@ -613,7 +613,7 @@ async fn acknowledge(mut host: Host, ack: Ack) {
 }
 
 #[test]
-fn pair_hostile_joiners() {
+fn joiners() {
     for message in [Message::Durable, Message::Verified] {
         let turn = format!("sent `{}` out of turn", message.name());
         host(&["donor: the joiner at ", &turn], 71, async |mut host| {
@@ -668,7 +668,7 @@ fn pair_hostile_joiners() {
 
 /// What a joiner says about the files it has is bounded, and may be wrong: the donor's seal is over what it read.
 #[test]
-fn pair_hostile_joiners_that_say_what_they_have() {
+fn joiners_that_say_what_they_have() {
     let list = |path: &str, size| Message::Basis {
         files: vec![BasisFile { path: WireBytes::from(path.as_bytes()), size }],
         last: true,
@@ -743,7 +743,7 @@ fn pair_hostile_joiners_that_say_what_they_have() {
 
 /// An old tree may take longer to remove than the donor waits for an answer, as long as it gets smaller.
 #[test]
-fn pair_hostile_joiner_that_says_how_much_it_has_removed() {
+fn joiner_that_says_how_much_it_has_removed() {
     let removing = async |control: &Control, entries: fn(u64) -> u64| {
         for number in 1..=14 {
             if control.send(Message::Removing { entries: entries(number) }).await.is_err() {
@@ -789,14 +789,14 @@ fn joiner_that_says(said: Vec<u8>) -> Ended {
 
 /// It has the key of the pin, but not the secret: somebody who stole one of the two.
 #[test]
-fn pair_hostile_joiner_without_the_secret() {
+fn joiner_without_the_secret() {
     let welcome = Message::Welcome { proof: Digest::from_bytes([7; 32]) };
     let donor = joiner_that_says([Preamble::ours().encode().as_slice(), &welcome.encode().unwrap()].concat());
     donor.failed(129, &["donor: the joiner at ", "does not know the ticket's secret"]);
 }
 
 #[test]
-fn pair_hostile_joiner_of_another_version() {
+fn joiner_of_another_version() {
     let donor = joiner_that_says(b"HIGHLINE\0\x01\0\x01".to_vec());
     assert!(donor.stderr.contains("remedy: install the same Highline release on both nodes"), "{}", donor.stderr);
     donor.failed(93, &["it speaks protocol versions 1 to 1, this side 2 to 2"]);

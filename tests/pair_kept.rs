@@ -44,7 +44,7 @@ fn fails(pair: &Pair, receive: &[&str]) -> Both {
 }
 
 #[test]
-fn pair_a_failed_transfer_leaves_plain_files_and_the_old_tree() {
+fn a_failed_transfer_leaves_plain_files_and_the_old_tree() {
     let pair = pair();
     let before = tree::read(&pair.joiner);
     let both = fails(&pair, &[]);
@@ -71,7 +71,7 @@ fn pair_a_failed_transfer_leaves_plain_files_and_the_old_tree() {
 }
 
 #[test]
-fn pair_discard_removes_what_failed_transfers_left_and_nothing_else() {
+fn discard_removes_what_failed_transfers_left_and_nothing_else() {
     let pair = pair();
     let before = tree::read(&pair.joiner);
     let datadir = pair.joiner.to_str().unwrap();
@@ -94,7 +94,7 @@ fn pair_discard_removes_what_failed_transfers_left_and_nothing_else() {
 
 /// What a killed process could not keep, the next one keeps; and a crash of that one loses nothing.
 #[test]
-fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
+fn after_a_kill_the_next_start_keeps_what_was_staged() {
     let datadir = |pair: &Pair| pair.joiner.to_str().unwrap().to_owned();
     let killed = |pair: &Pair| {
         let mut joiner = pair.receive(&[]);
@@ -137,7 +137,7 @@ fn pair_after_a_kill_the_next_start_keeps_what_was_staged() {
 
 /// If space is short, what was kept is removed, and the log says so; on a full disk nothing is kept.
 #[test]
-fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
+fn what_was_kept_is_never_in_the_way_of_the_new_tree() {
     let mut pair = Pair::default();
     let Some(_disk) = pair.small_disk(28) else { return };
     pair.joiner = pair.home().join("disk/joiner");
@@ -170,7 +170,7 @@ fn pair_what_was_kept_is_never_in_the_way_of_the_new_tree() {
 
 /// With less than a twentieth free, what was staged goes, because the old tree's server needs the room.
 #[test]
-fn pair_a_short_disk_is_left_to_the_server() {
+fn a_short_disk_is_left_to_the_server() {
     let mut pair = Pair::default();
     let Some(_disk) = pair.small_disk(32) else { return };
     pair.joiner = pair.home().join("disk/joiner");

@@ -23,7 +23,7 @@ fn within_bounds(pair: &Pair, what: &str) {
 }
 
 #[test]
-fn pair_limits_200_000_files() {
+fn two_hundred_thousand_files() {
     const DIRECTORIES: usize = 200;
     let mut pair = Pair::default();
     // In memory if that is allowed: a disk takes minutes to create and remove so many files.
@@ -50,7 +50,7 @@ fn pair_limits_200_000_files() {
 }
 
 #[test]
-fn pair_limits_a_file_of_8_gib() {
+fn a_file_of_8_gib() {
     const GIB: u64 = 1024 * MIB;
     let pair = Pair::default();
     let make = |name: &str, size: u64, pieces: &[(u64, u64)]| {

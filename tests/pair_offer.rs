@@ -56,7 +56,7 @@ fn refused(pair: &Pair, code: i32, words: &str) -> Both {
 }
 
 #[test]
-fn pair_offer_an_old_redo_log_is_taken_over_only_when_it_is_empty() {
+fn an_old_redo_log_is_taken_over_only_when_it_is_empty() {
     let pair = with_server("10.11.19-MariaDB");
     tree::old(&pair.joiner);
     tree::plain(&pair.donor, 1);
@@ -78,7 +78,7 @@ fn pair_offer_an_old_redo_log_is_taken_over_only_when_it_is_empty() {
 }
 
 #[test]
-fn pair_offer_files_of_a_newer_server_or_of_other_pages_are_refused() {
+fn files_of_a_newer_server_or_of_other_pages_are_refused() {
     let pair = with_server("10.11.19-MariaDB");
     tree::old(&pair.joiner);
     tree::plain(&pair.donor, 1);
@@ -100,7 +100,7 @@ fn pair_offer_files_of_a_newer_server_or_of_other_pages_are_refused() {
 }
 
 #[test]
-fn pair_offer_swapped_roles_are_noticed() {
+fn swapped_roles_are_noticed() {
     let pair = with_server("10.11.19-MariaDB");
     tree::old(&pair.joiner);
     tree::plain(&pair.donor, 1);
@@ -122,7 +122,7 @@ fn pair_offer_swapped_roles_are_noticed() {
 
 /// 1,300 tables of MyISAM with a `DATA DIRECTORY`: their files' names alone are more than one message holds.
 #[test]
-fn pair_offer_of_more_than_a_message() {
+fn of_more_than_one_message() {
     const TABLES: usize = 1_300;
     let pair = with_server("10.11.19-MariaDB");
     tree::old(&pair.joiner);
@@ -143,7 +143,7 @@ fn pair_offer_of_more_than_a_message() {
 }
 
 #[test]
-fn pair_offer_that_fits_not_even_in_place_of_the_old_tree_spares_it() {
+fn one_that_does_not_even_fit_in_place_of_the_old_tree_spares_it() {
     let mut pair = with_server("10.11.19-MariaDB");
     let Some(_disk) = pair.small_disk(64) else {
         eprintln!("not run: this needs the right to mount");

@@ -82,16 +82,16 @@ const MOMENTS: &[Moment] = &[
 ];
 
 #[test]
-fn pair_power_is_lost_on_ext4() {
+fn lost_on_ext4() {
     again_and_again("ext4", "staged", MOMENTS);
 }
 
 #[test]
-fn pair_power_is_lost_on_xfs() {
+fn lost_on_xfs() {
     again_and_again("xfs", "staged", MOMENTS);
 }
 
 #[test]
-fn pair_power_is_lost_in_place() {
+fn lost_in_place() {
     again_and_again("ext4", "inplace", MOMENTS);
 }

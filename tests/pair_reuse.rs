@@ -64,7 +64,7 @@ fn arrives(pair: &Pair, receive: &[&str], send: &[&str]) -> (Both, Figures) {
 }
 
 #[test]
-fn pair_reuse_of_an_equal_tree_sends_digests_only() {
+fn of_an_equal_tree_sends_digests_only() {
     let pair = Pair::default();
     twins(&pair, 25);
     // Two nodes have most of a redo log in common, too.
@@ -79,7 +79,7 @@ fn pair_reuse_of_an_equal_tree_sends_digests_only() {
 }
 
 #[test]
-fn pair_reuse_sends_the_pages_that_differ() {
+fn only_the_pages_that_differ_are_sent() {
     let pair = Pair::default();
     twins(&pair, 10);
     // One in a hundred of a table, in one piece; of another a page here and there; a third has grown, a fourth shrunk.
@@ -98,7 +98,7 @@ fn pair_reuse_sends_the_pages_that_differ() {
 }
 
 #[test]
-fn pair_reuse_of_one_written_table_in_eight() {
+fn of_one_written_table_in_eight() {
     let pair = Pair::default();
     twins(&pair, 10);
     tree::file(&pair.donor, "sb/t5.ibd", tree::noise(9, 10 * MIB as usize));
@@ -107,7 +107,7 @@ fn pair_reuse_of_one_written_table_in_eight() {
 }
 
 #[test]
-fn pair_reuse_of_nothing_costs_nothing() {
+fn of_nothing_costs_nothing() {
     let pair = Pair::default();
     tables(&pair.donor, 10);
     tree::complete(&pair.joiner);
@@ -126,7 +126,7 @@ fn pair_reuse_of_nothing_costs_nothing() {
 }
 
 #[test]
-fn pair_reuse_can_be_switched_off() {
+fn it_can_be_switched_off() {
     for off in ["off", "staged"] {
         let pair = Pair::default();
         twins(&pair, 2);
@@ -138,7 +138,7 @@ fn pair_reuse_can_be_switched_off() {
 
 /// Holes stay holes, in what is reused and in what is sent of it.
 #[test]
-fn pair_reuse_keeps_holes() {
+fn holes_are_kept() {
     let pair = Pair::default();
     for root in [&pair.donor, &pair.joiner] {
         tree::everything(root);
@@ -159,7 +159,7 @@ fn pair_reuse_keeps_holes() {
 
 /// Links that were planted in the old tree lead nowhere, and what is the node's own is not told of.
 #[test]
-fn pair_reuse_of_a_planted_tree_stays_inside_it() {
+fn of_a_planted_tree_stays_inside_it() {
     let pair = Pair::default();
     twins(&pair, 2);
     let outside = pair.home().join("outside");
@@ -181,7 +181,7 @@ fn pair_reuse_of_a_planted_tree_stays_inside_it() {
 
 /// What arrived before the donor died need not be sent again, whatever the old tree is.
 #[test]
-fn pair_reuse_of_what_a_failed_attempt_left() {
+fn of_what_a_failed_attempt_left() {
     let pair = Pair::default();
     tables(&pair.donor, 10);
     tree::old(&pair.joiner);
@@ -216,7 +216,7 @@ fn pair_reuse_of_what_a_failed_attempt_left() {
 
 /// The old tree goes first, and is used all the same.
 #[test]
-fn pair_reuse_of_an_old_tree_that_goes_first() {
+fn of_an_old_tree_that_goes_first() {
     let pair = Pair::default();
     twins(&pair, 4);
     tree::file(&pair.donor, "sb/t5.ibd", tree::noise(9, 4 * MIB as usize));
@@ -260,7 +260,7 @@ fn sample(files: &[BasisFile]) -> Message {
 }
 
 #[test]
-fn pair_reuse_of_what_was_not_listed_is_refused() {
+fn of_what_was_not_listed_is_refused() {
     let wanted = |bytes: &[u8]| Message::Reuse { wanted: bytes.to_vec().into() };
     let chunks = |chunks: Vec<(u32, u64)>| Message::Sample {
         seed: 5,
@@ -293,7 +293,7 @@ fn pair_reuse_of_what_was_not_listed_is_refused() {
 
 /// All of a tree is said to be what the joiner has. Only the seal decides, and only over what it has.
 #[test]
-fn pair_reuse_is_not_believed() {
+fn nothing_is_believed() {
     let content = tree::noise(3, 100_000);
     let lie = tree::noise(4, 100_000);
     for (sealed, holds) in [(&content, true), (&lie, false)] {
@@ -338,7 +338,7 @@ fn pair_reuse_is_not_believed() {
 
 /// There is no room for a second copy: the old file itself becomes the new one.
 #[test]
-fn pair_reuse_needs_no_second_copys_room() {
+fn no_room_for_a_second_copy_is_needed() {
     let mut pair = Pair::default();
     let Some(_disk) = pair.small_disk(120) else {
         println!("not run: this needs the right to mount");

@@ -242,7 +242,7 @@ fn rounds(seed: u64, freeze: FreezeMode) -> donor::Report {
 }
 
 #[test]
-fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
+fn a_restless_tree_arrives_as_it_is_in_the_end() {
     // More seeds: HIGHLINE_SEEDS=1000
     let seeds = std::env::var("HIGHLINE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(4);
     let (mut most, mut reused) = (0, 0);
@@ -257,7 +257,7 @@ fn pair_rounds_of_a_restless_tree_leave_it_as_it_stands_in_the_end() {
 }
 
 #[test]
-fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
+fn only_the_pages_that_changed_are_sent_under_the_lock() {
     let pair = Pair::default();
     let (from, to) = (&pair.donor, &pair.joiner);
     tree::plain(from, 16);
@@ -285,7 +285,7 @@ fn pair_rounds_send_the_pages_that_changed_and_nothing_else_under_the_lock() {
 
 /// By hand: the server works on, and a command of the caller's freezes it for the last round.
 #[test]
-fn pair_rounds_by_hand_with_a_freeze_command() {
+fn by_hand_with_a_freeze_command() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 3);
     let (page, held) = (pair.donor.join("ibdata1"), pair.home().join("held"));
@@ -316,7 +316,7 @@ fn pair_rounds_by_hand_with_a_freeze_command() {
 /// A freeze that takes longer than it may ends: the server is released, another pass follows, and after three the
 /// transfer says so. Nothing is installed then.
 #[test]
-fn pair_rounds_a_freeze_limit_releases_the_server() {
+fn a_freeze_limit_releases_the_server() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 8);
     tree::old(&pair.joiner);
@@ -348,7 +348,7 @@ fn pair_rounds_a_freeze_limit_releases_the_server() {
 
 /// What appears while a tree should hold still is noticed by the directory that it is in.
 #[test]
-fn pair_rounds_a_file_that_appears_under_the_lock_comes_along() {
+fn a_file_that_appears_under_the_lock_comes_along() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     let joiner = pair.receive(&[]);

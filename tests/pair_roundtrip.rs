@@ -23,7 +23,7 @@ fn same_room(pair: &Pair) {
 }
 
 #[test]
-fn pair_everything_arrives_by_one_lane_and_by_eight() {
+fn everything_arrives_by_one_lane_and_by_eight() {
     for lanes in ["1", "8"] {
         let pair = Pair::default();
         tree::everything(&pair.donor);
@@ -39,7 +39,7 @@ fn pair_everything_arrives_by_one_lane_and_by_eight() {
 
 /// Each wants something else of those who go past its page cache, and one has nothing else.
 #[test]
-fn pair_between_filesystems_of_every_kind() {
+fn between_filesystems_of_every_kind() {
     for kind in ["xfs", "btrfs", "ext4", "tmpfs"] {
         let mut pair = Pair::default();
         let place = pair.home().join(kind);
@@ -65,7 +65,7 @@ fn pair_between_filesystems_of_every_kind() {
 }
 
 #[test]
-fn pair_each_codec_and_checksum() {
+fn each_codec_and_checksum() {
     for (codec, checksum) in
         [("none", "sha256"), ("lz4", "blake3"), ("zstd", "sha256"), ("zstd:19", "blake3"), ("auto", "auto")]
     {
@@ -85,7 +85,7 @@ fn pair_each_codec_and_checksum() {
 }
 
 #[test]
-fn pair_no_file_arrives_with_the_right_to_be_another_user() {
+fn no_file_arrives_with_the_right_to_be_another_user() {
     let pair = Pair::default();
     tree::complete(&pair.donor);
     let file = pair.donor.join("ibdata1");
@@ -96,7 +96,7 @@ fn pair_no_file_arrives_with_the_right_to_be_another_user() {
 }
 
 #[test]
-fn pair_checksums_that_nobody_shares() {
+fn checksums_that_nobody_shares() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     tree::old(&pair.joiner);
@@ -114,7 +114,7 @@ fn sizes() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn pair_small_trees_arrive(
+    fn small_trees_arrive(
         files in prop::collection::vec(("[a-z]{1,3}(/[a-zA-Z0-9#@ .]{1,6}x){0,2}", sizes(), 0u32..0o1000), 0..8),
         lanes in 1..4u16,
         codec in prop::sample::select(vec!["none", "lz4", "zstd"]),
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn pair_a_rate_is_kept() {
+fn a_rate_is_kept() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 8);
     let both = pair.arrives(&[], &["--rate-limit", "4M", "--compress", "none", "--json"]);
@@ -146,7 +146,7 @@ fn pair_a_rate_is_kept() {
 }
 
 #[test]
-fn pair_verify_names_what_differs() {
+fn verify_names_what_differs() {
     let pair = Pair::default();
     tree::everything(&pair.donor);
     pair.arrives(&[], &[]);
@@ -173,7 +173,7 @@ fn pair_verify_names_what_differs() {
 
 /// As Galera brings it: the logs have the names of the wire in the manifest and the node's own on its disk.
 #[test]
-fn pair_verify_reads_the_layout_from_the_option_file() {
+fn verify_reads_the_layout_from_the_option_file() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     let [there, here] = ["there", "here"].map(|name| pair.home().join(name));
@@ -209,7 +209,7 @@ fn grastate(root: &Path, seqno: i64, bootstrap: u8) {
 }
 
 #[test]
-fn pair_a_known_position_travels() {
+fn a_known_position_travels() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     grastate(&pair.donor, 4711, 1);
@@ -226,7 +226,7 @@ fn pair_a_known_position_travels() {
 }
 
 #[test]
-fn pair_an_unknown_position_does_not() {
+fn an_unknown_position_does_not() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     grastate(&pair.donor, -1, 0);
@@ -241,7 +241,7 @@ fn pair_an_unknown_position_does_not() {
 }
 
 #[test]
-fn pair_what_belongs_to_the_node_stays() {
+fn what_belongs_to_the_node_stays() {
     let kept = ["galera.cache", "server-key.pem", "gvwstate.dat", "db1.err", "mysqld.pid"];
     for install in ["staged", "inplace"] {
         let pair = Pair::default();
@@ -264,7 +264,7 @@ fn pair_what_belongs_to_the_node_stays() {
 }
 
 #[test]
-fn pair_one_transfer_after_another() {
+fn one_transfer_after_another() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 2);
     pair.arrives(&[], &[]);
@@ -277,7 +277,7 @@ fn pair_one_transfer_after_another() {
 }
 
 #[test]
-fn pair_roots_of_their_own_on_each_side() {
+fn roots_of_their_own_on_each_side() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     let (there, here) = (pair.home().join("donor undo"), pair.home().join("joiner undo"));
@@ -319,14 +319,14 @@ fn killed(joiners: bool, moment: u64) {
 }
 
 #[test]
-fn pair_the_joiner_is_killed() {
+fn the_joiner_is_killed() {
     for moment in [1_000, 100_000, 3 * MIB, 5 * MIB] {
         killed(true, moment);
     }
 }
 
 #[test]
-fn pair_the_donor_is_killed() {
+fn the_donor_is_killed() {
     // Before its proof it would be a stranger, and the wait would go on.
     for moment in [10_000, 100_000, 3 * MIB, 5 * MIB] {
         killed(false, moment);
@@ -335,7 +335,7 @@ fn pair_the_donor_is_killed() {
 
 /// Killed around the switch, which takes milliseconds: whatever the moment, the tree is wholly old or wholly new.
 #[test]
-fn pair_the_joiner_is_killed_around_the_switch() {
+fn the_joiner_is_killed_around_the_switch() {
     let mut ends = [0, 0];
     for step in 0..12 {
         let pair = Pair::default();

@@ -31,7 +31,7 @@ fn becomes(pair: &Pair, datadir: &Path, phase: &str) -> serde_json::Value {
 }
 
 #[test]
-fn pair_status_tells_a_transfer_from_its_beginning_to_its_end() {
+fn it_tells_a_transfer_from_its_beginning_to_its_end() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 12);
     for datadir in [&pair.donor, &pair.joiner] {
@@ -83,7 +83,7 @@ fn pair_status_tells_a_transfer_from_its_beginning_to_its_end() {
 }
 
 #[test]
-fn pair_status_knows_stuck_from_killed_from_failed() {
+fn it_knows_stuck_from_killed_from_failed() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 12);
     let joiner = pair.receive(&["--idle-timeout", "8s"]);
@@ -115,7 +115,7 @@ fn pair_status_knows_stuck_from_killed_from_failed() {
 }
 
 #[test]
-fn pair_status_is_for_root_and_the_owner_and_follows_no_link() {
+fn it_is_for_root_and_the_owner_and_follows_no_link() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: this needs root");
         return;
@@ -150,7 +150,7 @@ fn pair_status_is_for_root_and_the_owner_and_follows_no_link() {
 
 /// The exposition format, judged by Prometheus' own tool where there is one.
 #[test]
-fn pair_status_keeps_metrics_that_prometheus_takes() {
+fn it_keeps_metrics_that_prometheus_takes() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 2);
     let file = pair.home().join("highline.prom");
@@ -174,7 +174,7 @@ fn pair_status_keeps_metrics_that_prometheus_takes() {
 }
 
 #[test]
-fn pair_status_rate_is_changed_while_bytes_flow() {
+fn the_rate_is_changed_while_bytes_flow() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 24);
     let rate = |datadir: &Path, limit: &str| pair.run(&["rate", limit, "--datadir", datadir.to_str().unwrap()]);

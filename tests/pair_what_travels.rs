@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 #[test]
-fn pair_a_directory_that_is_no_servers_is_not_sent() {
+fn a_directory_that_is_no_servers_is_not_sent() {
     let pair = Pair::default();
     tree::old(&pair.joiner);
     let before = tree::read(&pair.joiner);
@@ -39,7 +39,7 @@ fn pair_a_directory_that_is_no_servers_is_not_sent() {
 }
 
 #[test]
-fn pair_a_linked_data_file_comes_along_or_is_refused() {
+fn a_linked_data_file_comes_along_or_is_refused() {
     for name in ["ibdata1", "ib_logfile0", "undo001", "aria_log_control", "shop/t.ibd", "shop/t.frm", "shop/u.MYD"] {
         let pair = Pair::default();
         tree::plain(&pair.donor, 1);
@@ -67,7 +67,7 @@ fn pair_a_linked_data_file_comes_along_or_is_refused() {
 }
 
 #[test]
-fn pair_an_option_file_says_where_the_rest_is_and_what_is_the_nodes_own() {
+fn an_option_file_says_where_the_rest_is_and_what_is_the_nodes_own() {
     let pair = Pair::default();
     for (data, number) in [(&pair.donor, 1), (&pair.joiner, 2)] {
         tree::plain(data, 1);
@@ -135,7 +135,7 @@ fn pair_an_option_file_says_where_the_rest_is_and_what_is_the_nodes_own() {
 
 /// A joiner's own file in a schema that the donor has too, where the old tree goes first.
 #[test]
-fn pair_what_is_the_nodes_own_outlives_an_old_tree_that_goes_first() {
+fn files_of_the_nodes_own_outlive_an_old_tree_that_goes_first() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     tree::old(&pair.joiner);

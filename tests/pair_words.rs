@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 #[test]
-fn pair_a_joiner_that_is_told_to_end_says_that_nothing_was_changed() {
+fn a_joiner_that_is_told_to_end_says_that_nothing_was_changed() {
     for waits in [true, false] {
         let pair = Pair::default();
         tree::plain(&pair.donor, 8);
@@ -34,7 +34,7 @@ fn pair_a_joiner_that_is_told_to_end_says_that_nothing_was_changed() {
 }
 
 #[test]
-fn pair_a_peer_that_is_killed_is_told_once_and_with_a_remedy() {
+fn a_peer_that_is_killed_is_told_once_and_with_a_remedy() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 8);
     let joiner = pair.receive(&[]);
@@ -49,7 +49,7 @@ fn pair_a_peer_that_is_killed_is_told_once_and_with_a_remedy() {
 }
 
 #[test]
-fn pair_a_port_that_is_taken_is_busy() {
+fn a_port_that_is_taken_is_busy() {
     let pair = Pair::default();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
@@ -61,7 +61,7 @@ fn pair_a_port_that_is_taken_is_busy() {
 }
 
 #[test]
-fn pair_a_refusal_names_the_caller_once() {
+fn a_refusal_names_the_caller_once() {
     let pair = Pair::default();
     let joiner = pair.receive(&["--initial-timeout", "2s"]);
     let mut stranger = TcpStream::connect(joiner.address()).unwrap();
@@ -73,7 +73,7 @@ fn pair_a_refusal_names_the_caller_once() {
 }
 
 #[test]
-fn pair_a_wait_says_where_it_listens_and_where_it_is_dialled() {
+fn a_wait_says_where_it_listens_and_where_it_is_dialled() {
     let pair = Pair::default();
     let joiner = pair.receive(&["--advertise", "localhost"]);
     joiner.running.says("waiting for a donor at localhost:");
@@ -82,7 +82,7 @@ fn pair_a_wait_says_where_it_listens_and_where_it_is_dialled() {
 
 /// On a terminal: nothing is drawn before there is something to count, and sixty columns are enough.
 #[test]
-fn pair_a_bar_is_drawn_when_there_is_something_to_count() {
+fn a_bar_is_drawn_when_there_is_something_to_count() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 6);
     let program = pair.program.display();
@@ -115,7 +115,7 @@ fn plain(line: &str) -> String {
 }
 
 #[test]
-fn pair_a_result_for_programs_has_the_peers_name_as_it_is() {
+fn a_result_for_programs_has_the_peers_name_as_it_is() {
     let pair = Pair::default();
     tree::plain(&pair.donor, 1);
     let both = pair.arrives(&[], &["--json"]);

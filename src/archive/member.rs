@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn members_round_trip() {
+    fn round_trip() {
         let long = [b"datadir/".as_slice(), &[b'x'; 200], b"/\xff\n \xc3\xa4".as_slice()].concat();
         let big = file(&long, 3 * CHUNK + 5);
         let small = file(b"datadir/s", 3);

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_travel_as_bytes_and_are_counted_without_zeros() {
+    fn they_travel_as_bytes_and_are_counted_without_zeros() {
         let mut chunk = vec![7; 3 * PAGE + 5];
         chunk[PAGE..2 * PAGE].fill(0);
         let hints = PageHints::of(&chunk, 9);

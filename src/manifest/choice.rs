@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn choices() {
+    fn one_of_three_words() {
         for text in ["auto", "sha256", "blake3"] {
             assert_eq!(text.parse::<ChecksumChoice>().unwrap().to_string(), text);
             assert!(text.to_ascii_uppercase().parse::<ChecksumChoice>().is_ok());

@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn manifests_round_trip(items in vec(any_item(), 0..6)) {
+        fn round_trip(items in vec(any_item(), 0..6)) {
             let Ok(manifest) = Manifest::new(Checksum::Blake3, items) else { return Ok(()) };
             let mut bytes = Vec::new();
             manifest.write(&mut bytes).unwrap();

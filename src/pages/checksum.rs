@@ -123,7 +123,7 @@ mod tests {
     /// Pages with the old algorithms' checksums, made here by their formulas; current ones are tested on a server's own
     /// files (`tests/cluster_pages.rs`).
     #[test]
-    fn checksums_of_long_ago_are_known() {
+    fn those_of_long_ago_are_known() {
         let mut page: Vec<u8> = (0..16384u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         page[KEY_VERSION..SPACE].fill(0);
         let end = page.len() - 8;

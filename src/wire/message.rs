@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_round_trip_and_every_cut_is_refused() {
+    fn round_trip_and_every_cut_is_refused() {
         for message in samples() {
             let bytes = message.encode().unwrap();
             let length = Message::length(bytes[..4].try_into().unwrap()).unwrap();
