@@ -396,7 +396,7 @@ fn least_free(kind: &str) -> Option<(u64, u64)> {
 }
 
 #[test]
-fn pair_reuse_takes_no_room_where_the_filesystem_can_clone() {
+fn no_room_is_taken_if_the_filesystem_can_clone() {
     for kind in ["xfs", "btrfs"] {
         let Some((before, least)) = least_free(kind) else { return };
         assert!(before - least < 40 * MIB, "{kind}: {before}, {least}");
