@@ -22,18 +22,18 @@ exec '@REAL@' "$@"
 
 
 class LabError(Exception):
-    """Something that the person at the terminal has to know; printed without a trace."""
+    """Something that the person at the terminal must know; printed without a traceback."""
 
 
 def need(*pairs):
-    """Sees to it that programs are there (PROGRAM:PACKAGE)."""
+    """Makes sure that programs are installed (PROGRAM:PACKAGE)."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if subprocess.run([HERE / "need", *pairs]).returncode:
         raise LabError("the packages above are needed")
 
 
 def binary(build=True):
-    """The release build of Highline, made when it is missing."""
+    """The release build of Highline, built if it is missing."""
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
     found = pathlib.Path(os.environ.get("HIGHLINE", target / "release" / "highline"))
     if not found.exists() and build:
@@ -49,7 +49,7 @@ def server_user():
 
 
 def own(path, root=None):
-    """Gives a folder to the server's account, which has other numbers in a Linux of its own. What has that owner already is
+    """Gives a folder to the server's account, whose numbers differ in another Linux. What already has that owner is
     left alone: its ctime would change."""
     user, group = "mysql", "mysql"
     if root:
@@ -90,7 +90,7 @@ def make_certificates(folder, names=("localhost",), addresses=()):
 
 
 def free_block():
-    """The start of a block of loopback addresses that nobody uses, such as 127.31.7."""
+    """The start of an unused block of loopback addresses, such as 127.31.7."""
     for step in range(1000):
         number = os.getpid() + step * 7919
         block = f"127.{1 + number // 250 % 250}.{1 + number % 250}"
@@ -114,7 +114,7 @@ class Node:
         self.socket = self.folder / "socket"
         self.log = self.folder / "error.log"
         self.runs = self.folder / "runs"
-        # A folder with a Linux of its own to run in, and lines for [mysqld] and after it.
+        # A folder with a Linux to run in, and lines for [mysqld] and after it.
         self.root, self.extra = None, ""
         for path in (self.folder, self.datadir, self.folder / "tmp", self.runs):
             path.mkdir()
@@ -124,7 +124,7 @@ class Node:
         own(path, self.root)
 
     def inside(self, *command):
-        """A command as this node's machine runs it."""
+        """A command as it is run on this node's machine."""
         if not self.root:
             return [*map(str, command)]
         return [str(HERE / "inside"), str(self.root), f"{self.lab.folder}:{self.lab.folder}", "--", *map(str, command)]
@@ -164,10 +164,10 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
 """)
 
     def install(self):
-        """Makes a new database, where the options put it."""
+        """Creates a new database where the options put it."""
         self.write_options()
         user = [f"--user={server_user()}"] if server_user() else []
-        # Galera has no part in this.
+        # Galera is not involved.
         command = self.inside("mariadb-install-db", f"--defaults-file={self.folder}/my.cnf", *user, "--skip-test-db",
                               "--auth-root-authentication-method=normal", "--wsrep-on=OFF", "--wsrep-provider=none")
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -185,7 +185,7 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
         if self.lab.namespace:
             command = ["ip", "netns", "exec", self.lab.namespace, *command]
         environment = dict(os.environ, HIGHLINE_LAB_RUNS=str(self.runs))
-        # With /usr//bin already in PATH the server puts nothing before ours.
+        # If /usr//bin is already in PATH, the server puts nothing before ours.
         environment["PATH"] = f"{self.lab.folder}/shims:{self.lab.folder}/bin:/usr//bin:/usr/sbin:/bin:/sbin"
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
@@ -207,7 +207,7 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
             time.sleep(0.05)
 
     def tail(self, lines=30):
-        """The last lines of the error log that tell of a failure."""
+        """The last lines of the error log that report a failure."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         telling = re.compile(r"\[ERROR\]|WSREP_SST|not found|^highline")
         return "\n".join([line for line in text.splitlines() if telling.search(line)][-lines:])
@@ -238,7 +238,7 @@ wsrep_provider_options="gmcast.listen_addr=tcp://{self.address}:4567;ist.recv_ad
         return sorted(found)
 
     def stop(self, clean=True):
-        """Stops the server: cleanly, or at once with all that it started."""
+        """Stops the server: cleanly, or at once with everything it started."""
         if not self.process:
             return
         if clean:
@@ -290,7 +290,7 @@ class Lab:
         shim.chmod(0o755)
 
     def use(self, method, sst):
-        """From the next state transfer on, with this method."""
+        """Uses this method from the next state transfer on."""
         self.method, self.sst = method, sst
         self.add_method(method)
         for node in self.nodes:
@@ -312,7 +312,7 @@ class Lab:
         return self
 
     def __exit__(self, *_):
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not leave parts of it running.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         for node in self.nodes:
             node.stop(clean=False)
@@ -372,7 +372,7 @@ class Probe:
         self.longest = 0.0
 
     def gaps(self, since, until):
-        """Seconds from each commit to the next, of all that reach into that time; one that still lasts counts."""
+        """Seconds from each commit to the next, for all that overlap that time; one that is still running counts."""
         inside = [end for end in self.ends if since <= end <= until]
         before = [end for end in self.ends if end < since][-1:] or [since]
         after = [end for end in self.ends if end > until][:1] or [until]
@@ -446,7 +446,7 @@ class LogTail:
 
 
 class ScriptEnd:
-    """Sees when the first SST script of a role on a node ends. For a `with`."""
+    """Notes when the first SST script of a role on a node ends. For a `with`."""
 
     def __init__(self, node, role):
         self.node, self.role = node, role

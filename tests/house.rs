@@ -370,6 +370,22 @@ fn numbers_on_the_page_are_those_of_the_code() {
     }
 }
 
+#[test]
+fn every_fuzz_target_has_a_body_seeds_and_a_row() {
+    let (bodies, page) = (read("src/fuzzing.rs"), read("docs/fuzzing.md"));
+    let mut files = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets"), &mut files);
+    let named = |line: &str| line.strip_prefix("pub fn ").map(|rest| rest.split('(').next().unwrap().to_owned());
+    let targets: BTreeSet<String> = bodies.lines().filter_map(named).collect();
+    let stems = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned());
+    assert_eq!(targets, stems.collect::<BTreeSet<_>>());
+    for target in &targets {
+        assert!(page.lines().any(|row| row.starts_with("| `") && row.contains(&format!("`{target}`"))), "{target}");
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+        assert!(fs::read_dir(seeds).is_ok_and(|mut seeds| seeds.next().is_some()), "{target}");
+    }
+}
+
 /// A runner prints a test behind its module, so `ticket::tests::ticket_…` would say it twice.
 #[test]
 fn a_tests_name_does_not_begin_with_its_modules() {

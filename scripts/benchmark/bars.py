@@ -1,4 +1,4 @@
-"""The report's part about the freeze: a table for each case and filesystem, and what was asked for beside what was measured."""
+"""The report's part about the freeze: a table for each case and filesystem, and the goals beside what was measured."""
 
 import statistics
 
@@ -9,9 +9,9 @@ NOTE = (
     "Both nodes are real servers on that filesystem, each run begins with a fresh copy of the data, which is not in the page cache, and all but 'idle' "
     "are under sysbench with two threads. A client commits one row on the donor every 10 ms. Freeze: the longest time from one of its commits to "
     "the next, from the start of the donor's script to the end of the joiner's. Other gaps: the longest before the joiner started, and the longest "
-    "while it joined the group, whatever the method. Until still: from the request to the server to its answer, in which it writes its dirty pages. "
-    "Held: from there until it was released; of Highline by its own log, which is compared with the moments "
-    "at which its lines appeared. Script: start to end of the joiner's script; `wsrep_sst_mariabackup` sleeps 10 s of that. Bytes on the wire are "
+    "while it joined the group, whatever the method. Until still: from the request to the server until its answer, while it writes its dirty pages. "
+    "Held: from then until it was released; for Highline by its own log, which is compared with the moments "
+    "when its lines appeared. Script: start to end of the joiner's script; `wsrep_sst_mariabackup` sleeps 10 s of that. Bytes on the wire are "
     "the loopback device's without the replicated transactions; they include the local socket between stunnel and rsync.")
 
 

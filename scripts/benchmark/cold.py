@@ -1,4 +1,4 @@
-"""A database of which a part is written to: hot sysbench tables, and cold copies of their tablespaces in schemas of their own.
+"""A database of which a part is written to: hot sysbench tables, and cold copies of their tablespaces in other schemas.
 
 Made once and kept: the hot part as a folder, the cold part as an archive in which the copies cost next to nothing.
 """
@@ -14,12 +14,12 @@ from benchmark import shapes
 from benchmark.links import run
 
 HOT = 20  # one part in so many is hot; small tables take more room than their rows
-# A copy of a table lies behind the copy before it in the archive, so the window has to hold two tables.
+# In the archive a copy of a table follows the previous copy, so the window has to hold two tables.
 ZSTD = ["zstd", "-q", "-T0", "--long=28"]
 
 
 class Database:
-    """`tree` is the folder of everything hot, the dictionary too; `lay` adds the cold rest to a datadir."""
+    """`tree` is the folder of everything hot, including the dictionary; `lay` adds the cold rest to a datadir."""
 
     def __init__(self, tree, archive=None):
         self.tree, self.archive = tree, archive
@@ -67,7 +67,7 @@ def copy(node, copies):
 
     def schema(number):
         name = f"cold{number + 1:02}"
-        # Replicated, each statement would wait for the one of the other schema.
+        # If replicated, each statement would wait for that of the other schema.
         lines = [f"SET SESSION wsrep_on = OFF; CREATE DATABASE {name};"]
         for table in tables:
             lines += [f"CREATE TABLE {name}.{table} LIKE sb.{table}; ALTER TABLE {name}.{table} DISCARD TABLESPACE;",

@@ -112,9 +112,9 @@ def highline(setting):
 
 
 def bare_loop(setting):
-    """The roof: read, TLS, write, sync in one process, see benches/bare_loop.rs. `cargo bench --no-run` builds it.
+    """The upper bound: read, TLS, write, sync in one process, see benches/bare_loop.rs. `cargo bench --no-run` builds it.
 
-    It keeps every file open, so it is nothing for the small tables."""
+    It keeps every file open, so it cannot be used for the small tables."""
     if setting.source.name.startswith("small"):
         return None
     built = [p for p in (pathlib.Path(__file__).parents[2] / "target/release/deps").glob("bare_loop-*") if os.access(p, os.X_OK)]

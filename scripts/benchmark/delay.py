@@ -1,4 +1,4 @@
-"""A TCP proxy that holds every byte back for a time each way:  python3 delay.py LISTEN TARGET SECONDS
+"""A TCP proxy that delays every byte in each direction:  python3 delay.py LISTEN TARGET SECONDS
 
 It ends the TCP connections, so a slow start over the long way is not shown; what is shown is each round trip of the protocol
 on top, and a window: at most 4 MiB a direction are under way in one connection, as with the kernel's default buffers.

@@ -1,4 +1,4 @@
-"""How long the donor's commits stand still while it is written to and a node without data joins it.
+"""How long the donor's commits stall while it is written to and a node without data joins.
 
 A client that commits every 10 ms tells; what the donor's log says is put beside it. Each run begins with a fresh copy of the data,
 for a transfer leaves traces in it: on XFS and btrfs, files that were cloned are in more pieces afterwards.
@@ -39,7 +39,7 @@ class Case:
         return cold.get(size, cache) if self.is_cold else cold.Database(shapes.get("sysbench", size, cache))
 
     def room(self, size):
-        """Bytes: both nodes, clones of what is hot with what may be written meanwhile, logs."""
+        """Bytes: both nodes, clones of what is hot plus what may be written meanwhile, logs."""
         hot = size // cold.HOT if self.is_cold else size
         return 2 * size + 3 * hot // 2 + (2 << 30)
 
@@ -73,7 +73,7 @@ def run(options, record):
 
 
 def knows_freeze(program):
-    """Its help tells."""
+    """See its help."""
     done = subprocess.run([program, "send", "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
     return "--freeze-limit" in done.stdout
 
@@ -144,7 +144,7 @@ def sentence(result):
 
 
 def refresh(cluster, data):
-    """The donor as it was: all but the cold tables, which nobody writes to. None of it is in the page cache, as with a server
+    """Restores the donor: all but the cold tables, which nobody writes to. None of it is in the page cache, as with a server
     that reads past it."""
     datadir = cluster.nodes[0].datadir
     for path in datadir.iterdir():
@@ -178,7 +178,7 @@ def once(cluster, link, case, options, size, check):
             started = time.time()
             joiner.start()
             until(lambda: joining.start, joiner, 60)
-            # Data has not begun to flow yet; the group's own traffic has.
+            # Data is not flowing yet, but the group's own traffic is.
             wire, group = link.bytes(), status(donor, "wsrep_replicated_bytes")
             until(lambda: joining.end and giving.start, joiner, limit)
             wire, group = link.bytes() - wire, status(donor, "wsrep_replicated_bytes") - group
@@ -188,7 +188,7 @@ def once(cluster, link, case, options, size, check):
                 raise lab.LabError("the client that commits lost its server")
         joiner.wait_synced(limit)
         time.sleep(0.1)
-    # When a node joins, the group itself stands still for half a second; the donor's script comes after that.
+    # When a node joins, the group itself stalls for half a second; the donor's script comes after that.
     gaps = probe.gaps(giving.start, joining.end)
     long = [gap for gap in gaps if gap > LONG]
     if check:
@@ -223,7 +223,7 @@ def mean(values):
 
 
 def counts(ends, start, end):
-    """Commits in each tenth of a second, as words: a JSON list would be a line each."""
+    """Commits in each tenth of a second, as text: a JSON list would take a line for each."""
     found = [0] * max(1, int((end - start) / BIN + 1))
     for when in ends:
         if start <= when < end:
@@ -232,14 +232,14 @@ def counts(ends, start, end):
 
 
 def compare(donor, joiner):
-    """What is written to, and of the cold tables the first schema."""
+    """What is written to, and the first schema of the cold tables."""
     for schema in ("sb", "cold01"):
         if (donor.datadir / schema).exists() and donor.checksums(schema) != joiner.checksums(schema):
             raise lab.LabError(f"the nodes differ in {schema} after the transfer")
 
 
 class Scratch:
-    """A folder in the cache that is locked while its owner lives; what a killed owner left is found by `sweep`."""
+    """A folder in the cache that is locked while its owner lives; `sweep` finds what a killed owner left."""
 
     def __init__(self, cache):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=cache))
@@ -292,7 +292,7 @@ def end_strays(folder):
 
 @contextlib.contextmanager
 def place(scratch, filesystem, room, cache):
-    """Where both nodes live: a folder where the cache has that filesystem, and it is ext4; otherwise an image."""
+    """Where both nodes are: a folder if the cache is on that filesystem, and it is ext4; otherwise an image."""
     top = scratch / "disk"
     if filesystem == "ext4" == ground.kind_of(cache):
         top.mkdir()

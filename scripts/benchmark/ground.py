@@ -52,7 +52,7 @@ class Image:
 
 
 def unmount(place, limit=20):
-    """A server that was killed lets go of its files a moment later."""
+    """A killed server releases its files a moment later."""
     deadline = time.monotonic() + limit
     while os.path.ismount(place):
         done = subprocess.run(["umount", place], capture_output=True, text=True)

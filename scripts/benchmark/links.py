@@ -1,4 +1,4 @@
-"""Over what: loopback, or two network namespaces joined by a veth pair with a token bucket, with a delay where asked.
+"""Over what: loopback, or two network namespaces joined by a veth pair with a token bucket, and a delay if asked for.
 
 Every link but a loopback without root has namespaces of its own, so its byte counters see this benchmark alone.
 """

@@ -21,7 +21,7 @@ SAMPLE_EVERY = 0.1
 
 
 class Side:
-    """One end, running under the meter."""
+    """One end, running under measurement."""
 
     def __init__(self, command, work, name, namespace=None, **popen):
         self.result = work / f"{name}.json"
@@ -38,7 +38,7 @@ class Side:
         return self.process.wait(limit)
 
     def end(self):
-        """Ends what still runs; gives {"cpu": s, "memory": bytes, "code": n}."""
+        """Ends what is still running; returns {"cpu": s, "memory": bytes, "code": n}."""
         if self.process.poll() is None:
             self.process.terminate()
         try:

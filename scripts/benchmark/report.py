@@ -11,6 +11,7 @@ from benchmark import bars, freeze, reuse
 from benchmark.contestants import CONTESTANTS, REFERENCE
 from benchmark.shapes import SHAPES
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLOURS = {"bare loop": "#c9c9c9", "rsync+stunnel": "#b5651d", "rsync (plain)": "#d8b48a", "tar+zstd+socat": "#8c8c8c", "mariabackup+TLS": "#4a7a9d",
            "highline": "#1b9e77", "highline (rounds)": "#66c2a4", "highline (clone)": "#0b5d45", "highline (whole)": "#a3d9c5"}
 
@@ -40,7 +41,7 @@ def groups(runs, kind):
 
 
 def share(runs):
-    """How much of what plain TCP moves over the link these did."""
+    """Their share of what plain TCP moves over the link."""
     if not all(run.get("link_carries") for run in runs):
         return ""
     return f"{statistics.median(run['wire'] / run['seconds'] / run['link_carries'] for run in runs):.2f}"
@@ -79,11 +80,11 @@ def page(facts, options):
              "medians (fastest to slowest in brackets). The source is in the page cache. The time ends when everything is synced to "
              "the target's disk, for every contestant. CPU is user and system time of all processes of both ends. Memory is the peak "
              "of an end's processes, shared pages counted once. Bytes on the wire are the device's, both ways; on loopback that includes "
-             "the local socket between stunnel and the rsync that it starts. With 40 ms, a proxy holds every byte back for 20 ms each "
-             "way and lets 4 MiB a connection and direction be under way. Of the link: the bytes a second on the wire against those of four plain "
-             "TCP connections that fill it. "
-             "Small tables go onto a new filesystem each time (ext4 in a file), for ext4 searches long past inodes that were freed in the "
-             "last minutes. A backup by mariabackup is still to be prepared; the state "
+             "the local socket between stunnel and the rsync that it starts. With 40 ms, a proxy delays every byte by 20 ms each "
+             "way and allows 4 MiB in flight for each connection and direction. Of the link: the bytes a second on the wire against those of four "
+             "plain TCP connections that fill it. "
+             "Small tables go onto a new filesystem each time (ext4 in a file), because ext4 searches long past inodes that were freed in the "
+             "last minutes. A backup by mariabackup still has to be prepared; the state "
              "transfers below include that.", ""]
     for (shape, link), group in groups(runs, "transfer").items():
         some = next(iter(group.values()))[0]
@@ -104,8 +105,8 @@ def page(facts, options):
     for (shape, link), group in groups(runs, "sst").items():
         some = next(iter(group.values()))[0]
         lines += [f"## State transfer between two real nodes: {shape}, {some['bytes'] / 1e6:.0f} MB", "",
-                  "Script: start to end of the joiner's script. Synced: from the start of the joiner's server. Freeze: the longest that one "
-                  "commit on the donor took, of a client that commits every 10 ms. "
+                  "Script: start to end of the joiner's script. Synced: from the start of the joiner's server. Freeze: the longest "
+                  "commit on the donor, by a client that commits every 10 ms. "
                   "`wsrep_sst_mariabackup` sleeps 10 s before it sends; that is part of its time, as it is in production.", "",
                   f"| | script s | times {REFERENCE} | joiner synced s | donor freeze s |", "|---|---|---|---|---|"]
         base = median(group[REFERENCE], "script") if REFERENCE in group else None
@@ -119,12 +120,12 @@ def page(facts, options):
         lines += ["", "![state transfer](sst.svg)", ""]
     frozen = groups(runs, "freeze")
     if frozen:
-        lines += ["## How long a donor stands still", "", bars.NOTE, ""]
+        lines += ["## How long a donor is frozen", "", bars.NOTE, ""]
     for (case, filesystem), group in frozen.items():
         lines += bars.section(case, filesystem, freeze.CASES[case].what, group)
     returned = groups(runs, "reuse")
     if returned:
-        lines += ["## What a node that comes back costs", "", reuse.NOTE, ""]
+        lines += ["## What it costs to bring a node back", "", reuse.NOTE, ""]
     for (_, where), group in returned.items():
         lines += reuse.section(where, group)
     failed = [run for run in runs if "failed" in run]
@@ -143,7 +144,7 @@ def commands(runs, options):
         seen.add(run["contestant"])
         lines += [f"### {run['contestant']}", ""]
         for role in ("joiner", "donor"):
-            lines += [f"{role.capitalize()}:", "", "```sh", run["commands"][role], "```", ""]
+            lines += [f"{role.capitalize()}:", "", "```sh", run["commands"][role].replace(f"{ROOT}/", ""), "```", ""]
     for run in runs:
         if run["kind"] in ("sst", "freeze") and "options" in run and (run["contestant"], "sst") not in seen:
             seen.add((run["contestant"], "sst"))

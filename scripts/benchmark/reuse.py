@@ -71,7 +71,7 @@ def measure(options, name, filesystem, size, tree, record):
 
 
 def chain(cluster, link):
-    """(case, result) of each: most begin with what the one before left."""
+    """(case, result) of each: most start from what the one before left."""
     donor, joiner, other = cluster.nodes
     full = once(cluster, link, joiner)
     yield "full", full
@@ -132,10 +132,10 @@ def once(cluster, link, joiner):
 
 
 def kill(cluster, joiner):
-    """As a crash does, and then until the others have noticed."""
+    """As a crash does, and then waits until the others have noticed."""
     joiner.stop(clean=False)
     end_strays(joiner.folder)
-    # Else a node that was synced comes back by IST.
+    # Otherwise a node that was synced comes back by IST.
     (joiner.datadir / "grastate.dat").unlink(missing_ok=True)
     donor, left = cluster.nodes[0], sum(node.process is not None for node in cluster.nodes)
     deadline = time.monotonic() + 60
@@ -146,7 +146,7 @@ def kill(cluster, joiner):
 
 
 def away(cluster, statements):
-    """The last of the tables' pages reach both disks first, as they do on a node that was up for a while."""
+    """First all of the tables' pages reach both disks, as they do on a node that has been up for a while."""
     donor, joiner, _ = cluster.nodes
     kill(cluster, joiner)
     if statements:

@@ -27,7 +27,7 @@ ROUND = re.compile(r"\b(?:round (?P<number>\d+)|(?:the )?last round)\b", re.IGNO
 SERVER = {"asked": r"Flushing tables for SST", "still": r"Tables flushed", "resumed": r"resuming provider at|Provider resumed"}
 
 
-# What Highline expects is no measurement.
+# What Highline expects is not a measurement.
 GUESS = re.compile(r"estimate|expect|would|about|limit", re.IGNORECASE)
 
 
@@ -56,7 +56,7 @@ def moments(lines, pattern):
 
 
 def longest(starts, ends):
-    """From a start to the first end after it, the longest; a server that was released early is frozen again."""
+    """The longest time from a start to the first end after it; a server that was released early is frozen again."""
     pairs = zip(starts, [*starts[1:], float("inf")])
     spans = [end - start for start, later in pairs for end in [t for t in ends if start <= t <= later][:1]]
     return max(spans, default=None)
@@ -66,7 +66,7 @@ def of(lines):
     """The facts of one state transfer, from [(time, line)] of the donor's error log."""
     asked, still, resumed = (moments(lines, SERVER[name]) for name in ("asked", "still", "resumed"))
     told = [(t, POSITION.sub("POSITION", line.partition("Highline donor: ")[2])) for t, line in lines if "Highline donor: " in line]
-    # The word may stand in a plan too; the freeze itself is told when the server has told it.
+    # The word may occur in a plan too; the freeze itself counts when the server reports it.
     frozen = [t for t in moments(told, r"\bfrozen\b") if not still or t >= still[0] - 0.05]
     released = moments(told, r"\breleased\b")
     texts = [text for _, text in told]

@@ -26,7 +26,7 @@ SHAPES = {
 
 
 def get(name, size, cache, tables=TABLES):
-    """The folder of a shape, made when it is not in the cache. `size` is in bytes; the small tables have their own."""
+    """The folder of a shape, created if it is not in the cache. `size` is in bytes; the small tables have their own."""
     label = name if name.startswith("small") else f"{name}-{size >> 20}M"
     if tables != TABLES:
         label += f"-{tables}-tables"
@@ -53,7 +53,7 @@ def warm(place):
 
 
 def usage(place):
-    """(files, apparent bytes, allocated bytes) of what travels."""
+    """(files, apparent bytes, allocated bytes) of what is sent."""
     count = apparent = allocated = 0
     for folder, names, files in os.walk(place):
         names[:] = [n for n in names if n != ".highline"]
@@ -84,7 +84,7 @@ def sysbench(place, size, tables):
 
 
 def frame(place):
-    """The files of the top that every method asks for by name."""
+    """The top-level files that every method asks for by name."""
     (place / "shape").mkdir()
     (place / "mysql").mkdir()
     noise = random.Random(1)

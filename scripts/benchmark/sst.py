@@ -1,4 +1,4 @@
-"""The real thing: a node without data joins a node that serves, with each method in turn."""
+"""Real state transfers: a node without data joins a serving node, with each method in turn."""
 
 import subprocess
 import tempfile
@@ -38,7 +38,7 @@ def run(options, record):
                         record({"kind": "sst", "contestant": name, "failed": str(error)})
                         continue
                     finally:
-                        # A killed node would stop the group's commits until it is suspected, 5 s later.
+                        # A killed node would stop the group's commits until it is suspected 5 s later.
                         joiner.stop()
                         joiner.wipe()
                         donor.forget_runs()

@@ -1,4 +1,4 @@
-"""A directory from A to B: every contestant in turn, the whole again for each pair, everything synced to disk in the timed part."""
+"""A directory from A to B: every contestant in turn, repeated for each pair, with everything synced to disk in the timed part."""
 
 import filecmp
 import os
@@ -15,7 +15,7 @@ LIMIT = 1800
 
 
 class Failed(Exception):
-    """A contestant did not do it; the others go on."""
+    """One contestant failed; the others go on."""
 
 
 def run(options, record):
@@ -33,7 +33,7 @@ def run(options, record):
 
 
 class Live:
-    """A server on a copy of the source, for the contestant that reads from one; None where the shape is no database."""
+    """A server on a copy of the source, for the contestant that reads from one; None if the shape is not a database."""
 
     def __init__(self, source, shape, options):
         self.cluster = None
@@ -94,7 +94,7 @@ def measure(options, shape, source, link, pairs, certificates, socket, work, rec
 
 
 def rotated(names, pair):
-    """Nobody is always first."""
+    """No contestant is always first."""
     step = pair % len(names) if names else 0
     return names[step:] + names[:step]
 
