@@ -141,6 +141,7 @@ impl Conversation {
                 self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
             }
             DataSource::Mariabackup => {
+                self.reporter.phase(Phase::Preparing);
                 self.reporter.note("verified: every byte matches the donor's seal; the backup is prepared now");
                 let prepared = prepare::prepare(&taken.staging, &self.options.prepare, &self.reporter, stop);
                 let position = tokio::select! {
