@@ -122,7 +122,7 @@ fn a_damaged_page_that_is_free_stops_nothing() {
     for (free, limit) in [(150, 192), (0, 128)] {
         with_descriptors(free, limit);
         let both = pair.arrives(&[], &["--verify-pages"]);
-        both.donor.said("; 1 are damaged but free, so they hold nothing");
+        both.donor.said("; 1 is damaged but free, so it holds nothing");
     }
 }
 
@@ -133,15 +133,15 @@ fn a_directory_is_checked_by_itself() {
     let check = || pair.run(&["verify", "--pages", "--datadir", pair.donor.to_str().unwrap()]);
     let ended = check();
     ended.succeeded();
-    assert_eq!(ended.stdout, "checked: 3 entries, 189 pages are as InnoDB wrote them, 0 cannot be checked\n");
+    assert_eq!(ended.stdout, "checked: 3 files, 189 pages are as InnoDB wrote them, 0 cannot be checked\n");
     let (small, large) = (pair.donor.join("shop/small.ibd"), pair.donor.join("shop/large.ibd"));
     for (place, at) in [(&small, 99), (&large, 3 * PAGE as u64), (&large, 199 * PAGE as u64)] {
         flip(place, at);
     }
     let ended = check();
-    ended.failed(74, &["3 pages are damaged; 3 entries were checked"]);
+    ended.failed(74, &["3 pages are damaged; 3 files were checked"]);
     let expected = format!(
-        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, at byte 0: \
+        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages is damaged\n{}: page 0, at byte 0: \
          its checksum is wrong\n",
         large.display(),
         small.display()

@@ -10,7 +10,7 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::chunks;
 use crate::pages::{Damage, Findings, Space, UNKNOWN, is_tablespace};
-use crate::progress::entries;
+use crate::progress::counted;
 use crate::threads::{lock, on_all_cores};
 use crate::tree::{Found, Roots, Rules, Source, Tolerance, locate, scan, system_tablespace};
 
@@ -35,31 +35,36 @@ pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
         damaged += findings.damaged;
         if let Some(Damage { page, offset, fault }) = findings.first {
             let more = findings.damaged.saturating_sub(1);
-            let more = if more == 0 { String::new() } else { format!("; {more} more of its pages are damaged") };
+            let words = counted(more, "more of its pages is damaged", "more of its pages are damaged");
+            let more = if more == 0 { String::new() } else { format!("; {words}") };
             let place = Printable::path(place);
             print(&mut std::io::stdout(), &format!("{place}: page {page}, at byte {offset}: {fault}{more}\n"))?;
         }
         if findings.free > 0 {
             let (place, free) = (Printable::path(place), findings.free);
-            let line = format!("{place}: {free} pages are damaged but free, so they hold nothing\n");
-            print(&mut std::io::stdout(), &line)?;
+            let words = counted(
+                free,
+                "page is damaged but free, so it holds nothing",
+                "pages are damaged but free, so they hold nothing",
+            );
+            print(&mut std::io::stdout(), &format!("{place}: {words}\n"))?;
         }
         if findings.unknown > 0 {
             unknown += findings.unknown;
-            let line = format!(
-                "{}: {} pages cannot be checked, because {UNKNOWN}\n",
-                Printable::path(place),
-                findings.unknown
-            );
+            let pages = counted(findings.unknown, "page", "pages");
+            let line = format!("{}: {pages} cannot be checked, because {UNKNOWN}\n", Printable::path(place));
             print(&mut std::io::stdout(), &line)?;
         }
     }
-    let count = entries(files.len() as u64);
+    let count = counted(files.len() as u64, "file", "files");
     if damaged == 0 {
-        let line = format!("checked: {count}, {good} pages are as InnoDB wrote them, {unknown} cannot be checked\n");
+        let good = counted(good, "page is as InnoDB wrote it", "pages are as InnoDB wrote them");
+        let line = format!("checked: {count}, {good}, {unknown} cannot be checked\n");
         return print(&mut std::io::stdout(), &line);
     }
-    Err(Error::new(Kind::Integrity, format!("{damaged} pages are damaged; {count} were checked")).remedy(
+    let damaged = counted(damaged, "page is damaged", "pages are damaged");
+    let were = if files.len() == 1 { "was" } else { "were" };
+    Err(Error::new(Kind::Integrity, format!("{damaged}; {count} {were} checked")).remedy(
         "after a crash, first start and stop the server, which repairs half-written pages; otherwise restore those tables",
     ))
 }

@@ -92,8 +92,9 @@ pub(super) async fn converse(
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
+        "agreed with {}: {}, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
+        progress::counted(lanes.into(), "lane", "lanes"),
         options.compression,
         progress::bytes(total),
         progress::entries(entries),
