@@ -49,7 +49,7 @@ use crate::progress::{Phase, Quiet, Reporter, bytes, counted, entries, listed, s
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
+use crate::tree::{Found, Roots, Rules, Scanned, is_of_mysql, lacks, readable};
 use crate::wire::{Message, Offer};
 use answer::{SLOW, answer};
 use conversation::converse;
@@ -253,6 +253,13 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
         return Ok(());
     }
     let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
+    if is_of_mysql(found) {
+        let what = format!(
+            "{datadir} is a data directory of MySQL, which Highline does not send: it has mysql.ibd and lacks {lacks}"
+        );
+        return Err(Error::new(Kind::Incompatible, what)
+            .remedy("nothing was changed; use one of that server's own methods, such as clone or xtrabackup-v2"));
+    }
     Err(Error::new(Kind::Usage, format!("{datadir} is not a server's whole data directory: it lacks {lacks}")).remedy(
         "check the path of the data directory; if these are in other directories, name those in the server's option file (by hand: --defaults-file or --root)",
     ))
