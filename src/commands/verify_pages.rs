@@ -26,9 +26,11 @@ struct Looked {
 }
 
 pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
-    let found = scan(&mut roots.clone(), rules, Tolerance::Vanished)?;
+    // Scanning finds the directories outside.
+    let mut roots = roots.clone();
+    let found = scan(&mut roots, rules, Tolerance::Vanished)?;
     let files: Vec<Found> = found.into_iter().filter(|found| is_tablespace(&found.entry.path)).collect();
-    let looked = all(&files, roots)?;
+    let looked = all(&files, &roots)?;
     let (mut good, mut unknown, mut damaged) = (0, 0, 0);
     for Looked { place, findings } in &looked {
         good += findings.good;
@@ -56,14 +58,19 @@ pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
             print(&mut std::io::stdout(), &line)?;
         }
     }
-    let count = counted(files.len() as u64, "file", "files");
+    let count = counted(looked.len() as u64, "file", "files");
+    let missed = files.len() - looked.len();
+    if missed > 0 {
+        let words = counted(missed as u64, "file has gone or changed", "files have gone or changed");
+        print(&mut std::io::stdout(), &format!("{words} meanwhile and could not be checked\n"))?;
+    }
     if damaged == 0 {
         let good = counted(good, "page is as InnoDB wrote it", "pages are as InnoDB wrote them");
         let line = format!("checked: {count}, {good}, {unknown} cannot be checked\n");
         return print(&mut std::io::stdout(), &line);
     }
     let damaged = counted(damaged, "page is damaged", "pages are damaged");
-    let were = if files.len() == 1 { "was" } else { "were" };
+    let were = if looked.len() == 1 { "was" } else { "were" };
     Err(Error::new(Kind::Integrity, format!("{damaged}; {count} {were} checked")).remedy(
         "after a crash, first start and stop the server, which repairs half-written pages; otherwise restore those tables",
     ))
@@ -77,7 +84,9 @@ fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
         let (mut data, mut span, mut looked) = (Pages::default(), Pages::default(), Vec::new());
         loop {
             let Some((number, found)) = lock(&next).next() else { return Ok(looked) };
-            let Some(place) = locate(roots, &found.entry.path) else { continue };
+            let Some(place) = locate(roots, &found.entry.path) else {
+                return Err(Error::new(Kind::Usage, format!("{}: there is no such directory here", found.entry.path)));
+            };
             match file(found, &place, &system, &mut data, &mut span) {
                 Ok(findings) => looked.push((number, Looked { place, findings })),
                 // A running server has dropped it, or made it smaller.
@@ -102,7 +111,7 @@ fn file(found: &Found, place: &Path, system: &Path, data: &mut Pages, span: &mut
             let mut first = vec![0; most.min(usize::try_from(size).unwrap_or(most))];
             source.read(place, 0, &mut first).map(|()| first)
         };
-        Space::of(&found.entry.path, place, system, first)
+        Space::of(&found.entry.path, (source.as_file(), place), system, first)
     };
     let mut total = Findings::default();
     let mut known = space()?;
