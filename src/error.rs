@@ -100,6 +100,29 @@ impl Kind {
         }
     }
 
+    /// In words, for the manual.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Kind::NotFound => "a file, directory or program is missing",
+            Kind::Interrupted => "stopped by a signal",
+            Kind::Io => "reading or writing failed",
+            Kind::Permission => "permission denied",
+            Kind::Busy => "in use by a running server, another Highline or another donor",
+            Kind::Usage => "wrong option, configuration or input",
+            Kind::NoSpace => "a filesystem is, or would be, full",
+            Kind::Disconnected => "the peer went away",
+            Kind::Protocol => "the peer broke the protocol",
+            Kind::Integrity => "data was damaged, or `verify` found a difference",
+            Kind::Limit => "a limit that protects this host was exceeded",
+            Kind::Incompatible => "the two sides share no protocol version or checksum, or the donor's server is newer",
+            Kind::Timeout => "a deadline passed",
+            Kind::Network => "the network refused or failed",
+            Kind::Changed => "the data changed while it was being read",
+            Kind::Untrusted => "the peer could not prove who it is",
+            Kind::ServerGone => "the database server that started the transfer is gone",
+        }
+    }
+
     /// How much the kind says: of two errors about one failure the more telling one is shown, so that a broken pipe
     /// never hides the full disk that caused it.
     pub fn weight(self) -> u8 {
@@ -339,6 +362,22 @@ mod tests {
         codes.dedup();
         assert_eq!(codes.len(), Kind::ALL.len());
         assert!(!codes.contains(&0));
+    }
+
+    #[test]
+    fn the_readme_lists_the_kinds_as_they_are() {
+        let rows = include_str!("../README.md").lines().filter(|line| line.starts_with("| ") && line.contains(" | `E"));
+        let rows: Vec<_> = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>()).collect();
+        let mut kinds = Kind::ALL;
+        kinds.sort_unstable_by_key(|kind| kind.exit_code());
+        assert_eq!(rows.len(), kinds.len());
+        for (row, kind) in rows.iter().zip(kinds) {
+            let name = serde_json::to_value(kind).unwrap();
+            assert_eq!(
+                (row[1], row[3], row[4]),
+                (&*kind.exit_code().to_string(), name.as_str().unwrap(), kind.meaning())
+            );
+        }
     }
 
     #[test]

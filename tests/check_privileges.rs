@@ -187,4 +187,10 @@ fn what_the_filesystem_can_do_is_found_out() {
     let Some(node) = Node::new() else { return };
     let told = node.check(&[]);
     assert!(told.contains("in DIR/data this node's freeze as a donor: everything is copied under the lock"), "{told}");
+
+    let options = std::fs::read_to_string(node.at("my.cnf")).unwrap();
+    std::fs::write(node.at("my.cnf"), format!("{options}source=mariabackup\n")).unwrap();
+    let told = node.check(&[]);
+    assert!(told.contains("as a donor this node sends a backup (source=mariabackup)"), "{told}");
+    assert!(!told.contains("freeze as a donor"), "a backup freezes nobody: {told}");
 }

@@ -3,7 +3,7 @@
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::command::{bounded, run, text};
 use crate::support::load::{Load, meanwhile};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,6 +38,21 @@ fn said(cluster: &Cluster, n: usize) -> String {
     cluster.log(n).lines().filter(|line| line.contains("Highline")).collect::<Vec<_>>().join("\n")
 }
 
+/// Waits for a phase of `highline status`.
+#[track_caller]
+fn becomes(cluster: &Cluster, n: usize, phase: &str) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let mut status = bounded(LIMIT, cluster.program());
+        let told = text(&run(status.args(["status", "--json", "--datadir"]).arg(cluster.datadir(n))).stdout);
+        if told.contains(&format!("\"phase\": \"{phase}\"")) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "node {n} is not {phase}: {told}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Files that only the program itself reads do not stay in the data directory.
 fn nothing_is_left(cluster: &Cluster, n: usize) {
     let names = std::fs::read_dir(cluster.datadir(n)).unwrap().map(|item| item.unwrap().file_name());
@@ -66,6 +81,7 @@ fn a_backup_under_load_arrives_whole_and_freezes_nobody() {
     assert!(!donor.contains("frozen at"), "{donor}");
     assert!(joiner.contains("the donor sends a backup: what is here is not reused"), "{joiner}");
     assert!(joiner.contains("prepared; syncing and installing"), "{joiner}");
+    assert!(donor.contains("verified by the joiner, which is now preparing the backup"), "{donor}");
     assert!(!donor.contains("se cret") && !joiner.contains("se cret"));
     cluster.assert_equal_tables();
     cluster.check(2);
@@ -92,12 +108,14 @@ fn old_tree(cluster: &Cluster) -> Vec<Vec<u8>> {
     ["ibdata1", "ib_logfile0", "aria_log_control", "d/a.ibd", "mysql/global_priv.MAD"].iter().map(read).collect()
 }
 
-/// A `mariadb-backup` that the joiner finds before the real one, and that is killed while it prepares.
-fn killed_at_prepare(cluster: &Cluster) {
+/// A `mariadb-backup` that the joiner finds before the real one, and that runs it so when it prepares.
+fn in_place_of_prepare(cluster: &Cluster, how: &str) {
     use std::os::unix::fs::PermissionsExt;
     let place = cluster.program().with_file_name("mariadb-backup");
-    let script = "#!/bin/sh\ncase \"$*\" in *--prepare*) exec timeout -s KILL 0.1 /usr/bin/mariadb-backup \"$@\";; esac\n\
-                  exec /usr/bin/mariadb-backup \"$@\"\n";
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *--prepare*) {how} /usr/bin/mariadb-backup \"$@\";; esac\n\
+         exec /usr/bin/mariadb-backup \"$@\"\n"
+    );
     std::fs::write(&place, script).unwrap();
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -117,7 +135,7 @@ fn a_prepare_that_is_killed_costs_the_joiner_nothing() {
     let mut cluster = donor(plan());
     aged(&mut cluster);
     let before = old_tree(&cluster);
-    killed_at_prepare(&cluster);
+    in_place_of_prepare(&cluster, "exec timeout -s KILL 0.1");
     let (_, joiner) = failure(&mut cluster);
     println!("{}\n{}", said(&cluster, 1), said(&cluster, 2));
     let why = "mariadb-backup cannot prepare the backup (";
@@ -147,6 +165,30 @@ fn a_wrong_password_is_named_on_both_sides() {
     }
     assert!(!donor.contains("wr0ng") && !joiner.contains("wr0ng"));
     cluster.wait_synced(1, LIMIT);
+}
+
+/// From 12.x on the server makes an account for the transfer and names it on standard input (MDEV-31809), as it does with
+/// the joiner's: here a wrapper around the method does both. The server alone still runs 10.11.
+#[test]
+fn an_account_on_standard_input_is_that_of_the_backup() {
+    let mut cluster = donor(Cluster::plan(2, "highline").highline("source=mariabackup"));
+    let wrapper = cluster.program().with_file_name("wsrep_sst_highline");
+    let script = "#!/bin/sh\ncase \"$*\" in *--role?donor*)\n\
+                  remote=$WSREP_SST_OPT_REMOTE_AUTH; unset WSREP_SST_OPT_REMOTE_AUTH WSREP_SST_OPT_AUTH\n\
+                  printf 'sst_user=backup\\nsst_password=se cret\\nsst_remote_user=%s\\nsst_remote_password=%s\\n' \
+                  \"${remote%%:*}\" \"${remote#*:}\" | highline sst \"$@\"\nexit;;\nesac\nexec highline sst \"$@\"\n";
+    std::fs::write(&wrapper, script).unwrap();
+    in_place_of_prepare(&cluster, "sleep 1.5; exec");
+    cluster.spawn(2);
+    for n in [1, 2] {
+        becomes(&cluster, n, "preparing");
+    }
+    cluster.wait_synced(2, LIMIT);
+    let (donor, joiner) = (cluster.log(1), cluster.log(2));
+    assert!(donor.contains("mariadb-backup: Acquired locks for BACKUP STAGE BLOCK_COMMIT"), "{donor}");
+    assert!(joiner.contains("prepared; syncing and installing"), "{joiner}");
+    assert!(!donor.contains("se cret") && !joiner.contains("se cret"));
+    cluster.assert_equal_tables();
 }
 
 #[test]

@@ -14,44 +14,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// One of every kind of table that InnoDB has, with pages of `page` KiB.
 fn tables(page: u64, encrypted: bool) -> String {
-    let mut sql = String::from(
-        "CREATE DATABASE d; USE d; SET sql_mode='';
-         CREATE TABLE plain (a INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(200), c TEXT, KEY (b));
-         INSERT INTO plain (b, c) SELECT MD5(seq), REPEAT(MD5(seq * 7), 10) FROM seq_1_to_9000;
-         CREATE TABLE packed (a INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(100), c TEXT) PAGE_COMPRESSED=1;
-         INSERT INTO packed (b, c) SELECT MD5(seq), REPEAT('abc', 100) FROM seq_1_to_9000;
-         CREATE TABLE redundant (a INT PRIMARY KEY, b VARCHAR(100)) ROW_FORMAT=REDUNDANT;
-         INSERT INTO redundant SELECT seq, seq FROM seq_1_to_1000;
-         CREATE TABLE place (a INT PRIMARY KEY AUTO_INCREMENT, g POINT NOT NULL, SPATIAL INDEX (g));
-         INSERT INTO place (g) SELECT POINT(seq, seq * 3 % 1000) FROM seq_1_to_3000;
-         CREATE TABLE words (a INT PRIMARY KEY AUTO_INCREMENT, t TEXT, FULLTEXT (t));
-         INSERT INTO words (t) SELECT CONCAT('word', seq, ' and ', MD5(seq)) FROM seq_1_to_1000;
-         CREATE TABLE parts (a INT PRIMARY KEY, b TEXT) PARTITION BY HASH (a) PARTITIONS 3;
-         INSERT INTO parts SELECT seq, MD5(seq) FROM seq_1_to_3000;
-         CREATE TABLE away (a INT PRIMARY KEY); ALTER TABLE away DISCARD TABLESPACE;
-         CREATE TABLE holes LIKE plain; INSERT INTO holes SELECT * FROM plain; DELETE FROM holes WHERE a % 3 = 0;
-         CREATE TABLE cut LIKE plain; INSERT INTO cut SELECT * FROM plain; TRUNCATE TABLE cut;
-         CREATE TABLE gone LIKE plain; INSERT INTO gone SELECT * FROM plain; DROP TABLE gone;
-         CREATE TABLE blobs (a INT PRIMARY KEY, b LONGBLOB); INSERT INTO blobs SELECT seq, REPEAT(MD5(seq), 9000) FROM seq_1_to_9;
-         CREATE TEMPORARY TABLE t LIKE plain; INSERT INTO t SELECT * FROM plain;
-         CREATE TABLE fresh (a INT PRIMARY KEY);",
-    );
-    if page <= 16 {
-        for size in [1, 2, 4, 8, 16].into_iter().filter(|size| *size <= page) {
-            let name = format!("rows{size}");
-            sql.push_str(&format!(
-                "CREATE TABLE {name} (a INT PRIMARY KEY AUTO_INCREMENT, b VARCHAR(100), c TEXT)
-                 ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE={size};
-                 INSERT INTO {name} (b, c) SELECT MD5(seq), REPEAT(MD5(seq * 7), 10) FROM seq_1_to_3000;"
-            ));
-        }
-    }
-    if encrypted {
-        sql.push_str(
-            "CREATE TABLE open (a INT PRIMARY KEY) ENCRYPTED=NO; INSERT INTO open SELECT seq FROM seq_1_to_3000;",
-        );
-    }
-    sql
+    let applies = |line: &'static str| match line.strip_prefix("--").map(|line| line.split_once(": ")) {
+        None => Some(line),
+        Some(Some(("encrypted", sql))) => encrypted.then_some(sql),
+        Some(Some((least, sql))) if least.parse().is_ok_and(|least: u64| (least..=16).contains(&page)) => Some(sql),
+        _ => None,
+    };
+    include_str!("support/tables.sql").lines().filter_map(applies).collect::<Vec<_>>().join("\n")
 }
 
 /// `highline verify --pages` of a data directory.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 const PAGE: usize = 16 << 10;
 
+/// How many pages each tablespace says that it has.
+const LEAST: u32 = 6;
+
 /// A page as `full_crc32` has it.
 fn page(number: u32, seed: u64) -> Vec<u8> {
     let mut page = tree::noise(seed, PAGE);
@@ -24,6 +27,7 @@ fn page(number: u32, seed: u64) -> Vec<u8> {
     page[4..8].copy_from_slice(&number.to_be_bytes());
     page[24..26].fill(0);
     if number == 0 {
+        page[46..50].copy_from_slice(&LEAST.to_be_bytes());
         page[50..58].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0x15]);
         // The descriptors: no page is free.
         page[150..PAGE - 8].fill(0);
@@ -122,7 +126,7 @@ fn a_damaged_page_that_is_free_stops_nothing() {
     for (free, limit) in [(150, 192), (0, 128)] {
         with_descriptors(free, limit);
         let both = pair.arrives(&[], &["--verify-pages"]);
-        both.donor.said("; 1 are damaged but free, so they hold nothing");
+        both.donor.said("; 1 is damaged but free, so it holds nothing");
     }
 }
 
@@ -133,20 +137,51 @@ fn a_directory_is_checked_by_itself() {
     let check = || pair.run(&["verify", "--pages", "--datadir", pair.donor.to_str().unwrap()]);
     let ended = check();
     ended.succeeded();
-    assert_eq!(ended.stdout, "checked: 3 entries, 189 pages are as InnoDB wrote them, 0 cannot be checked\n");
+    assert_eq!(ended.stdout, "checked: 3 files, 189 pages are as InnoDB wrote them, 0 cannot be checked\n");
     let (small, large) = (pair.donor.join("shop/small.ibd"), pair.donor.join("shop/large.ibd"));
     for (place, at) in [(&small, 99), (&large, 3 * PAGE as u64), (&large, 199 * PAGE as u64)] {
         flip(place, at);
     }
     let ended = check();
-    ended.failed(74, &["3 pages are damaged; 3 entries were checked"]);
+    ended.failed(74, &["3 pages are damaged; 3 files were checked"]);
     let expected = format!(
-        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages are damaged\n{}: page 0, at byte 0: \
+        "{}: page 3, at byte 49152: its checksum is wrong; 1 more of its pages is damaged\n{}: page 0, at byte 0: \
          its checksum is wrong\n",
         large.display(),
         small.display()
     );
     assert_eq!(ended.stdout, expected);
+}
+
+/// What is outside the data directory is checked too, and what has lost its end is not sound.
+#[test]
+fn a_file_outside_and_one_that_lost_its_end() {
+    let pair = Pair::default();
+    donor(&pair.donor);
+    let far = pair.home().join("far");
+    let outside = table(&far, "shop/outside.ibd", 8);
+    fs::write(pair.donor.join("shop/outside.isl"), outside.to_str().unwrap()).unwrap();
+    let check = || pair.run(&["verify", "--pages", "--datadir", pair.donor.to_str().unwrap()]);
+    let ended = check();
+    ended.succeeded();
+    assert_eq!(ended.stdout, "checked: 4 files, 196 pages are as InnoDB wrote them, 0 cannot be checked\n");
+    flip(&outside, 3 * PAGE as u64);
+    let ended = check();
+    ended.failed(74, &["1 page is damaged; 4 files were checked"]);
+    assert!(ended.stdout.starts_with(&format!("{}: page 3, at byte 49152", outside.display())), "{}", ended.stdout);
+    fs::remove_file(pair.donor.join("shop/outside.isl")).unwrap();
+    let short = pair.donor.join("shop/small.ibd");
+    OpenOptions::new().write(true).open(&short).unwrap().set_len(5 * PAGE as u64).unwrap();
+    let words = "page 0, at byte 0: it says that its file has 6 pages, and the file is shorter";
+    let ended = check();
+    ended.failed(74, &["1 page is damaged"]);
+    assert_eq!(ended.stdout, format!("{}: {words}\n", short.display()));
+    fs::remove_dir_all(&far).unwrap();
+    pair.transfer(&[], &["--verify-pages"]).failed(74, &["it says that its file has 6 pages"]);
+    fs::write(&short, "").unwrap();
+    let ended = check();
+    ended.succeeded();
+    assert!(ended.stdout.contains(", 1 cannot be checked"), "{}", ended.stdout);
 }
 
 /// A server with a half-written page until it is frozen, or forever.

@@ -1,11 +1,11 @@
 //! A transfer seen from outside: `highline status` on both sides, and `--progress json`.
 
+use crate::support::command::{bounded, run, text};
 use crate::support::pair::{Ended, LIMIT, Pair};
 use crate::support::tree;
 use rustix::process::Signal;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// `highline status` of a data directory.
@@ -148,29 +148,42 @@ fn it_is_for_root_and_the_owner_and_follows_no_link() {
     assert!(!matches!(refused.code(), 0 | 3 | 4) && !refused.stderr.contains("root:"), "{}", refused.stderr);
 }
 
-/// The exposition format, judged by Prometheus' own tool where there is one.
+/// The exposition format and the names, judged by Prometheus' own tool.
+#[track_caller]
+fn prometheus_takes(file: &Path) -> String {
+    let mut tool = bounded(LIMIT, "promtool");
+    tool.args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap());
+    let told = run(&mut tool);
+    let (metrics, said) = (std::fs::read_to_string(file).unwrap(), text(&told.stderr));
+    assert!(told.status.success() && said.is_empty(), "promtool ({}): {said}\n{metrics}", told.status);
+    metrics
+}
+
 #[test]
 fn it_keeps_metrics_that_prometheus_takes() {
     let pair = Pair::default();
-    tree::plain(&pair.donor, 2);
-    let file = pair.home().join("highline.prom");
-    let option = ["--metrics", file.to_str().unwrap()];
-    pair.arrives(&option, &[]);
-    pair.arrives(&[], &option);
-    let text = std::fs::read_to_string(&file).unwrap();
-    for role in ["donor", "joiner"] {
-        let line = format!("highline_last_transfer_success{{role=\"{role}\"}} 1\n");
-        assert!(text.contains(&line), "{text}");
+    tree::plain(&pair.donor, 12);
+    let files = ["donor", "joiner"].map(|role| (role, pair.home().join(role).with_extension("prom")));
+    let [from, to] = files.each_ref().map(|(_, file)| ["--metrics", file.to_str().unwrap()]);
+    let joiner = pair.receive(&to);
+    let donor = pair.send(&joiner.ticket, &[&from[..], &["--rate-limit", "3M"]].concat());
+    becomes(&pair, &pair.donor, "copying");
+    std::thread::sleep(Duration::from_millis(500));
+    for (role, file) in &files {
+        let metrics = prometheus_takes(file);
+        assert!(metrics.contains(&format!("highline_transfer_running{{role=\"{role}\"}} 1\n")), "{metrics}");
+        assert!(!metrics.contains("highline_last_transfer"), "there was none: {metrics}");
     }
-    let mut tool = Command::new("promtool");
-    tool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let Ok(mut tool) = tool.spawn() else {
-        eprintln!("not run: promtool is not here; Debian's package prometheus has it");
-        return;
-    };
-    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let told = tool.wait_with_output().unwrap();
-    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    donor.end(LIMIT).succeeded();
+    joiner.running.end(LIMIT).succeeded();
+    for (role, file) in &files {
+        let metrics = prometheus_takes(file);
+        for line in
+            ["highline_transfer_running{role=\"ROLE\"} 0\n", "highline_last_transfer_success{role=\"ROLE\"} 1\n"]
+        {
+            assert!(metrics.contains(&line.replace("ROLE", role)), "{metrics}");
+        }
+    }
 }
 
 #[test]

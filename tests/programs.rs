@@ -70,7 +70,7 @@ fn the_installer_fills_a_package_root() {
 fn completions_complete_in_bash_zsh_and_fish() {
     let folder = tempfile::tempdir().unwrap();
     let highline = env!("CARGO_BIN_EXE_highline");
-    succeed(bounded(LIMIT, highline).arg("generate").arg(folder.path()));
+    succeed(bounded(LIMIT, highline).arg("generate").arg(folder.path()).args(["--date", "2026-11-25"]));
     let offered = |shell: &str, script: &str| {
         let mut asked = bounded(LIMIT, shell);
         asked.arg("-c").arg(script).current_dir(folder.path().join("completions")).env("HOME", folder.path());

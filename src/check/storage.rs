@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::actor::server_on;
 use super::{Channel, Node, Report};
+use crate::backup::DataSource;
 use crate::donor::{Abilities, FreezeMode};
 use crate::error::{Printable, Side};
 use crate::progress::status::{Seen, Status, look, span, unix};
@@ -25,7 +26,13 @@ const MEMORY: u64 = 256 << 20;
 pub(super) fn check(node: &Node, used: u64, report: &mut Report) {
     let Ok(settings) = Settings::resolve(&node.options.files, Side::Donor, &node.datadir()) else { return };
     let Ok(layout) = Layout::of_files(&node.datadir(), &node.options.files) else { return };
-    if let Ok(filesystems) = Filesystems::of(&layout.roots) {
+    if settings.backup.source == DataSource::Mariabackup {
+        report.note(
+            HERE,
+            "as a donor this node sends a backup (source=mariabackup): its server is not frozen, and writes wait only for \
+             mariadb-backup's own locks",
+        );
+    } else if let Ok(filesystems) = Filesystems::of(&layout.roots) {
         for (directory, tells) in filesystems.directories() {
             let shown = Printable::path(directory);
             match Abilities::of(directory) {
@@ -95,6 +102,10 @@ fn tell(
 /// The next freeze is best judged by how long the last one was.
 fn last_freeze(last: &Status, now: SystemTime) -> Option<String> {
     let ended = last.ended.as_ref().filter(|ended| ended.error.is_none() && last.role == Side::Donor)?;
+    // By hand a stopped server is sent, and a backup freezes none.
+    if last.frozen(now).is_zero() {
+        return None;
+    }
     Some(format!(
         "as a donor of {} this node was frozen for {} {} ago: expect about as much while clients write as much",
         bytes(last.tree_bytes),
@@ -155,6 +166,10 @@ mod tests {
             last_freeze(&donor(None), at(132)).unwrap(),
             "as a donor of 2.0 GB this node was frozen for 2.0 s 2 min 0 s ago: expect about as much while clients write as much"
         );
+        let mut backup = Status::begin(Side::Donor, at(0));
+        backup.enter(Phase::Copying, at(1));
+        backup.end(None, at(9));
+        assert_eq!(last_freeze(&backup, at(132)), None);
         assert_eq!(last_freeze(&donor(Some(&Error::new(Kind::NoSpace, "x"))), at(132)), None);
         assert_eq!(last_freeze(&Status::begin(Side::Joiner, at(0)), at(132)), None);
     }

@@ -8,20 +8,6 @@ use clap::{Args, Subcommand};
 use crate::tls::authority::{NewKey, NodeName};
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
-A cluster with TLS on all three kinds of traffic, on a host that is not a node:
-
-  highline certs ca --name 'Our Galera CA'
-  highline certs node node1 --ip 192.0.2.1
-  highline certs node node2 --ip 192.0.2.2
-
-Copy ca.pem and each node's own two files to that node, and paste the printed
-lines into its option file. Keep ca-key.pem here: whoever has it can add a node.
-
-To replace the authority without an outage:
-  1. highline certs ca --rotate    copy ca.pem to every node, restart each in turn
-  2. highline certs node NAME ...  for every node; copy, restart each in turn
-  3. highline certs ca --retire    copy ca.pem to every node")]
 pub struct CertsArgs {
     #[command(subcommand)]
     pub verb: CertsVerb,

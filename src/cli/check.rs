@@ -6,13 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
-Reads the option files as the server does, and examines certificates, programs,
-free space, and the permissions that a transfer needs. It changes nothing, and
-opens no file that the server has locked. Run it as the server's user or as root,
-so that it can read the keys.
-
-Exit code: 0 all is well, 1 warnings, 2 errors; any other: the check itself failed.")]
 pub struct CheckArgs {
     /// Read only this option file
     #[arg(long, value_name = "FILE")]

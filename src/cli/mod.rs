@@ -2,13 +2,14 @@
 
 mod certs;
 mod check;
+mod manual;
 pub mod pages;
 mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::backup::DataSource;
 use crate::donor::{Compression, FreezeMode};
@@ -31,9 +32,6 @@ const VERSION: &str =
 /// verified, over parallel connections.
 #[derive(Debug, Parser)]
 #[command(name = "highline", version = VERSION, about, long_about = None, propagate_version = true, arg_required_else_help = true)]
-#[command(
-    after_help = "Start with `highline demo`. To reseed a node by hand, stop its server, run `highline receive` on it, and give the line it prints to `highline send` on a donor."
-)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -326,6 +324,10 @@ pub struct GenerateArgs {
     /// Where to create `man` and `completions`
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+
+    /// The date that the man pages bear
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub date: String,
 }
 
 /// Reads the command line, program name first. Help and mistakes come back as `clap`'s error.
@@ -338,17 +340,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     {
         (*verb, *asked) = ("help".into(), "sst".into());
     }
-    Cli::try_parse_from(args)
+    let matches = command().try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches).map_err(|told| told.format(&mut command()))
+}
+
+/// The command line with its manual.
+fn command() -> clap::Command {
+    manual::told(Cli::command(), "highline")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_agree() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::cli::{GenerateArgs, pages};
 use crate::error::{Error, Kind, Printable, Result};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
-    pages::write_man(&args.dir.join("man"))
+    pages::write_man(&args.dir.join("man"), &args.date)
         .and_then(|()| pages::write_completions(&args.dir.join("completions")))
         .map_err(|e| Error::new(Kind::Io, format!("cannot write into {}", Printable::path(&args.dir))).because(e))
 }

@@ -10,7 +10,7 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::chunks;
 use crate::pages::{Damage, Findings, Space, UNKNOWN, is_tablespace};
-use crate::progress::entries;
+use crate::progress::counted;
 use crate::threads::{lock, on_all_cores};
 use crate::tree::{Found, Roots, Rules, Source, Tolerance, locate, scan, system_tablespace};
 
@@ -26,40 +26,52 @@ struct Looked {
 }
 
 pub(super) fn run(roots: &Roots, rules: &Rules) -> Result<()> {
-    let found = scan(&mut roots.clone(), rules, Tolerance::Vanished)?;
+    // Scanning finds the directories outside.
+    let mut roots = roots.clone();
+    let found = scan(&mut roots, rules, Tolerance::Vanished)?;
     let files: Vec<Found> = found.into_iter().filter(|found| is_tablespace(&found.entry.path)).collect();
-    let looked = all(&files, roots)?;
+    let looked = all(&files, &roots)?;
     let (mut good, mut unknown, mut damaged) = (0, 0, 0);
     for Looked { place, findings } in &looked {
         good += findings.good;
         damaged += findings.damaged;
         if let Some(Damage { page, offset, fault }) = findings.first {
             let more = findings.damaged.saturating_sub(1);
-            let more = if more == 0 { String::new() } else { format!("; {more} more of its pages are damaged") };
+            let words = counted(more, "more of its pages is damaged", "more of its pages are damaged");
+            let more = if more == 0 { String::new() } else { format!("; {words}") };
             let place = Printable::path(place);
             print(&mut std::io::stdout(), &format!("{place}: page {page}, at byte {offset}: {fault}{more}\n"))?;
         }
         if findings.free > 0 {
             let (place, free) = (Printable::path(place), findings.free);
-            let line = format!("{place}: {free} pages are damaged but free, so they hold nothing\n");
-            print(&mut std::io::stdout(), &line)?;
+            let words = counted(
+                free,
+                "page is damaged but free, so it holds nothing",
+                "pages are damaged but free, so they hold nothing",
+            );
+            print(&mut std::io::stdout(), &format!("{place}: {words}\n"))?;
         }
         if findings.unknown > 0 {
             unknown += findings.unknown;
-            let line = format!(
-                "{}: {} pages cannot be checked, because {UNKNOWN}\n",
-                Printable::path(place),
-                findings.unknown
-            );
+            let pages = counted(findings.unknown, "page", "pages");
+            let line = format!("{}: {pages} cannot be checked, because {UNKNOWN}\n", Printable::path(place));
             print(&mut std::io::stdout(), &line)?;
         }
     }
-    let count = entries(files.len() as u64);
+    let count = counted(looked.len() as u64, "file", "files");
+    let missed = files.len() - looked.len();
+    if missed > 0 {
+        let words = counted(missed as u64, "file has gone or changed", "files have gone or changed");
+        print(&mut std::io::stdout(), &format!("{words} meanwhile and could not be checked\n"))?;
+    }
     if damaged == 0 {
-        let line = format!("checked: {count}, {good} pages are as InnoDB wrote them, {unknown} cannot be checked\n");
+        let good = counted(good, "page is as InnoDB wrote it", "pages are as InnoDB wrote them");
+        let line = format!("checked: {count}, {good}, {unknown} cannot be checked\n");
         return print(&mut std::io::stdout(), &line);
     }
-    Err(Error::new(Kind::Integrity, format!("{damaged} pages are damaged; {count} were checked")).remedy(
+    let damaged = counted(damaged, "page is damaged", "pages are damaged");
+    let were = if looked.len() == 1 { "was" } else { "were" };
+    Err(Error::new(Kind::Integrity, format!("{damaged}; {count} {were} checked")).remedy(
         "after a crash, first start and stop the server, which repairs half-written pages; otherwise restore those tables",
     ))
 }
@@ -72,7 +84,9 @@ fn all(files: &[Found], roots: &Roots) -> Result<Vec<Looked>> {
         let (mut data, mut span, mut looked) = (Pages::default(), Pages::default(), Vec::new());
         loop {
             let Some((number, found)) = lock(&next).next() else { return Ok(looked) };
-            let Some(place) = locate(roots, &found.entry.path) else { continue };
+            let Some(place) = locate(roots, &found.entry.path) else {
+                return Err(Error::new(Kind::Usage, format!("{}: there is no such directory here", found.entry.path)));
+            };
             match file(found, &place, &system, &mut data, &mut span) {
                 Ok(findings) => looked.push((number, Looked { place, findings })),
                 // A running server has dropped it, or made it smaller.
@@ -97,7 +111,7 @@ fn file(found: &Found, place: &Path, system: &Path, data: &mut Pages, span: &mut
             let mut first = vec![0; most.min(usize::try_from(size).unwrap_or(most))];
             source.read(place, 0, &mut first).map(|()| first)
         };
-        Space::of(&found.entry.path, place, system, first)
+        Space::of(&found.entry.path, (source.as_file(), place), system, first)
     };
     let mut total = Findings::default();
     let mut known = space()?;

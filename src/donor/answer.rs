@@ -32,6 +32,6 @@ pub(super) async fn answer<T>(
             answer => return pick(answer).map_err(|other| control.unexpected(&other)),
         }
     }
-    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs());
+    let what = format!("{} is still connected but has not answered for {} s", control.peer(), limit.as_secs_f64());
     Err(Error::new(Kind::Timeout, what).remedy(remedy))
 }

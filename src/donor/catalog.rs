@@ -176,7 +176,8 @@ impl Catalog {
                 source.read(place, 0, &mut first).map(|()| first)
             }
         };
-        let space = Space::of(&found.entry.path, place, &system_tablespace(&self.roots).unwrap_or_default(), read)?;
+        let system = system_tablespace(&self.roots).unwrap_or_default();
+        let space = Space::of(&found.entry.path, (source.as_file(), place), &system, read)?;
         let space = Arc::new(space);
         if chunks(found.size()) > 1 {
             self.state().spaces.insert(number, Arc::clone(&space));

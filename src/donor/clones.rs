@@ -21,7 +21,7 @@ use rustix::process::{Resource, getrlimit};
 use super::plan::{Had, Plan, Planned, Task};
 use crate::direct::{Direct, PAGE};
 use crate::error::{Error, Kind, Printable, Result};
-use crate::progress::bytes;
+use crate::progress::{bytes, counted};
 use crate::tree::{Filesystems, RelPath, Roots, Source, free_space, locate};
 
 /// Bytes. If extents are shorter than this on average, cloning costs more than reading: cloning one takes as long as
@@ -123,9 +123,9 @@ impl Cloned {
 
 impl fmt::Display for Cloned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cloned {} files of {} under the lock", self.files, bytes(self.bytes))?;
+        write!(f, "cloned {} of {} under the lock", counted(self.files, "file", "files"), bytes(self.bytes))?;
         match &self.why {
-            Some(why) => write!(f, "; {} are read instead ({why})", self.others),
+            Some(why) => write!(f, "; {} read instead ({why})", counted(self.others, "is", "are")),
             None => Ok(()),
         }
     }

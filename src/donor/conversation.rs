@@ -42,7 +42,7 @@ pub(super) async fn converse(
     if options.verify_pages && matches!(source, Source::Stream(_)) {
         reporter.note("verify-pages has no effect with source=mariabackup, which checks the pages itself");
     }
-    let reuse = source.may_reuse();
+    let (reuse, after) = (source.may_reuse(), source.afterwards());
     for part in offer(&options, &roots, &found, reuse)?.into_messages()? {
         control.send(part).await?;
     }
@@ -92,8 +92,9 @@ pub(super) async fn converse(
         broken: Mutex::new(None),
     });
     reporter.note(&format!(
-        "agreed with {}: {lanes} lanes, checksum {checksum}, compression {}; {} in {}",
+        "agreed with {}: {}, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),
+        progress::counted(lanes.into(), "lane", "lanes"),
         options.compression,
         progress::bytes(total),
         progress::entries(entries),
@@ -108,8 +109,8 @@ pub(super) async fn converse(
     let Seal { entries, digest } = seal;
     control.send(Message::Seal { entries, digest }).await?;
     answer(control, idle, SLOW, |m| if let Message::Verified = m { Ok(()) } else { Err(m) }).await?;
-    reporter.phase(Phase::Installing);
-    reporter.note("verified by the joiner, which is now syncing and installing");
+    reporter.phase(after);
+    reporter.note(&format!("verified by the joiner, which is now {}", after.words()));
     control.expect(|m| if let Message::Durable = m { Ok(()) } else { Err(m) }).await?;
     say_bye(control).await?;
 

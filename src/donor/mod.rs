@@ -45,11 +45,11 @@ use crate::link::{Control, Dialer};
 use crate::manifest::Checksum;
 use crate::pace::Throttle;
 use crate::position::GaleraGtid;
-use crate::progress::{Phase, Quiet, Reporter, bytes, entries, listed, status};
+use crate::progress::{Phase, Quiet, Reporter, bytes, counted, entries, listed, status};
 use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tls::Session;
-use crate::tree::{Found, Roots, Rules, Scanned, lacks, readable};
+use crate::tree::{Found, Roots, Rules, Scanned, is_of_mysql, lacks, readable};
 use crate::wire::{Message, Offer};
 use answer::{SLOW, answer};
 use conversation::converse;
@@ -194,7 +194,7 @@ impl fmt::Display for RoundReport {
         };
         write!(f, "round {} {when}: {} of {} read, ", self.number, bytes(self.bytes), entries(self.files))?;
         if self.pages > 0 {
-            write!(f, "{} pages changed, ", self.pages)?;
+            write!(f, "{}, ", counted(self.pages, "page changed", "pages changed"))?;
         }
         write!(f, "{} on the wire, {:.2} s", bytes(self.wire_bytes), self.seconds)
     }
@@ -209,7 +209,8 @@ impl fmt::Display for Report {
         }
         write!(f, "{:.1} s, ", self.seconds)?;
         if let Some(FrozenReport { reaching, ours, clones, .. }) = self.frozen {
-            let manner = if clones > 0 { format!(", by clones of {clones} files") } else { String::new() };
+            let manner =
+                if clones > 0 { format!(", by clones of {}", counted(clones, "file", "files")) } else { String::new() };
             write!(
                 f,
                 "of which {:.2} s under the lock ({reaching:.2} s until the server stood still, ",
@@ -221,7 +222,8 @@ impl fmt::Display for Report {
             write!(f, "{} rounds, ", self.rounds.len())?;
         }
         write!(f, "{}/s; ", bytes(rate))?;
-        write!(f, "{} lanes, checksum {}, compression {}", self.lanes, self.checksum, self.compression)
+        let lanes = counted(self.lanes.into(), "lane", "lanes");
+        write!(f, "{lanes}, checksum {}, compression {}", self.checksum, self.compression)
     }
 }
 
@@ -251,6 +253,13 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
         return Ok(());
     }
     let (datadir, lacks) = (Printable::path(roots.datadir()), lacks.join(", "));
+    if is_of_mysql(found) {
+        let what = format!(
+            "{datadir} is a data directory of MySQL, which Highline does not send: it has mysql.ibd and lacks {lacks}"
+        );
+        return Err(Error::new(Kind::Incompatible, what)
+            .remedy("nothing was changed; use one of that server's own methods, such as clone or xtrabackup-v2"));
+    }
     Err(Error::new(Kind::Usage, format!("{datadir} is not a server's whole data directory: it lacks {lacks}")).remedy(
         "check the path of the data directory; if these are in other directories, name those in the server's option file (by hand: --defaults-file or --root)",
     ))

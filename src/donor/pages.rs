@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Kind, Printable};
 use crate::pages::{Damage, Findings, UNKNOWN};
-use crate::progress::listed;
+use crate::progress::{counted, listed};
 use crate::threads::lock;
 
 /// How a transfer's pages were found; what was read twice counts twice.
@@ -36,10 +36,17 @@ impl PageCheck {
 
 impl fmt::Display for PageCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InnoDB's pages: {} were read and are as InnoDB wrote them", self.good.load(Ordering::Relaxed))?;
+        let good = counted(
+            self.good.load(Ordering::Relaxed),
+            "was read and is as InnoDB wrote it",
+            "were read and are as InnoDB wrote them",
+        );
+        write!(f, "InnoDB's pages: {good}")?;
         let free = self.free.load(Ordering::Relaxed);
         if free > 0 {
-            write!(f, "; {free} are damaged but free, so they hold nothing")?;
+            let words =
+                counted(free, "is damaged but free, so it holds nothing", "are damaged but free, so they hold nothing");
+            write!(f, "; {words}")?;
         }
         match lock(&self.where_unknown).as_deref() {
             None => Ok(()),

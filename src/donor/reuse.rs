@@ -16,7 +16,7 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{CHUNK, Digest, FileDigests, chunks};
-use crate::progress::bytes;
+use crate::progress::{bytes, counted};
 use crate::threads::blocking;
 use crate::tree::{Found, RelPath, Roots, Source, locate};
 use crate::wire::{BasisParts, Message, SampledChunk};
@@ -146,9 +146,10 @@ pub(super) async fn arrange(
         (equal + same, sampled + all)
     });
     let what = format!(
-        "the joiner already has {} files of {}; of {sampled} pages sampled, {equal} are the same here",
-        common.len(),
-        bytes(total)
+        "the joiner already has {} of {}; of {sampled} pages sampled, {} the same here",
+        counted(common.len() as u64, "file", "files"),
+        bytes(total),
+        counted(equal, "is", "are"),
     );
     if !is_worth_it(equal, sampled) {
         control.send(Message::NoReuse).await?;

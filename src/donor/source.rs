@@ -9,6 +9,7 @@ use super::lane::Lanes;
 use super::stream::Stream;
 use crate::error::Result;
 use crate::link::Control;
+use crate::progress::Phase;
 
 /// Where a tree comes from.
 pub(super) enum Source {
@@ -24,6 +25,14 @@ impl Source {
         match self {
             Source::Files(files) => files.may_reuse(),
             Source::Stream(_) => false,
+        }
+    }
+
+    /// What the joiner does once it has verified the tree.
+    pub(super) fn afterwards(&self) -> Phase {
+        match self {
+            Source::Files(_) => Phase::Installing,
+            Source::Stream(_) => Phase::Preparing,
         }
     }
 

@@ -76,15 +76,15 @@ impl Transfer {
         let peer = self.dialer.peer();
         let (what, remedy) = match stuck {
             Stuck::Idle(idle) if self.in_flight.load(Ordering::Relaxed) == 0 => (
-                format!("nothing could be read here for {} s", idle.as_secs()),
+                format!("nothing could be read here for {} s", idle.as_secs_f64()),
                 "check whether this node's disk responds; idle-timeout sets the limit",
             ),
             Stuck::Idle(idle) => (
-                format!("{peer} has written nothing for {} s", idle.as_secs()),
+                format!("{peer} has written nothing for {} s", idle.as_secs_f64()),
                 "check whether its disk and the link respond; idle-timeout sets the limit",
             ),
             Stuck::Unacknowledged(limit) => (
-                format!("{peer} takes bytes and has written none of them for {} s", limit.as_secs()),
+                format!("{peer} takes bytes and has written none of them for {} s", limit.as_secs_f64()),
                 "check its log and its disk; on a very slow link use fewer lanes or a longer idle-timeout",
             ),
         };

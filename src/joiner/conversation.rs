@@ -23,7 +23,7 @@ use crate::install::{
 use crate::link::{Control, Followers, ProvenConnection};
 use crate::manifest::{Checksum, Verified};
 use crate::position::GaleraGtid;
-use crate::progress::{Meter, Phase, Reporter, bytes, entries, follow, listed};
+use crate::progress::{Meter, Phase, Reporter, bytes, counted, entries, follow, listed};
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
@@ -86,7 +86,7 @@ impl Conversation {
         match self.options.deadlines.arrival {
             None => arrival.await,
             Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Timeout, format!("no donor connected within {} s", limit.as_secs()))
+                Err(Error::new(Kind::Timeout, format!("no donor connected within {} s", limit.as_secs_f64()))
                     .remedy("see the donor's log for the reason; a firewall may block this port"))
             }),
         }
@@ -141,6 +141,7 @@ impl Conversation {
                 self.reporter.note("verified: every byte matches the donor's seal; syncing and installing");
             }
             DataSource::Mariabackup => {
+                self.reporter.phase(Phase::Preparing);
                 self.reporter.note("verified: every byte matches the donor's seal; the backup is prepared now");
                 let prepared = prepare::prepare(&taken.staging, &self.options.prepare, &self.reporter, stop);
                 let position = tokio::select! {
@@ -325,7 +326,8 @@ impl Conversation {
         preflight::fits_offer(&offer, round.entries)?;
         let (total, count) = if round.streamed { preflight::offered(&offer) } else { (round.bytes, round.entries) };
         self.reporter.note(&format!(
-            "agreed with the donor: {lanes} lanes at most, checksum {checksum}; {} in {}",
+            "agreed with the donor: {} at most, checksum {checksum}; {} in {}",
+            counted(lanes.into(), "lane", "lanes"),
             bytes(total),
             entries(count)
         ));

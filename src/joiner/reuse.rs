@@ -7,7 +7,7 @@ use super::seeding::Order;
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::Checksum;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, counted};
 use crate::threads::blocking;
 use crate::wire::{Base64, Message, Round};
 
@@ -44,8 +44,8 @@ pub(super) async fn arrange(
             Message::Reuse { wanted: told } if asked.is_some() && wanted.is_none() => {
                 let numbers = numbers(&told, basis.len())?;
                 reporter.note(&format!(
-                    "the donor compares {} files with those already here, and sends what differs",
-                    numbers.len()
+                    "the donor compares {} with those already here, and sends what differs",
+                    counted(numbers.len() as u64, "file", "files")
                 ));
                 wanted = Some(numbers);
             }

@@ -109,10 +109,10 @@ impl Conversation {
                         last = (moved, Instant::now());
                     } else if last.1.elapsed() > idle {
                         if shared.in_hand.load(Ordering::Relaxed) > 0 {
-                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs()))
+                            return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs_f64()))
                                 .remedy("check whether this node's disk responds; idle-timeout sets the limit"));
                         }
-                        return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs()))
+                        return Err(Error::new(Kind::Timeout, format!("the donor has sent nothing for {} s", idle.as_secs_f64()))
                             .remedy("check whether its disk and the link respond; idle-timeout sets the limit"));
                     }
                 }

@@ -65,7 +65,9 @@ impl Space {
     /// For a table or an undo tablespace that begins with these bytes: at least [`Tablespace::HEADER`], or all of the
     /// first page, which is then checked too.
     pub fn of_table(first: &[u8]) -> Space {
-        if first.iter().all(|&byte| byte == 0) {
+        // The same answer however much of it was read.
+        let header = first.get(..Tablespace::HEADER).unwrap_or(first);
+        if header.iter().all(|&byte| byte == 0) {
             return Space::Unknown;
         }
         match Tablespace::of(first) {
@@ -103,18 +105,28 @@ impl Space {
         }
     }
 
-    /// For `path` at `place`; the system tablespace begins at `system`. `first` reads that many bytes of the file, or all
+    /// For `path` at `place`; the system tablespace begins at `system`. `first` reads that many bytes of `file`, or all
     /// of it if it has fewer.
     ///
     /// # Errors
     /// Those of `first`.
     pub fn of<E>(
         path: &RelPath,
-        place: &Path,
+        (file, place): (&File, &Path),
         system: &Path,
         first: impl FnOnce(usize) -> Result<Vec<u8>, E>,
     ) -> Result<Space, E> {
-        if is_system(path) { Ok(Space::of_system(system, place)) } else { Ok(Space::of_table(&first(LARGEST)?)) }
+        if is_system(path) {
+            return Ok(Space::of_system(system, place));
+        }
+        let space = Space::of_table(&first(LARGEST)?);
+        // A server cuts undo tablespaces as it runs. The length is asked for after the first page was read: only so may a
+        // growing file be believed.
+        let (Space::Table(table), true, Ok(about)) = (&space, path.as_bytes().ends_with(b".ibd"), file.metadata())
+        else {
+            return Ok(space);
+        };
+        Ok(table.fits(about.len()).err().map_or(space, Space::Broken))
     }
 
     /// Examines the chunk of `len` bytes at `offset` of the file, a multiple of [`LARGEST`]. `runs` are where it has data,
@@ -132,7 +144,7 @@ impl Space {
             Space::Table(tablespace) => (tablespace, &[], true),
             Space::System(tablespace, elsewhere) => (tablespace, elsewhere, false),
             Space::Unknown => {
-                findings.unknown = u64::from(data.iter().any(|&byte| byte != 0));
+                findings.unknown = u64::from(len == 0 || data.iter().any(|&byte| byte != 0));
                 return findings;
             }
             Space::Broken(fault) => {
@@ -289,9 +301,13 @@ mod tests {
     #[test]
     fn a_file_whose_first_page_tells_nothing() {
         assert_eq!(Space::of_table(&[0; 64]), Space::Unknown);
+        let mut written_later = vec![0; LARGEST];
+        written_later[40 << 10..].fill(7);
+        assert_eq!(Space::of_table(&written_later), Space::Unknown);
         assert_eq!(Space::of_table(&[0xff; 64]), Space::Broken(Fault::Header));
         let found = |space: Space| space.examine((0, 1 << 20), &[(0, 4096)], &[1; 4096], |_, _| false);
         assert_eq!(found(Space::Unknown).unknown, 1);
+        assert_eq!(Space::Unknown.examine((0, 0), &[], &[], |_, _| false).unknown, 1, "it has lost everything");
         let broken = found(Space::Broken(Fault::Header));
         assert_eq!(broken.first, Some(Damage { page: 0, offset: 0, fault: Fault::Header }));
     }

@@ -11,6 +11,7 @@ const NUMBER: usize = 4;
 const KIND: usize = 24;
 const SPACE: usize = 34;
 const OWN_SPACE: usize = 38;
+const PAGES: usize = 46;
 const FLAGS: usize = 54;
 /// Page types of compressed pages (`PAGE_COMPRESSED=1`) before full_crc32: they have no checksum.
 const PACKED: [u16; 2] = [34354, 37401];
@@ -24,6 +25,8 @@ pub struct Tablespace {
     /// Size of a page in memory, on which extents are based.
     logical: u32,
     space: u32,
+    /// How many there are at least.
+    pages: u32,
     /// Pages may be compressed.
     packs: bool,
 }
@@ -56,6 +59,8 @@ pub enum Fault {
     Space(u32),
     #[error("its page size does not exist")]
     Header,
+    #[error("it says that its file has {0} pages, and the file is shorter")]
+    Short(u32),
 }
 
 impl Tablespace {
@@ -66,14 +71,14 @@ impl Tablespace {
     pub fn of(first: &[u8]) -> Result<Tablespace, Fault> {
         let flags = be32(first, FLAGS);
         let size = |shift: u32| if (1..=7).contains(&shift) { Ok(512u32 << shift) } else { Err(Fault::Header) };
-        let space = be32(first, OWN_SPACE);
+        let (space, pages) = (be32(first, OWN_SPACE), be32(first, PAGES));
         // In other formats, the marker of full_crc32 is part of a size that never occurs.
         if flags & 0x10 != 0 {
             let page = size(flags & 0xf)?;
             return if page < 4096 {
                 Err(Fault::Header)
             } else {
-                Ok(Tablespace { form: Form::FullCrc32, page, logical: page, space, packs: true })
+                Ok(Tablespace { form: Form::FullCrc32, page, logical: page, space, pages, packs: true })
             };
         }
         let logical = match flags >> 6 & 0xf {
@@ -87,12 +92,19 @@ impl Tablespace {
         if logical < 4096 || page > logical {
             return Err(Fault::Header);
         }
-        Ok(Tablespace { form, page, logical, space, packs: flags & 1 << 16 != 0 })
+        Ok(Tablespace { form, page, logical, space, pages, packs: flags & 1 << 16 != 0 })
     }
 
     /// Bytes of a page in the file.
     pub fn page_size(&self) -> usize {
         self.page as usize
+    }
+
+    /// Whether a file of `length` bytes has all its pages: a server makes the file longer before it says so on the first page
+    /// (`FSP_SIZE`, `fsp0fsp.h`).
+    pub fn fits(&self, length: u64) -> Result<(), Fault> {
+        let needed = u64::from(self.pages).saturating_mul(self.page.into());
+        if needed > length { Err(Fault::Short(self.pages)) } else { Ok(()) }
     }
 
     /// Examines one page, of that many bytes; `number` is its place in the file, if the tablespace is a single file.

@@ -71,6 +71,7 @@ fn progress(status: &Status, now: SystemTime) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Phase;
     use super::*;
 
     /// The page that says what each field means.
@@ -93,5 +94,31 @@ mod tests {
         documented.sort_unstable();
         assert_eq!(told, documented);
         assert!(PAGE.contains(&format!("`schema` is {SCHEMA}")));
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_each_phase() {
+        let (_, table) = PAGE.split_once("| `phase` | side |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let names: Vec<&str> = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        let mut phase = Phase::Waiting;
+        for name in &names {
+            assert_eq!(json!(phase), *name);
+            // A new phase does not compile here before it is documented.
+            phase = match phase {
+                Phase::Waiting => Phase::Scanning,
+                Phase::Scanning => Phase::Connecting,
+                Phase::Connecting => Phase::Agreeing,
+                Phase::Agreeing => Phase::Copying,
+                Phase::Copying => Phase::Pausing,
+                Phase::Pausing => Phase::Freezing,
+                Phase::Freezing => Phase::Frozen,
+                Phase::Frozen => Phase::Verifying,
+                Phase::Verifying => Phase::Preparing,
+                Phase::Preparing => Phase::Installing,
+                Phase::Installing | Phase::Over => Phase::Over,
+            };
+        }
+        assert_eq!((names.last(), names.len()), (Some(&"over"), 12));
     }
 }

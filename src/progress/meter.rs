@@ -168,7 +168,12 @@ pub fn bytes(count: u64) -> String {
 
 /// `1 entry`, `1649 entries`.
 pub fn entries(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "entry" } else { "entries" })
+    counted(count, "entry", "entries")
+}
+
+/// A number with the words that go with it: `1 page is damaged`, `2 pages are damaged`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// `45 s`, `3 min 20 s`, `2 h 5 min`.

@@ -19,7 +19,7 @@ use crate::error::Side;
 
 pub use json::{Json, object};
 pub use lines::Lines;
-pub use meter::{Follow, Meter, Snapshot, bytes, entries, follow, seconds};
+pub use meter::{Follow, Meter, Snapshot, bytes, counted, entries, follow, seconds};
 pub use quiet::{Quiet, Recorder};
 pub use server_log::{LogFormat, ProgressLines, ServerLog};
 pub use status::{Phase, Publish, Published, Status};

@@ -1,15 +1,37 @@
 //! Progress as a bar on a terminal.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Reporter, Snapshot, bytes, seconds};
+use crate::threads::lock;
 
 /// A bar on standard error; log lines appear above it.
 #[derive(Debug)]
 pub struct Terminal {
     bar: ProgressBar,
+    recent: Mutex<Recent>,
+}
+
+/// What was told lately. Chunks are counted whole, so between two drawings a slow link often does nothing.
+#[derive(Debug, Default)]
+struct Recent(VecDeque<Snapshot>);
+
+impl Recent {
+    const SPAN: Duration = Duration::from_secs(2);
+
+    /// The counters with their rates over the last seconds.
+    fn with(&mut self, now: Snapshot) -> Snapshot {
+        while self.0.get(1).is_some_and(|next| now.elapsed.saturating_sub(next.elapsed) >= Recent::SPAN) {
+            self.0.pop_front();
+        }
+        let smooth = self.0.front().map_or(now, |first| now.since(first));
+        self.0.push_back(now);
+        smooth
+    }
 }
 
 impl Terminal {
@@ -20,7 +42,7 @@ impl Terminal {
         if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
             bar.set_style(style);
         }
-        Terminal { bar }
+        Terminal { bar, recent: Mutex::default() }
     }
 }
 
@@ -59,7 +81,7 @@ impl Reporter for Terminal {
         if self.bar.is_hidden() {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        self.bar.set_message(message(now));
+        self.bar.set_message(message(&lock(&self.recent).with(*now)));
     }
 
     fn interval(&self) -> Duration {
@@ -74,6 +96,21 @@ impl Reporter for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_those_of_the_last_seconds() {
+        let mut recent = Recent::default();
+        // A chunk of 1000 every second, drawn five times a second.
+        let at = |tick: u64| Snapshot {
+            total: 1_000_000,
+            done: tick / 5 * 1000,
+            elapsed: Duration::from_millis(tick * 200),
+            ..Snapshot::default()
+        };
+        let rates: Vec<f64> = (0..40).map(|tick| recent.with(at(tick)).rate).collect();
+        assert!(rates[10..].iter().all(|rate| (900.0..=1100.0).contains(rate)), "{rates:?}");
+        assert!(recent.0.len() < 15);
+    }
 
     #[test]
     fn the_figures_fit_sixty_columns_and_the_rest_comes_last() {

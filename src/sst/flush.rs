@@ -123,7 +123,7 @@ impl Freeze {
             if started.elapsed() >= deadline {
                 return Err(Error::new(
                     Kind::Timeout,
-                    format!("the server did not freeze its tables within {} s", deadline.as_secs()),
+                    format!("the server did not freeze its tables within {} s", deadline.as_secs_f64()),
                 )
                 .on(Side::Donor)
                 .remedy(

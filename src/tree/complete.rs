@@ -91,6 +91,14 @@ pub fn lacks(roots: &Roots, found: &[Found]) -> Vec<String> {
     lacks
 }
 
+/// Whether MySQL 8.0 or later made the tree: it keeps its data dictionary in one tablespace, MariaDB has none.
+pub fn is_of_mysql(found: &[Found]) -> bool {
+    found
+        .iter()
+        .map(|found| &found.entry.path)
+        .any(|path| path.root_str() == RootName::DATADIR && path.parent().is_none() && path.first() == "mysql.ibd")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::rules::Rules;

@@ -16,7 +16,7 @@ mod scan;
 mod source;
 mod stillness;
 
-pub use complete::{Part, lacks, parts};
+pub use complete::{Part, is_of_mysql, lacks, parts};
 pub use data_files::{holds_tables, is_data_file};
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use filesystem::{Filesystems, free_space};

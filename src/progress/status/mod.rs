@@ -43,6 +43,8 @@ pub enum Phase {
     /// The donor's server is frozen, and what changed is sent.
     Frozen,
     Verifying,
+    /// The joiner prepares the backup that has arrived; on the donor until it has installed it.
+    Preparing,
     /// The joiner syncs and switches.
     Installing,
     /// Its process is still running.
@@ -71,6 +73,7 @@ impl Phase {
             Phase::Freezing => "waiting for the server to freeze its tables",
             Phase::Frozen => "frozen, sending what changed",
             Phase::Verifying => "verifying",
+            Phase::Preparing => "preparing the backup",
             Phase::Installing => "syncing and installing",
             Phase::Over => "over",
         }
