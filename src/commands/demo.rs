@@ -12,14 +12,29 @@ use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
-use crate::install::Reuse;
-use crate::joiner::InstallMode;
-use crate::joiner::{Outcome, Waiting};
+use crate::install::{OwnFile, Reuse};
+use crate::joiner::{Facts, InstallMode, Node, Outcome, ReceiveOptions, Waiting};
 use crate::link::Timeout;
 use crate::manifest::ChecksumChoice;
 use crate::progress::{Quiet, Style, bytes};
 use crate::stop::Stop;
 use crate::tree::{Rules, free_space};
+use crate::wire::Round;
+
+/// The joiner: no server will start on its files, so nothing is compared with the one that is installed here.
+#[derive(Debug)]
+struct Serverless;
+
+impl Node for Serverless {
+    fn facts(&self) -> Facts {
+        // Newer than any donor's.
+        Facts { server_version: Some("999.0".into()), ..Facts::default() }
+    }
+
+    fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
+        Ok(Vec::new())
+    }
+}
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     let size = args.size.0.max(1);
@@ -38,10 +53,11 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
 
     let (sent, received) = block_on(async {
         let (_, stop) = Stop::on_signals()?;
-        let joiner = config::joiner(&receive_args(&to))?;
+        let joiner = ReceiveOptions { node: Arc::new(Serverless), ..config::joiner(&receive_args(&to))? };
         let waiting = Waiting::bind(joiner, &Quiet)?;
         let ticket = waiting.ticket().clone();
-        let (donor, server) = config::donor(&send_args(&from, args), ticket)?;
+        let (mut donor, server) = config::donor(&send_args(&from, args), ticket)?;
+        donor.server_version = Some("0.0".into());
         let joining = waiting.receive(Arc::new(Quiet), &stop);
         let sending = donor::send(donor, Arc::new(server), Style::Auto.reporter(Side::Donor), &stop);
         tokio::try_join!(sending, joining)
@@ -178,6 +194,8 @@ fn plant(dir: &Path, size: u64) -> std::io::Result<()> {
         fs::create_dir_all(place.parent().unwrap_or(dir))?;
         fs::write(place, noise.page(len, true))?;
     }
+    // By its header a redo log of 10.8 or newer.
+    fs::OpenOptions::new().write(true).open(dir.join("ib_logfile0"))?.write_all_at(b"Phys", 0)?;
     symlink("shop/orders_0.ibd", dir.join("a link"))?;
     fs::hard_link(dir.join("shop/orders_3.ibd"), dir.join("shop/orders_3_again.ibd"))
 }
