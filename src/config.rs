@@ -16,6 +16,7 @@ use crate::install::OwnFile;
 use crate::joiner::{self, Facts, OldData, OlderDonor, PageSize};
 use crate::link::{Deadlines, Dialer, Lanes};
 use crate::pace::Throttle;
+use crate::pipe::End;
 use crate::position::Position;
 use crate::progress::Style;
 use crate::sst::binlog::Binlog;
@@ -164,29 +165,18 @@ fn trust(args: &IdentityArgs, names: &[String]) -> Result<Trust> {
 
 /// The donor for `send`; `ticket` has been read already, wherever it came from.
 pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Unattended)> {
-    let placed = placed(&args.tree)?;
+    let tree = tree(args.tree.as_ref(), "stdin")?;
+    let placed = placed(tree)?;
     let keeper = if args.live || args.source == DataSource::Mariabackup { Keeper::Caller } else { Keeper::Nobody };
     let server = Unattended { keeper, rules: placed.rules()? };
-    let names = match args.identity.peer_name.as_slice() {
-        [] => vec![ticket.address.host().to_owned()],
-        named => named.to_vec(),
-    };
-    let trust = trust(&args.identity, &names)?;
-    let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
     let options = donor::SendOptions {
-        dialer: Dialer {
-            ticket,
-            tls,
-            trust,
-            deadlines: Deadlines { connect: args.connect_timeout.limit(), ..deadlines(&args.deadlines) },
-            software: SOFTWARE.into(),
-        },
+        dialer: dialer(args, ticket)?,
         roots: placed.roots,
         lanes: args.lanes.lanes.unwrap_or_default().get(),
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
-        rate: Arc::new(Throttle::new(args.lanes.rate_limit.unwrap_or_default().0, Instant::now())),
-        backup: (args.source == DataSource::Mariabackup).then(|| backup(args)),
+        rate: rate(args),
+        backup: (args.source == DataSource::Mariabackup).then(|| backup(args, tree)),
         freeze: args.freeze,
         freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
@@ -198,11 +188,47 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
     Ok((options, server))
 }
 
-fn backup(args: &SendArgs) -> Backup {
-    let (file, group_suffix) = (args.tree.defaults_file.clone(), args.tree.defaults_group_suffix.clone());
+/// The data directory; it may be left out only where `other` says what moves instead.
+fn tree<'a>(named: Option<&'a TreeArgs>, other: &str) -> Result<&'a TreeArgs> {
+    named.ok_or_else(|| {
+        Error::new(Kind::Usage, "neither a data directory nor a stream is named").remedy(format!(
+            "name a server's data directory with --datadir; or a program after `--`, or --{other}, for a byte stream"
+        ))
+    })
+}
+
+fn rate(args: &SendArgs) -> Arc<Throttle> {
+    Arc::new(Throttle::new(args.lanes.rate_limit.unwrap_or_default().0, Instant::now()))
+}
+
+fn dialer(args: &SendArgs, ticket: Ticket) -> Result<Dialer> {
+    let names = match args.identity.peer_name.as_slice() {
+        [] => vec![ticket.address.host().to_owned()],
+        named => named.to_vec(),
+    };
+    let trust = trust(&args.identity, &names)?;
+    let tls = client_config(identity(&args.identity)?.as_ref(), ticket.pin, trust.clone(), &Policy::default())?;
+    let deadlines = Deadlines { connect: args.connect_timeout.limit(), ..deadlines(&args.deadlines) };
+    Ok(Dialer { ticket, tls, trust, deadlines, software: SOFTWARE.into() })
+}
+
+/// The donor of a byte stream.
+pub fn pipe_donor(args: &SendArgs, ticket: Ticket, producer: End) -> Result<donor::PipeOptions> {
+    Ok(donor::PipeOptions {
+        dialer: dialer(args, ticket)?,
+        lanes: args.lanes.lanes.unwrap_or_default().get(),
+        compression: args.lanes.compress,
+        checksum: args.lanes.checksum.0,
+        rate: rate(args),
+        producer,
+    })
+}
+
+fn backup(args: &SendArgs, tree: &TreeArgs) -> Backup {
+    let (file, group_suffix) = (tree.defaults_file.clone(), tree.defaults_group_suffix.clone());
     Backup {
         defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
-        datadir: args.tree.datadir.clone(),
+        datadir: tree.datadir.clone(),
         threads: Some(args.lanes.lanes.unwrap_or_default().get()),
         ..Backup::default()
     }
@@ -210,13 +236,8 @@ fn backup(args: &SendArgs) -> Backup {
 
 /// The joiner for `receive`.
 pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
-    let placed = placed(&args.tree)?;
+    let placed = placed(tree(args.tree.as_ref(), "stdout")?)?;
     let listen = listen_address(&args.listen)?;
-    let identity = match identity(&args.identity)? {
-        Some(identity) => identity,
-        None => Identity::ephemeral()?,
-    };
-    let arrival = args.initial_timeout.and_then(|time| time.0);
     let roots = placed.roots;
     let older_donor = if args.force_older { OlderDonor::Told } else { OlderDonor::Refused };
     let node = Arc::new(Seeded { roots: roots.clone(), older_donor, binlog: placed.binlog });
@@ -227,10 +248,10 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         prepare: Prepare::default(),
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
-        identity,
+        identity: own_identity(args)?,
         trust: trust(&args.identity, &args.identity.peer_name)?,
         policy: Policy::default(),
-        deadlines: Deadlines { arrival, ..deadlines(&args.deadlines) },
+        deadlines: waiting(args),
         lanes: Lanes::MAX,
         checksum: args.checksum.0,
         keep: placed.keep,
@@ -238,6 +259,31 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         node,
         software: SOFTWARE.into(),
     })
+}
+
+/// The joiner of a byte stream.
+pub fn pipe_joiner(args: &ReceiveArgs, consumer: End) -> Result<joiner::PipeOptions> {
+    let listen = listen_address(&args.listen)?;
+    Ok(joiner::PipeOptions {
+        listen,
+        advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
+        identity: own_identity(args)?,
+        trust: trust(&args.identity, &args.identity.peer_name)?,
+        policy: Policy::default(),
+        deadlines: waiting(args),
+        lanes: Lanes::MAX,
+        checksum: args.checksum.0,
+        software: SOFTWARE.into(),
+        consumer,
+    })
+}
+
+fn own_identity(args: &ReceiveArgs) -> Result<Identity> {
+    identity(&args.identity)?.map_or_else(Identity::ephemeral, Ok)
+}
+
+fn waiting(args: &ReceiveArgs) -> Deadlines {
+    Deadlines { arrival: args.initial_timeout.and_then(|time| time.0), ..deadlines(&args.deadlines) }
 }
 
 /// A node that is seeded by hand: it starts from the donor's position, by IST.

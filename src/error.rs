@@ -49,6 +49,8 @@ pub enum Kind {
     Network,
     /// A deadline passed: `ETIMEDOUT`.
     Timeout,
+    /// A program at the end of a pipe failed: `ECANCELED`.
+    Program,
     /// The database server that started this transfer is gone: `EOWNERDEAD`.
     ServerGone,
     /// The peer could not prove who it is: `EKEYREJECTED`.
@@ -58,7 +60,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::NotFound,
         Kind::Interrupted,
         Kind::Io,
@@ -73,6 +75,7 @@ impl Kind {
         Kind::Incompatible,
         Kind::Network,
         Kind::Timeout,
+        Kind::Program,
         Kind::ServerGone,
         Kind::Untrusted,
         Kind::Changed,
@@ -95,6 +98,7 @@ impl Kind {
             Kind::Timeout => 110,
             Kind::Network => 111,
             Kind::Changed => 116,
+            Kind::Program => 125,
             Kind::Untrusted => 129,
             Kind::ServerGone => 130,
         }
@@ -119,6 +123,7 @@ impl Kind {
             Kind::Network => "the network refused or failed",
             Kind::Changed => "the data changed while it was being read",
             Kind::Untrusted => "the peer could not prove who it is",
+            Kind::Program => "a program at the end of a pipe failed",
             Kind::ServerGone => "the database server that started the transfer is gone",
         }
     }

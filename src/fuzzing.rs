@@ -24,7 +24,7 @@ use crate::sst::server_args::ServerArgs;
 use crate::tls::pem::Pem;
 use crate::tls::ticket::Ticket;
 use crate::tls::{Certificate, Pin};
-use crate::wire::{Answer, FrameHeader, Message, Preamble};
+use crate::wire::{Answer, FrameHeader, Message, Piece, Preamble};
 
 /// A target's name and its body.
 pub type Target = (&'static str, fn(&[u8]) -> bool);
@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("preamble", preamble),
     ("message", message),
     ("frame", frame),
+    ("piece", piece),
     ("members", members),
     ("codec", codec),
     ("manifest", manifest),
@@ -93,6 +94,18 @@ pub fn frame(data: &[u8]) -> bool {
         Ok(header) => {
             assert_eq!(header.encode(), *bytes);
             assert!(header.raw_len.max(header.wire_len) <= FrameHeader::MAX_RAW);
+            true
+        }
+        Err(error) => refused(error),
+    }
+}
+
+/// The payload of a frame with a piece of a byte stream.
+pub fn piece(data: &[u8]) -> bool {
+    match Piece::parse(data) {
+        Ok(piece) => {
+            assert_eq!([Piece::head(piece.number, piece.digest).as_slice(), piece.data].concat(), data);
+            assert!(Piece::fits(data.len() as u32));
             true
         }
         Err(error) => refused(error),

@@ -12,6 +12,7 @@
 //! | [`donor`] | the sending pipeline, a file a stage |
 //! | [`joiner`] | the receiving pipeline, mirrored |
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
+//! | [`pipe`] | the two ends of a byte stream, and the programs that Highline runs there |
 //! | [`link`] | one authenticated connection: dial, listener; and the conversation that outlives it: control |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
@@ -50,6 +51,7 @@ pub mod link;
 pub mod manifest;
 pub mod pace;
 pub mod pages;
+pub mod pipe;
 pub mod position;
 pub mod progress;
 pub mod sst;

@@ -12,8 +12,8 @@ use highline::tls::safe_file::Existing;
 use highline::tls::{Address, Pin, Secret, Ticket};
 use highline::tree::{Content, Entry, InnodbFiles, Metadata, Mtime, Part, RedoLog, RelPath, RootName};
 use highline::wire::{
-    Accept, Ack, Answer, BasisFile, Failure, FrameHeader, FrameKind, Kept, Message, Offer, OfferedRoot, Preamble,
-    Purpose, Round, SampledChunk, Speeds, WireBytes,
+    Accept, Ack, Answer, BasisFile, Failure, FrameHeader, FrameKind, Kept, Message, Offer, OfferedRoot, Piece,
+    PipeAccept, PipeOffer, Preamble, Purpose, Round, SampledChunk, Speeds, WireBytes,
 };
 
 const POSITION: &str = "5d1fa5a7-0e29-11f0-8b7e-0242ac120002:42";
@@ -31,6 +31,7 @@ pub(crate) fn write(folder: &Path) {
     put("preamble", vec![Preamble::ours().encode().to_vec(), Preamble { min: 1, max: 9 }.encode().to_vec()]);
     put("message", messages().iter().map(|message| message.encode().unwrap()).collect());
     put("frame", frames());
+    put("piece", [1u64, u64::MAX].map(|number| piece(number, b"INSERT INTO t VALUES (1);\n")).to_vec());
     put("members", vec![members(&entries()), members(&entries()[..1])]);
     put("codec", payloads());
     put("manifest", vec![manifest(Checksum::Sha256), manifest(Checksum::Blake3)]);
@@ -126,7 +127,20 @@ fn messages() -> Vec<Message> {
         Message::Seeded { file: 0, from: 256, digests: vec![2; 64].into(), hints: vec![3; 1024].into() },
         Message::NoSeed { file: 0 },
         Message::Compared { bytes: 5 << 30 },
+        Message::Pipe(PipeOffer { speeds: Speeds { sha256: 1700, blake3: 3000 }, lanes: 8, window: 64 }),
+        Message::PipeAccept(PipeAccept {
+            checksum: Checksum::Blake3,
+            lanes: 8,
+            window: 64,
+            software: "highline 0.2.0".into(),
+        }),
+        Message::PipeHeld,
+        Message::PipeEnd { pieces: 954, bytes: 1_000_000_000, digest: Checksum::Blake3.digest(b"") },
     ]
+}
+
+fn piece(number: u64, data: &[u8]) -> Vec<u8> {
+    [Piece::head(number, Checksum::Blake3.digest(data)).as_slice(), data].concat()
 }
 
 fn frames() -> Vec<Vec<u8>> {
@@ -135,6 +149,7 @@ fn frames() -> Vec<Vec<u8>> {
         batch.encode().to_vec(),
         FrameHeader { wire_len: 1 << 20, raw_len: FrameHeader::MAX_RAW, ..batch }.encode().to_vec(),
         FrameHeader::end().encode().to_vec(),
+        FrameHeader { kind: FrameKind::Piece, round: 0, members: 1, raw_len: 700, ..batch }.encode().to_vec(),
         Answer::Ack(Ack { round: 1, members: 70_000 }).encode().to_vec(),
     ]
 }

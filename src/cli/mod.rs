@@ -24,6 +24,17 @@ pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
 pub use status::{RateArgs, StatusArgs};
 
+const PIPE_SEND: &str = "A dump, from this host into a server on another:
+  other$ highline receive -- mariadb
+  here$  highline send - -- mariadb-dump --all-databases --single-transaction
+
+docs/pipes.md has more of them.";
+const PIPE_RECEIVE: &str = "A dump, from another host into the server on this one:
+  here$  highline receive -- mariadb
+  other$ highline send - -- mariadb-dump --all-databases --single-transaction
+
+docs/pipes.md has more of them.";
+
 /// What `--version` says after the name.
 const VERSION: &str =
     if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), " (FIPS)") } else { env!("CARGO_PKG_VERSION") };
@@ -39,9 +50,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Wait for a donor and take its data (run it on the joiner)
+    /// Wait for a donor and take its data, or a byte stream (run it on the joiner)
     Receive(ReceiveArgs),
-    /// Send this node's data to a waiting joiner (run it on the donor)
+    /// Send this node's data, or a byte stream, to a waiting joiner (run it on the donor)
     Send(SendArgs),
     /// Make a sample tree, move it over loopback, verify it, and show the figures
     Demo(DemoArgs),
@@ -59,6 +70,9 @@ pub enum Command {
     Certs(CertsArgs),
     /// Say whether every kind of this node's traffic is secured
     Check(CheckArgs),
+    /// Kill the program that a stream goes to when the process that feeds it is gone
+    #[command(hide = true)]
+    Guard,
     /// For the database server, which calls it (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
@@ -179,9 +193,25 @@ pub struct LaneArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "highline receive --datadir DIR [OPTIONS]\n       highline receive [OPTIONS] -- PROGRAM [ARGS]\n       highline receive --stdout [OPTIONS]",
+    after_help = PIPE_RECEIVE,
+    mut_arg("datadir", |datadir| datadir.required(false))
+)]
 pub struct ReceiveArgs {
     #[command(flatten)]
-    pub tree: TreeArgs,
+    pub tree: Option<TreeArgs>,
+
+    /// Write the byte stream that comes to standard output; the ticket goes to standard error. It is known to be whole only
+    /// when this command ends with 0, which a program that reads it from a pipe cannot see: it sees an end in any case.
+    /// Name the program after `--` instead, which is safe
+    #[arg(long, conflicts_with_all = ["TreeArgs", "install", "reuse", "force_older"])]
+    pub stdout: bool,
+
+    /// Run this program, and give it the byte stream as its standard input. It sees the end of it only when all of it is
+    /// verified, and is killed when that cannot be; when it fails both ends fail
+    #[arg(last = true, value_name = "PROGRAM", conflicts_with_all = ["stdout", "TreeArgs", "install", "reuse", "force_older"])]
+    pub program: Vec<OsString>,
 
     /// Address and port to listen on; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "[::]:4444")]
@@ -222,14 +252,30 @@ pub struct ReceiveArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "highline send --datadir DIR [OPTIONS] TICKET\n       highline send [OPTIONS] TICKET -- PROGRAM [ARGS]\n       highline send --stdin [OPTIONS] TICKET",
+    after_help = PIPE_SEND,
+    mut_arg("datadir", |datadir| datadir.required(false))
+)]
 pub struct SendArgs {
     #[command(flatten)]
-    pub tree: TreeArgs,
+    pub tree: Option<TreeArgs>,
+
+    /// Send the byte stream that comes on standard input, after the ticket's line if that is `-`. A program that failed
+    /// looks like one that came to its end: `set -o pipefail` tells your shell, when the other end has already taken the
+    /// stream for whole. Name the program after `--` instead, which is safe
+    #[arg(long, conflicts_with_all = ["TreeArgs", "source", "live", "freeze_command", "verify_pages"])]
+    pub stdin: bool,
 
     /// The line that `highline receive` printed; `-` reads it from standard input, which keeps it out of process lists
     // A pin may begin with a hyphen.
     #[arg(value_name = "TICKET", allow_hyphen_values = true)]
     pub ticket: String,
+
+    /// Run this program, and send what it writes to standard output. When it fails both ends fail. It is given nothing on
+    /// its standard input, and no terminal
+    #[arg(last = true, value_name = "PROGRAM", conflicts_with_all = ["stdin", "TreeArgs", "source", "live", "freeze_command", "verify_pages"])]
+    pub program: Vec<OsString>,
 
     /// What is sent: `files`, the server's own; or `mariabackup`, a backup that mariadb-backup makes of the running server,
     /// logging in as the server's user or as --defaults-file says, and that the joiner prepares

@@ -121,7 +121,9 @@ fn talk() -> TalkArgs {
 
 fn receive_args(dir: &Path) -> ReceiveArgs {
     ReceiveArgs {
-        tree: tree(dir),
+        tree: Some(tree(dir)),
+        stdout: false,
+        program: Vec::new(),
         listen: "127.0.0.1:0".into(),
         advertise: None,
         install: InstallMode::default(),
@@ -137,7 +139,9 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
 
 fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
     SendArgs {
-        tree: tree(dir),
+        tree: Some(tree(dir)),
+        stdin: false,
+        program: Vec::new(),
         ticket: "-".into(),
         source: DataSource::Files,
         live: false,

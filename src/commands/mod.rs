@@ -6,6 +6,7 @@ mod demo;
 mod discard;
 mod freeze_command;
 mod generate;
+mod pipe;
 mod privileges;
 mod rate;
 mod receive;
@@ -52,6 +53,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Certs(args) => certs::run(&args, SystemTime::now(), &mut std::io::stdout().lock()),
         Command::Check(args) => {
             return exit(check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()));
+        }
+        Command::Guard => {
+            crate::pipe::guard();
+            Ok(())
         }
         Command::Generate(args) => generate::run(&args),
         Command::Sst(args) => return sst::run(&args),

@@ -5,17 +5,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::privileges::become_owner;
-use super::{block_on, json};
+use super::{block_on, json, pipe};
 use crate::cli::ReceiveArgs;
 use crate::config;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{HOME, KEPT, LOCK, MANIFEST};
 use crate::joiner::{Outcome, Waiting};
+use crate::pipe::End;
 use crate::progress::{Publish, Published, Reporter, Style, line, status};
 use crate::sst::grastate::NO_POSITION;
 use crate::stop::Stop;
 
 pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
+    let consumer = match args.program.as_slice() {
+        [] => args.stdout.then(End::stdout).transpose()?,
+        program => Some(End::Program(program.to_vec())),
+    };
+    if let Some(consumer) = consumer {
+        return pipe::receive(args, consumer).map_err(|e| e.on(Side::Joiner));
+    }
     let order = config::joiner(args)?;
     become_owner(order.roots.datadir())?;
     looks_like_a_datadir(order.roots.datadir())?;
@@ -26,7 +34,7 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
         let waiting = Waiting::bind(order, &*reporter)?;
         // Only now, with the directory locked, may this process publish a status there.
         let metrics = args.talk.metrics.as_deref();
-        let publish = Publish { datadir: &datadir, role: Side::Joiner, metrics, rate: None };
+        let publish = Publish { datadir: Some(&datadir), role: Side::Joiner, metrics, rate: None };
         let published = Published::new(Arc::clone(&reporter), publish);
         let received = async {
             writeln!(std::io::stdout(), "{}", *waiting.ticket().reveal())
@@ -97,12 +105,9 @@ mod tests {
     async fn bypass(datadir: &Path) -> Outcome {
         use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, TalkArgs, TreeArgs};
         let order = config::joiner(&ReceiveArgs {
-            tree: TreeArgs {
-                datadir: datadir.to_owned(),
-                roots: Vec::new(),
-                defaults_file: None,
-                defaults_group_suffix: None,
-            },
+            tree: Some(TreeArgs { datadir: datadir.to_owned(), ..TreeArgs::default() }),
+            stdout: false,
+            program: Vec::new(),
             listen: "127.0.0.1:0".into(),
             advertise: None,
             install: Default::default(),

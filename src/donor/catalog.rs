@@ -1,6 +1,6 @@
 //! The entries of a round, by number: what is done with each, and the digests that come in for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,6 +101,11 @@ impl Catalog {
         let state = State { had, open: HashMap::new(), clones, seeded, unsure, spaces: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
+    }
+
+    /// Of a byte stream, which has no entries: nothing is read by its path.
+    pub(super) fn none() -> Result<Catalog> {
+        Catalog::new(Roots::new(Path::new("/"), &BTreeMap::new())?, Vec::new(), true, |_| true)
     }
 
     pub(super) fn get(&self, number: u32) -> &Found {
@@ -247,7 +252,7 @@ impl Catalog {
         let (numbers, chunk) = match work {
             Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
             Work::Small(numbers) => (numbers.as_slice(), 0),
-            Work::Parcel(_) => return,
+            Work::Parcel(_) | Work::Piece(_) => return,
         };
         let mut state = self.state();
         for number in numbers {

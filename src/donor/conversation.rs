@@ -1,27 +1,24 @@
 //! The conversation with the joiner once connected: offer, consent, what the source brings, seal, install.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::{OLD_TREE, SLOW, answer};
 use super::brought::{Agreed, Brought};
-use super::clock::Clock;
-use super::compression::Chooser;
 use super::files::Files;
 use super::lane::Lanes;
 use super::offer::offer;
 use super::pages::PageCheck;
 use super::source::Source;
 use super::stream::Stream;
-use super::transfer::{Reused, Rounds, Transfer};
+use super::transfer::Transfer;
 use super::{Report, SendOptions, Server, kept, reuse, say_bye};
 use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::{Checksum, Seal};
 use crate::progress::{self, Meter, Phase, Reporter, follow, listed};
 use crate::threads::blocking;
-use crate::tls::{Session, random};
+use crate::tls::Session;
 use crate::tree::{Found, Roots};
 use crate::wire::Message;
 
@@ -74,23 +71,10 @@ pub(super) async fn converse(
     let meter = Arc::new(Meter::default());
     let reports = follow(Arc::clone(&meter), Arc::clone(reporter));
     let checksum = accept.checksum;
-    let transfer = Arc::new(Transfer {
-        dialer: options.dialer,
-        checksum,
-        compression: Chooser::new(options.compression, Instant::now()),
-        pace: Arc::clone(&options.rate),
-        meter: Arc::clone(&meter),
-        reporter: Arc::clone(reporter),
-        seed: u64::from_ne_bytes(random()?),
-        rounds: Rounds::default(),
-        clock: Clock::new(Instant::now()),
-        in_flight: AtomicU64::new(0),
-        breaks: AtomicU64::new(0),
-        acknowledged: AtomicU64::new(0),
-        reused: Reused::default(),
-        pages: options.verify_pages.then(PageCheck::default),
-        broken: Mutex::new(None),
-    });
+    let (rate, telling) = (Arc::clone(&options.rate), (Arc::clone(&meter), Arc::clone(reporter)));
+    let mut transfer = Transfer::new(options.dialer, checksum, options.compression, rate, telling)?;
+    transfer.pages = options.verify_pages.then(PageCheck::default);
+    let transfer = Arc::new(transfer);
     reporter.note(&format!(
         "agreed with {}: {}, checksum {checksum}, compression {}; {} in {}",
         crate::error::Printable(accept.software.as_bytes()),

@@ -49,7 +49,6 @@ pub(super) async fn finished(
     round: &Round,
     over: impl Future<Output = Sent>,
 ) -> Result<Sent> {
-    let Lanes { running, transfer } = lanes;
     let over = async {
         let why = over.await;
         round.queue.abandon();
@@ -59,6 +58,16 @@ pub(super) async fn finished(
         round.queue.finished().await;
         released.map(|()| why)
     };
+    tokio::select! {
+        biased;
+        all = arrived(lanes, round) => all.map(|()| Sent::Whole),
+        over = over => over,
+    }
+}
+
+/// Returns when all of the round's work is acknowledged, or fails with the lanes; never of a round that is abandoned.
+pub(super) async fn arrived(lanes: &mut Lanes, round: &Round) -> Result<()> {
+    let Lanes { running, transfer } = lanes;
     let failed = async {
         while let Some(ended) = running.join_next().await {
             threads::ended("a lane", ended)?;
@@ -85,8 +94,7 @@ pub(super) async fn finished(
     };
     tokio::select! {
         biased;
-        () = whole => Ok(Sent::Whole),
-        over = over => over,
+        () = whole => Ok(()),
         failed = failed => failed,
         stuck = stuck => stuck,
     }

@@ -256,6 +256,7 @@ async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight
             transfer.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
                 Work::Parcel(parcel) => parcel.entries(),
+                Work::Piece(_) => 0,
                 Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(front.round.catalog.get(*file).size())),
             });
             front.round.catalog.acknowledged(&front.work);

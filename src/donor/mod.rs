@@ -20,6 +20,8 @@ mod pack;
 mod pages;
 mod parcel;
 mod passes;
+mod piece;
+mod pipe;
 mod plan;
 pub mod queue;
 mod reuse;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 pub use clones::Abilities;
 pub use compression::Compression;
+pub use pipe::{PipeOptions, PipeReport, pipe};
 pub use rounds::FreezeMode;
 
 use crate::backup::Backup;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::compression::BatchCompressor;
 use super::examine::{Reading, examine};
 use super::parcel::{Chunk, Piece};
+use super::piece;
 use super::plan::Task;
 use super::queue::Work;
 use super::transfer::{Round, Transfer};
@@ -18,7 +19,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::CHUNK;
 use crate::threads::lock;
 use crate::tree::{Content, Entry, Found, data_runs};
-use crate::wire::{FrameHeader, FrameKind};
+use crate::wire::{self, FrameHeader, FrameKind};
 
 /// A frame ready to be sent, and the work in it.
 #[derive(Debug)]
@@ -48,26 +49,31 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
             return;
         }
         let buffer = lock(spare).pop().unwrap_or_default();
-        let batch = match pack(transfer, &round, &work, Batch::new(buffer), &mut scratch) {
-            Ok(batch) => batch,
-            Err(error) => {
-                transfer.rounds.fail(error);
-                round.queue.give_back(work);
-                return;
+        let (kind, members, payload) = if let Work::Piece(piece) = &work {
+            (FrameKind::Piece, 1, piece_payload(transfer, piece, buffer))
+        } else {
+            let batch = match pack(transfer, &round, &work, Batch::new(buffer), &mut scratch) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    transfer.rounds.fail(error);
+                    round.queue.give_back(work);
+                    return;
+                }
+            };
+            if batch.members() == 0 {
+                // The joiner has all of it.
+                transfer.clock.acknowledged(Instant::now());
+                let bytes = bytes_of(&round, &work);
+                transfer.meter.add_done(bytes);
+                round.compared.fetch_add(bytes, Ordering::Relaxed);
+                lock(spare).push(batch.into_buffer());
+                round.catalog.acknowledged(&work);
+                round.queue.done();
+                continue;
             }
+            (FrameKind::Batch, batch.members(), batch.into_buffer())
         };
-        if batch.members() == 0 {
-            // The joiner has all of it.
-            transfer.clock.acknowledged(Instant::now());
-            let bytes = bytes_of(&round, &work);
-            transfer.meter.add_done(bytes);
-            round.compared.fetch_add(bytes, Ordering::Relaxed);
-            lock(spare).push(batch.into_buffer());
-            round.catalog.acknowledged(&work);
-            round.queue.done();
-            continue;
-        }
-        let frame = frame(transfer, round, &mut scratch.compressor, batch, work);
+        let frame = frame(transfer, round, &mut scratch.compressor, (kind, members, payload), work);
         if let Err(unsent) = ready.blocking_send(frame) {
             unsent.0.round.queue.give_back(unsent.0.work);
             return;
@@ -75,15 +81,19 @@ pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &m
     }
 }
 
-/// Compresses a batch and prepends its header.
-fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompressor, batch: Batch, work: Work) -> Frame {
-    let members = batch.members();
-    let mut payload = batch.into_buffer();
+/// Compresses a payload and prepends its header.
+fn frame(
+    transfer: &Transfer,
+    round: Arc<Round>,
+    compressor: &mut BatchCompressor,
+    (kind, members, mut payload): (FrameKind, u32, Pages),
+    work: Work,
+) -> Frame {
     let raw_len = payload.len();
     let codec = compressor.compress(transfer.compression.choose(), &mut payload);
     transfer.compression.count(codec.id(), raw_len as u64, bytes_of(&round, &work));
     let header = FrameHeader {
-        kind: FrameKind::Batch,
+        kind,
         codec: codec.id(),
         round: round.number,
         members,
@@ -93,6 +103,16 @@ fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompresso
     Frame { header, payload, round, work }
 }
 
+fn piece_payload(transfer: &Transfer, piece: &piece::Piece, mut buffer: Pages) -> Pages {
+    let data = piece.data.as_slice();
+    let digest = transfer.checksum.digest(data);
+    piece.sealing.take(piece.number, data.len() as u32, digest);
+    buffer.clear();
+    buffer.extend_from_slice(&wire::Piece::head(piece.number, digest));
+    buffer.extend_from_slice(data);
+    buffer
+}
+
 fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Scratch) -> Result<Batch> {
     match work {
         Work::Parcel(parcel) => {
@@ -100,6 +120,8 @@ fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scrat
                 pack_piece(transfer, piece, &mut batch)?;
             }
         }
+        // A frame of its own, and no archive.
+        Work::Piece(_) => {}
         Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
         Work::Small(numbers) => {
             for number in numbers {
@@ -295,6 +317,7 @@ impl From<MemberError> for PackError {
 pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
         Work::Parcel(parcel) => parcel.bytes(),
+        Work::Piece(piece) => piece.data.len() as u64,
         Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
         Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::parcel::Parcel;
+use super::piece::Piece;
 use crate::manifest::{CHUNK, chunks};
 use crate::threads::lock;
 use crate::tree::{Found, Stillness};
@@ -22,6 +23,8 @@ pub enum Work {
     Small(Vec<u32>),
     /// What a stream has brought.
     Parcel(Arc<Parcel>),
+    /// A piece of a byte stream.
+    Piece(Arc<Piece>),
 }
 
 /// What is left of a round. Lanes take work from it and report how it ended.

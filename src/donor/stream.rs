@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::brought::{Agreed, Brought};
@@ -11,7 +10,7 @@ use super::hold::{Hold, finished};
 use super::lane::Lanes;
 use super::parcel::Parcel;
 use super::passes::{guarded, withdrawals};
-use super::queue::{Queue, Work};
+use super::queue::Work;
 use super::transfer::Round;
 use super::unpack::{Frame, Unpacked, unpack};
 use super::{RoundReport, Server};
@@ -70,16 +69,7 @@ impl Stream {
         control.send(Message::Round(first)).await?;
         transfer.meter.begin_round(0, self.bytes);
         transfer.reporter.phase(Phase::Copying);
-        let round = Arc::new(Round {
-            number: 0,
-            live: true,
-            strict: false,
-            paced: true,
-            catalog: Catalog::new(roots, Vec::new(), false, |_| false)?,
-            queue: Queue::open(),
-            compared: AtomicU64::new(0),
-            changed_pages: AtomicU64::new(0),
-        });
+        let round = Arc::new(Round::open(Catalog::new(roots, Vec::new(), false, |_| false)?));
         transfer.clock.acknowledged(Instant::now());
         transfer.rounds.begin(Arc::clone(&round));
         // While the joiner has work, only that moves the clock.

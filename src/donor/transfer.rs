@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use super::catalog::Catalog;
 use super::clock::{Clock, Stuck};
-use super::compression::Chooser;
+use super::compression::{Chooser, Compression};
 use super::pages::PageCheck;
 use super::queue::{Queue, Work};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::link::Dialer;
 use crate::manifest::Checksum;
 use crate::pace::Throttle;
 use crate::progress::{Meter, Reporter};
 use crate::threads::lock;
+use crate::tls::random;
 
 /// Lives as long as the lanes.
 #[derive(Debug)]
@@ -91,23 +92,22 @@ impl Transfer {
         Some(Error::new(Kind::Timeout, what).remedy(remedy))
     }
 
-    #[cfg(test)]
-    pub(super) fn for_test() -> Transfer {
-        use crate::link::Deadlines;
-        use crate::tls::{Identity, Policy, Secret, Ticket, Trust, client_config};
-        let identity = Identity::ephemeral().unwrap();
-        let address = crate::tls::Address::new("127.0.0.1", 1).unwrap();
-        let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
-        let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+    pub(super) fn new(
+        dialer: Dialer,
+        checksum: Checksum,
+        compression: Compression,
+        pace: Arc<Throttle>,
+        (meter, reporter): (Arc<Meter>, Arc<dyn Reporter>),
+    ) -> Result<Transfer> {
         let now = Instant::now();
-        Transfer {
-            dialer: Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() },
-            checksum: Checksum::Blake3,
-            compression: Chooser::new(super::Compression::Auto, now),
-            pace: Arc::default(),
-            meter: Arc::default(),
-            reporter: Arc::new(crate::progress::Quiet),
-            seed: 0,
+        Ok(Transfer {
+            dialer,
+            checksum,
+            compression: Chooser::new(compression, now),
+            pace,
+            meter,
+            reporter,
+            seed: u64::from_ne_bytes(random()?),
             rounds: Rounds::default(),
             clock: Clock::new(now),
             in_flight: AtomicU64::new(0),
@@ -116,7 +116,21 @@ impl Transfer {
             reused: Reused::default(),
             pages: None,
             broken: Mutex::new(None),
-        }
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test() -> Transfer {
+        use crate::link::Deadlines;
+        use crate::tls::{Identity, Policy, Secret, Ticket, Trust, client_config};
+        let identity = Identity::ephemeral().unwrap();
+        let address = crate::tls::Address::new("127.0.0.1", 1).unwrap();
+        let ticket = Ticket { pin: identity.pin(), secret: Secret::generate().unwrap(), address };
+        let tls = client_config(None, ticket.pin, Trust::Pin, &Policy::default()).unwrap();
+        let dialer =
+            Dialer { ticket, tls, trust: Trust::Pin, deadlines: Deadlines::default(), software: "test".into() };
+        let telling = (Arc::default(), Arc::new(crate::progress::Quiet) as _);
+        Transfer::new(dialer, Checksum::Blake3, Compression::Auto, Arc::default(), telling).unwrap()
     }
 }
 
@@ -136,6 +150,15 @@ pub(super) struct Round {
     pub(super) changed_pages: AtomicU64,
     /// Bytes of work that was compared and found equal.
     pub(super) compared: AtomicU64,
+}
+
+impl Round {
+    /// A first one whose work becomes known as it goes.
+    pub(super) fn open(catalog: Catalog) -> Round {
+        let (compared, changed_pages) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (live, strict, paced, queue) = (true, false, true, Queue::open());
+        Round { number: 0, live, strict, paced, catalog, queue, changed_pages, compared }
+    }
 }
 
 /// The rounds, one after the other. Lanes wait here for the next.

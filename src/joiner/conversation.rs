@@ -13,7 +13,7 @@ use super::ledger::{Ledger, Reused};
 use super::reuse::arrange;
 use super::seeding::Order;
 use super::staged_tree::StagedTree;
-use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, preflight, prepare, room};
+use super::{Facts, InstallMode, Outcome, ReceiveOptions, Report, cut_short, fit, port, preflight, prepare, room};
 use crate::backup::DataSource;
 use crate::error::{Error, Kind, Printable, Result};
 use crate::install::{
@@ -27,7 +27,7 @@ use crate::progress::{Meter, Phase, Reporter, bytes, counted, entries, follow, l
 use crate::stop::Stop;
 use crate::threads::{self, blocking};
 use crate::tls::Session;
-use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Purpose, Round, Speeds, WireBytes};
+use crate::wire::{Accept, Kept, Message, Offer, OfferParts, Round, Speeds, WireBytes};
 
 /// One reception, from the wait for a donor to the install.
 pub(super) struct Conversation {
@@ -75,21 +75,7 @@ impl Conversation {
 
     /// The first control connection that has proven itself, and the donor's number for this conversation.
     pub(super) async fn donor(&mut self) -> Result<(ProvenConnection, u64)> {
-        let arrival = async {
-            while let Some(connection) = self.connections.recv().await {
-                if let Purpose::Control { session } = connection.purpose {
-                    return Ok((connection, session));
-                }
-            }
-            Err(Error::new(Kind::Network, "the port was closed"))
-        };
-        match self.options.deadlines.arrival {
-            None => arrival.await,
-            Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
-                Err(Error::new(Kind::Timeout, format!("no donor connected within {} s", limit.as_secs_f64()))
-                    .remedy("see the donor's log for the reason; a firewall may block this port"))
-            }),
-        }
+        port::donor(&mut self.connections, self.options.deadlines.arrival).await
     }
 
     /// Starts the control conversation. From now on only this donor's lanes are let in, and its control connection when
@@ -382,9 +368,17 @@ async fn whole_offer(control: &mut Control) -> Result<Offer> {
     let mut parts = OfferParts::default();
     loop {
         match control
-            .expect(|m| if let Message::Offer(_) | Message::OfferPart { .. } = m { Ok(m) } else { Err(m) })
+            .expect(|m| match m {
+                Message::Offer(_) | Message::OfferPart { .. } | Message::Pipe(_) => Ok(m),
+                other => Err(other),
+            })
             .await?
         {
+            Message::Pipe(_) => {
+                let what = "the donor sends one byte stream, and this joiner waits for a data directory";
+                return Err(Error::new(Kind::Usage, what)
+                    .remedy("by hand: give the donor a --datadir, or the joiner --stdout or a program after `--`"));
+            }
             Message::Offer(last) => return parts.complete(*last),
             Message::OfferPart { roots } => parts.add(roots)?,
             _ => {}
@@ -392,12 +386,12 @@ async fn whole_offer(control: &mut Control) -> Result<Offer> {
     }
 }
 
-fn bye(message: Message) -> std::result::Result<(), Message> {
+pub(super) fn bye(message: Message) -> std::result::Result<(), Message> {
     if let Message::Bye = message { Ok(()) } else { Err(message) }
 }
 
 /// The checksum that is faster on the slower side, unless one side insists.
-fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
+pub(super) fn agree(ours: Option<Checksum>, theirs: Speeds) -> Result<Checksum> {
     let speed = |checksum: Checksum, there: u32| {
         let here = match ours {
             Some(only) if only != checksum => 0,

@@ -9,12 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ledger::{Ledger, ROUNDS, out_of_turn};
+use super::outlet::{Delivered, Outlet};
 use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::link::Stream;
 use crate::progress::Meter;
-use crate::threads::{ended, lock};
+use crate::threads::{ended, lock, or_never};
 use crate::wire::{Ack, Answer, FrameHeader, FrameKind};
 
 /// How many frames may wait between the link and the thread.
@@ -25,12 +26,29 @@ type Spare = Arc<Mutex<Vec<Pages>>>;
 /// What all lanes share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) sink: Sink,
     pub(super) meter: Arc<Meter>,
     /// Frames that have arrived but are not yet written.
     pub(super) in_hand: Arc<AtomicU64>,
     /// The round that control has announced: a frame of a later round may arrive before its announcement.
     pub(super) turn: watch::Receiver<u16>,
+}
+
+/// Where what lanes bring comes together.
+#[derive(Clone, Debug)]
+pub(super) enum Sink {
+    Tree(Arc<Ledger>),
+    Pipe(Arc<Outlet>),
+}
+
+impl Sink {
+    /// The kind of frames that it takes.
+    fn takes(&self) -> FrameKind {
+        match self {
+            Sink::Tree(_) => FrameKind::Batch,
+            Sink::Pipe(_) => FrameKind::Piece,
+        }
+    }
 }
 
 /// Counts a frame as in hand until it is dropped.
@@ -56,20 +74,33 @@ type Arrived = (FrameHeader, Pages, InHand);
 ///
 /// It also ends when the other half of `replaced` is dropped: then the donor has dialled it again.
 pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: oneshot::Receiver<()>) -> Result<()> {
-    let Shared { ledger, meter, in_hand, turn } = shared;
+    let Shared { sink, meter, in_hand, turn } = shared;
     let (reader, writer) = split(stream);
     let (arrived, frames) = mpsc::channel(AHEAD);
     let (written, answers) = mpsc::channel(64);
-    let spare: Spare = Arc::default();
+    let spare: Spare = match &sink {
+        Sink::Tree(_) => Arc::default(),
+        Sink::Pipe(outlet) => Arc::clone(&outlet.spare),
+    };
     let finished = |joined| ended("a writing thread", joined);
+    let delivered = Arc::new(Delivered::default());
+    let takes = sink.takes();
+    let acknowledged = or_never(match &sink {
+        Sink::Tree(_) => None,
+        Sink::Pipe(outlet) => Some(acknowledge(outlet.written(), Arc::clone(&delivered), written.clone())),
+    });
     let mut writing = tokio::task::spawn_blocking({
         let (spare, meter, said) = (Arc::clone(&spare), Arc::clone(&meter), written.clone());
-        move || write_all(&ledger, frames, &said, &spare, &meter)
+        move || match sink {
+            Sink::Tree(ledger) => write_all(&ledger, frames, &said, &spare, &meter),
+            Sink::Pipe(outlet) => hand_over(&outlet, frames, &delivered),
+        }
     });
     let moved = tokio::select! {
-        moved = hear(Counted::new(reader, meter, written), &peer, arrived, &spare, &in_hand, turn) => moved,
+        moved = hear(Counted::new(reader, meter, written), &peer, arrived, &spare, (&in_hand, takes), turn) => moved,
         _ = replaced => Ok(()),
         moved = answer(writer, answers) => moved,
+        () = acknowledged => Ok(()),
         // The receiving end stays until the thread has finished or failed.
         joined = &mut writing => return finished(joined),
     };
@@ -122,7 +153,7 @@ async fn hear(
     peer: &str,
     arrived: mpsc::Sender<Arrived>,
     spare: &Mutex<Vec<Pages>>,
-    in_hand: &Arc<AtomicU64>,
+    (in_hand, takes): (&Arc<AtomicU64>, FrameKind),
     mut turn: watch::Receiver<u16>,
 ) -> Result<()> {
     let lost = |e| Error::net(format!("{peer} closed a lane"), e);
@@ -132,6 +163,9 @@ async fn hear(
         let header = FrameHeader::decode(&header)?;
         if header.kind == FrameKind::End {
             return Ok(());
+        }
+        if header.kind != takes {
+            return Err(Error::new(Kind::Protocol, format!("{peer} sent what does not belong to this transfer")));
         }
         if header.round >= ROUNDS {
             return Err(out_of_turn(header.round));
@@ -169,10 +203,7 @@ fn write_all(
     let mut unpacked = Pages::default();
     let mut members = 0u64;
     while let Some((header, payload, _in_hand)) = frames.blocking_recv() {
-        let raw = if header.codec == Codec::None.id() {
-            if header.wire_len != header.raw_len {
-                return Err(malformed(CodecError::Length));
-            }
+        let raw = if is_raw(&header)? {
             payload.as_slice()
         } else {
             Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut unpacked).map_err(malformed)?;
@@ -190,6 +221,39 @@ fn write_all(
         }
     }
     Ok(())
+}
+
+/// Whether a frame's payload came as it is.
+fn is_raw(header: &FrameHeader) -> Result<bool> {
+    let raw = header.codec == Codec::None.id();
+    if raw && header.wire_len != header.raw_len { Err(malformed(CodecError::Length)) } else { Ok(raw) }
+}
+
+/// Unpacks pieces of a stream and hands them over, whichever is next.
+fn hand_over(outlet: &Outlet, mut frames: mpsc::Receiver<Arrived>, delivered: &Delivered) -> Result<()> {
+    while let Some((header, payload, _in_hand)) = frames.blocking_recv() {
+        let raw = if is_raw(&header)? {
+            payload
+        } else {
+            let mut raw = lock(&outlet.spare).pop().unwrap_or_default();
+            Codec::decompress(header.codec, &payload, header.raw_len as usize, &mut raw).map_err(malformed)?;
+            lock(&outlet.spare).push(payload);
+            raw
+        };
+        delivered.push(outlet.take(raw)?);
+    }
+    Ok(())
+}
+
+/// Acknowledges a lane's pieces once they are written.
+async fn acknowledge(mut written: watch::Receiver<u64>, delivered: Arc<Delivered>, answers: mpsc::Sender<Answer>) {
+    let mut members = 0;
+    while let Some(count) = delivered.written(&mut written).await {
+        members += count;
+        if answers.send(Answer::Ack(Ack { round: 0, members })).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn malformed(error: CodecError) -> Error {

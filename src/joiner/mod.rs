@@ -9,6 +9,9 @@ mod earlier;
 mod fit;
 mod lane;
 mod ledger;
+mod outlet;
+mod pipe;
+mod port;
 mod preflight;
 mod prepare;
 mod read_back;
@@ -27,6 +30,8 @@ use std::sync::Arc;
 use conversation::Conversation;
 pub use fit::{Facts, OldData, OlderDonor, PageSize};
 pub use ledger::{Ledger, Reused};
+pub use pipe::{PipeOptions, PipeReport, PipeWaiting};
+use port::Port;
 pub use preflight::InstallMode;
 pub use staged_tree::{Owners, StagedTree};
 
@@ -35,12 +40,12 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::{DirLock, HOME, OwnFile, Recovered, Reuse, holds_database, running, server_holding, unfinished};
 #[cfg(test)]
 use crate::install::{KeepRules, OldTree, Staging};
-use crate::link::{Deadlines, Listener};
+use crate::link::Deadlines;
 use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
 use crate::progress::{Phase, Reporter, bytes, entries};
 use crate::stop::Stop;
-use crate::tls::{Address, Identity, Policy, Secret, Session, Ticket, Trust, server_config};
+use crate::tls::{Identity, Policy, Session, Ticket, Trust, server_config};
 use crate::tree::{Own, Roots};
 use crate::wire::Round;
 
@@ -146,8 +151,7 @@ impl fmt::Display for Report {
 pub struct Waiting {
     lock: Arc<DirLock>,
     options: ReceiveOptions,
-    listener: Listener,
-    ticket: Ticket,
+    port: Port,
 }
 
 impl Waiting {
@@ -163,23 +167,17 @@ impl Waiting {
         if let Some(told) = cut_short(&lock).or_else(|| emptied(&lock)) {
             reporter.warn(&told);
         }
-        let listener = Listener::bind(options.listen)?;
-        let address = Address::new(&options.advertise, listener.address().port()).map_err(|e| {
-            Error::from(e)
-                .remedy("give the name or address by which donors reach this host: wsrep_sst_receive_address, or --advertise by hand")
-        })?;
-        let ticket = Ticket { pin: options.identity.pin(), secret: Secret::generate()?, address };
-        Ok(Waiting { lock, options, listener, ticket })
+        let port = Port::bind(options.listen, &options.advertise, &options.identity)?;
+        Ok(Waiting { lock, options, port })
     }
 
     pub fn ticket(&self) -> &Ticket {
-        &self.ticket
+        &self.port.ticket
     }
 
     /// Where the donor is told to dial, and where this node listens if that differs.
     pub fn place(&self) -> String {
-        let (announced, listens) = (self.ticket.address.to_string(), self.listener.address().to_string());
-        if announced == listens { announced } else { format!("{announced} (this node listens on {listens})") }
+        self.port.place()
     }
 
     /// Waits for the donor that holds the ticket, and takes what it sends.
@@ -187,7 +185,7 @@ impl Waiting {
     /// If dropped before the end, it leaves the old tree as it is, except in the middle of the
     /// switch, which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
-        let Waiting { lock, options, listener, ticket } = self;
+        let Waiting { lock, options, port: Port { listener, ticket } } = self;
         let tls = server_config(&options.identity, options.trust.clone(), &options.policy)?;
         let connections =
             listener.open(tls, options.trust.clone(), ticket.secret, options.deadlines, Arc::clone(&reporter));

@@ -38,7 +38,8 @@ impl Conversation {
         let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
         let (turn, turns) = watch::channel(0);
         let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
-        let shared = lane::Shared { ledger: Arc::clone(ledger), meter, in_hand, turn: turns };
+        let sink = lane::Sink::Tree(Arc::clone(ledger));
+        let shared = lane::Shared { sink, meter, in_hand, turn: turns };
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         // A stream comes as the backup is made; the donor sees whether that stands still.
@@ -123,7 +124,7 @@ impl Conversation {
 
 /// Everything is acknowledged, so lanes need only end; one whose link is dead is abandoned. An error from any of the
 /// others still counts.
-async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
+pub(super) async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
     let all = async {
         while let Some(ended) = lanes.join_next().await {
             threads::ended("a lane", ended)?;

@@ -18,9 +18,13 @@ impl Lines {
 
 /// `45 %, 1.2 GB of 2.6 GB, 310 MB/s (120 MB/s on the wire), 4.5 s left`.
 pub(super) fn sentence(now: &Snapshot) -> String {
+    let rate = bytes(now.rate as u64);
+    if now.total == 0 {
+        return format!("{}, {rate}/s{}", bytes(now.done), now.wire_words());
+    }
     let left = now.eta().map_or_else(|| "stalled".to_owned(), |eta| format!("{} left", seconds(eta)));
     let round = now.round_words();
-    let (rate, wire) = (bytes(now.rate as u64), now.wire_words());
+    let wire = now.wire_words();
     format!("{round}{} %, {} of {}, {rate}/s{wire}, {left}", now.percent(), bytes(now.done), bytes(now.total))
 }
 
@@ -34,7 +38,7 @@ impl Reporter for Lines {
     }
 
     fn progress(&self, now: &Snapshot) {
-        if now.total > 0 {
+        if now.total > 0 || now.done > 0 {
             self.note(&sentence(now));
         }
     }
@@ -56,5 +60,7 @@ mod tests {
         let compressed = Snapshot { wire_rate: 120e6, ..now };
         assert_eq!(sentence(&compressed), "46 %, 1.2 GB of 2.6 GB, 310 MB/s (120 MB/s on the wire), 4.5 s left");
         assert_eq!(sentence(&Snapshot { rate: 0.0, wire_rate: 0.0, ..now }), "46 %, 1.2 GB of 2.6 GB, 0 B/s, stalled");
+        let stream = Snapshot { total: 0, ..compressed };
+        assert_eq!(sentence(&stream), "1.2 GB, 310 MB/s (120 MB/s on the wire)", "nobody knows how much comes");
     }
 }

@@ -113,8 +113,11 @@ impl Snapshot {
         if much_the_same { String::new() } else { format!(" ({}/s on the wire)", bytes(self.wire_rate as u64)) }
     }
 
-    /// How long the rest will take at the current rate; `None` if nothing moves.
+    /// How long the rest will take at the current rate; `None` if nothing moves, or nobody knows how much there is.
     pub fn eta(&self) -> Option<Duration> {
+        if self.total == 0 {
+            return None;
+        }
         let left = self.total.saturating_sub(self.done) as f64;
         Duration::try_from_secs_f64(left / self.rate).ok()
     }

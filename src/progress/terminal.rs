@@ -55,6 +55,9 @@ impl Default for Terminal {
 /// `[######----] 45 % 1.2 GB of 2.6 GB 310 MB/s 4.5 s left`, and the rate on the wire if that differs.
 fn message(now: &Snapshot) -> String {
     const CELLS: u64 = 12;
+    if now.total == 0 {
+        return format!("{}  {}/s{}", bytes(now.done), bytes(now.rate as u64), now.wire_words());
+    }
     let full = (now.percent() * CELLS / 100) as usize;
     let bar = "█".repeat(full) + &"░".repeat(CELLS as usize - full);
     let average = now.done as f64 / now.elapsed.as_secs_f64().max(0.1);
@@ -75,7 +78,7 @@ impl Reporter for Terminal {
     }
 
     fn progress(&self, now: &Snapshot) {
-        if now.total == 0 {
+        if now.total == 0 && now.done == 0 {
             return;
         }
         if self.bar.is_hidden() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WireBytes;
 use crate::backup::DataSource;
+use crate::manifest::Checksum;
 use crate::position::GaleraGtid;
 use crate::tree::{InnodbFiles, RootName};
 
@@ -61,6 +62,26 @@ pub struct Offer {
     /// A backup has to be prepared before it is a tree.
     #[serde(default)]
     pub source: DataSource,
+}
+
+/// A donor that has one stream of bytes, instead of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeOffer {
+    pub speeds: Speeds,
+    pub lanes: u16,
+    /// The most pieces that it keeps until they are acknowledged.
+    pub window: u32,
+}
+
+/// The joiner's consent to that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeAccept {
+    pub checksum: Checksum,
+    pub lanes: u16,
+    /// How far a piece's number may be ahead of the first that is not written yet.
+    pub window: u32,
+    /// The peer's software, for the log.
+    pub software: String,
 }
 
 /// Bytes as text: base64 without padding (RFC 4648 §4).

@@ -1,6 +1,7 @@
 //! What travels on a lane: frames of archive bytes one way, acknowledgements the other.
 
 use super::WireError;
+use super::piece::Piece;
 
 /// What a frame contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub enum FrameKind {
     Batch,
     /// The end of the lane: the donor sends nothing more on it.
     End,
+    /// One piece of a byte stream ([`super::Piece`]).
+    Piece,
 }
 
 /// The sixteen bytes before a frame's payload: kind, codec, then four big-endian numbers: the round
@@ -37,6 +40,7 @@ impl FrameHeader {
         let kind = match self.kind {
             FrameKind::Batch => 1,
             FrameKind::End => 2,
+            FrameKind::Piece => 3,
         };
         let [y, z] = self.round.to_be_bytes();
         let [a, b, c, d] = self.members.to_be_bytes();
@@ -51,6 +55,7 @@ impl FrameHeader {
             kind: match kind {
                 1 => FrameKind::Batch,
                 2 => FrameKind::End,
+                3 => FrameKind::Piece,
                 _ => return Err(WireError::Frame),
             },
             codec,
@@ -69,8 +74,16 @@ impl FrameHeader {
         match header.kind {
             FrameKind::Batch if filled => Ok(header),
             FrameKind::End if empty => Ok(header),
+            FrameKind::Piece if header.is_piece() => Ok(header),
             _ => Err(WireError::Frame),
         }
+    }
+}
+
+impl FrameHeader {
+    /// A stream has one round, and a piece is a frame of its own.
+    fn is_piece(self) -> bool {
+        self.round == 0 && self.members == 1 && self.wire_len > 0 && Piece::fits(self.raw_len)
     }
 }
 
@@ -163,6 +176,17 @@ mod tests {
         assert_eq!(FrameHeader::decode(&over.encode()), Err(WireError::Length(2 * 1024 * 1024 + 1)));
         let crowded = FrameHeader { members: 3, ..batch };
         assert_eq!(FrameHeader::decode(&crowded.encode()), Err(WireError::Frame));
+        let piece = FrameHeader { kind: FrameKind::Piece, codec: 2, round: 0, members: 1, wire_len: 9, raw_len: 41 };
+        assert_eq!(FrameHeader::decode(&piece.encode()), Ok(piece));
+        for bad in [
+            FrameHeader { round: 1, ..piece },
+            FrameHeader { members: 2, ..piece },
+            FrameHeader { wire_len: 0, ..piece },
+            FrameHeader { raw_len: 40, ..piece },
+            FrameHeader { raw_len: 41 + (1 << 20), ..piece },
+        ] {
+            assert_eq!(FrameHeader::decode(&bad.encode()), Err(WireError::Frame), "{bad:?}");
+        }
         let filled_end = FrameHeader { kind: FrameKind::End, ..batch };
         assert_eq!(FrameHeader::decode(&filled_end.encode()), Err(WireError::Frame));
     }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk};
+use super::contents::{Base64, BasisFile, Offer, OfferedRoot, PipeAccept, PipeOffer, SampledChunk};
 use super::{WireBytes, WireError};
 use crate::error::{Error, Kind, Side};
 use crate::manifest::{Checksum, Digest};
@@ -118,6 +118,17 @@ pub enum Message {
     OfferPart {
         roots: Vec<OfferedRoot>,
     },
+    /// Donor, in place of an offer: it has one stream of bytes.
+    Pipe(PipeOffer),
+    PipeAccept(PipeAccept),
+    /// Donor: the stream's end and seal. All of it is acknowledged.
+    PipeEnd {
+        pieces: u64,
+        bytes: u64,
+        digest: Digest,
+    },
+    /// Joiner, while it lasts: the next piece is here, and its consumer does not take it.
+    PipeHeld,
     /// Joiner, before `Accept`: how many entries of its old tree it has removed so far. Shows that it is working.
     Removing {
         entries: u64,
@@ -214,6 +225,10 @@ impl Message {
             Message::Offer(_) => "offer",
             Message::Removing { .. } => "removing",
             Message::OfferPart { .. } => "offer-part",
+            Message::Pipe(_) => "pipe",
+            Message::PipeAccept(_) => "pipe-accept",
+            Message::PipeEnd { .. } => "pipe-end",
+            Message::PipeHeld => "pipe-held",
             Message::Renamed { .. } => "renamed",
             Message::Round(_) => "round",
             Message::RoundOver { .. } => "round-over",
@@ -333,6 +348,15 @@ mod tests {
             Message::Withdrawn { paths: vec![WireBytes::from(b"datadir/a b\xff".as_slice())] },
             Message::Seal { entries: 5, digest },
             Message::Removing { entries: 7 },
+            Message::Pipe(PipeOffer { speeds: Speeds { sha256: 1, blake3: 2 }, lanes: 8, window: 64 }),
+            Message::PipeAccept(PipeAccept {
+                checksum: Checksum::Blake3,
+                lanes: 8,
+                window: 64,
+                software: "highline 0.2.0".into(),
+            }),
+            Message::PipeHeld,
+            Message::PipeEnd { pieces: 7, bytes: u64::MAX, digest },
             Message::Verified,
             Message::Durable,
             Message::Bye,

@@ -14,13 +14,15 @@ mod contents;
 mod frame;
 mod message;
 mod offer;
+mod piece;
 mod preamble;
 
 pub use basis::BasisParts;
-pub use contents::{Base64, BasisFile, Offer, OfferedRoot, SampledChunk, Speeds};
+pub use contents::{Base64, BasisFile, Offer, OfferedRoot, PipeAccept, PipeOffer, SampledChunk, Speeds};
 pub use frame::{Ack, Answer, FrameHeader, FrameKind};
 pub use message::{Accept, Failure, Kept, Message, Purpose, Round};
 pub use offer::OfferParts;
+pub use piece::Piece;
 pub use preamble::{Preamble, VERSION};
 
 pub use crate::manifest::Escaped as WireBytes;

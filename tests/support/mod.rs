@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod load;
 pub mod node;
 pub mod pair;
+pub mod pipe;
 pub mod scripts;
 pub mod template;
 pub mod tree;

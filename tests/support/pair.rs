@@ -72,9 +72,7 @@ impl Pair {
 
     pub fn send(&self, ticket: &str, more: &[&str]) -> Running {
         let words = ["send", "--datadir", self.donor.to_str().unwrap(), "-"];
-        let mut running = Running::start("donor", self.command(&[&words, more].concat()));
-        writeln!(running.child.stdin.take().unwrap(), "{ticket}").unwrap();
-        running
+        Running::start_with_line("donor", self.command(&[&words, more].concat()), ticket)
     }
 
     /// Runs both ends to their end.
@@ -170,7 +168,14 @@ impl Running {
         Running { name: name.into(), child, started: Instant::now(), stdout, said, listener, peak }
     }
 
-    fn first_line(&mut self) -> String {
+    /// And gives it a line on standard input.
+    pub fn start_with_line(name: &str, command: Command, line: &str) -> Running {
+        let mut running = Running::start(name, command);
+        writeln!(running.child.stdin.take().unwrap(), "{line}").unwrap();
+        running
+    }
+
+    pub fn first_line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
         if line.is_empty() {

@@ -126,7 +126,10 @@ impl Run {
     /// The log, the status file and the metrics of this transfer.
     fn published(&self, rate: Option<Arc<Throttle>>) -> Arc<Published> {
         let (datadir, metrics) = (self.layout.roots.datadir(), self.settings.metrics.as_deref());
-        Published::new(Arc::clone(&self.log) as _, Publish { datadir, role: self.args.side(), metrics, rate })
+        Published::new(
+            Arc::clone(&self.log) as _,
+            Publish { datadir: Some(datadir), role: self.args.side(), metrics, rate },
+        )
     }
 
     fn deadlines(&self) -> Deadlines {

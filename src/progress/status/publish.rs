@@ -43,7 +43,8 @@ struct Page {
 /// What is published, and where.
 #[derive(Debug)]
 pub struct Publish<'a> {
-    pub datadir: &'a Path,
+    /// Where the status is kept; `None` for a byte stream, which has no directory of its own.
+    pub datadir: Option<&'a Path>,
     pub role: Side,
     pub metrics: Option<&'a Path>,
     /// The donor's rate limit, which can be changed from outside.
@@ -56,11 +57,16 @@ impl Published {
         let Publish { datadir, role, metrics, rate } = publish;
         let mut status = Status::begin(role, SystemTime::now());
         status.rate_limit = rate.as_ref().and_then(|rate| rate.rate());
-        let file = StatusFile::take(datadir, &status);
-        if let Err(error) = &file {
+        let file = datadir.map(|datadir| StatusFile::take(datadir, &status));
+        if let Some(Err(error)) = &file {
             inner.warn(&unseen(&error.sentence()));
         }
-        let mut files = Files { status: file.ok(), metrics: metrics.map(Metrics::new), rate, wished: status.started };
+        let mut files = Files {
+            status: file.and_then(Result::ok),
+            metrics: metrics.map(Metrics::new),
+            rate,
+            wished: status.started,
+        };
         let page = Page { status, news: true, written: false };
         let board = Arc::new(Board { page: Mutex::new(page), changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("status".into()).spawn({
@@ -222,7 +228,7 @@ mod tests {
     use crate::progress::status::{Seen, State, look};
 
     fn publish(datadir: &Path, role: Side) -> Publish<'_> {
-        Publish { datadir, role, metrics: None, rate: None }
+        Publish { datadir: Some(datadir), role, metrics: None, rate: None }
     }
 
     fn state(dir: &Path) -> (State, Status) {
