@@ -1,5 +1,7 @@
 //! Turns the command line into one checked value per role. All checks across options are here.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -29,6 +31,7 @@ use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
 use crate::tree::{InnodbFiles, Own, Root, RootName, Roots, Rules, Scope};
 use crate::wire::Round;
+pub use pull::Wish;
 
 /// This program and its version, for the peer's log.
 #[cfg(not(feature = "fips"))]
@@ -204,6 +207,7 @@ fn backup(args: &SendArgs) -> Backup {
         defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
         datadir: args.tree.datadir.clone(),
         threads: Some(args.lanes.lanes.unwrap_or_default().get()),
+        options: args.inno_backup_opts.clone().unwrap_or_default(),
         ..Backup::default()
     }
 }
@@ -211,7 +215,7 @@ fn backup(args: &SendArgs) -> Backup {
 /// The joiner for `receive`.
 pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     let placed = placed(&args.tree)?;
-    let listen = listen_address(&args.listen)?;
+    let listen = listen_address("listen", &args.listen)?;
     let identity = match identity(&args.identity)? {
         Some(identity) => identity,
         None => Identity::ephemeral()?,
@@ -224,7 +228,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         roots,
         install: args.install,
         reuse: args.reuse,
-        prepare: Prepare::default(),
+        prepare: Prepare::from(&args.prepare),
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
         identity,
@@ -290,8 +294,8 @@ impl joiner::Node for Seeded {
     }
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr> {
-    let refuse = || bad("listen", text, "HOST:PORT, such as [::]:4444 or 192.0.2.1:4444");
+fn listen_address(option: &str, text: &str) -> Result<SocketAddr> {
+    let refuse = || bad(option, text, "HOST:PORT, such as [::]:4444 or 192.0.2.1:4444");
     text.to_socket_addrs().map_err(|_| refuse())?.next().ok_or_else(refuse)
 }
 

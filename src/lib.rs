@@ -19,9 +19,11 @@
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`pages`] | InnoDB's pages: is each what InnoDB wrote |
 //! | [`tree`] | what travels: roots, relative paths, node-owned names and paths, the scan |
+//! | [`arbitrator`] | `garbd`, which asks a cluster for a transfer with no server behind it |
 //! | [`backup`] | `mariadb-backup`: its stream on the donor, what it prepares on the joiner |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |
+//! | `programs` | programs of others, in `PATH` |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
@@ -30,6 +32,7 @@
 //! | [`version`] | a server's version, and whose files it can read |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod arbitrator;
 pub mod archive;
 pub mod backup;
 pub mod check;
@@ -49,6 +52,7 @@ pub mod manifest;
 pub mod pace;
 pub mod pages;
 pub mod position;
+mod programs;
 pub mod progress;
 pub mod sst;
 pub mod stop;

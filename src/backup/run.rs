@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{program, words};
+use super::{ProgramOptions, program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::threads::{Killed, ended_within};
@@ -39,7 +39,7 @@ pub struct Backup {
     /// How many files it reads at once; its own default is one.
     pub threads: Option<u16>,
     /// The operator's own.
-    pub options: Vec<String>,
+    pub options: ProgramOptions,
     /// Where it keeps what it cannot send yet.
     pub tmpdir: Option<PathBuf>,
 }
@@ -78,7 +78,7 @@ impl Backup {
             // Not in the process list; whoever may read this environment may read the server's memory.
             command.env("MYSQL_PWD", account.password.as_str());
         }
-        command.args(&self.options);
+        command.args(&self.options.0);
         // What the server passes to its scripts is only for them.
         command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

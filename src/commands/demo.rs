@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{block_on, print, verify};
 use crate::backup::DataSource;
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
-use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
+use crate::cli::{DemoArgs, IdentityArgs, PrepareArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
@@ -113,6 +113,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         force_older: false,
         checksum: ChecksumChoice::default(),
         initial_timeout: Some(Timeout::seconds(60)),
+        prepare: PrepareArgs::default(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),
         talk: talk(),
@@ -124,6 +125,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         tree: tree(dir),
         ticket: "-".into(),
         source: DataSource::Files,
+        inno_backup_opts: None,
         live: false,
         verify_pages: false,
         freeze_command: None,
