@@ -13,13 +13,13 @@
 //! | [`joiner`] | the receiving pipeline, mirrored |
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
 //! | [`link`] | one authenticated connection: dial, listener; and the conversation that outlives it: control |
+//! | [`arbitrator`] | `garbd`, which asks a cluster for a transfer with no server behind it |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
 //! | [`manifest`] | digests, the seal over them, and the comparison that makes `Verified` |
 //! | [`pages`] | InnoDB's pages: is each what InnoDB wrote |
 //! | [`tree`] | what travels: roots, relative paths, node-owned names and paths, the scan |
-//! | [`arbitrator`] | `garbd`, which asks a cluster for a transfer with no server behind it |
 //! | [`backup`] | `mariadb-backup`: its stream on the donor, what it prepares on the joiner |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |

@@ -109,7 +109,7 @@ impl Drop for Pulling {
     }
 }
 
-/// Every file is the server's, and no other user's to read.
+/// Every file is the server's, and no table another user's to read.
 fn ownership(dir: &Path) {
     let owner = std::fs::metadata(dir).unwrap().uid();
     let mut open = vec![dir.to_owned()];
@@ -118,7 +118,9 @@ fn ownership(dir: &Path) {
             let path = item.unwrap().path();
             let file = path.symlink_metadata().unwrap();
             assert_eq!(file.uid(), owner, "{}", path.display());
-            assert_eq!(file.mode() & 0o007, 0, "{}", path.display());
+            if path.extension().is_some_and(|end| end == "ibd") || path.ends_with("ibdata1") {
+                assert_eq!(file.mode() & 0o7777, 0o660, "{}", path.display());
+            }
             if file.is_dir() {
                 open.push(path);
             }
@@ -128,6 +130,7 @@ fn ownership(dir: &Path) {
 
 fn joins_by_ist(cluster: &mut Cluster, n: usize) {
     let to = format!("{}:4444", cluster.address(n));
+    cluster.sql(1, "CREATE DATABASE late; CREATE TABLE late.t (id INT PRIMARY KEY); INSERT INTO late.t VALUES (1)");
     cluster.start(n);
     cluster.assert_equal_tables();
     cluster.check(n);
@@ -161,7 +164,8 @@ fn a_new_node_starts_on_a_pulled_copy_and_joins_by_ist() {
     assert!(no_garbd(&cluster));
     cluster.wait_synced(2, LIMIT);
     assert_eq!(cluster.sql(1, "SHOW STATUS LIKE 'wsrep_cluster_size'"), "wsrep_cluster_size\t3");
-    assert!(!cluster.log(1).contains("Highline donor") && !cluster.log(3).contains("Highline donor: done"));
+    let gave = |n: usize| cluster.script_times(n).iter().any(|run| run.arguments.contains(&address(&cluster, 4)));
+    assert_eq!([gave(1), gave(2), gave(3)], [false, true, false], "the chosen node is the donor");
 
     // Position, manifest, owner and mode.
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -208,19 +212,20 @@ fn what_cannot_be_asked_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let to = dir.path().join("copy");
-    let attempt = |change: &dyn Fn(&mut Command)| {
-        let mut command = pull(&cluster, "node1", &to, 4);
+    let attempt_from = |donor: &str, change: &dyn Fn(&mut Command)| {
+        let mut command = pull(&cluster, donor, &to, 4);
         change(&mut command);
         let told = failed(&run(&mut command));
         assert!(no_copy(&to) && no_garbd(&cluster));
         assert_eq!(cluster.state(1), "Synced");
         told
     };
+    let attempt = |change: &dyn Fn(&mut Command)| attempt_from("node1", change);
 
     let (code, said) = attempt(&|command| _ = named(command, &cluster, "other"));
     assert!(code == Some(129) && said.contains("none lets garbd into a cluster other"), "{code:?} {said}");
     assert!(said.contains("--cluster-name"), "{said}");
-    let (code, said) = attempt(&|command| _ = named(command, &cluster, "lab").args(["--donor", "node7"]));
+    let (code, said) = attempt_from("node7", &|command| _ = named(command, &cluster, "lab"));
     assert!(code == Some(22) && said.contains("the cluster lab has no donor node7: "), "{code:?} {said}");
     let away = address(&cluster, 7);
     let (code, said) = attempt(&|command| _ = command.args(["--cluster-name", "lab", "--cluster-address", &away]));
@@ -233,12 +238,17 @@ fn what_cannot_be_asked_leaves_nothing_behind() {
     assert!(code == Some(16) && said.contains(&format!("garbd cannot listen on {taken}, which is in use")), "{said}");
     let (code, said) = attempt(&|command| _ = command.args(["--cluster-name", "lab"]));
     assert!(code == Some(22) && said.contains("nothing says where the cluster is"), "{said}");
-    let bin = dir.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let (code, said) =
-        attempt(&|command| _ = named(command, &cluster, "lab").env("PATH", format!("{}:/bin", bin.display())));
-    // Where /bin is /usr/bin, garbd is there.
-    let _ = (code, said);
+    // `timeout` is found by its path, and then nothing is.
+    let mut without = Command::new("/usr/bin/timeout");
+    without
+        .arg("60")
+        .arg(cluster.program())
+        .args(["pull", "--donor", "node1", "--to"])
+        .arg(&to)
+        .env("PATH", dir.path());
+    let (code, said) = failed(&run(named(&mut without, &cluster, "lab")));
+    assert!(code == Some(2) && said.contains("garbd, which asks a cluster for a copy, is not installed"), "{said}");
+    assert!(said.contains("galera-arbitrator-4") && !to.join(".highline.lock").exists(), "{said}");
 }
 
 #[test]

@@ -48,6 +48,17 @@ pub struct Request {
     pub listen: SocketAddr,
 }
 
+/// Refuses an address that garbd could not listen on, which it would not always say.
+fn can_listen(at: SocketAddr) -> Result<()> {
+    let Err(error) = TcpListener::bind(at) else { return Ok(()) };
+    let (kind, why) = match error.kind() {
+        std::io::ErrorKind::AddrInUse => (Kind::Busy, "which is in use".to_owned()),
+        _ => (Kind::Usage, error.to_string()),
+    };
+    Err(Error::new(kind, format!("garbd cannot listen on {at}, {why}"))
+        .remedy("name another address of this host, and a free port, with --group-listen; or leave it out"))
+}
+
 /// An address for the program to listen on: Galera's own port, or one that is free where a server has that.
 pub fn listen_near(here: IpAddr) -> Result<SocketAddr> {
     let free = |port| TcpListener::bind((here, port)).and_then(|listener| listener.local_addr());
@@ -94,6 +105,7 @@ impl Request {
     }
 
     fn start(&self, ticket: &Ticket, limit: Duration) -> Result<Running> {
+        can_listen(self.listen)?;
         let failed = |e| Error::io("cannot run", &self.program, e);
         // It keeps its view of the cluster in the directory where it runs.
         let dir = tempfile::Builder::new().prefix("highline-pull-").tempdir().map_err(|e| {
@@ -151,35 +163,28 @@ impl Request {
             };
         }
         let error = heard.error.as_deref().unwrap_or_default();
-        if error.contains("Address already in use") {
-            return Error::new(Kind::Busy, format!("garbd cannot listen on {}, which is in use", self.listen))
-                .remedy("name another address and port with --group-listen, or leave it out");
-        }
-        if error.contains("Failed to listen") {
-            return Error::new(Kind::Usage, format!("garbd cannot listen on {}: {error}", self.listen))
-                .remedy("name an address of this host with --group-listen, or leave it out");
-        }
         if heard.let_in {
-            let what = format!("garbd was let into the cluster {group} and did not come to ask: {}", or_nothing(error));
+            let what = format!("garbd was let into the cluster {group} and did not come to ask{}", told(error));
             return Error::new(Kind::Timeout, what)
                 .remedy("see whether wsrep_cluster_status is Primary on the nodes, and what their logs say");
         }
-        let why = heard.connection.as_deref().filter(|_| error.is_empty() || error.contains("primary view"));
-        let why = why.unwrap_or(error);
-        let what = format!(
-            "nodes answer at {}, but none lets garbd into a cluster {group}: {}",
-            self.cluster,
-            or_nothing(why)
-        );
+        if !error.is_empty() && !error.contains("primary view") {
+            return Error::new(Kind::Io, format!("garbd ended before it could ask the cluster {group}: {error}"))
+                .remedy("try again; if it goes on, run garbd by hand with the same --address and --group");
+        }
+        let why = heard.connection.as_deref().unwrap_or(error);
+        let why = told(why);
+        let what = format!("nodes answer at {}, but none lets garbd into a cluster {group}{why}", self.cluster);
         Error::new(Kind::Untrusted, what).remedy(
             "compare --cluster-name with wsrep_cluster_name; if replication is encrypted, give socket.ssl_ca, socket.ssl_cert \
-             and socket.ssl_key in --provider-options, or the nodes' option file as --defaults-file",
+             and socket.ssl_key in --provider-options, or a node's option file as --defaults-file; the nodes' logs say why \
+             they refused",
         )
     }
 }
 
-fn or_nothing(why: &str) -> &str {
-    if why.is_empty() { "it did not say why" } else { why }
+fn told(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
 }
 
 /// The program while it runs. Dropped, it leaves the cluster.
@@ -245,14 +250,10 @@ mod tests {
                 "the donor node9 was not ready in time: No donor candidates temporarily available in suitable state",
             ),
             (
-                heard(
-                    "",
-                    "failed to open gcomm backend connection: 98: Failed to listen: bind: Address already in use",
-                    "",
-                    false,
-                ),
-                Kind::Busy,
-                "garbd cannot listen on 10.0.0.9:4567, which is in use",
+                heard("", "failed to open gcomm backend connection: 3: Failed to set thread schedparams", "", false),
+                Kind::Io,
+                "garbd ended before it could ask the cluster lab: failed to open gcomm backend connection: 3: Failed to set \
+                 thread schedparams",
             ),
             (
                 heard(
@@ -264,11 +265,7 @@ mod tests {
                 Kind::Untrusted,
                 "nodes answer at gcomm://10.0.0.1, but none lets garbd into a cluster lab: short read",
             ),
-            (
-                heard("", "", "", true),
-                Kind::Timeout,
-                "garbd was let into the cluster lab and did not come to ask: it did not say why",
-            ),
+            (heard("", "", "", true), Kind::Timeout, "garbd was let into the cluster lab and did not come to ask"),
         ] {
             let error = request().failure(&heard);
             assert_eq!((error.kind(), error.sentence().as_str()), (kind, says));

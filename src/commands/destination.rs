@@ -54,7 +54,7 @@ pub(super) fn make(to: &Path, user: Option<&str>) -> Result<()> {
 /// What an empty filesystem contains, and what an earlier attempt left, do not count.
 fn is_empty(directory: &Path) -> Result<bool> {
     let ours = |name: &OsStr| {
-        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE))
+        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE | HOME))
             || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
     };
     Ok(names(directory)?.all(|name| ours(&name)))
