@@ -206,7 +206,7 @@ fn backup(args: &SendArgs) -> Backup {
     Backup {
         defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
         datadir: args.tree.datadir.clone(),
-        threads: Some(args.lanes.lanes.unwrap_or_default().get()),
+        threads: args.lanes.lanes.map(Lanes::get),
         options: args.inno_backup_opts.clone().unwrap_or_default(),
         ..Backup::default()
     }

@@ -72,7 +72,6 @@ fn a_backup_of_a_running_server_is_sent_by_hand() {
     cluster.prepare_sysbench(1, 2, 20_000);
     let user = server_user().unwrap_or("root");
     let account = format!("'{user}'@localhost");
-    cluster.sql(1, "INSTALL SONAME 'auth_socket'");
     cluster.sql(
         1,
         &format!("CREATE USER IF NOT EXISTS {account} IDENTIFIED VIA unix_socket; GRANT ALL ON *.* TO {account}"),

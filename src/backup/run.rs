@@ -14,6 +14,9 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::threads::{Killed, ended_within};
 
+/// What the stream's pipe holds, in bytes (fcntl(2), `F_SETPIPE_SZ`): the most that an ordinary user may have.
+const PIPE: usize = 1 << 20;
+
 /// A database account. Its password is wiped when dropped and never printed.
 #[derive(Clone)]
 pub struct Account {
@@ -36,7 +39,7 @@ pub struct Backup {
     pub socket: Option<PathBuf>,
     /// Without one the program uses what its own groups in the option files say, or the account of its user (unix_socket).
     pub account: Option<Account>,
-    /// How many files it reads at once; its own default is one.
+    /// How many files it reads at once; by default as many as there are cores, 16 at most.
     pub threads: Option<u16>,
     /// The operator's own.
     pub options: ProgramOptions,
@@ -71,7 +74,7 @@ impl Backup {
         command.args(["--databases-exclude=lost+found"]);
         command.arg(option("--target-dir=", dir.path())).arg(option("--tmpdir=", dir.path()));
         command.arg(option("--datadir=", &self.datadir));
-        command.args(self.threads.map(|threads| format!("--parallel={threads}")));
+        command.arg(format!("--parallel={}", self.threads.map_or_else(cores, usize::from)));
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
         if let Some(account) = &self.account {
             command.arg(format!("--user={}", account.user));
@@ -84,11 +87,17 @@ impl Backup {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (stream, said) = (child.stdout.take(), child.stderr.take());
+        // Fewer turns for both. Who may not have it so large does without.
+        let _ = stream.as_ref().map(|stream| rustix::pipe::fcntl_setpipe_size(stream, PIPE));
         let said = said.map(|said| words::listen(said, reporter, alive));
         let running = Running { child: Killed(child), said, _dir: dir };
         let stream = stream.ok_or_else(|| Error::new(Kind::Io, "mariadb-backup has no output"))?;
         Ok((running, stream))
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(16)
 }
 
 fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
