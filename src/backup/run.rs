@@ -74,6 +74,8 @@ impl Backup {
         command.args(["--databases-exclude=lost+found"]);
         command.arg(option("--target-dir=", dir.path())).arg(option("--tmpdir=", dir.path()));
         command.arg(option("--datadir=", &self.datadir));
+        // Under its locks it waits until the log has been read to where the server stands, and by default looks once a second.
+        command.arg("--log-copy-interval=50");
         command.arg(format!("--parallel={}", self.threads.map_or_else(cores, usize::from)));
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
         if let Some(account) = &self.account {

@@ -11,7 +11,7 @@ use super::{block_on, json, print};
 use crate::arbitrator::{self, Request};
 use crate::cli::PullArgs;
 use crate::config::{self, Wish};
-use crate::error::{Result, Side};
+use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::joiner::{Outcome, Waiting};
 use crate::progress::{Publish, Published, Reporter, Style};
 use crate::stop::Stop;
@@ -29,12 +29,13 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     } else {
         unused(&roots)?
     }
-    let order = wish.joiner(args, tree, here)?;
+    let (order, notes) = wish.joiner(args, tree, here)?;
     become_owner(order.roots.datadir())?;
     let listen = wish.group_listen.map_or_else(|| arbitrator::listen_near(here), Ok)?;
     let Wish { cluster, group, donor, provider, .. } = wish;
     let request = Request { program, cluster, group, donor, provider, listen };
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Joiner);
+    notes.iter().for_each(|note| reporter.note(note));
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals()?;
         let waiting = Waiting::bind(order, &*reporter)?;
@@ -48,8 +49,11 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
         outcome
     })
     .map_err(|e| e.on(Side::Joiner))?;
+    let Outcome::Installed(report) = &outcome else {
+        return Err(Error::new(Kind::Protocol, "the donor sent no data").on(Side::Donor));
+    };
     tell(&outcome, &*reporter, "a server that is started on this copy joins its cluster by IST from there");
-    if let (Outcome::Installed(report), true) = (&outcome, args.talk.json) {
+    if args.talk.json {
         print(&mut std::io::stdout(), &format!("{}\n", json(report)?))?;
     }
     Ok(())
@@ -65,10 +69,7 @@ async fn take(
 ) -> Result<Outcome> {
     let (ticket, place) = (waiting.ticket().clone(), waiting.place());
     let said = Arc::clone(&reporter);
-    said.note(&format!(
-        "asking the cluster {} for a copy to {place}",
-        crate::error::Printable(request.group.as_bytes())
-    ));
+    said.note(&format!("asking the cluster {} for a copy to {place}", Printable(request.group.as_bytes())));
     let mut received = pin!(waiting.receive(reporter, stop));
     let donor = {
         let asked = pin!(request.ask(&ticket, &*said, limit));
@@ -77,6 +78,6 @@ async fn take(
             asked = asked => asked?,
         }
     };
-    said.note(&format!("{} was chosen to send; garbd has left the cluster", crate::error::Printable(donor.as_bytes())));
+    said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
     received.await
 }

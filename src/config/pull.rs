@@ -13,7 +13,6 @@ use crate::install::Reuse;
 use crate::joiner::{InstallMode, ReceiveOptions};
 use crate::sst::options::{OptionFiles, ProviderOptions, Settings, Tier};
 use crate::sst::server_args::{Defaults, ServerArgs};
-use crate::tls::Identity;
 
 /// What the server takes for `wsrep_cluster_name` by default.
 const GROUP: &str = "my_wsrep_cluster";
@@ -97,8 +96,8 @@ impl Wish {
         }
     }
 
-    /// The joiner; `here` is the address by which the cluster sees this host.
-    pub fn joiner(&self, args: &PullArgs, tree: TreeArgs, here: IpAddr) -> Result<ReceiveOptions> {
+    /// The joiner, and what the operator should know; `here` is the address by which the cluster sees this host.
+    pub fn joiner(&self, args: &PullArgs, tree: TreeArgs, here: IpAddr) -> Result<(ReceiveOptions, Vec<String>)> {
         let listens = listen_address("listen", &args.listen)?.ip();
         let advertise = args.advertise.clone();
         let advertise = advertise.unwrap_or_else(|| if listens.is_unspecified() { here } else { listens }.to_string());
@@ -123,12 +122,11 @@ impl Wish {
             let own = Own::of(&settings.tls, Side::Joiner, Some(&advertise), SystemTime::now())?;
             if let Some(identity) = own.identity {
                 order.identity = identity;
-            } else {
-                order.identity = Identity::ephemeral()?;
             }
             (order.trust, order.policy) = (own.trust, own.policy);
+            return Ok((order, own.notes));
         }
-        Ok(order)
+        Ok((order, Vec::new()))
     }
 }
 
@@ -154,4 +152,61 @@ fn printable(option: &str, text: &str) -> Result<String> {
         return Err(super::bad(option, text, "a name"));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn args(words: &[&str]) -> PullArgs {
+        let words = ["highline", "pull", "--donor", "node1"].iter().chain(words);
+        let Command::Pull(args) = parse(words.map(Into::into)).unwrap().command else { panic!() };
+        args
+    }
+
+    #[test]
+    fn the_option_file_says_where_the_cluster_is_and_the_command_line_has_the_last_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, data) = (dir.path().join("my.cnf"), dir.path().join("data"));
+        let text = "[mysqld]\nwsrep_cluster_address=gcomm://a,b:1?x=y\nwsrep_cluster_name=prod\n\
+                    wsrep_provider_options=\"gcache.size=1G;socket.ssl_key=key.pem;pc.weight=3\"\n";
+        std::fs::write(&file, format!("{text}datadir={}\n", data.display())).unwrap();
+        let (file, data) = (file.to_str().unwrap(), data.to_str().unwrap());
+        let typed = args(&["--to", data, "--defaults-file", file]);
+        let wish = Wish::of(&typed).unwrap();
+        assert_eq!((wish.cluster.to_string().as_str(), wish.group.as_str()), ("gcomm://a,b:1", "prod"));
+        assert_eq!(wish.provider, [("socket.ssl_key".to_owned(), format!("{data}/key.pem"))]);
+        // The file's other directories are those of its own data directory.
+        assert!(wish.tree(&typed).defaults_file.is_some());
+        let elsewhere = args(&["--to", dir.path().to_str().unwrap(), "--defaults-file", file]);
+        assert!(Wish::of(&elsewhere).unwrap().tree(&elsewhere).defaults_file.is_none());
+
+        let words = ["--cluster-address", "c", "--cluster-name", "other", "--provider-options", "gmcast.segment = 1;;"];
+        let typed = args(&[&["--to", data, "--defaults-file", file], &words[..]].concat());
+        let wish = Wish::of(&typed).unwrap();
+        assert_eq!((wish.cluster.to_string().as_str(), wish.group.as_str()), ("gcomm://c", "other"));
+        assert_eq!(wish.provider, [("gmcast.segment".to_owned(), "1".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        for (words, says) in [
+            (&[][..], "nothing says where the cluster is"),
+            (&["--cluster-address", "h", "--cluster-name", " "], "--cluster-name: ` ` is not a name"),
+            (
+                &["--cluster-address", "h", "--provider-options", "a=b;socket.ssl"],
+                "--provider-options: `socket.ssl` has no value",
+            ),
+            (
+                &["--cluster-address", "h", "--group-listen", "x"],
+                "--group-listen: `x` is not HOST:PORT, such as [::]:4444 or 192.0.2.1:4444",
+            ),
+        ] {
+            let error = Wish::of(&args(&[&["--to", "/d"], words].concat())).unwrap_err();
+            assert_eq!((error.kind(), error.sentence().as_str()), (Kind::Usage, says));
+            assert!(error.remedy_text().is_some());
+        }
+        assert_eq!(Wish::of(&args(&["--to", "/d", "--cluster-address", "h"])).unwrap().group, GROUP);
+    }
 }
