@@ -23,7 +23,7 @@ use crate::progress::Style;
 use crate::sst::binlog::Binlog;
 use crate::sst::grastate::Grastate;
 use crate::sst::layout::Layout;
-use crate::sst::options::{self, Binlogs, OptionFiles, SslMode};
+use crate::sst::options::{self, Binlogs, OptionFiles, SslMode, Tier};
 use crate::sst::server_args::Defaults;
 use crate::sst::server_args::ServerArgs;
 use crate::sst::version::ServerVersion;
@@ -65,6 +65,8 @@ pub struct Placed {
     pub keep: Vec<String>,
     /// Known only if there is an option file.
     pub binlog: Option<Binlog>,
+    /// Where the server's clients connect, if the option file says.
+    pub socket: Option<PathBuf>,
 }
 
 impl Placed {
@@ -91,13 +93,18 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
         }
     }
     let placed = match &args.defaults_file {
-        None => {
-            Placed { roots: Roots::new(&args.datadir, &paths)?, own: Own::default(), keep: Vec::new(), binlog: None }
-        }
+        None => Placed {
+            roots: Roots::new(&args.datadir, &paths)?,
+            own: Own::default(),
+            keep: Vec::new(),
+            binlog: None,
+            socket: None,
+        },
         Some(file) => {
             let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
             let defaults = Defaults { file, group_suffix, ..Defaults::default() };
             let files = OptionFiles::read(&defaults, &ServerArgs::default())?;
+            let socket = files.last(Tier::Server, "socket").and_then(|item| item.value.clone());
             let mut layout = Layout::of_files(&args.datadir, &files)?;
             for (name, path) in paths {
                 layout.roots.push(Root { name, path, scope: Scope::Listed, stem: None });
@@ -107,6 +114,7 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
                 own: layout.own,
                 keep: options::keep(&files, &args.datadir)?,
                 binlog: layout.binlog,
+                socket: socket.map(|socket| args.datadir.join(socket)),
             }
         }
     };
@@ -189,7 +197,7 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
         rate: Arc::new(Throttle::new(args.lanes.rate_limit.unwrap_or_default().0, Instant::now())),
-        backup: (args.source == DataSource::Mariabackup).then(|| backup(args)),
+        backup: (args.source == DataSource::Mariabackup).then(|| backup(args, placed.socket)),
         freeze: args.freeze,
         freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
@@ -201,11 +209,12 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
     Ok((options, server))
 }
 
-fn backup(args: &SendArgs) -> Backup {
+fn backup(args: &SendArgs, socket: Option<PathBuf>) -> Backup {
     let (file, group_suffix) = (args.tree.defaults_file.clone(), args.tree.defaults_group_suffix.clone());
     Backup {
         defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
         datadir: args.tree.datadir.clone(),
+        socket,
         threads: args.lanes.lanes.map(Lanes::get),
         options: args.inno_backup_opts.clone().unwrap_or_default(),
         ..Backup::default()
