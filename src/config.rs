@@ -1,5 +1,7 @@
 //! Turns the command line into one checked value per role. All checks across options are here.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -22,7 +24,7 @@ use crate::progress::Style;
 use crate::sst::binlog::Binlog;
 use crate::sst::grastate::Grastate;
 use crate::sst::layout::Layout;
-use crate::sst::options::{self, Binlogs, OptionFiles, SslMode};
+use crate::sst::options::{self, Binlogs, OptionFiles, SslMode, Tier};
 use crate::sst::server_args::Defaults;
 use crate::sst::server_args::ServerArgs;
 use crate::sst::version::ServerVersion;
@@ -30,6 +32,7 @@ use crate::tls::verification::peer_name;
 use crate::tls::{Authorities, Identity, Policy, Ticket, Trust, client_config};
 use crate::tree::{InnodbFiles, Own, Root, RootName, Roots, Rules, Scope};
 use crate::wire::Round;
+pub use pull::Wish;
 
 /// This program and its version, for the peer's log.
 #[cfg(not(feature = "fips"))]
@@ -63,6 +66,8 @@ pub struct Placed {
     pub keep: Vec<String>,
     /// Known only if there is an option file.
     pub binlog: Option<Binlog>,
+    /// Where the server's clients connect, if the option file says.
+    pub socket: Option<PathBuf>,
 }
 
 impl Placed {
@@ -89,13 +94,18 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
         }
     }
     let placed = match &args.defaults_file {
-        None => {
-            Placed { roots: Roots::new(&args.datadir, &paths)?, own: Own::default(), keep: Vec::new(), binlog: None }
-        }
+        None => Placed {
+            roots: Roots::new(&args.datadir, &paths)?,
+            own: Own::default(),
+            keep: Vec::new(),
+            binlog: None,
+            socket: None,
+        },
         Some(file) => {
             let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
             let defaults = Defaults { file, group_suffix, ..Defaults::default() };
             let files = OptionFiles::read(&defaults, &ServerArgs::default())?;
+            let socket = files.last(Tier::Server, "socket").and_then(|item| item.value.clone());
             let mut layout = Layout::of_files(&args.datadir, &files)?;
             for (name, path) in paths {
                 layout.roots.push(Root { name, path, scope: Scope::Listed, stem: None });
@@ -105,6 +115,7 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
                 own: layout.own,
                 keep: options::keep(&files, &args.datadir)?,
                 binlog: layout.binlog,
+                socket: socket.map(|socket| args.datadir.join(socket)),
             }
         }
     };
@@ -176,7 +187,7 @@ pub fn donor(args: &SendArgs, ticket: Ticket) -> Result<(donor::SendOptions, Una
         compression: args.lanes.compress,
         checksum: args.lanes.checksum.0,
         rate: rate(args),
-        backup: (args.source == DataSource::Mariabackup).then(|| backup(args, tree)),
+        backup: (args.source == DataSource::Mariabackup).then(|| backup(args, tree, placed.socket)),
         freeze: args.freeze,
         freeze_limit: args.freeze_limit.and_then(|limit| limit.0),
         position: None,
@@ -224,12 +235,14 @@ pub fn pipe_donor(args: &SendArgs, ticket: Ticket, producer: End) -> Result<dono
     })
 }
 
-fn backup(args: &SendArgs, tree: &TreeArgs) -> Backup {
+fn backup(args: &SendArgs, tree: &TreeArgs, socket: Option<PathBuf>) -> Backup {
     let (file, group_suffix) = (tree.defaults_file.clone(), tree.defaults_group_suffix.clone());
     Backup {
         defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
         datadir: tree.datadir.clone(),
-        threads: Some(args.lanes.lanes.unwrap_or_default().get()),
+        socket,
+        threads: args.lanes.lanes.map(Lanes::get),
+        options: args.inno_backup_opts.clone().unwrap_or_default(),
         ..Backup::default()
     }
 }
@@ -237,7 +250,7 @@ fn backup(args: &SendArgs, tree: &TreeArgs) -> Backup {
 /// The joiner for `receive`.
 pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
     let placed = placed(tree(args.tree.as_ref(), "stdout")?)?;
-    let listen = listen_address(&args.listen)?;
+    let listen = listen_address("listen", &args.listen)?;
     let roots = placed.roots;
     let older_donor = if args.force_older { OlderDonor::Told } else { OlderDonor::Refused };
     let node = Arc::new(Seeded { roots: roots.clone(), older_donor, binlog: placed.binlog });
@@ -245,7 +258,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         roots,
         install: args.install,
         reuse: args.reuse,
-        prepare: Prepare::default(),
+        prepare: Prepare::from(&args.prepare),
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
         identity: own_identity(args)?,
@@ -263,7 +276,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
 
 /// The joiner of a byte stream.
 pub fn pipe_joiner(args: &ReceiveArgs, consumer: End) -> Result<joiner::PipeOptions> {
-    let listen = listen_address(&args.listen)?;
+    let listen = listen_address("listen", &args.listen)?;
     Ok(joiner::PipeOptions {
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
@@ -336,8 +349,8 @@ impl joiner::Node for Seeded {
     }
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr> {
-    let refuse = || bad("listen", text, "HOST:PORT, such as [::]:4444 or 192.0.2.1:4444");
+fn listen_address(option: &str, text: &str) -> Result<SocketAddr> {
+    let refuse = || bad(option, text, "HOST:PORT, such as [::]:4444 or 192.0.2.1:4444");
     text.to_socket_addrs().map_err(|_| refuse())?.next().ok_or_else(refuse)
 }
 

@@ -14,6 +14,7 @@
 //! | [`install`] | staging, switch, recovery; takes `Verified` |
 //! | [`pipe`] | the two ends of a byte stream, and the programs that Highline runs there |
 //! | [`link`] | one authenticated connection: dial, listener; and the conversation that outlives it: control |
+//! | [`arbitrator`] | `garbd`, which asks a cluster for a transfer with no server behind it |
 //! | [`tls`] | who we are, who they are: identity, verification, ticket, proof |
 //! | [`archive`] | chunks as archive members: pack and unpack, compression |
 //! | [`wire`] | the conversation as bytes |
@@ -23,6 +24,7 @@
 //! | [`backup`] | `mariadb-backup`: its stream on the donor, what it prepares on the joiner |
 //! | [`progress`] | how a transfer tells what it does |
 //! | [`stop`] | a request to stop |
+//! | `programs` | programs of others, in `PATH` |
 //! | `threads` | work on threads of its own, the values they share, and what a panic costs |
 //! | [`direct`] | reading and writing past the page cache |
 //! | [`pace`] | the rate limit |
@@ -32,6 +34,7 @@
 //! | [`version`] | a server's version, and whose files it can read |
 //! | [`error`] | what went wrong, on whose side, and what to do |
 
+pub mod arbitrator;
 pub mod archive;
 pub mod backup;
 pub mod check;
@@ -53,6 +56,7 @@ pub mod pace;
 pub mod pages;
 pub mod pipe;
 pub mod position;
+mod programs;
 pub mod progress;
 pub mod sst;
 pub mod stop;

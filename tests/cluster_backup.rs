@@ -2,6 +2,7 @@
 
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::command::{bounded, run, text};
+use crate::support::disk::SmallDisk;
 use crate::support::load::{Load, meanwhile};
 use std::time::{Duration, Instant};
 
@@ -237,6 +238,33 @@ fn what_a_backup_cannot_carry_is_refused_before_anything_is_touched() {
     let why = "which source=mariabackup cannot carry";
     assert!(joiner.contains(why) && donor.contains(why), "{donor}\n{joiner}");
     assert!(old_tree(&cluster) == before, "the old tree");
+}
+
+#[test]
+fn a_backup_is_refused_where_a_root_lies_on_another_filesystem() {
+    // The undo directory does not exist yet, which is no reason.
+    let mut cluster = donor(plan().node(2, |options| {
+        options.server.push("innodb_log_group_home_dir={dir:log}".to_owned());
+        options.server.push("innodb_undo_directory={node}/undo/new".to_owned());
+    }));
+    let place = cluster.folder(2).join("log");
+    let Some(_disk) = SmallDisk::mount(&place, 200) else { return };
+    let (donor, joiner) = failure(&mut cluster);
+    println!("{}\n{}", said(&cluster, 1), said(&cluster, 2));
+    let why = format!(
+        "{} (innodb-log) lies on another filesystem than the data directory, and a backup is prepared in one directory",
+        place.display()
+    );
+    assert!(joiner.contains(&why) && joiner.contains("remedy: set source=files on the donors"), "{joiner}");
+    assert!(donor.contains(&why), "{donor}");
+    assert!(!cluster.datadir(2).join("ibdata1").exists() && !place.join("ib_logfile0").exists());
+    cluster.wait_synced(1, LIMIT);
+    // The remedy works.
+    cluster.options(1).highline.push("source=files".to_owned());
+    cluster.write_options(1);
+    cluster.start(2);
+    cluster.assert_equal_tables();
+    assert!(place.join("ib_logfile0").exists());
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod cluster_offer;
 mod cluster_outside;
 mod cluster_pages;
 mod cluster_pipes;
+mod cluster_pull;
 mod cluster_reuse;
 mod cluster_signals;
 mod cluster_status;

@@ -42,12 +42,16 @@ fn the_packages_hold_the_same_and_run_where_they_are_unpacked() {
     succeed(bounded(LIMIT, "dpkg-deb").arg("-x").arg(&deb).arg(at("deb")));
     let depends = succeed(bounded(LIMIT, "dpkg-deb").arg("-f").arg(&deb).arg("Depends"));
     assert!(depends.starts_with("libc6 (>= 2.") && !depends.contains(','), "{depends}");
+    let suggests = succeed(bounded(LIMIT, "dpkg-deb").arg("-f").arg(&deb).arg("Suggests"));
+    assert!(suggests.contains("galera-arbitrator-4"), "{suggests}");
     let version = succeed(bounded(LIMIT, "dpkg-deb").arg("-f").arg(&deb).arg("Version"));
     assert_eq!(version.trim(), VERSION);
 
     let rpm = packages.join(format!("highline-{VERSION}-1.{arch}.rpm"));
     let listed = succeed(bounded(LIMIT, "rpm").args(["-qp", "--nosignature", "--qf", "[%{FILENAMES}\\n]"]).arg(&rpm));
     let needed = succeed(bounded(LIMIT, "rpm").args(["-qp", "--nosignature", "--requires"]).arg(&rpm));
+    let suggests = succeed(bounded(LIMIT, "rpm").args(["-qp", "--nosignature", "--suggests"]).arg(&rpm));
+    assert!(suggests.lines().any(|line| line == "galera-4"), "{suggests}");
     assert!(needed.contains("libc.so.6(GLIBC_2.") && !needed.contains("libgcc"), "{needed}");
 
     std::fs::create_dir(at("tar")).unwrap();

@@ -7,13 +7,14 @@ import platform
 import statistics
 import subprocess
 
-from benchmark import bars, freeze, reuse
+from benchmark import bars, freeze, reuse, sst
 from benchmark.contestants import CONTESTANTS, REFERENCE
 from benchmark.shapes import SHAPES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLOURS = {"bare loop": "#c9c9c9", "rsync+stunnel": "#b5651d", "rsync (plain)": "#d8b48a", "tar+zstd+socat": "#8c8c8c", "mariabackup+TLS": "#4a7a9d",
-           "highline": "#1b9e77", "highline (rounds)": "#66c2a4", "highline (clone)": "#0b5d45", "highline (whole)": "#a3d9c5"}
+           "highline": "#1b9e77", "highline (rounds)": "#66c2a4", "highline (clone)": "#0b5d45", "highline (whole)": "#a3d9c5",
+           "highline-mariabackup": "#17806d"}
 
 
 def machine():
@@ -36,7 +37,7 @@ def groups(runs, kind):
     for run in runs:
         if run["kind"] == kind and "failed" not in run:
             found.setdefault((run["shape"], run["link"]), {}).setdefault(run["contestant"], []).append(run)
-    order = dict.fromkeys([*CONTESTANTS, *map(freeze.mode_name, freeze.MODES), *reuse.CASES])
+    order = dict.fromkeys([*CONTESTANTS, *sst.METHODS, *map(freeze.mode_name, freeze.MODES), *reuse.CASES])
     return {key: {name: group[name] for name in order if name in group} for key, group in found.items()}
 
 

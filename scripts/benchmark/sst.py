@@ -11,13 +11,14 @@ METHODS = {
     "rsync+stunnel": ("rsync", "tca={tls}/ca.pem\ntcert={tls}/cert.pem\ntkey={tls}/key.pem\nssl-mode=VERIFY_CA"),
     "mariabackup+TLS": ("mariabackup", "tca={tls}/ca.pem\ntcert={tls}/cert.pem\ntkey={tls}/key.pem\nencrypt=4\nssl-mode=VERIFY_CA"),
     "highline": ("highline", ""),
+    "highline-mariabackup": ("highline", "[highline]\nsource=mariabackup"),
 }
 
 
 def run(options, record):
     source = shapes.get("sysbench", options.size, options.cache)
     program = options.program if contestants.has_verbs(options.program) else None
-    names = [name for name in METHODS if name in options.contestants and (program or name != "highline")]
+    names = [name for name in METHODS if name in options.contestants and (program or not name.startswith("highline"))]
     _, apparent, _ = shapes.usage(source)
     with lab.Lab(tempfile.mkdtemp(prefix="highline-bench-"), program=program) as cluster:
         donor, joiner = cluster.nodes

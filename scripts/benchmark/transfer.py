@@ -65,8 +65,9 @@ def measure(options, shape, source, link, pairs, certificates, socket, work, rec
              "link_carries": link.carries()}
     setting = contestants.Setting(source, work / "target" / "data", work, certificates, link.address, link.port, link.bind_port, socket,
                                   options.program, options.highline_receive, options.highline_send)
-    names = [name for name in options.contestants if contestants.CONTESTANTS[name](setting)]
-    for name in options.contestants:
+    here = [name for name in options.contestants if name in contestants.CONTESTANTS]
+    names = [name for name in here if contestants.CONTESTANTS[name](setting)]
+    for name in here:
         if name not in names:
             print(f"{shape}, {link.name}: {name} does not take part")
     shapes.warm(source)

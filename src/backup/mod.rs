@@ -14,7 +14,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
-pub use options::split;
+pub use options::ProgramOptions;
 pub use prepare::{Prepare, is_left_over};
 pub use program::program;
 pub use run::{Account, Backup, Running};

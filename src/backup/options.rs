@@ -1,5 +1,22 @@
 //! Options that operators pass to `mariadb-backup`: `inno-backup-opts` and `inno-apply-opts`.
 
+use std::str::FromStr;
+
+/// More options for a run of the program, one word each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramOptions(pub Vec<String>);
+
+/// Splits a line into words as a shell would, without running anything; a quoted word may contain spaces.
+///
+/// Refuses a quote that is not closed, and an option that a transfer sets itself.
+impl FromStr for ProgramOptions {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<ProgramOptions, String> {
+        split(line).map(ProgramOptions)
+    }
+}
+
 /// Options of the program that an operator may not set, and why; `*` stands for any ending.
 const OURS: &[(&[&str], &str)] = &[
     (&["--password*", "-p*"], "a password does not belong in a process list: use wsrep_sst_auth"),
@@ -24,11 +41,7 @@ const OURS: &[(&[&str], &str)] = &[
     (&["--incremental*", "--tables*", "--databases", "--databases-file"], "a transfer is always whole"),
 ];
 
-/// Splits a line into words as a shell would, without running anything; a quoted word may contain spaces.
-///
-/// # Errors
-/// A quote that is not closed, or an option that a transfer sets itself.
-pub fn split(line: &str) -> Result<Vec<String>, String> {
+fn split(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for letter in line.chars() {
         match (quote, letter) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::failure;
-use super::{program, words};
+use super::{ProgramOptions, program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::stop::Stop;
@@ -18,7 +18,7 @@ pub struct Prepare {
     /// `use-memory`, in bytes.
     pub memory: Option<u64>,
     /// The operator's own.
-    pub options: Vec<String>,
+    pub options: ProgramOptions,
 }
 
 impl Prepare {
@@ -30,7 +30,7 @@ impl Prepare {
         command.args(["--no-defaults", "--prepare"]).arg(format!("--use-memory={memory}"));
         let mut target = std::ffi::OsString::from("--target-dir=");
         target.push(dir);
-        command.arg(target).args(&self.options);
+        command.arg(target).args(&self.options.0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|e| Error::io("cannot run", &program, e))?;
         let mut child = Killed(child);

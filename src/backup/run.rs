@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{program, words};
+use super::{ProgramOptions, program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::threads::{Killed, ended_within};
+
+/// What the stream's pipe holds, in bytes (fcntl(2), `F_SETPIPE_SZ`): the most that an ordinary user may have.
+const PIPE: usize = 1 << 20;
 
 /// A database account. Its password is wiped when dropped and never printed.
 #[derive(Clone)]
@@ -36,10 +39,10 @@ pub struct Backup {
     pub socket: Option<PathBuf>,
     /// Without one the program uses what its own groups in the option files say, or the account of its user (unix_socket).
     pub account: Option<Account>,
-    /// How many files it reads at once; its own default is one.
+    /// How many files it reads at once; by default as many as there are cores, 16 at most.
     pub threads: Option<u16>,
     /// The operator's own.
-    pub options: Vec<String>,
+    pub options: ProgramOptions,
     /// Where it keeps what it cannot send yet.
     pub tmpdir: Option<PathBuf>,
 }
@@ -71,24 +74,32 @@ impl Backup {
         command.args(["--databases-exclude=lost+found"]);
         command.arg(option("--target-dir=", dir.path())).arg(option("--tmpdir=", dir.path()));
         command.arg(option("--datadir=", &self.datadir));
-        command.args(self.threads.map(|threads| format!("--parallel={threads}")));
+        // Under its locks it waits until the log has been read to where the server stands, and by default looks once a second.
+        command.arg("--log-copy-interval=50");
+        command.arg(format!("--parallel={}", self.threads.map_or_else(cores, usize::from)));
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
         if let Some(account) = &self.account {
             command.arg(format!("--user={}", account.user));
             // Not in the process list; whoever may read this environment may read the server's memory.
             command.env("MYSQL_PWD", account.password.as_str());
         }
-        command.args(&self.options);
+        command.args(&self.options.0);
         // What the server passes to its scripts is only for them.
         command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (stream, said) = (child.stdout.take(), child.stderr.take());
+        // Fewer turns for both. Who may not have it so large does without.
+        let _ = stream.as_ref().map(|stream| rustix::pipe::fcntl_setpipe_size(stream, PIPE));
         let said = said.map(|said| words::listen(said, reporter, alive));
         let running = Running { child: Killed(child), said, _dir: dir };
         let stream = stream.ok_or_else(|| Error::new(Kind::Io, "mariadb-backup has no output"))?;
         Ok((running, stream))
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(16)
 }
 
 fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {

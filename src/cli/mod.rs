@@ -4,6 +4,7 @@ mod certs;
 mod check;
 mod manual;
 pub mod pages;
+mod pull;
 mod status;
 
 use std::ffi::OsString;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::backup::DataSource;
+use crate::backup::{DataSource, Prepare, ProgramOptions};
 use crate::donor::{Compression, FreezeMode};
 use crate::install::Reuse;
 use crate::joiner::InstallMode;
@@ -22,6 +23,7 @@ use crate::sst::options::SslMode;
 
 pub use certs::{CaArgs, CertsArgs, CertsVerb, NodeArgs, ShowArgs};
 pub use check::CheckArgs;
+pub use pull::{ArbitrateArgs, PullArgs};
 pub use status::{RateArgs, StatusArgs};
 
 const PIPE_SEND: &str = "A dump, from this host into a server on another:
@@ -54,6 +56,8 @@ pub enum Command {
     Receive(ReceiveArgs),
     /// Send this node's data, or a byte stream, to a waiting joiner (run it on the donor)
     Send(SendArgs),
+    /// Take a copy of a running cluster's data from a chosen node, with no server here
+    Pull(PullArgs),
     /// Make a sample tree, move it over loopback, verify it, and show the figures
     Demo(DemoArgs),
     /// Re-read an installed tree and name every file that differs from what was sent
@@ -76,6 +80,9 @@ pub enum Command {
     /// For the database server, which calls it (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
+    /// Become garbd, and end when the caller does
+    #[command(hide = true)]
+    Arbitrate(ArbitrateArgs),
     /// Write man pages and shell completions
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -132,6 +139,13 @@ pub struct IdentityArgs {
     /// it dials, and a joiner accepts any donor of the authority
     #[arg(long, value_name = "NAME")]
     pub peer_name: Vec<String>,
+}
+
+impl IdentityArgs {
+    /// Whether any of it was typed.
+    pub fn says_something(&self) -> bool {
+        self.cert.is_some() || !self.ca.is_empty() || self.ssl_mode.is_some() || !self.peer_name.is_empty()
+    }
 }
 
 /// How long to wait for what.
@@ -192,6 +206,28 @@ pub struct LaneArgs {
     pub rate_limit: Option<RateLimit>,
 }
 
+/// How a backup is prepared, where the donor sends one (`source=mariabackup`).
+#[derive(Args, Clone, Debug, Default)]
+pub struct PrepareArgs {
+    /// Memory for preparing a backup (the donor's source=mariabackup), such as 1G; by default a quarter of what is free,
+    /// from 128 MiB to 1 GiB
+    #[arg(long, value_name = "BYTES")]
+    pub use_memory: Option<ByteCount>,
+
+    /// More options for `mariadb-backup --prepare`, in one word: --inno-apply-opts='--a --b=c'
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub inno_apply_opts: Option<ProgramOptions>,
+}
+
+impl From<&PrepareArgs> for Prepare {
+    fn from(args: &PrepareArgs) -> Prepare {
+        Prepare {
+            memory: args.use_memory.map(|count| count.0),
+            options: args.inno_apply_opts.clone().unwrap_or_default(),
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 #[command(
     override_usage = "highline receive --datadir DIR [OPTIONS]\n       highline receive [OPTIONS] -- PROGRAM [ARGS]\n       highline receive --stdout [OPTIONS]",
@@ -244,6 +280,8 @@ pub struct ReceiveArgs {
     pub initial_timeout: Option<Timeout>,
 
     #[command(flatten)]
+    pub prepare: PrepareArgs,
+    #[command(flatten)]
     pub identity: IdentityArgs,
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
@@ -281,6 +319,10 @@ pub struct SendArgs {
     /// logging in as the server's user or as --defaults-file says, and that the joiner prepares
     #[arg(long, value_name = "SOURCE", default_value_t, conflicts_with_all = ["live", "freeze_command"])]
     pub source: DataSource,
+
+    /// With --source mariabackup: more options for `mariadb-backup --backup`, in one word
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub inno_backup_opts: Option<ProgramOptions>,
 
     /// Send although a server is running on this data: you have frozen it yourself
     #[arg(long)]
@@ -456,6 +498,12 @@ mod tests {
             ("receive", "install", "never"),
             ("receive", "reuse", "Staged"),
             ("receive", "reuse", "on"),
+            ("receive", "use-memory", "1.5G"),
+            ("receive", "use-memory", "much"),
+            ("receive", "inno-apply-opts", "--x --y='a b'"),
+            ("receive", "inno-apply-opts", "--password=x"),
+            ("send", "inno-backup-opts", "--throttle=4"),
+            ("send", "inno-backup-opts", "--stream=tar"),
             ("receive", "ssl-mode", "required"),
             ("receive", "ssl-mode", "verify"),
             ("receive", "ssl-mode", "DISABLED"),
@@ -467,7 +515,8 @@ mod tests {
             }
             let typed = parse(words);
             let side = if verb == "send" { Side::Donor } else { Side::Joiner };
-            let files = OptionFiles::of_output(format!("--{option}={value}\n").as_bytes(), b"", b"");
+            let files =
+                OptionFiles::of_output(format!("--source=mariabackup\n--{option}={value}\n").as_bytes(), b"", b"");
             match (typed, Settings::resolve(&files, side, std::path::Path::new("/d"))) {
                 (Ok(_), Ok(_)) => {}
                 (Err(typed), Err(written)) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{block_on, print, verify};
 use crate::backup::DataSource;
 use crate::cli::{DeadlineArgs, ProgressStyle, ReceiveArgs, SendArgs};
-use crate::cli::{DemoArgs, IdentityArgs, TalkArgs, TreeArgs};
+use crate::cli::{DemoArgs, IdentityArgs, PrepareArgs, TalkArgs, TreeArgs};
 use crate::config;
 use crate::donor::{self, FreezeMode};
 use crate::error::{Error, Kind, Result, Side};
@@ -131,6 +131,7 @@ fn receive_args(dir: &Path) -> ReceiveArgs {
         force_older: false,
         checksum: ChecksumChoice::default(),
         initial_timeout: Some(Timeout::seconds(60)),
+        prepare: PrepareArgs::default(),
         identity: IdentityArgs::default(),
         deadlines: deadlines(),
         talk: talk(),
@@ -144,6 +145,7 @@ fn send_args(dir: &Path, args: &DemoArgs) -> SendArgs {
         program: Vec::new(),
         ticket: "-".into(),
         source: DataSource::Files,
+        inno_backup_opts: None,
         live: false,
         verify_pages: false,
         freeze_command: None,

@@ -1,13 +1,16 @@
 //! One file per verb. Each takes what was typed, runs it, and says how it ended.
 
+mod arbitrate;
 pub mod certs;
 pub mod check;
 mod demo;
+mod destination;
 mod discard;
 mod freeze_command;
 mod generate;
 mod pipe;
 mod privileges;
+mod pull;
 mod rate;
 mod receive;
 mod recover;
@@ -44,6 +47,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Arbitrate(args) => arbitrate::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Recover(args) => recover::run(&args),

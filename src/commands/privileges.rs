@@ -37,3 +37,36 @@ fn become_user(user: Uid, group: Gid) -> nix::Result<()> {
     setgid(group)?;
     setuid(user)
 }
+
+/// Gives an empty directory of root's to `user`, so that a server can use what is put there; by default to `mysql`, if there
+/// is such an account. Does nothing if this process is not root or the directory is somebody else's, or a symlink.
+pub(super) fn give(directory: &Path, user: Option<&str>) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    if !Uid::effective().is_root() {
+        return match user {
+            Some(_) => Err(Error::new(Kind::Permission, "only root can give a directory to another user")
+                .remedy("leave --user out, or run this as root")),
+            None => Ok(()),
+        };
+    }
+    let failed = |e| Error::io("cannot open the directory", directory, e);
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW;
+    let opened = std::fs::File::options().read(true).custom_flags(flags.bits().cast_signed()).open(directory);
+    let opened = match opened {
+        Err(_) if directory.is_dir() => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    let owner = opened.metadata().map_err(failed)?.uid();
+    let account = User::from_name(user.unwrap_or("mysql")).ok().flatten();
+    match (account, user) {
+        (None, Some(user)) => {
+            let user = Printable(user.as_bytes());
+            Err(Error::new(Kind::Usage, format!("there is no account {user}")).remedy("see --user"))
+        }
+        (Some(account), _) if owner == 0 => {
+            std::os::unix::fs::fchown(&opened, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+                .map_err(|e| Error::io("cannot give away the directory", directory, e))
+        }
+        _ => Ok(()),
+    }
+}

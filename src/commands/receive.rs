@@ -1,18 +1,17 @@
 //! `highline receive`: the joiner, by hand.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
+use super::destination::looks_like_a_datadir;
 use super::privileges::become_owner;
 use super::{block_on, json, pipe};
 use crate::cli::ReceiveArgs;
 use crate::config;
-use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{HOME, KEPT, LOCK, MANIFEST};
+use crate::error::{Error, Kind, Result, Side};
 use crate::joiner::{Outcome, Waiting};
 use crate::pipe::End;
-use crate::progress::{Publish, Published, Reporter, Style, line, status};
+use crate::progress::{Publish, Published, Reporter, Style, line};
 use crate::sst::grastate::NO_POSITION;
 use crate::stop::Stop;
 
@@ -50,46 +49,31 @@ pub(super) fn run(args: &ReceiveArgs) -> Result<()> {
         outcome
     })
     .map_err(|e| e.on(Side::Joiner))?;
+    tell(&outcome, &*reporter, "the node can join by IST from there");
+    if let (Outcome::Installed(report), true) = (&outcome, args.talk.json) {
+        line(&json(report)?);
+    }
+    Ok(())
+}
+
+/// How it ended, and what the position is good for.
+pub(super) fn tell(outcome: &Outcome, reporter: &dyn Reporter, then: &str) {
     match outcome {
         Outcome::Bypass(_) => reporter.note("the donor had nothing to send; nothing was changed"),
         Outcome::Installed(report) => {
             reporter.note(&format!("installed: {report}"));
             match &report.position {
-                Some(gtid) => {
-                    reporter.note(&format!("position {}: the node can join by IST from there", gtid.position))
-                }
+                Some(gtid) => reporter.note(&format!("position {}: {then}", gtid.position)),
                 None => reporter.warn(NO_POSITION),
-            }
-            if args.talk.json {
-                line(&json(&report)?);
             }
         }
     }
-    Ok(())
-}
-
-/// Everything in the directory will be replaced, so a mistyped one must be refused.
-fn looks_like_a_datadir(datadir: &Path) -> Result<()> {
-    const SIGNS: [&str; 8] =
-        ["ibdata1", "ib_logfile0", "aria_log_control", "mysql", "grastate.dat", "galera.cache", MANIFEST, HOME];
-    let failed = |e| Error::io("cannot read the directory", datadir, e);
-    let empty = std::fs::read_dir(datadir).map_err(failed)?.filter_map(|item| item.ok()).all(|item| {
-        // What an empty filesystem contains, and what an earlier attempt left.
-        let name = item.file_name();
-        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE))
-            || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
-    });
-    if empty || SIGNS.iter().any(|sign| datadir.join(sign).symlink_metadata().is_ok()) {
-        return Ok(());
-    }
-    let what = format!("{} is not empty and does not look like a data directory", Printable::path(datadir));
-    Err(Error::new(Kind::Usage, what)
-        .on(Side::Joiner)
-        .remedy("check --datadir; if it is right, empty the directory first"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Every path beneath a directory.
@@ -103,7 +87,7 @@ mod tests {
 
     /// Tells a joiner on `datadir` that it needs nothing.
     async fn bypass(datadir: &Path) -> Outcome {
-        use crate::cli::{DeadlineArgs, IdentityArgs, ProgressStyle, TalkArgs, TreeArgs};
+        use crate::cli::{DeadlineArgs, IdentityArgs, PrepareArgs, ProgressStyle, TalkArgs, TreeArgs};
         let order = config::joiner(&ReceiveArgs {
             tree: Some(TreeArgs { datadir: datadir.to_owned(), ..TreeArgs::default() }),
             stdout: false,
@@ -115,6 +99,7 @@ mod tests {
             force_older: false,
             checksum: Default::default(),
             initial_timeout: Some(crate::link::Timeout::seconds(10)),
+            prepare: PrepareArgs::default(),
             identity: IdentityArgs::default(),
             deadlines: DeadlineArgs { idle_timeout: crate::link::Timeout::IDLE },
             talk: TalkArgs { progress: ProgressStyle::None, metrics: None, json: false },
@@ -164,18 +149,5 @@ mod tests {
         std::fs::write(place(".highline/incoming/datadir/t"), vec![1; 70_000]).unwrap();
         assert!(matches!(bypass(dir.path()).await, Outcome::Bypass { .. }));
         assert_eq!(names(dir.path()), [place(".highline.lock"), place("ibdata1")]);
-    }
-
-    #[test]
-    fn a_mistyped_directory_is_not_taken_for_a_servers() {
-        let dir = tempfile::tempdir().unwrap();
-        looks_like_a_datadir(dir.path()).unwrap();
-        std::fs::write(dir.path().join(".highline.kept.ibdata1"), "x").unwrap();
-        looks_like_a_datadir(dir.path()).unwrap();
-        std::fs::write(dir.path().join("thesis.txt"), "x").unwrap();
-        let error = looks_like_a_datadir(dir.path()).unwrap_err();
-        assert!(error.sentence().ends_with("is not empty and does not look like a data directory"));
-        std::fs::write(dir.path().join("ibdata1"), "x").unwrap();
-        looks_like_a_datadir(dir.path()).unwrap();
     }
 }

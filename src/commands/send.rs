@@ -41,7 +41,8 @@ pub(super) fn run(args: &SendArgs) -> Result<()> {
     }
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Donor);
     order.position = Grastate::position(order.roots.datadir())?;
-    if order.position.is_none() && args.freeze_command.is_none() {
+    // A backup tells its own.
+    if order.position.is_none() && args.freeze_command.is_none() && order.backup.is_none() {
         reporter.warn(NO_POSITION);
     }
     let server: Arc<dyn Server> = match &args.freeze_command {

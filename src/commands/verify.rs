@@ -43,7 +43,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 
 /// The server's directories, and which files in them belong to the node alone, including its binary log index.
 fn configured(args: &TreeArgs) -> Result<(Roots, Rules)> {
-    let Placed { roots, own, mut keep, binlog } = config::placed(args)?;
+    let Placed { roots, own, mut keep, binlog, .. } = config::placed(args)?;
     keep.extend(binlog.and_then(|binlog| binlog.index.file_name()?.to_str().map(str::to_owned)));
     Ok((roots, Rules::new(keep, own)))
 }

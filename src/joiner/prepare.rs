@@ -4,6 +4,7 @@
 //! The old tree is not touched by any of it.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::backup::{self, Prepare};
@@ -17,7 +18,6 @@ use crate::tree::{RootName, Roots, Scope};
 /// Refuses, before anything is touched, if a backup could not be prepared here.
 pub(super) fn examine(roots: &Roots) -> Result<()> {
     backup::program()?;
-    let device = |path| std::fs::metadata(path).map(|stat| stat.dev()).map_err(|e| Error::io("cannot read", path, e));
     let datadir = device(roots.datadir())?;
     let gathered = |scope: &Scope| matches!(scope, Scope::Names(names) if !names.is_empty());
     for root in roots.iter().filter(|root| root.name.as_str() != RootName::BINLOG && gathered(&root.scope)) {
@@ -32,6 +32,18 @@ pub(super) fn examine(roots: &Roots) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The filesystem of a directory, or the one where it will be made.
+fn device(path: &Path) -> Result<u64> {
+    let failed = |e| Error::io("cannot read", path, e);
+    let mut above = path;
+    loop {
+        match (std::fs::metadata(above), above.parent()) {
+            (Err(error), Some(parent)) if error.kind() == std::io::ErrorKind::NotFound => above = parent,
+            (stat, _) => return Ok(stat.map_err(failed)?.dev()),
+        }
+    }
 }
 
 /// Prepares what is staged; returns the position that it reports.

@@ -13,7 +13,7 @@ use crate::check::own::Own;
 use crate::commands::block_on;
 use crate::donor::{self, Keeper, Server};
 use crate::error::{Error, Kind, Result, Side};
-use crate::link::Dialer;
+use crate::link::{Dialer, Lanes};
 use crate::pace::Throttle;
 use crate::position::GaleraGtid;
 use crate::progress::Reporter;
@@ -54,7 +54,7 @@ impl Run {
                 user: auth.user().to_owned(),
                 password: zeroize::Zeroizing::new(auth.secret().to_owned()),
             }),
-            threads: Some(self.settings.lanes.unwrap_or_default().get()),
+            threads: self.settings.lanes.map(Lanes::get),
             options: settings.backup_options.clone(),
             tmpdir: self.settings.tmpdir.clone(),
         })

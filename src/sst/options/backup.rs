@@ -6,8 +6,8 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::Tier::{Highline, Sst};
-use super::lookup::{Lookup, everywhere};
-use crate::backup::{DataSource, Prepare, split};
+use super::lookup::{Lookup, Place, everywhere};
+use crate::backup::{DataSource, Prepare, ProgramOptions};
 use crate::error::{Result, Side};
 use crate::pace::ByteCount;
 
@@ -15,7 +15,7 @@ use crate::pace::ByteCount;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct BackupSettings {
     pub source: DataSource,
-    pub backup_options: Vec<String>,
+    pub backup_options: ProgramOptions,
     pub prepare: Prepare,
     /// `user:password`, as `[sst]` has it.
     pub account: Option<Zeroizing<String>>,
@@ -32,12 +32,18 @@ impl BackupSettings {
     pub(super) fn resolve(look: &mut Lookup<'_>) -> Result<BackupSettings> {
         let source = look.parsed(&[(Highline, "source")], str::parse)?.unwrap_or_default();
         if source == DataSource::Files {
+            for key in ["inno-backup-opts", "inno-apply-opts", "use-memory"] {
+                if let Some(item) = look.quietly(&[(Highline, key)]) {
+                    let name = item.name();
+                    look.note(format!("{name} has no effect: with source=files mariadb-backup is not run"));
+                }
+            }
             return Ok(BackupSettings::default());
         }
         let account = look.quietly(&[(Sst, "wsrep-sst-auth")]).map(|item| item.text()).transpose()?;
-        let backup_options = look.parsed_for(Side::Donor, &everywhere("inno-backup-opts"), split)?;
-        let options = look.parsed_for(Side::Joiner, &everywhere("inno-apply-opts"), split)?.unwrap_or_default();
-        let memory = look.parsed_for(Side::Joiner, &everywhere("use-memory"), str::parse::<ByteCount>)?;
+        let backup_options = look.parsed_for(Side::Donor, &ours_too("inno-backup-opts"), str::parse)?;
+        let options = look.parsed_for(Side::Joiner, &ours_too("inno-apply-opts"), str::parse)?.unwrap_or_default();
+        let memory = look.parsed_for(Side::Joiner, &ours_too("use-memory"), str::parse::<ByteCount>)?;
         Ok(BackupSettings {
             source,
             backup_options: backup_options.unwrap_or_default(),
@@ -45,6 +51,12 @@ impl BackupSettings {
             account: account.map(|text| Zeroizing::new(text.to_owned())),
         })
     }
+}
+
+/// By the name of the command line in our own group, else where the server's script reads it.
+fn ours_too(key: &str) -> [Place<'_>; 4] {
+    let [sst, server, backup] = everywhere(key);
+    [(Highline, key), sst, server, backup]
 }
 
 #[cfg(test)]
@@ -64,13 +76,20 @@ mod tests {
                     inno-apply-opts=--x --y\nuse-memory=1G\nrebuild=1\n";
         let donor = role(text, Side::Donor).unwrap();
         assert_eq!(donor.backup.source, DataSource::Mariabackup);
-        assert_eq!(donor.backup.backup_options, ["--throttle=4"]);
+        assert_eq!(donor.backup.backup_options.0, ["--throttle=4"]);
         assert_eq!(donor.backup.account.as_deref().map(String::as_str), Some("u:s3cret"));
         assert_eq!(donor.notes, ["rebuild in [sst] has no effect: a transfer is always whole"]);
         assert!(!format!("{donor:?}").contains("s3cret"));
         let joiner = role(text, Side::Joiner).unwrap();
-        assert_eq!(joiner.backup.prepare.options, ["--x", "--y"]);
+        assert_eq!(joiner.backup.prepare.options.0, ["--x", "--y"]);
         assert_eq!(joiner.backup.prepare.memory, Some(1 << 30));
+        let ours = role(&text.replace("[sst]", "use-memory=2G\n[sst]"), Side::Joiner).unwrap();
+        assert_eq!(ours.backup.prepare.memory, Some(2 << 30));
+        let unused = role("[highline]\nuse-memory=2G\n", Side::Joiner).unwrap();
+        assert_eq!(
+            unused.notes,
+            ["use-memory in [highline] has no effect: with source=files mariadb-backup is not run"]
+        );
         let files = role(&text.replace("=mariabackup", "=files"), Side::Donor).unwrap();
         assert_eq!(files.backup, BackupSettings::default());
         assert!(
