@@ -94,6 +94,37 @@ As root, it becomes the owner of the data directory before it opens anything the
         see: &["highline-receive", "highline-status", "highline-rate"],
     },
     Manual {
+        page: "highline-pull",
+        notes: &["\
+garbd (package galera-arbitrator-4; where that is an rpm, galera-4) joins the cluster
+for a second, without a vote, has the donor chosen, and leaves. The donor then sends
+as it does for a joining node, by its own [highline] options; `wsrep_sst_highline` must
+be installed there. Until the copy is verified the directory holds nothing that a
+server would take for its data.
+
+A server that is started on the copy joins its cluster by IST, as long as some node's
+gcache reaches back to the copy's position."],
+        exit: &[(0, "the copy is verified, in place and on disk")],
+        files: &[
+            STAGED,
+            KEPT,
+            MANIFEST,
+            STATUS,
+            ("DATADIR/grastate.dat", "gets the donor's position, from which a node can join by IST"),
+        ],
+        examples: &[
+            (
+                "Seed a new node before its first start, by its own option file",
+                "highline pull --to /var/lib/mysql --donor db2 \\\n  --defaults-file /etc/mysql/my.cnf",
+            ),
+            (
+                "A copy to keep",
+                "highline pull --to /backup/today --donor db2 \\\n  --cluster-address db1,db2 --cluster-name prod",
+            ),
+        ],
+        see: &["highline-receive", "highline-verify", "highline-status"],
+    },
+    Manual {
         page: "highline-demo",
         notes: &[],
         exit: &[],

@@ -11,13 +11,6 @@ use crate::link::Timeout;
 use crate::manifest::ChecksumChoice;
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
-garbd (package galera-arbitrator-4, or galera-4 where that is an rpm) joins the cluster
-for a second, without a vote, has the donor chosen, and leaves. The donor then sends as it
-does for a joining node: by its own [highline] options, and it needs wsrep_sst_highline.
-
-A server that is started on the copy joins its cluster by IST, as long as a node's gcache
-reaches back to the copy's position.")]
 pub struct PullArgs {
     /// The directory for the copy; it is made if it does not exist
     #[arg(long, value_name = "DIR")]
