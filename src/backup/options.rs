@@ -17,7 +17,8 @@ impl FromStr for ProgramOptions {
     }
 }
 
-/// Options of the program that an operator may not set, and why; `*` stands for any ending.
+/// Options of the program that an operator may not set, and why; `*` stands for any ending. An option may be shortened as
+/// long as it is unambiguous (`my_getopt.c`), so what could become one of these is refused, too.
 const OURS: &[(&[&str], &str)] = &[
     (&["--password*", "-p*"], "a password does not belong in a process list: use wsrep_sst_auth"),
     (
@@ -34,12 +35,24 @@ const OURS: &[(&[&str], &str)] = &[
             "--defaults-extra-file",
             "--defaults-group-suffix",
             "--no-defaults",
+            "--datadir",
+            "-h*",
+            "--help",
+            "-?",
+            "-v",
+            "--version",
+            "--print-defaults",
+            "--print-param",
+            "--innobackupex",
         ],
         "a transfer decides this itself",
     ),
     (&["--compress*", "--decompress"], "compress in [highline] compresses what is sent"),
-    (&["--incremental*", "--tables*", "--databases", "--databases-file"], "a transfer is always whole"),
+    (&["--incremental*", "--tables*", "--databases*"], "a transfer is always whole"),
 ];
+
+/// The fewest letters of an option that count as its name.
+const SHORTEST: usize = 3;
 
 fn split(line: &str) -> Result<Vec<String>, String> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
@@ -61,9 +74,11 @@ fn split(line: &str) -> Result<Vec<String>, String> {
     for word in &words {
         // The program accepts an underscore for a hyphen.
         let name = word.split('=').next().unwrap_or_default().replace('_', "-");
-        let is = |ours: &&str| match ours.strip_suffix('*') {
-            Some(begin) => name.starts_with(begin),
-            None => name == **ours,
+        let name = name.strip_prefix("--loose-").map_or(name.clone(), |rest| format!("--{rest}"));
+        let is = |ours: &&str| {
+            let whole = ours.strip_suffix('*').unwrap_or(ours);
+            let shortened = name.len() >= "--".len() + SHORTEST && whole.starts_with(&name);
+            name == whole || shortened || ours.ends_with('*') && name.starts_with(whole)
         };
         if let Some((_, why)) = OURS.iter().find(|(names, _)| names.iter().any(is)) {
             return Err(format!("{name}: {why}"));
@@ -81,10 +96,7 @@ mod tests {
         for (line, words) in [
             ("", &[][..]),
             ("  --throttle=4   --rsync ", &["--throttle=4", "--rsync"]),
-            (
-                "--databases-exclude='lost+found x' \"--tmpdir=/a b\"",
-                &["--databases-exclude=lost+found x", "--tmpdir=/a b"],
-            ),
+            ("--ftwrl-wait-query-type='a b' \"--tmpdir=/a b\"", &["--ftwrl-wait-query-type=a b", "--tmpdir=/a b"]),
             ("--x='' $(touch y);", &["--x=", "$(touch", "y);"]),
         ] {
             assert_eq!(split(line).unwrap(), words, "{line}");
@@ -100,10 +112,19 @@ mod tests {
             ("--compress-threads=2", "--compress-threads: compress in [highline] compresses what is sent"),
             ("--incremental-lsn=2", "--incremental-lsn: a transfer is always whole"),
             ("--databases=a", "--databases: a transfer is always whole"),
+            ("--databases-exclude=a", "--databases-exclude: a transfer is always whole"),
+            ("--pass=secret", "--pass: a password does not belong in a process list: use wsrep_sst_auth"),
+            ("--loose-password=s", "--password: a password does not belong in a process list: use wsrep_sst_auth"),
+            ("--target=/x", "--target: a transfer decides this itself"),
+            ("--stre=tar", "--stre: a transfer decides this itself"),
+            ("-h /x", "-h: a transfer decides this itself"),
+            ("--datadir=/x", "--datadir: a transfer decides this itself"),
+            ("--print-param", "--print-param: a transfer decides this itself"),
+            ("--version", "--version: a transfer decides this itself"),
             ("'x", "`'x` has a quote that is not closed"),
         ] {
             assert_eq!(split(line).unwrap_err(), why);
         }
-        assert!(split("--parallel=2 --port=3").is_ok());
+        assert!(split("--parallel=2 --port=3 --open-files-limit=9 --safe-slave-backup --user=x").is_ok());
     }
 }
