@@ -33,7 +33,7 @@ pub(super) async fn converse(
     let started = Instant::now();
     let (entries, total) = (found.len() as u64, found.iter().map(Found::size).sum());
     let source = match options.backup.clone() {
-        Some(backup) => Source::Stream(Stream::new(backup, Arc::clone(&server), &roots, (total, entries))?),
+        Some(backup) => Source::Stream(Stream::new(backup, Arc::clone(&server), &roots, &found)?),
         None => Source::Files(Files::new(&options, Arc::clone(&server), total)),
     };
     if options.verify_pages && matches!(source, Source::Stream(_)) {

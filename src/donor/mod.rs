@@ -11,6 +11,7 @@ mod clones;
 mod compression;
 mod conversation;
 mod examine;
+mod expected;
 mod files;
 mod hold;
 mod kept;

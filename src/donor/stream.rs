@@ -6,20 +6,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::brought::{Agreed, Brought};
 use super::catalog::Catalog;
+use super::expected::Expected;
 use super::hold::{Hold, finished};
 use super::lane::Lanes;
 use super::parcel::Parcel;
 use super::passes::{guarded, withdrawals};
 use super::queue::Work;
 use super::transfer::Round;
-use super::unpack::{Frame, Unpacked, unpack};
-use super::{RoundReport, Server};
+use super::unpack::{Frame, Unpacked, outside_tables, unpack};
+use super::{Keeper, RoundReport, Server};
 use crate::backup::{Backup, Running};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::progress::Phase;
 use crate::threads::blocking;
-use crate::tree::{Metadata, Mtime, RelPath, Roots, Scope};
+use crate::tree::{Found, Metadata, Mtime, RelPath, Roots, Scope};
 use crate::wire::{self, Message, WireBytes};
 
 /// How many unacknowledged frames' worth a lane may have: each is a chunk in memory.
@@ -34,23 +35,19 @@ pub(super) struct Stream {
     /// Of the server's files, and how many there are.
     bytes: u64,
     entries: u64,
+    /// What must arrive of them.
+    expected: Expected,
 }
 
 impl Stream {
     /// # Errors
     /// Tables outside: what leads to them would lead the joiner's server to files that no backup puts there.
-    pub(super) fn new(
-        backup: Backup,
-        server: Arc<dyn Server>,
-        roots: &Roots,
-        (bytes, entries): (u64, u64),
-    ) -> Result<Stream> {
+    pub(super) fn new(backup: Backup, server: Arc<dyn Server>, roots: &Roots, found: &[Found]) -> Result<Stream> {
         if let Some(outside) = roots.iter().find(|root| root.scope == Scope::Listed) {
-            let what = format!("there are tables outside the data directory, in {}", Printable::path(&outside.path));
-            return Err(Error::new(Kind::Usage, format!("{what}, which source=mariabackup cannot carry"))
-                .remedy("set source=files on the donors, or move the tables"));
+            return Err(outside_tables(&format!("in {}", Printable::path(&outside.path))));
         }
-        Ok(Stream { backup, server, bytes, entries })
+        let (bytes, entries) = (found.iter().map(Found::size).sum(), found.len() as u64);
+        Ok(Stream { backup, server, bytes, entries, expected: Expected::of(found) })
     }
 
     pub(super) async fn bring(self, control: &mut Control, mut lanes: Lanes, agreed: Agreed) -> Result<Brought> {
@@ -61,6 +58,7 @@ impl Stream {
             move || metadata(&roots)
         })
         .await?;
+        let (expected, theirs) = (self.expected, agreed.theirs.clone());
         let frame = Frame { roots: roots.clone(), theirs: agreed.theirs, file, directory };
         // Besides the files there are the redo log that is written meanwhile, and the backup's files about itself.
         let bytes = self.bytes.saturating_mul(2).saturating_add(64 << 30);
@@ -69,7 +67,7 @@ impl Stream {
         control.send(Message::Round(first)).await?;
         transfer.meter.begin_round(0, self.bytes);
         transfer.reporter.phase(Phase::Copying);
-        let round = Arc::new(Round::open(Catalog::new(roots, Vec::new(), false, |_| false)?));
+        let round = Arc::new(Round::open(Catalog::new(roots.clone(), Vec::new(), false, |_| false)?));
         transfer.clock.acknowledged(Instant::now());
         transfer.rounds.begin(Arc::clone(&round));
         // While the joiner has work, only that moves the clock.
@@ -89,6 +87,15 @@ impl Stream {
         });
         let unpacked = async {
             let unpacked = whole(unpacking.await, running).await?;
+            if unpacked.position.is_none() && self.server.keeper() == Keeper::Galera {
+                return Err(Error::new(Kind::Integrity, "the backup does not say at which position the server was")
+                    .remedy("see what mariadb-backup says in the donor's log, and remove inno-backup-opts"));
+            }
+            let unpacked = blocking(move || {
+                expected.all_in(&unpacked, &roots, &theirs)?;
+                Ok(unpacked)
+            })
+            .await?;
             round.queue.end();
             Ok(unpacked)
         };

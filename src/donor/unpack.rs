@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::manifest::{CHUNK, Checksum, FileDigests, Seal, Sealer};
 use crate::position::GaleraGtid;
 use crate::threads::lock;
-use crate::tree::{Content, Entry, Metadata, RelPath, RootName, Roots};
+use crate::tree::{Content, Entry, Metadata, RelPath, RootName, Roots, is_link_file};
 
 /// The most files that may be open at once; of each at most one chunk is held.
 const OPEN: usize = 128;
@@ -69,6 +69,11 @@ impl Unpacked {
             }
         }
         Ok(renamed)
+    }
+
+    /// Whether a file is there, under the name that it has at the end.
+    pub(super) fn has(&self, path: &RelPath) -> bool {
+        self.files.contains_key(path)
     }
 
     pub(super) fn entries(&self) -> u64 {
@@ -201,6 +206,9 @@ impl Unpacking<'_> {
             return Err(refuse(&format!("more than {OPEN} files are open at once")));
         }
         let path = self.path(name)?;
+        if is_link_file(&path) {
+            return Err(outside_tables(&format!("to which {path} leads")));
+        }
         // Binary logs are this node's own; the joiner's server starts new ones.
         let stays = path.root_str() == RootName::BINLOG || self.frame.theirs.iter().any(|own| own.holds(&path));
         if self.unpacked.files.contains_key(&path) || self.open.values().any(|open| open.path == path) {
@@ -236,6 +244,9 @@ impl Unpacking<'_> {
 
     fn rename(&mut self, name: &[u8], to: &[u8]) -> Result<()> {
         let (from, path) = (self.path(name)?, self.path(to)?);
+        if is_link_file(&path) {
+            return Err(outside_tables(&format!("to which {path} leads")));
+        }
         if self.open.contains_key(name) || self.open.contains_key(to) {
             return Err(refuse(&format!("{from} is renamed before its end")));
         }
@@ -345,6 +356,12 @@ fn aside(path: &RelPath, number: usize) -> Result<RelPath> {
     RelPath::parse(&name).map_err(|e| refuse("a path is too long").because(e))
 }
 
+/// Tables with `DATA DIRECTORY`, and where.
+pub(super) fn outside_tables(place: &str) -> Error {
+    let what = format!("there are tables outside the data directory, {place}, which source=mariabackup cannot carry");
+    Error::new(Kind::Usage, what).remedy("set source=files on the donors, or move the tables")
+}
+
 fn refuse(why: &str) -> Error {
     of_kind(Kind::Protocol, why)
 }
@@ -367,7 +384,7 @@ fn malformed(error: StreamError) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::donor) mod tests {
     use super::*;
     use crate::backup::mbstream::tests::{anew, chunk, data, end, renamed};
     use std::path::Path;
@@ -378,6 +395,11 @@ mod tests {
         binlog.scope = crate::tree::Scope::Names(vec!["bin.#".into()]);
         let theirs = theirs.iter().map(|path| RelPath::parse(path.as_bytes()).unwrap()).collect();
         Frame { roots, theirs, file: Metadata::default(), directory: Metadata::default() }
+    }
+
+    /// What comes of a stream.
+    pub(in crate::donor) fn of(stream: &[Vec<u8>]) -> Unpacked {
+        unpack(whole(stream).as_slice(), &frame(&[]), |_| true).unwrap()
     }
 
     /// The files in a stream, with the content of their pieces.
@@ -474,6 +496,12 @@ mod tests {
                 sentence.starts_with(&format!("the stream from mariadb-backup is not a complete backup: {why}")),
                 "{sentence}"
             );
+        }
+        for stream in [whole(&[end("d/t.isl")]), whole(&[end("d/t"), renamed("d/t", "d/t.isl")])] {
+            let error = files(&stream, &frame(&[])).map(|_| ()).unwrap_err();
+            let why =
+                "tables outside the data directory, to which datadir/d/t.isl leads, which source=mariabackup cannot";
+            assert!(error.kind() == Kind::Usage && error.sentence().contains(why), "{}", error.sentence());
         }
         let sought = whole(&[end("d/t.MYI"), chunk(0, b'S', "d/t.MYI", &[0; 8])]);
         let error = files(&sought, &frame(&[])).map(|_| ()).unwrap_err();

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::path::RelPath;
+
 /// Extensions of the files that make up tables, views, triggers and the like.
 const ENDINGS: &[&str] = &[
     "ARM", "ARN", "ARZ", "CSM", "CSV", "MAD", "MAI", "MRG", "MYD", "MYI", "TRG", "TRN", "cfg", "cfp", "frm", "ibd",
@@ -15,6 +17,11 @@ pub fn is_data_file(name: &OsStr) -> bool {
     let mut parts = name.as_bytes().rsplit(|&b| b == b'.');
     let ending = parts.next().unwrap_or_default();
     parts.next().is_some() && ENDINGS.iter().any(|known| known.as_bytes() == ending)
+}
+
+/// Whether the file's content is the path of a tablespace that lies elsewhere (`CREATE TABLE … DATA DIRECTORY`).
+pub fn is_link_file(path: &RelPath) -> bool {
+    path.as_bytes().ends_with(b".isl")
 }
 
 /// Whether tables, or files that make a directory a schema, are in it or beneath. An unreadable directory counts as

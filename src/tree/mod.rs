@@ -17,7 +17,7 @@ mod source;
 mod stillness;
 
 pub use complete::{Part, is_of_mysql, lacks, parts};
-pub use data_files::{holds_tables, is_data_file};
+pub use data_files::{holds_tables, is_data_file, is_link_file};
 pub use entry::{Content, Entry, Metadata, Mtime};
 pub use filesystem::{Filesystems, free_space};
 pub use innodb::{InnodbFiles, Recovery, RedoLog, system_tablespace};

@@ -44,6 +44,10 @@ impl Stamp {
         self.device
     }
 
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     pub fn is_same_file(self, other: Stamp) -> bool {
         (self.inode, self.device) == (other.inode, other.device)
     }
