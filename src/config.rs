@@ -68,6 +68,9 @@ pub struct Placed {
     pub binlog: Option<Binlog>,
     /// Where the server's clients connect, if the option file says.
     pub socket: Option<PathBuf>,
+    /// Of an option file: InnoDB's own files, in order, and the options of plugins with keys.
+    pub data_files: Vec<String>,
+    pub plugins: Vec<(String, OsString)>,
 }
 
 impl Placed {
@@ -100,6 +103,8 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
             keep: Vec::new(),
             binlog: None,
             socket: None,
+            data_files: Vec::new(),
+            plugins: Vec::new(),
         },
         Some(file) => {
             let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
@@ -111,6 +116,8 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
                 layout.roots.push(Root { name, path, scope: Scope::Listed, stem: None });
             }
             Placed {
+                plugins: options::plugins_with_keys(&files),
+                data_files: layout.innodb_data_files,
                 roots: layout.roots,
                 own: layout.own,
                 keep: options::keep(&files, &args.datadir)?,
@@ -258,7 +265,7 @@ pub fn joiner(args: &ReceiveArgs) -> Result<joiner::ReceiveOptions> {
         roots,
         install: args.install,
         reuse: args.reuse,
-        prepare: Prepare::from(&args.prepare),
+        prepare: Prepare { data_files: placed.data_files, plugins: placed.plugins, ..Prepare::from(&args.prepare) },
         listen,
         advertise: args.advertise.clone().unwrap_or_else(|| advertised(listen)),
         identity: own_identity(args)?,

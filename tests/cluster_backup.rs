@@ -111,12 +111,15 @@ fn old_tree(cluster: &Cluster) -> Vec<Vec<u8>> {
 
 /// A `mariadb-backup` that the joiner finds before the real one, and that runs it so when it prepares.
 fn in_place_of_prepare(cluster: &Cluster, how: &str) {
+    let script = format!(r#"case "$*" in *--prepare*) {how} /usr/bin/mariadb-backup "$@";; esac"#);
+    program_begins(cluster, &script);
+}
+
+/// A `mariadb-backup` that both find before the real one, and that begins with this.
+fn program_begins(cluster: &Cluster, script: &str) {
     use std::os::unix::fs::PermissionsExt;
     let place = cluster.program().with_file_name("mariadb-backup");
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--prepare*) {how} /usr/bin/mariadb-backup \"$@\";; esac\n\
-         exec /usr/bin/mariadb-backup \"$@\"\n"
-    );
+    let script = format!("#!/bin/sh\n{script}\nexec /usr/bin/mariadb-backup \"$@\"\n");
     std::fs::write(&place, script).unwrap();
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -148,6 +151,53 @@ fn a_prepare_that_is_killed_costs_the_joiner_nothing() {
     cluster.wait_synced(1, LIMIT);
     cluster.start(2);
     cluster.assert_equal_tables();
+    nothing_is_left(&cluster, 2);
+}
+
+#[test]
+fn success_is_no_evidence_that_a_backup_is_whole() {
+    let mut cluster = donor(plan());
+    aged(&mut cluster);
+    let before = old_tree(&cluster);
+    let no_position = r#"for word; do shift; [ "$word" = --galera-info ] || set -- "$@" "$word"; done"#;
+    for (begins, why) in [
+        (r#"case "$*" in *--prepare*) exit 0;; esac"#, "reports success but has not prepared the backup"),
+        (no_position, "the backup does not say at which position the server was"),
+        ("", "mariadb-backup left out datadir/"),
+    ] {
+        program_begins(&cluster, begins);
+        if begins.is_empty() {
+            // As an operator does for their own backups.
+            cluster.options(1).server.extend(["[mariabackup]".to_owned(), "databases=d".to_owned()]);
+            cluster.write_options(1);
+        }
+        let (donor, joiner) = failure(&mut cluster);
+        println!("{}\n{}", said(&cluster, 1), said(&cluster, 2));
+        assert!(donor.contains(why) && joiner.contains(why), "{why}: {donor}\n{joiner}");
+        assert!(old_tree(&cluster) == before, "{why}: the old tree");
+        cluster.wait_synced(1, LIMIT);
+    }
+}
+
+#[test]
+fn a_backup_is_prepared_with_the_page_size_and_the_system_files_of_the_server() {
+    let plan = plan().server("innodb_page_size=8k").server("innodb_data_file_path=ibdata1:12M;ibdata2:12M:autoextend");
+    let mut cluster = plan.build();
+    cluster.start(1);
+    cluster.sql(1, ACCOUNT);
+    cluster.sql(1, TABLES);
+    // In the system tablespace.
+    cluster.sql(1, "SET GLOBAL innodb_file_per_table=0");
+    cluster.prepare_sysbench(1, 2, 50_000);
+    let len = std::fs::metadata(cluster.datadir(1).join("ibdata2")).unwrap().len();
+    assert!(len > 12 << 20, "{len}");
+    let load = Load::start(&cluster, 1, 2, 50_000);
+    cluster.start(2);
+    let seen = load.stop();
+    println!("{}\n{}\n{seen:?}", said(&cluster, 1), said(&cluster, 2));
+    cluster.wait_synced(1, LIMIT);
+    cluster.assert_equal_tables();
+    cluster.check(2);
     nothing_is_left(&cluster, 2);
 }
 

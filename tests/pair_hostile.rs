@@ -5,6 +5,7 @@ use crate::support::hostile::{Frame, Script, batch, converse, dialer, entry, off
 use crate::support::pair::{Both, Ended, Joiner, LIMIT, Pair, SECONDS, address, redirected};
 use crate::support::tree::{self, MIB, file};
 use highline::archive::{Batch, Codec, Extents, PageHints};
+use highline::backup::DataSource;
 use highline::direct::Pages;
 use highline::error::{Error, Kind, Side};
 use highline::link::{Control, Deadlines, Dialer, Lanes, Listener, ProvenConnection, Stream};
@@ -229,6 +230,29 @@ fn symlinks_lead_nowhere() {
     }
     benign(&Script::honest(&[entry("datadir/door", door), entry("datadir/room/sentinel", FILE)], 1));
     assert_eq!(fs::read_to_string(&sentinel).unwrap(), "safe");
+}
+
+/// The program that prepares a backup would follow them, into the old tree or anywhere.
+#[test]
+fn pair_hostile_a_backup_has_no_links() {
+    let backup = |path: &str, content: Content| {
+        let mut script = Script::honest(&[entry("datadir/AA/f", FILE), entry(path, content)], 1);
+        script.offer.source = DataSource::Mariabackup;
+        script
+    };
+    let symlink = Content::Symlink { target: b"../../../../old_schema/t.ibd".to_vec() };
+    let link = Content::HardLink { to: RelPath::parse(b"datadir/AA/f").unwrap() };
+    for evil in
+        [backup("datadir/AA/t.ibd", symlink), backup("datadir/AA/t.ibd", link), backup("datadir/AA/t.isl", FILE)]
+    {
+        let refused = attack(&evil);
+        assert_eq!(refused.told.kind(), Kind::Protocol, "{}", refused.told.report());
+        assert!(!refused.joiner.stderr.contains("the backup is prepared now"), "{}", refused.joiner.stderr);
+        refused.joiner.failed(71, &["a backup may not contain links, because mariadb-backup would follow them"]);
+    }
+    // Its twin comes as far as the program, which finds no backup.
+    let refused = attack(&backup("datadir/AA/t.ibd", FILE));
+    assert!(refused.joiner.stderr.contains("the backup is prepared now"), "{}", refused.joiner.stderr);
 }
 
 /// The donor hears how the removal of an old tree proceeds, so that it does not give the joiner up.

@@ -10,6 +10,7 @@ mod options;
 mod prepare;
 mod program;
 mod run;
+mod settings;
 mod words;
 
 use serde::{Deserialize, Serialize};

@@ -125,7 +125,8 @@ impl Running {
         let said = self.said.take().and_then(|said| said.join().ok()).flatten();
         failure("cannot make the backup", status, said).remedy(
             "see what mariadb-backup says in the donor's log; it needs an account that may make backups: wsrep_sst_auth, \
-             or unix_socket for the server's user",
+             or unix_socket for the server's user; a password in [client] or a group of mariadb-backup counts more than \
+             that of wsrep_sst_auth",
         )
     }
 }

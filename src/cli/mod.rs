@@ -224,6 +224,7 @@ impl From<&PrepareArgs> for Prepare {
         Prepare {
             memory: args.use_memory.map(|count| count.0),
             options: args.inno_apply_opts.clone().unwrap_or_default(),
+            ..Prepare::default()
         }
     }
 }

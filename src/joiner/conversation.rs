@@ -58,6 +58,8 @@ struct Tree {
     lanes: u16,
     reused: Reused,
     source: DataSource,
+    /// Of the donor's InnoDB, in bytes.
+    page_size: Option<u32>,
 }
 
 impl Conversation {
@@ -129,19 +131,27 @@ impl Conversation {
             DataSource::Mariabackup => {
                 self.reporter.phase(Phase::Preparing);
                 self.reporter.note("verified: every byte matches the donor's seal; the backup is prepared now");
-                let prepared = prepare::prepare(&taken.staging, &self.options.prepare, &self.reporter, stop);
+                let prepared =
+                    prepare::prepare(&taken.staging, &self.options.prepare, taken.page_size, &self.reporter, stop);
                 let position = tokio::select! {
-                    prepared = prepared => prepared?,
+                    prepared = prepared => prepared.map_err(|error| self.with_old_tree(error))?,
                     error = control.failed() => return Err(error),
                 };
                 taken.round.position = prepare::position(taken.round.position.take(), position);
                 self.reporter.note("prepared; syncing and installing");
             }
         }
+        if self.options.node.needs_position() && taken.round.position.is_none() {
+            return Err(Error::new(
+                Kind::Integrity,
+                "what was sent does not say at which position the donor's server was",
+            )
+            .remedy("see the donor's log: its server must be part of the cluster"));
+        }
         self.reporter.phase(Phase::Installing);
         // From here on nothing stops the switch.
         self.touched = true;
-        let Tree { staging, verified, round, lanes, reused, source } = *taken;
+        let Tree { staging, verified, round, lanes, reused, source, .. } = *taken;
         let checksum = verified.manifest().checksum();
         let installing = Instant::now();
         let node = Arc::clone(&self.options.node);
@@ -214,7 +224,7 @@ impl Conversation {
         fit::examine(&offer, &facts)?.iter().for_each(|warning| self.reporter.warn(warning));
         let options = &mut self.options;
         if offer.source == DataSource::Mariabackup {
-            prepare::examine(&options.roots)?;
+            prepare::examine(&options.roots, &offer, &options.prepare)?;
             self.reporter.note("the donor sends a backup: what is here is not reused, because a backup is read once");
             options.reuse = Reuse::Off;
         }
@@ -322,7 +332,7 @@ impl Conversation {
         // From when bytes begin to flow: the wait for a donor says nothing about their rate.
         self.meter = Arc::new(Meter::default());
         self.meter.set_total(total);
-        let ledger = Arc::new(Ledger::new(checksum, round, tree));
+        let ledger = Arc::new(Ledger::new(checksum, round, tree).of(offer.source));
         self.ledger = Some(Arc::clone(&ledger));
         self.reporter.phase(Phase::Copying);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));
@@ -340,7 +350,23 @@ impl Conversation {
         });
         let (verified, round) = finished.await?;
         let staging = threads::alone(staging, idle).await.ok_or_else(stands_still)?;
-        Ok(Taken::Tree(Box::new(Tree { staging, verified, round, lanes, reused, source: offer.source })))
+        Ok(Taken::Tree(Box::new(Tree {
+            staging,
+            verified,
+            round,
+            lanes,
+            reused,
+            source: offer.source,
+            page_size: offer.innodb.page_size,
+        })))
+    }
+
+    /// Adds that the old tree is still there, if it is.
+    fn with_old_tree(&self, error: Error) -> Error {
+        match error.remedy_text().map(|remedy| format!("the old data is untouched; {remedy}")) {
+            Some(remedy) if !self.touched => error.remedy(remedy),
+            _ => error,
+        }
     }
 }
 

@@ -15,16 +15,19 @@ use super::record::{Record, Staged};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
+use crate::backup::DataSource;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, FileDigests, Item, Manifest, Seen, chunks};
 use crate::threads::lock;
-use crate::tree::{Content, Entry, Metadata, RelPath};
+use crate::tree::{Content, Entry, Metadata, RelPath, is_link_file};
 use crate::wire::Round;
 
 /// The record of all rounds. The threads of all lanes write to it.
 #[derive(Debug)]
 pub struct Ledger {
     checksum: Checksum,
+    /// What is written is a backup, so another program goes through it before it is installed.
+    backup: bool,
     /// Read-locked while a member is taken, so that nothing of one round is written after the next has begun.
     round: RwLock<Round>,
     tree: StagedTree,
@@ -72,6 +75,7 @@ impl Ledger {
     pub fn new(checksum: Checksum, round: Round, tree: StagedTree) -> Ledger {
         Ledger {
             checksum,
+            backup: false,
             allowed: AtomicU64::new(round.bytes),
             round: RwLock::new(round),
             tree,
@@ -82,6 +86,22 @@ impl Ledger {
             reused: Default::default(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// For a tree from `source`.
+    #[must_use]
+    pub fn of(self, source: DataSource) -> Ledger {
+        Ledger { backup: source == DataSource::Mariabackup, ..self }
+    }
+
+    /// Refuses what would lead the program that prepares a backup out of it: a backup has none of it.
+    fn leads_nowhere(&self, path: &RelPath, content: &Content) -> Result<()> {
+        let link = matches!(content, Content::Symlink { .. } | Content::HardLink { .. });
+        if self.backup && (link || is_link_file(path)) {
+            let what = format!("{path}: a backup may not contain links, because mariadb-backup would follow them");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        Ok(())
     }
 
     /// Begins the next round, once the threads still writing for the last one are done. `withdrawn` paths are removed.
@@ -112,6 +132,7 @@ impl Ledger {
         let Some(record) = records.get(from).filter(whole).cloned() else {
             return Err(Error::new(Kind::Protocol, format!("{from} is renamed and has not arrived")));
         };
+        self.leads_nowhere(to, &record.content())?;
         self.tree.examine(to, &record.content())?;
         self.tree.rename(from, to)?;
         records.remove(from);
@@ -338,6 +359,7 @@ impl Ledger {
                 _ => return Err(twice(&path)),
             }
         } else {
+            self.leads_nowhere(&path, &content)?;
             self.tree.examine(&path, &content)?;
             if records.len() as u64 >= round.entries {
                 return Err(Error::new(

@@ -57,6 +57,11 @@ pub trait Node: Send + Sync + std::fmt::Debug {
     /// Its own files, to be added to the tree that arrived, between the comparison and the switch.
     fn own_files(&self, round: &Round) -> Result<Vec<OwnFile>>;
 
+    /// Whether a tree without a position is of no use to it.
+    fn needs_position(&self) -> bool {
+        false
+    }
+
     /// What it adds once the new tree is in place; synced when this returns. Only then is the node *durable*.
     fn installed(&self) -> Result<()> {
         Ok(())

@@ -94,7 +94,7 @@ impl Given<'_> {
                 paths.insert(root_name(root)?, real(&datadir.join(value))?);
             }
         }
-        let data = self.data_files(&datadir)?;
+        let (data, innodb_data_files) = self.data_files(&datadir)?;
         let binlog = self.binlog(&datadir)?;
         if let Some(first) = data.first() {
             paths.insert(root_name(RootName::INNODB_DATA)?, first.0.clone());
@@ -143,15 +143,15 @@ impl Given<'_> {
             let (directory, name) = (directory.to_owned(), OwnName::File(name.to_owned()));
             own.add(OwnPath { directory, name, option: "log-bin-index".to_owned() });
         }
-        let innodb_data_files = data.into_iter().flat_map(|(_, names)| names).collect();
         Ok(Layout { roots, innodb_data_files, binlog, own })
     }
 
-    /// The system tablespace's files, in order, grouped by directory.
-    fn data_files(&self, datadir: &Path) -> Result<Vec<(PathBuf, Vec<String>)>> {
+    /// The system tablespace's files, grouped by directory, and the names of all of them in order.
+    fn data_files(&self, datadir: &Path) -> Result<(Vec<(PathBuf, Vec<String>)>, Vec<String>)> {
         let option = "innodb-data-file-path";
         let home = self.value("innodb-data-home-dir").filter(|home| *home != "./" && *home != ".");
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
+        let mut in_order = Vec::new();
         for file in file_names(self.value(option).unwrap_or(OsStr::new(DATA_FILES)), option)? {
             // With a home, InnoDB joins the two even if the name is absolute.
             let path = match home {
@@ -167,12 +167,13 @@ impl Given<'_> {
                 return Err(refuse(option, &file, "it names no file"));
             };
             let (directory, name) = (real(parent)?, literal(name, option)?);
+            in_order.push(name.clone());
             match found.iter_mut().find(|(seen, _)| *seen == directory) {
                 Some((_, names)) => names.push(name),
                 None => found.push((directory, vec![name])),
             }
         }
-        Ok(found)
+        Ok((found, in_order))
     }
 
     fn binlog(&self, datadir: &Path) -> Result<Option<Binlog>> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Run;
+use crate::backup::Prepare;
 use crate::check::own::{Own, listen_at};
 use crate::commands::block_on;
 use crate::config;
@@ -39,7 +40,10 @@ impl Run {
             own: self.layout.own.clone(),
             install: self.settings.install,
             reuse: self.settings.reuse,
-            prepare: self.settings.backup.prepare.clone(),
+            prepare: Prepare {
+                data_files: self.layout.innodb_data_files.clone(),
+                ..self.settings.backup.prepare.clone()
+            },
             listen,
             advertise,
             identity,
@@ -122,6 +126,10 @@ impl Node for Joined {
 
     fn own_files(&self, _: &Round) -> Result<Vec<OwnFile>> {
         Ok(Vec::new())
+    }
+
+    fn needs_position(&self) -> bool {
+        true
     }
 
     fn installed(&self) -> Result<()> {

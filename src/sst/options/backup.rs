@@ -1,17 +1,19 @@
 //! How a backup is made and prepared, where that is the source: `source` in `[highline]`, and the names that users of
 //! `wsrep_sst_mariabackup` have.
 
+use std::ffi::OsString;
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::Tier::{Highline, Sst};
+use super::Tier::{Highline, Server, Sst};
+use super::files::OptionFiles;
 use super::lookup::{Lookup, Place, everywhere};
 use crate::backup::{DataSource, Prepare, ProgramOptions};
 use crate::error::{Result, Side};
 use crate::pace::ByteCount;
 
-/// The settings of both roles; nothing of it counts with `source=files`.
+/// The settings of both roles. With `source=files` only `prepare` counts, because a donor's source is its own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct BackupSettings {
     pub source: DataSource,
@@ -31,26 +33,50 @@ impl fmt::Debug for BackupSettings {
 impl BackupSettings {
     pub(super) fn resolve(look: &mut Lookup<'_>) -> Result<BackupSettings> {
         let source = look.parsed(&[(Highline, "source")], str::parse)?.unwrap_or_default();
+        let options = look.parsed_for(Side::Joiner, &ours_too("inno-apply-opts"), str::parse)?.unwrap_or_default();
+        let memory = look.parsed_for(Side::Joiner, &ours_too("use-memory"), str::parse::<ByteCount>)?;
+        let plugins = plugins_with_keys(look.files);
+        let prepare = Prepare { memory: memory.map(|count| count.0), options, plugins, ..Prepare::default() };
         if source == DataSource::Files {
-            for key in ["inno-backup-opts", "inno-apply-opts", "use-memory"] {
-                if let Some(item) = look.quietly(&[(Highline, key)]) {
-                    let name = item.name();
-                    look.note(format!("{name} has no effect: with source=files mariadb-backup is not run"));
-                }
+            if let Some(item) = look.quietly(&[(Highline, "inno-backup-opts")]) {
+                let name = item.name();
+                look.note(format!("{name} has no effect: with source=files mariadb-backup makes no backup here"));
             }
-            return Ok(BackupSettings::default());
+            return Ok(BackupSettings { prepare, ..BackupSettings::default() });
         }
         let account = look.quietly(&[(Sst, "wsrep-sst-auth")]).map(|item| item.text()).transpose()?;
         let backup_options = look.parsed_for(Side::Donor, &ours_too("inno-backup-opts"), str::parse)?;
-        let options = look.parsed_for(Side::Joiner, &ours_too("inno-apply-opts"), str::parse)?.unwrap_or_default();
-        let memory = look.parsed_for(Side::Joiner, &ours_too("use-memory"), str::parse::<ByteCount>)?;
         Ok(BackupSettings {
             source,
             backup_options: backup_options.unwrap_or_default(),
-            prepare: Prepare { memory: memory.map(|count| count.0), options },
+            prepare,
             account: account.map(|text| Zeroizing::new(text.to_owned())),
         })
     }
+}
+
+/// What this node's server is told about plugins that have encryption keys, or compress pages, as `mariadb-backup` needs
+/// it to prepare a backup: names and values.
+pub fn plugins_with_keys(files: &OptionFiles) -> Vec<(String, OsString)> {
+    let (mut load, mut options) = (Vec::new(), Vec::new());
+    for item in files.tier(Server) {
+        let Some(value) = &item.value else { continue };
+        let of_one = item.key.contains("key-management") || item.key.starts_with("provider-");
+        if item.key == "plugin-load" {
+            load.clear();
+        }
+        if matches!(item.key.as_str(), "plugin-load" | "plugin-load-add") {
+            let value = value.to_string_lossy();
+            let wanted = value.split(';').filter(|one| one.contains("key_management") || one.contains("provider_"));
+            load.extend(wanted.map(str::to_owned));
+        } else if of_one || item.key == "plugin-dir" {
+            options.push((item.key.clone(), value.clone()));
+        }
+    }
+    if load.is_empty() {
+        return Vec::new();
+    }
+    [vec![("plugin-load".to_owned(), load.join(";").into())], options].concat()
 }
 
 /// By the name of the command line in our own group, else where the server's script reads it.
@@ -85,18 +111,30 @@ mod tests {
         assert_eq!(joiner.backup.prepare.memory, Some(1 << 30));
         let ours = role(&text.replace("[sst]", "use-memory=2G\n[sst]"), Side::Joiner).unwrap();
         assert_eq!(ours.backup.prepare.memory, Some(2 << 30));
-        let unused = role("[highline]\nuse-memory=2G\n", Side::Joiner).unwrap();
-        assert_eq!(
-            unused.notes,
-            ["use-memory in [highline] has no effect: with source=files mariadb-backup is not run"]
-        );
+        // The donor's source decides, whatever the joiner's own is.
+        let other = role("[highline]\nuse-memory=2G\ninno-backup-opts=--x\n", Side::Joiner).unwrap();
+        assert_eq!(other.backup.prepare.memory, Some(2 << 30));
+        let note =
+            "inno-backup-opts in [highline] has no effect: with source=files mariadb-backup makes no backup here";
+        assert_eq!(other.notes, [note]);
         let files = role(&text.replace("=mariabackup", "=files"), Side::Donor).unwrap();
         assert_eq!(files.backup, BackupSettings::default());
-        assert!(
-            files
-                .notes
-                .contains(&"use-memory in [sst] has no effect: with source=files mariadb-backup is not run".into())
-        );
+    }
+
+    #[test]
+    fn plugins_with_keys_are_found_among_the_others() {
+        let text = "[mysqld]\nplugin_load_add=server_audit;file_key_management=file_key_management.so\nplugin_dir=/p\n\
+                    loose-file-key-management-filename=/k\nserver_audit_logging=1\n";
+        let pairs = plugins_with_keys(&read(text));
+        let pairs: Vec<String> =
+            pairs.iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
+        let expected = [
+            "plugin-load=file_key_management=file_key_management.so",
+            "plugin-dir=/p",
+            "file-key-management-filename=/k",
+        ];
+        assert_eq!(pairs, expected);
+        assert_eq!(plugins_with_keys(&read("[mysqld]\nplugin_dir=/p\nplugin_load=server_audit\n")), []);
     }
 
     #[test]

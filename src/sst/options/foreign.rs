@@ -14,7 +14,7 @@ const WITHOUT_EFFECT: &[(&[&str], &str)] = &[
         "TLS encrypts; no symmetric key is used",
     ),
     (&["ssl-dhparams"], "TLS 1.3 needs no such file"),
-    (&["inno-backup-opts", "inno-apply-opts", "use-memory"], "with source=files mariadb-backup is not run"),
+    (&["inno-backup-opts"], "with source=files mariadb-backup makes no backup here"),
     (&["inno-move-opts"], "the transfer itself puts the files in place"),
     (&["use-extra"], "mariadb-backup connects by the server's socket"),
     (&["rebuild", "incremental"], "a transfer is always whole"),

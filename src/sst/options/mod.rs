@@ -16,7 +16,7 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
-pub use backup::BackupSettings;
+pub use backup::{BackupSettings, plugins_with_keys};
 pub use files::{Item, OptionFiles, Tier};
 pub use listen::ListenOn;
 pub use lookup::{Requested, Source};
@@ -457,7 +457,6 @@ pub(super) mod tests {
                 "compress in [mariabackup]: qpress is not used; compression is chosen to suit the link",
                 "compress-threads in [mariabackup] has no effect: every lane compresses on its own",
                 "WARNING: tcert in [mariabackup] has no effect: tcert counts in [sst] only",
-                "use-memory in [xtrabackup] has no effect: with source=files mariadb-backup is not run",
             ]
         );
     }
