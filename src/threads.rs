@@ -3,6 +3,7 @@
 
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
@@ -60,14 +61,40 @@ pub(crate) fn ended_within(child: &mut Child, limit: Duration) -> std::io::Resul
     }
 }
 
-/// A process that does not outlive this.
+/// As [`ended_within`], for a task.
+pub(crate) async fn exited_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now().checked_add(limit);
+    loop {
+        match child.try_wait()? {
+            None if deadline.is_none_or(|deadline| Instant::now() <= deadline) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            ended => return Ok(ended),
+        }
+    }
+}
+
+/// What `thread` returned; `None` if it panicked or is still running after `limit`.
+pub(crate) async fn joined_within<T>(thread: JoinHandle<T>, limit: Duration) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    while !thread.is_finished() {
+        if Instant::now() > deadline {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    thread.join().ok()
+}
+
+/// A process that does not outlive this, unless its kernel cannot end it.
 #[derive(Debug)]
 pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        // A disk that does not respond may hold it; nobody waits for that.
+        let _ = ended_within(&mut self.0, Duration::from_secs(1));
     }
 }
 
@@ -97,6 +124,17 @@ mod tests {
         assert_eq!(ended_within(&mut child, Duration::from_millis(20)).unwrap(), None);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn tasks_wait_no_longer_than_the_limit_either() {
+        let mut child = Killed(std::process::Command::new("sleep").arg("60").spawn().unwrap());
+        assert_eq!(exited_within(&mut child.0, Duration::from_millis(20)).await.unwrap(), None);
+        child.0.kill().unwrap();
+        assert!(exited_within(&mut child.0, Duration::MAX).await.unwrap().is_some());
+        assert_eq!(joined_within(std::thread::spawn(|| 7), Duration::from_secs(60)).await, Some(7));
+        let long = std::thread::spawn(|| std::thread::sleep(Duration::from_secs(2)));
+        assert_eq!(joined_within(long, Duration::from_millis(20)).await, None);
     }
 
     #[test]

@@ -10,15 +10,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::run::failure;
+use super::run::{cause, failure};
 use super::{CHECKPOINTS, ProgramOptions, program, settings, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::stop::Stop;
-use crate::threads::Killed;
+use crate::threads::{Killed, exited_within};
 
 /// How a backup is prepared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,18 +114,11 @@ impl Prepare {
         let child = command.spawn().map_err(|e| Error::io("cannot run", &program, e))?;
         let mut child = Killed(child);
         let said = child.0.stderr.take().map(|said| words::listen(said, reporter, || {}));
-        let ended = async {
-            loop {
-                if let Some(status) = child.0.try_wait().map_err(waiting)? {
-                    return Ok::<_, Error>(status);
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         let status = tokio::select! {
-            ended = ended => ended?,
+            ended = exited_within(&mut child.0, Duration::MAX) => ended.map_err(waiting)?,
             asked = stop.requested() => return Err(asked),
         };
+        let status = status.ok_or_else(|| Error::new(Kind::Timeout, "mariadb-backup does not exit"))?;
         if status.success() {
             return is_prepared(dir);
         }
@@ -135,19 +127,6 @@ impl Prepare {
             "see what mariadb-backup says in the joiner's log: its version must be the server's, and use-memory must fit",
         ))
     }
-}
-
-/// The cause that `listener` has found, once it has ended. A process that the program left behind may keep it from ending.
-async fn cause(listener: Option<JoinHandle<Option<String>>>) -> Option<String> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let (listener, deadline) = (listener?, Instant::now() + PATIENCE);
-    while !listener.is_finished() {
-        if Instant::now() > deadline {
-            return None;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    listener.join().ok().flatten()
 }
 
 /// Whether the backup in `dir` says so: some options have the program succeed and do nothing.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{ProgramOptions, program, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
-use crate::threads::{Killed, ended_within};
+use crate::threads::{Killed, exited_within, joined_within};
 
 /// What the stream's pipe holds, in bytes (fcntl(2), `F_SETPIPE_SZ`): the most that an ordinary user may have.
 const PIPE: usize = 1 << 20;
@@ -110,25 +110,31 @@ fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
 
 impl Running {
     /// Waits for its end, after its stream has ended.
-    pub fn end(mut self) -> Result<()> {
+    pub async fn end(mut self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(60);
-        let ended = ended_within(&mut self.child.0, PATIENCE)
+        let ended = exited_within(&mut self.child.0, PATIENCE)
+            .await
             .map_err(|e| Error::new(Kind::Io, "cannot wait for mariadb-backup").because(e))?;
         match ended {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(self.failed(status)),
+            Some(status) => Err(self.failed(status).await),
             None => Err(Error::new(Kind::Timeout, "mariadb-backup has ended its stream but does not exit")),
         }
     }
 
-    fn failed(&mut self, status: ExitStatus) -> Error {
-        let said = self.said.take().and_then(|said| said.join().ok()).flatten();
+    async fn failed(&mut self, status: ExitStatus) -> Error {
+        let said = cause(self.said.take()).await;
         failure("cannot make the backup", status, said).remedy(
             "see what mariadb-backup says in the donor's log; it needs an account that may make backups: wsrep_sst_auth, \
              or unix_socket for the server's user; a password in [client] or a group of mariadb-backup counts more than \
              that of wsrep_sst_auth",
         )
     }
+}
+
+/// The cause that a listener has found. A process that the program has left behind may keep it listening.
+pub(super) async fn cause(listener: Option<JoinHandle<Option<String>>>) -> Option<String> {
+    joined_within(listener?, Duration::from_secs(5)).await.flatten()
 }
 
 /// The error for a run that failed.

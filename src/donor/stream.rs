@@ -148,7 +148,7 @@ async fn whole(unpacked: Result<Unpacked>, running: Running) -> Result<Unpacked>
     if matches!(&unpacked, Err(error) if error.kind() != Kind::Disconnected) {
         return unpacked;
     }
-    let ended = blocking(move || running.end()).await;
+    let ended = running.end().await;
     match (unpacked, ended) {
         (Ok(unpacked), Ok(())) => Ok(unpacked),
         (_, Err(error)) | (Err(error), Ok(())) => Err(error),
