@@ -182,6 +182,8 @@ fn success_is_no_evidence_that_a_backup_is_whole() {
 #[test]
 fn a_backup_is_prepared_with_the_page_size_and_the_system_files_of_the_server() {
     let plan = plan().server("innodb_page_size=8k").server("innodb_data_file_path=ibdata1:12M;ibdata2:12M:autoextend");
+    // Not what the account has.
+    let plan = plan.server("[client]").server("password=wr0ng");
     let mut cluster = plan.build();
     cluster.start(1);
     cluster.sql(1, ACCOUNT);

@@ -1,15 +1,18 @@
 //! The donor's part: `mariadb-backup --backup`, and its stream.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::{ProgramOptions, program, words};
+use super::{ProgramOptions, program, settings, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::threads::{Killed, exited_within, joined_within};
@@ -53,6 +56,7 @@ pub struct Running {
     child: Killed,
     said: Option<JoinHandle<Option<String>>>,
     _dir: tempfile::TempDir,
+    _account: Option<NamedTempFile>,
 }
 
 impl Backup {
@@ -70,7 +74,14 @@ impl Backup {
             .tempdir_in(&above)
             .map_err(|e| Error::io("cannot make a directory in", &above, e).remedy("set tmpdir in [highline]"))?;
         let mut command = Command::new(&program);
-        command.args(&self.defaults).args(["--backup", "--stream=mbstream", "--galera-info"]);
+        let (defaults, file) = match &self.account {
+            Some(account) => {
+                let (defaults, file) = with_account(&self.defaults, account, &above)?;
+                (defaults, Some(file))
+            }
+            None => (self.defaults.clone(), None),
+        };
+        command.args(defaults).args(["--backup", "--stream=mbstream", "--galera-info"]);
         command.args(["--databases-exclude=lost+found"]);
         command.arg(option("--target-dir=", dir.path())).arg(option("--tmpdir=", dir.path()));
         command.arg(option("--datadir=", &self.datadir));
@@ -78,11 +89,6 @@ impl Backup {
         command.arg("--log-copy-interval=50");
         command.arg(format!("--parallel={}", self.threads.map_or_else(cores, usize::from)));
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
-        if let Some(account) = &self.account {
-            command.arg(format!("--user={}", account.user));
-            // Not in the process list; whoever may read this environment may read the server's memory.
-            command.env("MYSQL_PWD", account.password.as_str());
-        }
         command.args(&self.options.0);
         // What the server passes to its scripts is only for them.
         command.env_remove("WSREP_SST_OPT_AUTH").env_remove("WSREP_SST_OPT_REMOTE_AUTH");
@@ -92,10 +98,40 @@ impl Backup {
         // Fewer turns for both. Who may not have it so large does without.
         let _ = stream.as_ref().map(|stream| rustix::pipe::fcntl_setpipe_size(stream, PIPE));
         let said = said.map(|said| words::listen(said, reporter, alive));
-        let running = Running { child: Killed(child), said, _dir: dir };
+        let running = Running { child: Killed(child), said, _dir: dir, _account: file };
         let stream = stream.ok_or_else(|| Error::new(Kind::Io, "mariadb-backup has no output"))?;
         Ok((running, stream))
     }
+}
+
+/// A file in `above` with the account, which only this user may read, and the flags with it in place of the last option
+/// file. It comes after what that file says: a password of `[client]` there would count more than one in the environment.
+fn with_account(defaults: &[OsString], account: &Account, above: &Path) -> Result<(Vec<OsString>, NamedTempFile)> {
+    let failed = |e| Error::io("cannot make a file in", above, e).remedy("set tmpdir in [highline]");
+    let mut file = tempfile::Builder::new().prefix("highline-account-").tempfile_in(above).map_err(failed)?;
+    let (mut flags, mut text, mut named) = (Vec::new(), Zeroizing::new(Vec::new()), false);
+    for flag in defaults {
+        let given = ["--defaults-file=", "--defaults-extra-file="].into_iter().find_map(|name| {
+            let path = flag.as_bytes().strip_prefix(name.as_bytes())?;
+            Some((name, path))
+        });
+        let Some((name, path)) = given.filter(|_| !named) else {
+            flags.push(flag.clone());
+            continue;
+        };
+        named = true;
+        flags.push(option(name, file.path()));
+        let path = std::path::absolute(OsStr::from_bytes(path)).map_err(failed)?;
+        text.extend([b"!include ".as_slice(), path.as_os_str().as_bytes(), b"\n"].concat());
+    }
+    if !named {
+        flags.insert(0, option("--defaults-extra-file=", file.path()));
+    }
+    text.extend_from_slice(b"[mariadb-backup]\n");
+    text.extend(settings::line("user", account.user.as_ref()));
+    text.extend(Zeroizing::new(settings::line("password", account.password.as_str().as_ref())).iter());
+    file.write_all(&text).map_err(failed)?;
+    Ok((flags, file))
 }
 
 fn cores() -> usize {
@@ -126,8 +162,7 @@ impl Running {
         let said = cause(self.said.take()).await;
         failure("cannot make the backup", status, said).remedy(
             "see what mariadb-backup says in the donor's log; it needs an account that may make backups: wsrep_sst_auth, \
-             or unix_socket for the server's user; a password in [client] or a group of mariadb-backup counts more than \
-             that of wsrep_sst_auth",
+             or unix_socket for the server's user",
         )
     }
 }
@@ -146,4 +181,33 @@ pub(super) fn failure(what: &str, status: ExitStatus, said: Option<String>) -> E
         None => "it did not say why".to_owned(),
     };
     Error::new(Kind::Io, format!("mariadb-backup {what} ({status}): {said}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_account_comes_after_the_option_file_and_nobody_else_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let account = Account { user: "b".into(), password: Zeroizing::new("a\"b".into()) };
+        for (given, flags, begins) in [
+            (
+                &["--defaults-file=/etc/x.cnf", "--defaults-group-suffix=2"][..],
+                2,
+                "!include /etc/x.cnf\n[mariadb-backup]",
+            ),
+            (&["--defaults-extra-file=/etc/y.cnf"], 1, "!include /etc/y.cnf\n[mariadb-backup]"),
+            (&["--defaults-group-suffix=2"], 2, "[mariadb-backup]"),
+        ] {
+            let given: Vec<OsString> = given.iter().map(OsString::from).collect();
+            let (told, file) = with_account(&given, &account, dir.path()).unwrap();
+            let name = if begins.contains("x.cnf") { "--defaults-file=" } else { "--defaults-extra-file=" };
+            assert_eq!((told.len(), &told[0]), (flags, &option(name, file.path())));
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            assert_eq!(text, format!("{begins}\nuser=\"b\"\npassword=\"a\\\"b\"\n"));
+            assert_eq!(file.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
 }

@@ -69,6 +69,9 @@ impl Layout {
     }
 }
 
+/// Names, by the directory they are in.
+type Grouped = Vec<(PathBuf, Vec<String>)>;
+
 /// Values by option name: flags first, then the server's own groups and command line.
 struct Given<'a> {
     files: &'a OptionFiles,
@@ -147,10 +150,10 @@ impl Given<'_> {
     }
 
     /// The system tablespace's files, grouped by directory, and the names of all of them in order.
-    fn data_files(&self, datadir: &Path) -> Result<(Vec<(PathBuf, Vec<String>)>, Vec<String>)> {
+    fn data_files(&self, datadir: &Path) -> Result<(Grouped, Vec<String>)> {
         let option = "innodb-data-file-path";
         let home = self.value("innodb-data-home-dir").filter(|home| *home != "./" && *home != ".");
-        let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
+        let mut found = Grouped::new();
         let mut in_order = Vec::new();
         for file in file_names(self.value(option).unwrap_or(OsStr::new(DATA_FILES)), option)? {
             // With a home, InnoDB joins the two even if the name is absolute.
