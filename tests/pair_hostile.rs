@@ -149,6 +149,26 @@ fn chunks() {
             ("half a file", &half, 74, "datadir/AA/f has no complete digest"),
         ],
     );
+    // Of a run nothing arrives but its length.
+    let run = |to: u64| {
+        let (mut batch, size) = (Batch::default(), (to * CHUNK).max(1000));
+        batch.push_empty(&entry("datadir/AA/f", Content::File { size }), 0..to).unwrap();
+        Frame::of(batch)
+    };
+    let other = |s: &mut Script| s.frames[0] = run(1);
+    let vast = |s: &mut Script| (s.round.bytes, s.frames[0]) = (u64::MAX, run(1 << 31));
+    let endless = |s: &mut Script| {
+        vast(s);
+        s.frames[0].replace(b"HIGHLINE.empty=2147483648", b"HIGHLINE.empty=9999999999");
+    };
+    attacks(
+        &one_file(),
+        &[
+            ("a run of a longer file", &other, 71, "more than the 1000 bytes that were announced"),
+            ("a run of petabytes", &vast, 75, "with it the files are longer than 1 PiB in all"),
+            ("a run beyond its file", &endless, 71, outside),
+        ],
+    );
     let content = |s: &mut Script| s.frames.extend(Script::honest(&one_file(), 9).frames);
     let damage = |s: &mut Script| s.frames[0].replace(&[1; 1000], &[2; 1000]);
     attacks(

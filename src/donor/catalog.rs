@@ -1,6 +1,7 @@
 //! The entries of a round, by number: what is done with each, and the digests that come in for it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::pages::Suspect;
 use super::plan::{Basis, Had, Planned, Task};
 use super::queue::Work;
+use super::unsure::Unsure;
 use crate::archive::PageHints;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest, FileDigests, Seal, Sealer, chunks};
@@ -39,13 +41,22 @@ struct State {
     /// Files for which the joiner has reported, in this round, what it has.
     seeded: HashSet<u32>,
     /// Chunks read in this round but not acknowledged.
-    unsure: HashSet<(u32, u64)>,
+    unsure: Unsure,
     /// How the pages of large files are checked.
     spaces: HashMap<u32, Arc<Space>>,
 }
 
 /// The most bytes of page hints to keep: enough for 128 GiB of tables.
 const HINTS: usize = 64 << 20;
+
+/// What is known of a run of empty chunks before it is packed.
+#[derive(Debug)]
+pub(super) struct KnownRun {
+    /// How many of them the joiner has as they are.
+    pub(super) same: u64,
+    /// The joiner itself has reported the file.
+    pub(super) seeded: bool,
+}
 
 /// What is known of a chunk before it is read.
 #[derive(Debug)]
@@ -97,7 +108,7 @@ impl Catalog {
             left.push((found, task));
             had.push(before);
         }
-        let (seeded, unsure) = (HashSet::new(), HashSet::new());
+        let (seeded, unsure) = (HashSet::new(), Unsure::default());
         let state = State { had, open: HashMap::new(), clones, seeded, unsure, spaces: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
         Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
@@ -220,22 +231,56 @@ impl Catalog {
                 had.hints.insert(chunk, hints);
             }
         }
-        state.unsure.insert((number, chunk));
-        Self::finished(&mut state, number);
+        state.unsure.read(number, chunk..chunk + 1);
+        Self::finished(&mut state, number, 1);
+    }
+
+    /// How many whole chunks of a file from `chunk` on are all hole, as far as its filesystem tells.
+    pub(super) fn empty(&self, number: u32, chunk: u64) -> u64 {
+        let found = self.get(number);
+        // The first chunk tells what the file is.
+        if chunk == 0 || found.allocated >= found.size() {
+            return 0;
+        }
+        let Ok(source) = self.source(number) else { return 0 };
+        let data = source.next_data(chunk * CHUNK).min(found.size());
+        (data / CHUNK).saturating_sub(chunk)
+    }
+
+    pub(super) fn known_run(&self, number: u32, run: Range<u64>, digest: Digest) -> KnownRun {
+        let state = self.state();
+        let had = state.had[number as usize].as_ref();
+        let parts = had.map(|had| had.digests.split(run)).unwrap_or_default();
+        let again = |part: &Range<u64>| had.is_some_and(|had| had.digests.has_fresh(part.clone()));
+        let same = parts.iter().filter(|(part, known)| *known == Some(digest) && !again(part));
+        let same = same.map(|(part, _)| part.end - part.start).sum();
+        KnownRun { same, seeded: state.seeded.contains(&number) }
+    }
+
+    /// Notes that these chunks were all hole when they were looked at.
+    pub(super) fn record_run(&self, number: u32, run: Range<u64>, digest: Digest) {
+        let mut state = self.state();
+        if let Some(had) = &mut state.had[number as usize] {
+            had.suspects.retain(|chunk, _| !run.contains(chunk));
+            had.hints.retain(|chunk, _| !run.contains(chunk));
+            had.digests.take_run(run.clone(), digest);
+        }
+        state.unsure.read(number, run.clone());
+        Self::finished(&mut state, number, run.end - run.start);
     }
 
     /// A chunk that could not be read because the file changed meanwhile.
     pub(super) fn skip(&self, number: u32, chunk: u64) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
-            had.digests.tear(chunk);
+            had.digests.tear(chunk..chunk + 1);
         }
-        Self::finished(&mut state, number);
+        Self::finished(&mut state, number, 1);
     }
 
-    fn finished(state: &mut State, number: u32) {
+    fn finished(state: &mut State, number: u32, count: u64) {
         if let Some((_, left)) = state.open.get_mut(&number) {
-            *left = left.saturating_sub(1);
+            *left = left.saturating_sub(count);
             if *left == 0 {
                 state.open.remove(&number);
             }
@@ -244,16 +289,16 @@ impl Catalog {
 
     /// The joiner has written this work, so it will not be read again.
     pub(super) fn acknowledged(&self, work: &Work) {
-        let (numbers, chunk) = match work {
-            Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
-            Work::Small(numbers) => (numbers.as_slice(), 0),
+        let (numbers, first, count) = match work {
+            Work::Chunks { file, first, count } => (std::slice::from_ref(file), *first, *count),
+            Work::Small(numbers) => (numbers.as_slice(), 0, 1),
             Work::Parcel(_) => return,
         };
         let mut state = self.state();
         for number in numbers {
-            state.unsure.remove(&(*number, chunk));
+            state.unsure.acknowledged(*number, first..first + count);
             if let Some((_, left)) = state.clones.get_mut(number) {
-                *left = left.saturating_sub(1);
+                *left = left.saturating_sub(count);
                 if *left == 0 {
                     state.clones.remove(number);
                 }
@@ -275,9 +320,9 @@ impl Catalog {
     /// may have been read and then lost with its lane.
     pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
         let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (number, chunk) in state.unsure.drain().filter(|_| !whole) {
+        for (number, run) in state.unsure.drain().into_iter().filter(|_| !whole) {
             if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
-                had.digests.tear(chunk);
+                had.digests.tear(run);
             }
         }
         let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {

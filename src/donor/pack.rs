@@ -1,5 +1,6 @@
 //! Packing: work becomes frames, on one thread per lane. Read, digest, compare, pack, compress.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -43,6 +44,7 @@ struct Scratch {
 pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
     let mut scratch = Scratch::default();
     while let Some((round, work)) = transfer.rounds.next() {
+        let work = widened(&round, work);
         if ready.is_closed() {
             round.queue.give_back(work);
             return;
@@ -81,7 +83,7 @@ fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompresso
     let mut payload = batch.into_buffer();
     let raw_len = payload.len();
     let codec = compressor.compress(transfer.compression.choose(), &mut payload);
-    transfer.compression.count(codec.id(), raw_len as u64, bytes_of(&round, &work));
+    transfer.compression.count(codec.id(), raw_len as u64, work.weight(bytes_of(&round, &work)));
     let header = FrameHeader {
         kind: FrameKind::Batch,
         codec: codec.id(),
@@ -93,6 +95,31 @@ fn frame(transfer: &Transfer, round: Arc<Round>, compressor: &mut BatchCompresso
     Frame { header, payload, round, work }
 }
 
+/// A chunk that is all hole, with those after it that are too.
+fn widened(round: &Round, work: Work) -> Work {
+    let Work::Chunks { file, first, count: 1 } = work else { return work };
+    let empty = round.catalog.empty(file, first);
+    if empty < 2 {
+        return work;
+    }
+    Work::Chunks { file, first, count: round.queue.widen(file, first + 1, first + empty) - first }
+}
+
+/// Chunks in a row that are all hole.
+fn pack_empty(transfer: &Transfer, round: &Round, number: u32, run: Range<u64>, batch: &mut Batch) -> Result<()> {
+    let (found, catalog) = (round.catalog.get(number), &round.catalog);
+    let (digest, count) = (transfer.checksum.of_empty_chunk(), run.end - run.start);
+    let known = catalog.known_run(number, run.clone(), digest);
+    if known.same < count {
+        batch.push_empty(&found.entry, run.clone()).map_err(|e| unpackable(found, e))?;
+    }
+    if known.seeded {
+        transfer.reused.count(count * CHUNK, known.same * CHUNK);
+    }
+    catalog.record_run(number, run, digest);
+    Ok(())
+}
+
 fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Scratch) -> Result<Batch> {
     match work {
         Work::Parcel(parcel) => {
@@ -100,7 +127,8 @@ fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scrat
                 pack_piece(transfer, piece, &mut batch)?;
             }
         }
-        Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
+        Work::Chunks { file, first, count: 1 } => pack_chunk(transfer, round, *file, *first, &mut batch, scratch)?,
+        Work::Chunks { file, first, count } => pack_empty(transfer, round, *file, *first..*first + *count, &mut batch)?,
         Work::Small(numbers) => {
             for number in numbers {
                 let found = round.catalog.get(*number);
@@ -295,7 +323,9 @@ impl From<MemberError> for PackError {
 pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
         Work::Parcel(parcel) => parcel.bytes(),
-        Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
+        Work::Chunks { file, first, count } => {
+            (round.catalog.get(*file).size() - first * CHUNK).min(count.saturating_mul(CHUNK))
+        }
         Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
     }
 }
@@ -330,7 +360,7 @@ mod tests {
             let batch = pack(&transfer, round, &Work::Small(vec![0]), Batch::default(), &mut scratch).unwrap();
             let members = unpack(batch.bytes(), batch.members()).unwrap();
             let of = |member| match member {
-                Member::Entry(_) => None,
+                Member::Entry(_) | Member::Empty { .. } => None,
                 Member::Chunk(chunk) => Some((chunk.patch.is_some(), chunk.data.len())),
             };
             members.into_iter().filter_map(of).collect::<Vec<_>>()

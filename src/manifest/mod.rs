@@ -7,6 +7,7 @@ mod chunk_digests;
 mod digest;
 mod escaped;
 mod file_digests;
+mod ranges;
 mod text;
 
 pub use choice::ChecksumChoice;
@@ -14,6 +15,7 @@ pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
 pub use escaped::Escaped;
 pub use file_digests::{FileDigests, Seen};
+pub use ranges::Ranges;
 
 use crate::error::{Error, Kind, Result};
 use crate::tree::{Content, Entry};
