@@ -240,7 +240,7 @@ fn frames() {
 fn symlinks_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let sentinel = file(outside.path(), "sentinel", "safe");
-    let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().to_vec() };
+    let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().into() };
     for order in [[0, 1], [1, 0]] {
         let entries = [entry("datadir/door", door.clone()), entry("datadir/door/sentinel", FILE)];
         let refused = attack(&Script::honest(&order.map(|at| entries[at].clone()), 1));
@@ -314,11 +314,14 @@ fn bombs() {
     bomb.frames[0].payload = zeros.to_vec();
     let mut vast = honest.clone();
     vast.round.bytes = u64::MAX;
-    let endless = entry("datadir/AA/f", Content::File { size: 1 << 62 });
-    vast.frames = vec![Frame::of(batch(&endless, 0, &Extents::default(), 0).0)];
-    for (evil, code, words) in
-        [(bomb, 71, "unpacks to a different length than announced"), (vast, 5, "cannot make room for datadir/AA/f")]
-    {
+    let mut vaster = vast.clone();
+    let endless = |size| Frame::of(batch(&entry("datadir/AA/f", Content::File { size }), 0, &Extents::default(), 0).0);
+    (vast.frames, vaster.frames) = (vec![endless(1 << 50)], vec![endless(1 << 62)]);
+    for (evil, code, words) in [
+        (bomb, 71, "unpacks to a different length than announced"),
+        (vast, 5, "cannot make room for datadir/AA/f"),
+        (vaster, 75, "with it the files are longer than 1 PiB in all"),
+    ] {
         let refused = attack(&evil);
         refused.joiner.failed(code, &["joiner: ", words]);
         assert!(refused.joiner.peak < 100 * 1024, "{} KiB for {words}", refused.joiner.peak);

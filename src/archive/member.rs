@@ -290,7 +290,7 @@ fn headers(entry: &Entry, size: u64, own: &[(&'static str, Vec<u8>)]) -> Result<
     records.extend(link.map(|link| ("linkpath", link)));
     records.extend(own.iter().map(|(key, value)| (*key, value.as_slice())));
     let names: Vec<String> = meta.xattrs.iter().map(|(name, _)| format!("{XATTR}{name}")).collect();
-    records.extend(names.iter().zip(&meta.xattrs).map(|(name, (_, value))| (name.as_str(), value.as_slice())));
+    records.extend(names.iter().zip(meta.xattrs.iter()).map(|(name, (_, value))| (name.as_str(), value.as_slice())));
 
     let mut builder = Builder::new(Vec::with_capacity(BLOCK.saturating_mul(4)));
     builder.append_pax_extensions(records)?;
@@ -400,7 +400,7 @@ fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<
     let content = match header.entry_type() {
         EntryType::Regular => return chunk(path, meta, records, data),
         EntryType::Directory => Content::Directory,
-        EntryType::Symlink => Content::Symlink { target: link()?.to_vec() },
+        EntryType::Symlink => Content::Symlink { target: link()?.into() },
         EntryType::Link => Content::HardLink { to: RelPath::parse(link()?)? },
         _ => return Err(MemberError::Type { path }),
     };
@@ -488,7 +488,7 @@ mod tests {
                 uid: 4_000_000_000,
                 gid: 7,
                 mtime: Mtime { secs: 1_764_000_000, nanos: 123_456_789 },
-                xattrs: vec![("user.a".into(), b"\0=\n\xff".to_vec())],
+                xattrs: vec![("user.a".into(), b"\0=\n\xff".to_vec())].into(),
             },
             content: Content::File { size },
         }
@@ -521,7 +521,7 @@ mod tests {
         let entry = |content| Entry { path: RelPath::parse(b"datadir/d").unwrap(), meta: big.meta.clone(), content };
         let others = [
             entry(Content::Directory),
-            entry(Content::Symlink { target: b"../x\xff".to_vec() }),
+            entry(Content::Symlink { target: (*b"../x\xff").into() }),
             entry(Content::HardLink { to: RelPath::parse(&long).unwrap() }),
         ];
         others.iter().for_each(|entry| batch.push_entry(entry).unwrap());
@@ -579,7 +579,7 @@ mod tests {
         for path in ["datadir/a", &"datadir/long".repeat(40), &confusing] {
             for (size, extents) in [(0, Extents::whole(0)), (700, Extents::whole(700)), (CHUNK, holed.clone())] {
                 let mut entry = file(path.as_bytes(), size);
-                entry.meta.xattrs.push((DIGEST.to_owned(), zeros.clone().into_bytes()));
+                entry.meta.xattrs = vec![(DIGEST.to_owned(), zeros.clone().into_bytes())].into();
                 let mut batch = Batch::default();
                 let digest = push(&mut batch, &entry, 0, &extents, 7).to_string().into_bytes();
                 let mut records =

@@ -117,7 +117,7 @@ fn fault(item: &Item, roots: &Roots, checksum: Checksum) -> Option<String> {
             }
         }
         (Content::Symlink { target }, _) => match std::fs::read_link(&place) {
-            Ok(now) if Printable::path(&now).0 == target => return None,
+            Ok(now) if Printable::path(&now).0 == &**target => return None,
             _ => return Some("points elsewhere".into()),
         },
         (Content::File { size }, Some(digest)) => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::pages::Suspect;
-use super::plan::{Basis, Had, Planned, Task};
+use super::plan::{Basis, Had, Planned, Rare, Task};
 use super::queue::Work;
 use super::unsure::Unsure;
 use crate::archive::PageHints;
@@ -21,7 +21,8 @@ use crate::tree::{Content, Found, Roots, Source, Stillness, locate, system_table
 #[derive(Debug)]
 pub(super) struct Catalog {
     roots: Roots,
-    entries: Vec<(Found, Task)>,
+    /// Without what the joiner has of them: that is in `state`.
+    entries: Vec<Planned>,
     /// The server is frozen.
     still: bool,
     state: Mutex<State>,
@@ -32,7 +33,7 @@ pub(super) struct Catalog {
 #[derive(Debug)]
 struct State {
     /// What the joiner has of each file's content.
-    had: Vec<Option<Had>>,
+    had: Vec<Option<Box<Had>>>,
     /// Large files that several lanes are reading, with the number of chunks still to come.
     open: HashMap<u32, (Arc<Source>, u64)>,
     /// Clones, with the number of unacknowledged chunks. Each is closed as soon as possible: while it is open the
@@ -75,7 +76,7 @@ impl Catalog {
     /// `tells`: whether an equal stamp will later prove that a file's content is what is read now.
     pub(super) fn new(
         roots: Roots,
-        entries: Vec<Planned>,
+        mut entries: Vec<Planned>,
         still: bool,
         tells: impl Fn(&Found) -> bool,
     ) -> Result<Catalog> {
@@ -89,37 +90,36 @@ impl Catalog {
         // Files that change need them more.
         let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
-        let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        let mut had = Vec::with_capacity(entries.len());
         let mut clones = HashMap::new();
-        for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(entries) {
-            let before = before.map(|mut before| {
+        for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(&mut entries) {
+            let before = before.take().map(|mut before| {
                 if task.reads() {
                     match before.clone.take() {
                         Some(clone) => _ = clones.insert(number, (clone, chunks(found.size()))),
-                        None => before.stamp_tells = tells(&found),
+                        None => before.stamp_tells = tells(found),
                     }
                 }
-                if spare && task == Task::Keep {
-                    before.hints.clear();
+                if spare && *task == Task::Keep {
+                    before.hints = Rare::default();
                 }
                 hints += before.hints.len() * PageHints::BYTES;
                 before
             });
-            left.push((found, task));
             had.push(before);
         }
         let (seeded, unsure) = (HashSet::new(), Unsure::default());
         let state = State { had, open: HashMap::new(), clones, seeded, unsure, spaces: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
-        Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
+        Ok(Catalog { roots, entries, still, state: Mutex::new(state), hints_left })
     }
 
     pub(super) fn get(&self, number: u32) -> &Found {
-        &self.entries[number as usize].0
+        &self.entries[number as usize].found
     }
 
     pub(super) fn task(&self, number: u32) -> Task {
-        match self.entries[number as usize].1 {
+        match self.entries[number as usize].task {
             Task::Send if self.state().seeded.contains(&number) => Task::Compare,
             task => task,
         }
@@ -130,7 +130,9 @@ impl Catalog {
         let mut state = self.state();
         if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
             had.digests = digests;
-            had.hints = hints.into_iter().take_while(|_| self.may_keep_hints()).collect();
+            had.hints = Rare::default();
+            let kept = hints.into_iter().take_while(|_| self.may_keep_hints());
+            kept.for_each(|(chunk, hints)| had.hints.insert(chunk, hints));
             state.seeded.insert(number);
         }
     }
@@ -202,7 +204,7 @@ impl Catalog {
             None => Known { digest: None, hints: None, again: false, touched: false, seeded: false },
             Some(had) => Known {
                 digest: had.digests.get(chunk),
-                hints: had.hints.get(&chunk).cloned(),
+                hints: had.hints.get(chunk).cloned(),
                 again: had.digests.is_fresh(chunk),
                 touched: had.touched,
                 seeded: state.seeded.contains(&number),
@@ -223,11 +225,11 @@ impl Catalog {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
             match suspect {
-                Some(suspect) => _ = had.suspects.insert(chunk, suspect),
-                None => _ = had.suspects.remove(&chunk),
+                Some(suspect) => had.suspects.insert(chunk, suspect),
+                None => had.suspects.retain(|other| other != chunk),
             }
             had.digests.take(chunk, digest);
-            if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
+            if let Some(hints) = hints.filter(|_| had.hints.get(chunk).is_some() || self.may_keep_hints()) {
                 had.hints.insert(chunk, hints);
             }
         }
@@ -261,8 +263,8 @@ impl Catalog {
     pub(super) fn record_run(&self, number: u32, run: Range<u64>, digest: Digest) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
-            had.suspects.retain(|chunk, _| !run.contains(chunk));
-            had.hints.retain(|chunk, _| !run.contains(chunk));
+            had.suspects.retain(|chunk| !run.contains(&chunk));
+            had.hints.retain(|chunk| !run.contains(&chunk));
             had.digests.take_run(run.clone(), digest);
         }
         state.unsure.read(number, run.clone());
@@ -325,7 +327,9 @@ impl Catalog {
                 had.digests.tear(run);
             }
         }
-        let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
+        let mut had = state.had.into_iter();
+        let basis = self.entries.into_iter().map(|Planned { found, task, .. }| {
+            let had = had.next().flatten();
             let had = had.map(|mut had| {
                 if task.reads() {
                     // For the others it is not known whether metadata was sent, nor what was read.

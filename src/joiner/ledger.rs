@@ -4,20 +4,20 @@
 //! it was, and the seal covers everything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
 use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::basis::Origin;
-use super::read_back::{Patched, read_back};
-use super::record::{Record, Staged};
+use super::read_back::{patched, read_back};
+use super::record::{Record, Seed, Staged};
+use super::refusal::{announced, out_of_turn, short, twice};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{CHUNK, Checksum, FileDigests, Item, Manifest, Seen, chunks};
+use crate::manifest::{CHUNK, Checksum, Item, Manifest, Seen, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
@@ -42,19 +42,6 @@ pub struct Ledger {
     reused: [AtomicU64; 2],
     /// Nothing more is accepted.
     closed: AtomicBool,
-}
-
-/// A file of this node, beside the staged tree, that may become part of it.
-#[derive(Debug)]
-pub(super) struct Seed {
-    /// Its name among the seeds.
-    pub(super) name: OsString,
-    pub(super) origin: Origin,
-    /// It is a copy made for this transfer.
-    pub(super) copied: bool,
-    pub(super) size: u64,
-    /// Digests of all its chunks, as they were read and written.
-    pub(super) digests: FileDigests,
 }
 
 /// The most bytes of extended attributes in one tree. A database uses none.
@@ -254,9 +241,9 @@ impl Ledger {
                 return self.touch(&path, &record).map(|()| 0);
             }
             match &chunk.patch {
-                Some(_) => file.patched.insert(number),
-                None => file.patched.remove(&number),
-            };
+                Some(_) => file.patched.get_or_insert_default().insert(number..number.saturating_add(1)),
+                None => file.sent_whole(number..number.saturating_add(1)),
+            }
             if let Some(origin) = replaced {
                 let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
                 self.reused[origin as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
@@ -296,8 +283,7 @@ impl Ledger {
                 return self.touch(&path, &record).map(|()| 0);
             }
             for (part, had) in &new {
-                let gone: Vec<u64> = file.patched.range(part.clone()).copied().collect();
-                gone.iter().for_each(|chunk| _ = file.patched.remove(chunk));
+                file.sent_whole(part.clone());
                 if let Some(origin) = file.seeded.filter(|_| *had) {
                     self.reused[origin as usize].fetch_sub(length(part), Ordering::Relaxed);
                 }
@@ -504,46 +490,21 @@ impl Ledger {
     }
 }
 
-/// The chunks of which only a part came last.
-fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
-    let patched = records.iter().filter_map(|(path, record)| {
-        let file = lock(record.file.as_ref()?);
-        let chunks = file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?)));
-        let patched = Patched { path, size: file.size, chunks: chunks.collect() };
-        (!patched.chunks.is_empty()).then_some(patched)
-    });
-    patched.collect()
-}
-
 /// Bytes of whole chunks.
 fn length(run: &Range<u64>) -> u64 {
     run.end.saturating_sub(run.start).saturating_mul(CHUNK)
-}
-
-fn twice(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, with different content"))
-}
-
-fn short(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: a chunk has less data than its extents say"))
-}
-
-fn announced(path: &RelPath, round: &Round) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: more than the {} bytes that were announced", round.bytes))
-}
-
-pub(super) fn out_of_turn(round: u16) -> Error {
-    Error::new(Kind::Protocol, format!("a frame of round {round} came out of turn"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::{Batch, Extents, MemberError, unpack};
+    use crate::manifest::FileDigests;
     use crate::tree::Mtime;
 
     fn entry(path: &str, content: Content) -> Entry {
-        let meta = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
+        let meta =
+            Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: Default::default() };
         Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
     }
 

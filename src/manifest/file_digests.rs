@@ -9,8 +9,17 @@ use super::{Checksum, ChunkDigests, Digest, Ranges};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDigests {
     known: ChunkDigests,
-    /// The chunks of this round, if others are from earlier ones; `None`: everything known is from this round.
-    fresh: Option<Ranges>,
+    /// There were earlier rounds; otherwise everything known is from this one.
+    later: bool,
+    /// Most files need none.
+    marks: Option<Box<Marks>>,
+}
+
+/// What this round has brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Marks {
+    /// The chunks that came, if there were earlier rounds.
+    fresh: Ranges,
     /// Nothing is known of these.
     torn: Ranges,
 }
@@ -29,13 +38,13 @@ pub enum Seen {
 impl FileDigests {
     /// For a file of `size` bytes that is seen for the first time.
     pub fn new(size: u64) -> FileDigests {
-        FileDigests { known: ChunkDigests::new(size), fresh: None, torn: Ranges::default() }
+        FileDigests { known: ChunkDigests::new(size), later: false, marks: None }
     }
 
     /// The same file in a later round, in which it has `size` bytes. Torn chunks stay unknown until they come again.
     #[must_use]
     pub fn renewed(self, size: u64) -> FileDigests {
-        FileDigests { known: self.known.resized(size), fresh: Some(Ranges::default()), torn: Ranges::default() }
+        FileDigests { known: self.known.resized(size), later: true, marks: None }
     }
 
     /// In the same round more of the file is known: it has `size` bytes.
@@ -45,25 +54,31 @@ impl FileDigests {
 
     /// Notes the digest of one chunk of this round.
     pub fn take(&mut self, chunk: u64, digest: Digest) -> Seen {
-        let torn = self.torn.contains(chunk);
+        let torn = self.is_torn_at(chunk);
         if !self.take_run(chunk..chunk.saturating_add(1), digest).is_empty() {
             return Seen::New;
         }
-        if torn || self.torn.contains(chunk) { Seen::Torn } else { Seen::Same }
+        if torn || self.is_torn_at(chunk) { Seen::Torn } else { Seen::Same }
+    }
+
+    fn is_torn_at(&self, chunk: u64) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.torn.contains(chunk))
     }
 
     /// Notes that all of these chunks of this round have this digest; returns the parts that are [`Seen::New`], each with
     /// whether something was known of it.
     pub fn take_run(&mut self, run: Range<u64>, digest: Digest) -> Vec<(Range<u64>, bool)> {
         let (mut new, mut torn) = (Vec::new(), Vec::new());
-        for (part, _) in self.torn.split(run.clone()).into_iter().filter(|(_, torn)| !torn) {
+        let none = Marks::default();
+        let marks = self.marks.as_deref().unwrap_or(&none);
+        for (part, _) in marks.torn.split(run.clone()).into_iter().filter(|(_, torn)| !torn) {
             for (part, known) in self.known.split(part) {
-                match (known, &self.fresh) {
-                    (None, _) => new.push((part, false)),
-                    (Some(known), _) if known == digest => {}
-                    (Some(_), None) => torn.push(part),
-                    (Some(_), Some(fresh)) => {
-                        for (part, again) in fresh.split(part) {
+                match known {
+                    None => new.push((part, false)),
+                    Some(known) if known == digest => {}
+                    Some(_) if !self.later => torn.push(part),
+                    Some(_) => {
+                        for (part, again) in marks.fresh.split(part) {
                             if again {
                                 torn.push(part);
                             } else {
@@ -76,8 +91,8 @@ impl FileDigests {
         }
         new.iter().for_each(|(part, _)| self.known.insert_run(part.clone(), digest));
         torn.into_iter().for_each(|part| self.tear(part));
-        if let Some(fresh) = &mut self.fresh {
-            fresh.insert(run);
+        if self.later {
+            self.marks.get_or_insert_default().fresh.insert(run);
         }
         new
     }
@@ -95,25 +110,26 @@ impl FileDigests {
 
     /// Whether the chunk's digest was noted in this round.
     pub fn is_fresh(&self, chunk: u64) -> bool {
-        self.fresh.as_ref().map_or(self.known.get(chunk).is_some(), |fresh| fresh.contains(chunk))
+        self.has_fresh(chunk..chunk.saturating_add(1))
     }
 
     /// Whether the digest of any of these chunks was noted in this round.
     pub fn has_fresh(&self, run: Range<u64>) -> bool {
-        match &self.fresh {
-            Some(fresh) => fresh.split(run).iter().any(|(_, fresh)| *fresh),
-            None => self.known.split(run).iter().any(|(_, known)| known.is_some()),
+        match (&self.marks, self.later) {
+            (_, false) => self.known.split(run).iter().any(|(_, known)| known.is_some()),
+            (Some(marks), true) => marks.fresh.split(run).iter().any(|(_, fresh)| *fresh),
+            (None, true) => false,
         }
     }
 
     /// The chunks could not be read in this round: it is unknown what the other side has of them.
     pub fn tear(&mut self, run: Range<u64>) {
         self.known.forget(run.clone());
-        self.torn.insert(run);
+        self.marks.get_or_insert_default().torn.insert(run);
     }
 
     pub fn is_torn(&self) -> bool {
-        !self.torn.is_empty()
+        self.marks.as_ref().is_some_and(|marks| !marks.torn.is_empty())
     }
 
     /// Every chunk is known.

@@ -153,7 +153,13 @@ mod tests {
         Item {
             entry: Entry {
                 path: RelPath::parse(path.as_bytes()).unwrap(),
-                meta: Metadata { mode: 0o660, uid: 1, gid: 2, mtime: Mtime { secs: 3, nanos: 4 }, xattrs: vec![] },
+                meta: Metadata {
+                    mode: 0o660,
+                    uid: 1,
+                    gid: 2,
+                    mtime: Mtime { secs: 3, nanos: 4 },
+                    xattrs: Default::default(),
+                },
                 content: Content::File { size: content.len() as u64 },
             },
             digest: Some(Checksum::Blake3.digest(content)),
