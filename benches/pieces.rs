@@ -30,7 +30,7 @@ fn rows(bytes: usize) -> Vec<u8> {
 fn entry(size: u64) -> Entry {
     Entry {
         path: RelPath::parse(b"datadir/shop/orders.ibd").unwrap(),
-        meta: Metadata { mode: 0o660, uid: 1, gid: 1, mtime: Mtime { secs: 1, nanos: 1 }, xattrs: vec![] },
+        meta: Metadata { mode: 0o660, uid: 1, gid: 1, mtime: Mtime { secs: 1, nanos: 1 }, xattrs: Default::default() },
         content: Content::File { size },
     }
 }

@@ -131,6 +131,7 @@ fn unpacked(raw: &[u8], announced: u8) -> bool {
     for member in &members {
         match member {
             Member::Entry(entry) => again.push_entry(entry).unwrap(),
+            Member::Empty { entry, chunks } => again.push_empty(entry, chunks.clone()).unwrap(),
             Member::Chunk(chunk) => repack(&mut again, chunk).unwrap(),
         }
     }

@@ -150,6 +150,26 @@ fn chunks() {
             ("half a file", &half, 74, "datadir/AA/f has no complete digest"),
         ],
     );
+    // Of a run nothing arrives but its length.
+    let run = |to: u64| {
+        let (mut batch, size) = (Batch::default(), (to * CHUNK).max(1000));
+        batch.push_empty(&entry("datadir/AA/f", Content::File { size }), 0..to).unwrap();
+        Frame::of(batch)
+    };
+    let other = |s: &mut Script| s.frames[0] = run(1);
+    let vast = |s: &mut Script| (s.round.bytes, s.frames[0]) = (u64::MAX, run(1 << 31));
+    let endless = |s: &mut Script| {
+        vast(s);
+        s.frames[0].replace(b"HIGHLINE.empty=2147483648", b"HIGHLINE.empty=9999999999");
+    };
+    attacks(
+        &one_file(),
+        &[
+            ("a run of a longer file", &other, 71, "more than the 1000 bytes that were announced"),
+            ("a run of petabytes", &vast, 75, "with it the files are longer than 1 PiB in all"),
+            ("a run beyond its file", &endless, 71, outside),
+        ],
+    );
     let content = |s: &mut Script| s.frames.extend(Script::honest(&one_file(), 9).frames);
     let damage = |s: &mut Script| s.frames[0].replace(&[1; 1000], &[2; 1000]);
     attacks(
@@ -221,7 +241,7 @@ fn frames() {
 fn symlinks_lead_nowhere() {
     let outside = tempfile::tempdir().unwrap();
     let sentinel = file(outside.path(), "sentinel", "safe");
-    let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().to_vec() };
+    let door = Content::Symlink { target: outside.path().to_str().unwrap().as_bytes().into() };
     for order in [[0, 1], [1, 0]] {
         let entries = [entry("datadir/door", door.clone()), entry("datadir/door/sentinel", FILE)];
         let refused = attack(&Script::honest(&order.map(|at| entries[at].clone()), 1));
@@ -240,7 +260,7 @@ fn pair_hostile_a_backup_has_no_links() {
         script.offer.source = DataSource::Mariabackup;
         script
     };
-    let symlink = Content::Symlink { target: b"../../../../old_schema/t.ibd".to_vec() };
+    let symlink = Content::Symlink { target: b"../../../../old_schema/t.ibd"[..].into() };
     let link = Content::HardLink { to: RelPath::parse(b"datadir/AA/f").unwrap() };
     for evil in
         [backup("datadir/AA/t.ibd", symlink), backup("datadir/AA/t.ibd", link), backup("datadir/AA/t.isl", FILE)]
@@ -318,11 +338,14 @@ fn bombs() {
     bomb.frames[0].payload = zeros.to_vec();
     let mut vast = honest.clone();
     vast.round.bytes = u64::MAX;
-    let endless = entry("datadir/AA/f", Content::File { size: 1 << 62 });
-    vast.frames = vec![Frame::of(batch(&endless, 0, &Extents::default(), 0).0)];
-    for (evil, code, words) in
-        [(bomb, 71, "unpacks to a different length than announced"), (vast, 5, "cannot make room for datadir/AA/f")]
-    {
+    let mut vaster = vast.clone();
+    let endless = |size| Frame::of(batch(&entry("datadir/AA/f", Content::File { size }), 0, &Extents::default(), 0).0);
+    (vast.frames, vaster.frames) = (vec![endless(1 << 50)], vec![endless(1 << 62)]);
+    for (evil, code, words) in [
+        (bomb, 71, "unpacks to a different length than announced"),
+        (vast, 5, "cannot make room for datadir/AA/f"),
+        (vaster, 75, "with it the files are longer than 1 PiB in all"),
+    ] {
         let refused = attack(&evil);
         refused.joiner.failed(code, &["joiner: ", words]);
         assert!(refused.joiner.peak < 100 * 1024, "{} KiB for {words}", refused.joiner.peak);

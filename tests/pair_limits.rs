@@ -49,6 +49,41 @@ fn two_hundred_thousand_files() {
     assert_eq!(count.sum::<usize>(), 200_001, "the schemas' and mysql/db.opt");
 }
 
+/// Chunks without data go as runs, in passes as in a copy of a tree that nobody writes to; and they stay holes.
+#[test]
+fn pair_limits_3_tb_of_holes() {
+    const TIB: u64 = 1 << 40;
+    let pair = Pair::default();
+    for number in 0..3u64 {
+        let file = File::create(pair.donor.join(format!("hole{number}.ibd"))).unwrap();
+        file.set_len(TIB + number).unwrap();
+        for at in [0, TIB / 3, TIB - 5] {
+            file.write_all_at(&tree::noise(number, 5), at).unwrap();
+        }
+    }
+    tree::complete(&pair.donor);
+    for passes in [&[][..], &["--freeze-command", "echo frozen; cat", "--freeze", "rounds"]] {
+        let joiner = pair.receive(&[]);
+        let donor = pair.send(&joiner.ticket, passes);
+        let both = Both::of(donor, joiner, Duration::from_secs(60));
+        both.succeeded();
+        let (took, peaks) = (both.donor.took.as_secs_f64(), [both.donor.peak, both.joiner.peak]);
+        println!("3 TB of holes, {passes:?}: {took:.1} s, peak {peaks:?} KiB");
+        assert!(took < 30.0 && peaks.iter().all(|peak| *peak <= MOST), "{took} {peaks:?}");
+        for number in 0..3u64 {
+            let file = File::open(pair.joiner.join(format!("hole{number}.ibd"))).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), TIB + number);
+            for at in [0, TIB / 3, TIB - 5] {
+                let mut bytes = [0; 5];
+                file.read_exact_at(&mut bytes, at).unwrap();
+                assert_eq!(bytes, *tree::noise(number, 5));
+            }
+        }
+        assert!(tree::allocated(&pair.joiner) < 32 * MIB);
+        assert!(pair.verify().stdout.starts_with("verified: "));
+    }
+}
+
 #[test]
 fn a_file_of_8_gib() {
     const GIB: u64 = 1024 * MIB;

@@ -96,10 +96,10 @@ fn change(root: &Path, dice: &mut Dice, mapper: &mut Mapper) {
     };
     let _ = match dice.below(18) {
         0..4 => open(&path).map(|file| file.write_all_at(&bytes, at)).transpose(),
-        4 => open(&path).map(|file| file.set_len(dice.below(4 * MIB))).transpose(),
+        4 => open(&path).map(|file| file.set_len(dice.below(9 * MIB))).transpose(),
         5 | 6 => {
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let len = 1 + dice.below(2 * MIB);
+            let len = 1 + dice.below(6 * MIB);
             open(&path).map(|file| rustix::fs::fallocate(&file, hole, at, len).map_err(Into::into)).transpose()
         }
         7 => fs::rename(&path, name(dice)).map(Some),
@@ -211,6 +211,9 @@ fn fill(root: &Path) {
             let size = [5_000, 70_000, MIB, 2 * MIB + 9][(table % 4) as usize] as usize;
             tree::file(root, format!("schema{schema}/t{table}.tab"), tree::noise(schema * 10 + table, size));
         }
+        // Chunks in a row without data.
+        let holed = tree::file(root, format!("schema{schema}/t6.tab"), tree::noise(schema, 5000));
+        OpenOptions::new().write(true).open(holed).unwrap().set_len(8 * MIB + 7).unwrap();
     }
 }
 

@@ -162,7 +162,7 @@ fn entries() -> Vec<Entry> {
             uid: 999,
             gid: 999,
             mtime: Mtime { secs: 1_764_000_000, nanos: 5 },
-            xattrs: vec![("user.note".into(), b"a=b\n".to_vec())],
+            xattrs: vec![("user.note".into(), b"a=b\n".to_vec())].into(),
         },
         content,
     };
@@ -172,7 +172,7 @@ fn entries() -> Vec<Entry> {
         entry(&long, Content::File { size: 0 }),
         entry(b"datadir/shop/sparse.ibd", Content::File { size: 4096 }),
         entry(b"datadir/shop", Content::Directory),
-        entry(b"datadir/link", Content::Symlink { target: b"/srv/elsewhere".to_vec() }),
+        entry(b"datadir/link", Content::Symlink { target: b"/srv/elsewhere".as_slice().into() }),
         entry(b"datadir/twin", Content::HardLink { to: RelPath::parse(b"datadir/shop/orders.ibd").unwrap() }),
     ]
 }

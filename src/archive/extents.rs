@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::manifest::{Checksum, Digest};
+use crate::manifest::{CHUNK, Checksum, Digest};
 
 /// A run of data inside a chunk: `start` counts from the chunk's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,9 @@ impl Extents {
     pub fn digest(&self, checksum: Checksum, data: &[u8], chunk: u32) -> Digest {
         if self.is_whole(chunk) {
             return checksum.digest(data);
+        }
+        if self.0.is_empty() && u64::from(chunk) == CHUNK {
+            return checksum.of_empty_chunk();
         }
         let mut hasher = checksum.hasher();
         let (mut at, mut rest) = (0u32, data);

@@ -4,7 +4,8 @@
 //! Records of our own: `HIGHLINE.size` (the whole file's bytes), `HIGHLINE.offset` (the chunk's first byte),
 //! `HIGHLINE.digest` (of the chunk), `HIGHLINE.data` (where the chunk has data, if it has holes). A patch, which
 //! changes parts of an existing chunk, has two more: `HIGHLINE.patch` (what it covers) and `HIGHLINE.arrived` (the
-//! digest of its own bytes). A file with only `HIGHLINE.size` brings just its metadata and length.
+//! digest of its own bytes). A file with only `HIGHLINE.size` brings just its metadata and length; with `HIGHLINE.empty`
+//! instead of a digest the member is so many whole chunks in a row, all of them holes.
 
 use std::io;
 use std::ops::Range;
@@ -22,6 +23,7 @@ const DIGEST: &str = "HIGHLINE.digest";
 const DATA: &str = "HIGHLINE.data";
 const PATCH: &str = "HIGHLINE.patch";
 const ARRIVED: &str = "HIGHLINE.arrived";
+const EMPTY: &str = "HIGHLINE.empty";
 const XATTR: &str = "SCHILY.xattr.";
 const BLOCK: usize = 512;
 
@@ -98,6 +100,11 @@ fn chunk_len(size: u64, offset: u64) -> u32 {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Member<'a> {
     Chunk(Chunk<'a>),
+    /// Whole chunks of a file, by number, that are all hole: at least one, none beyond its end.
+    Empty {
+        entry: Entry,
+        chunks: Range<u64>,
+    },
     /// A directory, symlink or hard link; or a file's metadata and length.
     Entry(Entry),
 }
@@ -145,9 +152,22 @@ impl Batch {
             Content::File { size } => headers(entry, 0, &[(SIZE, number(size))])?,
             _ => headers(entry, 0, &[])?,
         };
-        self.next(header.len()).copy_from_slice(&header);
+        self.push_header(&header);
+        Ok(())
+    }
+
+    fn push_header(&mut self, header: &[u8]) {
+        self.next(header.len()).copy_from_slice(header);
         self.filled = self.filled.saturating_add(header.len());
         self.members = self.members.saturating_add(1);
+    }
+
+    /// Adds whole chunks of a file, by number, that are all hole.
+    pub fn push_empty(&mut self, entry: &Entry, chunks: Range<u64>) -> Result<(), MemberError> {
+        let (offset, count) = (chunks.start.saturating_mul(CHUNK), chunks.end.saturating_sub(chunks.start));
+        let records = [(SIZE, number(size_of(entry)?)), (OFFSET, number(offset)), (EMPTY, number(count))];
+        let header = headers(entry, 0, &records)?;
+        self.push_header(&header);
         Ok(())
     }
 
@@ -270,7 +290,7 @@ fn headers(entry: &Entry, size: u64, own: &[(&'static str, Vec<u8>)]) -> Result<
     records.extend(link.map(|link| ("linkpath", link)));
     records.extend(own.iter().map(|(key, value)| (*key, value.as_slice())));
     let names: Vec<String> = meta.xattrs.iter().map(|(name, _)| format!("{XATTR}{name}")).collect();
-    records.extend(names.iter().zip(&meta.xattrs).map(|(name, (_, value))| (name.as_str(), value.as_slice())));
+    records.extend(names.iter().zip(meta.xattrs.iter()).map(|(name, (_, value))| (name.as_str(), value.as_slice())));
 
     let mut builder = Builder::new(Vec::with_capacity(BLOCK.saturating_mul(4)));
     builder.append_pax_extensions(records)?;
@@ -380,7 +400,7 @@ fn member<'a>(header: &Header, records: &Records<'a>, data: &'a [u8]) -> Result<
     let content = match header.entry_type() {
         EntryType::Regular => return chunk(path, meta, records, data),
         EntryType::Directory => Content::Directory,
-        EntryType::Symlink => Content::Symlink { target: link()?.to_vec() },
+        EntryType::Symlink => Content::Symlink { target: link()?.into() },
         EntryType::Link => Content::HardLink { to: RelPath::parse(link()?)? },
         _ => return Err(MemberError::Type { path }),
     };
@@ -397,10 +417,20 @@ fn chunk<'a>(path: RelPath, meta: Metadata, records: &Records<'a>, data: &'a [u8
     if i64::try_from(size).is_err() {
         return Err(MemberError::Outside { path });
     }
-    if records.get(OFFSET).is_none() && records.get(DIGEST).is_none() && data.is_empty() {
+    if [OFFSET, DIGEST, EMPTY].iter().all(|key| records.get(key).is_none()) && data.is_empty() {
         return Ok(Member::Entry(Entry { path, meta, content: Content::File { size } }));
     }
     let offset = records.number(OFFSET).ok_or_else(|| missing(OFFSET))?;
+    if records.get(EMPTY).is_some() {
+        let count = records.number(EMPTY).filter(|count| *count > 0).ok_or_else(|| missing(EMPTY))?;
+        let end = count.checked_mul(CHUNK).and_then(|bytes| offset.checked_add(bytes));
+        if !data.is_empty() || !offset.is_multiple_of(CHUNK) || end.is_none_or(|end| end > size) {
+            return Err(MemberError::Outside { path });
+        }
+        let first = offset / CHUNK;
+        let entry = Entry { path, meta, content: Content::File { size } };
+        return Ok(Member::Empty { entry, chunks: first..first.saturating_add(count) });
+    }
     let whole = digest(DIGEST)?;
     if !offset.is_multiple_of(CHUNK) || (offset >= size && offset > 0) {
         return Err(MemberError::Outside { path });
@@ -458,7 +488,7 @@ mod tests {
                 uid: 4_000_000_000,
                 gid: 7,
                 mtime: Mtime { secs: 1_764_000_000, nanos: 123_456_789 },
-                xattrs: vec![("user.a".into(), b"\0=\n\xff".to_vec())],
+                xattrs: vec![("user.a".into(), b"\0=\n\xff".to_vec())].into(),
             },
             content: Content::File { size },
         }
@@ -491,7 +521,7 @@ mod tests {
         let entry = |content| Entry { path: RelPath::parse(b"datadir/d").unwrap(), meta: big.meta.clone(), content };
         let others = [
             entry(Content::Directory),
-            entry(Content::Symlink { target: b"../x\xff".to_vec() }),
+            entry(Content::Symlink { target: (*b"../x\xff").into() }),
             entry(Content::HardLink { to: RelPath::parse(&long).unwrap() }),
         ];
         others.iter().for_each(|entry| batch.push_entry(entry).unwrap());
@@ -525,16 +555,18 @@ mod tests {
             });
         patched.unwrap();
         batch.push_entry(&big).unwrap();
-        let members = unpack(batch.bytes(), 2).unwrap();
+        let long = file(b"datadir/c", 9 * CHUNK + 5);
+        batch.push_empty(&long, 2..9).unwrap();
+        let members = unpack(batch.bytes(), 3).unwrap();
         let Member::Chunk(chunk) = &members[0] else { panic!("{members:?}") };
         assert_eq!((&chunk.entry, chunk.offset, chunk.digest, &chunk.extents), (&big, CHUNK, whole, &data));
         assert_eq!(chunk.patch.as_ref().unwrap().covers, covers);
         assert!(chunk.is_intact(Checksum::Blake3) && chunk.data == [7; 12288 + 7232]);
-        assert_eq!(members[1], Member::Entry(big));
+        assert_eq!(members[1..], [Member::Entry(big), Member::Empty { entry: long, chunks: 2..9 }]);
         let mut damaged = batch.bytes().to_vec();
         let at = damaged.iter().rposition(|&b| b == 7).unwrap();
         damaged[at] ^= 1;
-        let Member::Chunk(chunk) = &unpack(&damaged, 2).unwrap()[0] else { panic!() };
+        let Member::Chunk(chunk) = &unpack(&damaged, 3).unwrap()[0] else { panic!() };
         assert!(!chunk.is_intact(Checksum::Blake3));
     }
 
@@ -547,7 +579,7 @@ mod tests {
         for path in ["datadir/a", &"datadir/long".repeat(40), &confusing] {
             for (size, extents) in [(0, Extents::whole(0)), (700, Extents::whole(700)), (CHUNK, holed.clone())] {
                 let mut entry = file(path.as_bytes(), size);
-                entry.meta.xattrs.push((DIGEST.to_owned(), zeros.clone().into_bytes()));
+                entry.meta.xattrs = vec![(DIGEST.to_owned(), zeros.clone().into_bytes())].into();
                 let mut batch = Batch::default();
                 let digest = push(&mut batch, &entry, 0, &extents, 7).to_string().into_bytes();
                 let mut records =
@@ -618,6 +650,13 @@ mod tests {
         let patch = [good[0], good[1], good[2], (PATCH, ""), (ARRIVED, digest.as_str())];
         let outside = patch.map(|(k, v)| if k == PATCH { (k, "0+1") } else { (k, v) });
         assert!(unpack(&hostile("datadir/a", EntryType::Regular, &patch), 1).is_ok());
+        let run = [(SIZE, "3145729"), (OFFSET, "1048576"), (EMPTY, "2")];
+        let empty = |at: usize, value| {
+            let mut records = run;
+            records[at].1 = value;
+            hostile("datadir/a", EntryType::Regular, &records)
+        };
+        assert!(unpack(&empty(2, "2"), 1).is_ok());
         let ok = hostile("datadir/a", EntryType::Regular, &good);
         assert!(unpack(&ok, 1).is_ok(), "the benign twin works");
         for (what, bytes) in [
@@ -635,6 +674,14 @@ mod tests {
             ("offset not aligned", hostile("datadir/a", EntryType::Regular, &with(OFFSET, "1"))),
             ("huge size", hostile("datadir/a", EntryType::Regular, &with(SIZE, "18446744073709551615"))),
             ("data missing", hostile("datadir/a", EntryType::Regular, &with(SIZE, "10"))),
+            ("a run of no chunks", empty(2, "0")),
+            ("a run past the end", empty(2, "3")),
+            ("a run that overflows", empty(2, "18446744073709551615")),
+            ("a run that overflows when it is added", empty(2, "17592186044415")),
+            ("a run off the grid", empty(1, "1048577")),
+            ("a run of a shorter file", empty(0, "3145727")),
+            ("a run that is no number", empty(2, "x")),
+            ("a run that begins nowhere", hostile("datadir/a", EntryType::Regular, &[run[0], run[2]])),
             ("negative", hostile("datadir/a", EntryType::Regular, &with(SIZE, "-1"))),
         ] {
             assert!(unpack(&bytes, 1).is_err(), "{what}");

@@ -1,13 +1,15 @@
 //! The entries of a round, by number: what is done with each, and the digests that come in for it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::pages::Suspect;
-use super::plan::{Basis, Had, Planned, Task};
+use super::plan::{Basis, Had, Planned, Rare, Task};
 use super::queue::Work;
+use super::unsure::Unsure;
 use crate::archive::PageHints;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest, FileDigests, Seal, Sealer, chunks};
@@ -19,7 +21,8 @@ use crate::tree::{Content, Found, Roots, Source, Stillness, locate, system_table
 #[derive(Debug)]
 pub(super) struct Catalog {
     roots: Roots,
-    entries: Vec<(Found, Task)>,
+    /// Without what the joiner has of them: that is in `state`.
+    entries: Vec<Planned>,
     /// The server is frozen.
     still: bool,
     state: Mutex<State>,
@@ -30,7 +33,7 @@ pub(super) struct Catalog {
 #[derive(Debug)]
 struct State {
     /// What the joiner has of each file's content.
-    had: Vec<Option<Had>>,
+    had: Vec<Option<Box<Had>>>,
     /// Large files that several lanes are reading, with the number of chunks still to come.
     open: HashMap<u32, (Arc<Source>, u64)>,
     /// Clones, with the number of unacknowledged chunks. Each is closed as soon as possible: while it is open the
@@ -39,13 +42,22 @@ struct State {
     /// Files for which the joiner has reported, in this round, what it has.
     seeded: HashSet<u32>,
     /// Chunks read in this round but not acknowledged.
-    unsure: HashSet<(u32, u64)>,
+    unsure: Unsure,
     /// How the pages of large files are checked.
     spaces: HashMap<u32, Arc<Space>>,
 }
 
 /// The most bytes of page hints to keep: enough for 128 GiB of tables.
 const HINTS: usize = 64 << 20;
+
+/// What is known of a run of empty chunks before it is packed.
+#[derive(Debug)]
+pub(super) struct KnownRun {
+    /// How many of them the joiner has as they are.
+    pub(super) same: u64,
+    /// The joiner itself has reported the file.
+    pub(super) seeded: bool,
+}
 
 /// What is known of a chunk before it is read.
 #[derive(Debug)]
@@ -64,7 +76,7 @@ impl Catalog {
     /// `tells`: whether an equal stamp will later prove that a file's content is what is read now.
     pub(super) fn new(
         roots: Roots,
-        entries: Vec<Planned>,
+        mut entries: Vec<Planned>,
         still: bool,
         tells: impl Fn(&Found) -> bool,
     ) -> Result<Catalog> {
@@ -78,29 +90,28 @@ impl Catalog {
         // Files that change need them more.
         let spare = kept * PageHints::BYTES > HINTS / 2;
         let mut hints = 0usize;
-        let (mut left, mut had) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        let mut had = Vec::with_capacity(entries.len());
         let mut clones = HashMap::new();
-        for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(entries) {
-            let before = before.map(|mut before| {
+        for (number, Planned { found, task, had: before, .. }) in (0u32..).zip(&mut entries) {
+            let before = before.take().map(|mut before| {
                 if task.reads() {
                     match before.clone.take() {
                         Some(clone) => _ = clones.insert(number, (clone, chunks(found.size()))),
-                        None => before.stamp_tells = tells(&found),
+                        None => before.stamp_tells = tells(found),
                     }
                 }
-                if spare && task == Task::Keep {
-                    before.hints.clear();
+                if spare && *task == Task::Keep {
+                    before.hints = Rare::default();
                 }
                 hints += before.hints.len() * PageHints::BYTES;
                 before
             });
-            left.push((found, task));
             had.push(before);
         }
-        let (seeded, unsure) = (HashSet::new(), HashSet::new());
+        let (seeded, unsure) = (HashSet::new(), Unsure::default());
         let state = State { had, open: HashMap::new(), clones, seeded, unsure, spaces: HashMap::new() };
         let hints_left = AtomicUsize::new(HINTS.saturating_sub(hints));
-        Ok(Catalog { roots, entries: left, still, state: Mutex::new(state), hints_left })
+        Ok(Catalog { roots, entries, still, state: Mutex::new(state), hints_left })
     }
 
     /// Of a byte stream, which has no entries: nothing is read by its path.
@@ -109,11 +120,11 @@ impl Catalog {
     }
 
     pub(super) fn get(&self, number: u32) -> &Found {
-        &self.entries[number as usize].0
+        &self.entries[number as usize].found
     }
 
     pub(super) fn task(&self, number: u32) -> Task {
-        match self.entries[number as usize].1 {
+        match self.entries[number as usize].task {
             Task::Send if self.state().seeded.contains(&number) => Task::Compare,
             task => task,
         }
@@ -124,7 +135,9 @@ impl Catalog {
         let mut state = self.state();
         if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
             had.digests = digests;
-            had.hints = hints.into_iter().take_while(|_| self.may_keep_hints()).collect();
+            had.hints = Rare::default();
+            let kept = hints.into_iter().take_while(|_| self.may_keep_hints());
+            kept.for_each(|(chunk, hints)| had.hints.insert(chunk, hints));
             state.seeded.insert(number);
         }
     }
@@ -196,7 +209,7 @@ impl Catalog {
             None => Known { digest: None, hints: None, again: false, touched: false, seeded: false },
             Some(had) => Known {
                 digest: had.digests.get(chunk),
-                hints: had.hints.get(&chunk).cloned(),
+                hints: had.hints.get(chunk).cloned(),
                 again: had.digests.is_fresh(chunk),
                 touched: had.touched,
                 seeded: state.seeded.contains(&number),
@@ -217,30 +230,64 @@ impl Catalog {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
             match suspect {
-                Some(suspect) => _ = had.suspects.insert(chunk, suspect),
-                None => _ = had.suspects.remove(&chunk),
+                Some(suspect) => had.suspects.insert(chunk, suspect),
+                None => had.suspects.retain(|other| other != chunk),
             }
             had.digests.take(chunk, digest);
-            if let Some(hints) = hints.filter(|_| had.hints.contains_key(&chunk) || self.may_keep_hints()) {
+            if let Some(hints) = hints.filter(|_| had.hints.get(chunk).is_some() || self.may_keep_hints()) {
                 had.hints.insert(chunk, hints);
             }
         }
-        state.unsure.insert((number, chunk));
-        Self::finished(&mut state, number);
+        state.unsure.read(number, chunk..chunk + 1);
+        Self::finished(&mut state, number, 1);
+    }
+
+    /// How many whole chunks of a file from `chunk` on are all hole, as far as its filesystem tells.
+    pub(super) fn empty(&self, number: u32, chunk: u64) -> u64 {
+        let found = self.get(number);
+        // The first chunk tells what the file is.
+        if chunk == 0 || found.allocated >= found.size() {
+            return 0;
+        }
+        let Ok(source) = self.source(number) else { return 0 };
+        let data = source.next_data(chunk * CHUNK).min(found.size());
+        (data / CHUNK).saturating_sub(chunk)
+    }
+
+    pub(super) fn known_run(&self, number: u32, run: Range<u64>, digest: Digest) -> KnownRun {
+        let state = self.state();
+        let had = state.had[number as usize].as_ref();
+        let parts = had.map(|had| had.digests.split(run)).unwrap_or_default();
+        let again = |part: &Range<u64>| had.is_some_and(|had| had.digests.has_fresh(part.clone()));
+        let same = parts.iter().filter(|(part, known)| *known == Some(digest) && !again(part));
+        let same = same.map(|(part, _)| part.end - part.start).sum();
+        KnownRun { same, seeded: state.seeded.contains(&number) }
+    }
+
+    /// Notes that these chunks were all hole when they were looked at.
+    pub(super) fn record_run(&self, number: u32, run: Range<u64>, digest: Digest) {
+        let mut state = self.state();
+        if let Some(had) = &mut state.had[number as usize] {
+            had.suspects.retain(|chunk| !run.contains(&chunk));
+            had.hints.retain(|chunk| !run.contains(&chunk));
+            had.digests.take_run(run.clone(), digest);
+        }
+        state.unsure.read(number, run.clone());
+        Self::finished(&mut state, number, run.end - run.start);
     }
 
     /// A chunk that could not be read because the file changed meanwhile.
     pub(super) fn skip(&self, number: u32, chunk: u64) {
         let mut state = self.state();
         if let Some(had) = &mut state.had[number as usize] {
-            had.digests.tear(chunk);
+            had.digests.tear(chunk..chunk + 1);
         }
-        Self::finished(&mut state, number);
+        Self::finished(&mut state, number, 1);
     }
 
-    fn finished(state: &mut State, number: u32) {
+    fn finished(state: &mut State, number: u32, count: u64) {
         if let Some((_, left)) = state.open.get_mut(&number) {
-            *left = left.saturating_sub(1);
+            *left = left.saturating_sub(count);
             if *left == 0 {
                 state.open.remove(&number);
             }
@@ -249,16 +296,16 @@ impl Catalog {
 
     /// The joiner has written this work, so it will not be read again.
     pub(super) fn acknowledged(&self, work: &Work) {
-        let (numbers, chunk) = match work {
-            Work::Chunk { file, chunk } => (std::slice::from_ref(file), *chunk),
-            Work::Small(numbers) => (numbers.as_slice(), 0),
+        let (numbers, first, count) = match work {
+            Work::Chunks { file, first, count } => (std::slice::from_ref(file), *first, *count),
+            Work::Small(numbers) => (numbers.as_slice(), 0, 1),
             Work::Parcel(_) | Work::Piece(_) => return,
         };
         let mut state = self.state();
         for number in numbers {
-            state.unsure.remove(&(*number, chunk));
+            state.unsure.acknowledged(*number, first..first + count);
             if let Some((_, left)) = state.clones.get_mut(number) {
-                *left = left.saturating_sub(1);
+                *left = left.saturating_sub(count);
                 if *left == 0 {
                     state.clones.remove(number);
                 }
@@ -280,12 +327,14 @@ impl Catalog {
     /// may have been read and then lost with its lane.
     pub(super) fn into_basis(self, whole: bool) -> (Roots, Basis) {
         let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (number, chunk) in state.unsure.drain().filter(|_| !whole) {
+        for (number, run) in state.unsure.drain().into_iter().filter(|_| !whole) {
             if let Some(had) = state.had.get_mut(number as usize).and_then(Option::as_mut) {
-                had.digests.tear(chunk);
+                had.digests.tear(run);
             }
         }
-        let basis = self.entries.into_iter().zip(state.had).map(|((found, task), had)| {
+        let mut had = state.had.into_iter();
+        let basis = self.entries.into_iter().map(|Planned { found, task, .. }| {
+            let had = had.next().flatten();
             let had = had.map(|mut had| {
                 if task.reads() {
                     // For the others it is not known whether metadata was sent, nor what was read.

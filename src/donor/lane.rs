@@ -252,12 +252,14 @@ async fn hear(transfer: &Transfer, mut reader: ReadHalf<Stream>, flight: &Flight
             transfer.acknowledged.fetch_add(front.wire, Ordering::Relaxed);
             lock(&transfer.broken).take();
             transfer.meter.add_done(front.bytes);
-            transfer.compression.acknowledged(front.bytes, Instant::now());
+            transfer.compression.acknowledged(front.work.weight(front.bytes), Instant::now());
             transfer.meter.add_entries(match &front.work {
                 Work::Small(numbers) => numbers.len() as u64,
                 Work::Parcel(parcel) => parcel.entries(),
                 Work::Piece(_) => 0,
-                Work::Chunk { file, chunk } => u64::from(chunk + 1 == chunks(front.round.catalog.get(*file).size())),
+                Work::Chunks { file, first, count } => {
+                    u64::from(first + count == chunks(front.round.catalog.get(*file).size()))
+                }
             });
             front.round.catalog.acknowledged(&front.work);
             front.round.queue.done();

@@ -32,6 +32,7 @@ mod still;
 mod stream;
 mod transfer;
 mod unpack;
+mod unsure;
 
 use std::fmt;
 use std::sync::Arc;

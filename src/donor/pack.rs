@@ -1,5 +1,6 @@
 //! Packing: work becomes frames, on one thread per lane. Read, digest, compare, pack, compress.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -44,6 +45,7 @@ struct Scratch {
 pub(super) fn pack_all(transfer: &Transfer, spare: &Mutex<Vec<Pages>>, ready: &mpsc::Sender<Frame>) {
     let mut scratch = Scratch::default();
     while let Some((round, work)) = transfer.rounds.next() {
+        let work = widened(&round, work);
         if ready.is_closed() {
             round.queue.give_back(work);
             return;
@@ -91,7 +93,7 @@ fn frame(
 ) -> Frame {
     let raw_len = payload.len();
     let codec = compressor.compress(transfer.compression.choose(), &mut payload);
-    transfer.compression.count(codec.id(), raw_len as u64, bytes_of(&round, &work));
+    transfer.compression.count(codec.id(), raw_len as u64, work.weight(bytes_of(&round, &work)));
     let header = FrameHeader {
         kind,
         codec: codec.id(),
@@ -113,6 +115,31 @@ fn piece_payload(transfer: &Transfer, piece: &piece::Piece, mut buffer: Pages) -
     buffer
 }
 
+/// A chunk that is all hole, with those after it that are too.
+fn widened(round: &Round, work: Work) -> Work {
+    let Work::Chunks { file, first, count: 1 } = work else { return work };
+    let empty = round.catalog.empty(file, first);
+    if empty < 2 {
+        return work;
+    }
+    Work::Chunks { file, first, count: round.queue.widen(file, first + 1, first + empty) - first }
+}
+
+/// Chunks in a row that are all hole.
+fn pack_empty(transfer: &Transfer, round: &Round, number: u32, run: Range<u64>, batch: &mut Batch) -> Result<()> {
+    let (found, catalog) = (round.catalog.get(number), &round.catalog);
+    let (digest, count) = (transfer.checksum.of_empty_chunk(), run.end - run.start);
+    let known = catalog.known_run(number, run.clone(), digest);
+    if known.same < count {
+        batch.push_empty(&found.entry, run.clone()).map_err(|e| unpackable(found, e))?;
+    }
+    if known.seeded {
+        transfer.reused.count(count * CHUNK, known.same * CHUNK);
+    }
+    catalog.record_run(number, run, digest);
+    Ok(())
+}
+
 fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scratch: &mut Scratch) -> Result<Batch> {
     match work {
         Work::Parcel(parcel) => {
@@ -122,7 +149,8 @@ fn pack(transfer: &Transfer, round: &Round, work: &Work, mut batch: Batch, scrat
         }
         // A frame of its own, and no archive.
         Work::Piece(_) => {}
-        Work::Chunk { file, chunk } => pack_chunk(transfer, round, *file, *chunk, &mut batch, scratch)?,
+        Work::Chunks { file, first, count: 1 } => pack_chunk(transfer, round, *file, *first, &mut batch, scratch)?,
+        Work::Chunks { file, first, count } => pack_empty(transfer, round, *file, *first..*first + *count, &mut batch)?,
         Work::Small(numbers) => {
             for number in numbers {
                 let found = round.catalog.get(*number);
@@ -318,7 +346,9 @@ pub(super) fn bytes_of(round: &Round, work: &Work) -> u64 {
     match work {
         Work::Parcel(parcel) => parcel.bytes(),
         Work::Piece(piece) => piece.data.len() as u64,
-        Work::Chunk { file, chunk } => (round.catalog.get(*file).size() - chunk * CHUNK).min(CHUNK),
+        Work::Chunks { file, first, count } => {
+            (round.catalog.get(*file).size() - first * CHUNK).min(count.saturating_mul(CHUNK))
+        }
         Work::Small(numbers) => numbers.iter().map(|number| round.catalog.get(*number).size()).sum(),
     }
 }
@@ -353,7 +383,7 @@ mod tests {
             let batch = pack(&transfer, round, &Work::Small(vec![0]), Batch::default(), &mut scratch).unwrap();
             let members = unpack(batch.bytes(), batch.members()).unwrap();
             let of = |member| match member {
-                Member::Entry(_) => None,
+                Member::Entry(_) | Member::Empty { .. } => None,
                 Member::Chunk(chunk) => Some((chunk.patch.is_some(), chunk.data.len())),
             };
             members.into_iter().filter_map(of).collect::<Vec<_>>()

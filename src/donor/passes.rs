@@ -264,7 +264,7 @@ impl Passes {
     /// # Errors
     /// Pages of InnoDB's are damaged in what was read last.
     pub(super) fn sound(&self) -> Result<()> {
-        let of = |(found, had): &(Found, Option<Had>)| {
+        let of = |(found, had): &(Found, Option<Box<Had>>)| {
             let place = locate(&self.roots, &found.entry.path).unwrap_or_default();
             let place = Printable::path(&place).to_string();
             had.iter()

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use super::pages::Suspect;
 use crate::archive::PageHints;
 use crate::manifest::{FileDigests, chunks};
-use crate::tree::{Content, Found, RelPath, Source, Stillness};
+use crate::tree::{Content, Entry, Found, RelPath, Source, Stillness};
 
 /// What the joiner has of a file's content, from earlier rounds.
 #[derive(Debug)]
 pub(super) struct Had {
     pub(super) digests: FileDigests,
-    pub(super) hints: BTreeMap<u64, PageHints>,
+    pub(super) hints: Rare<PageHints>,
     /// An equal stamp proves that the content is still what was read.
     pub(super) stamp_tells: bool,
     /// The joiner does not know this metadata and length yet.
@@ -24,22 +24,65 @@ pub(super) struct Had {
     /// The clone from which the rest is read once the server has been released.
     pub(super) clone: Option<Arc<Source>>,
     /// Chunks with pages of InnoDB's that were not as they must be when they were read last.
-    pub(super) suspects: BTreeMap<u64, Suspect>,
+    pub(super) suspects: Rare<Suspect>,
+}
+
+/// What only some chunks of some files have, by number. Without any it takes a pointer's room.
+#[derive(Debug)]
+#[expect(clippy::box_collection, reason = "an empty map takes three pointers' room, and nearly all are empty")]
+pub(super) struct Rare<T>(Option<Box<BTreeMap<u64, T>>>);
+
+impl<T> Default for Rare<T> {
+    fn default() -> Rare<T> {
+        Rare(None)
+    }
+}
+
+impl<T> Rare<T> {
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |all| all.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn get(&self, chunk: u64) -> Option<&T> {
+        self.0.as_ref()?.get(&chunk)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flat_map(|all| all.values())
+    }
+
+    pub(super) fn insert(&mut self, chunk: u64, value: T) {
+        self.0.get_or_insert_default().insert(chunk, value);
+    }
+
+    pub(super) fn retain(&mut self, stays: impl Fn(u64) -> bool) {
+        if let Some(all) = &mut self.0 {
+            all.retain(|chunk, _| stays(*chunk));
+            self.0.take_if(|all| all.is_empty());
+        }
+    }
 }
 
 impl Had {
     /// Nothing of a file of `size` bytes.
-    pub(super) fn nothing(size: u64) -> Had {
-        let (hints, suspects) = (BTreeMap::new(), BTreeMap::new());
-        Had { digests: FileDigests::new(size), hints, stamp_tells: false, touched: true, clone: None, suspects }
+    pub(super) fn nothing(size: u64) -> Box<Had> {
+        let (hints, suspects) = Default::default();
+        let digests = FileDigests::new(size);
+        Box::new(Had { digests, hints, stamp_tells: false, touched: true, clone: None, suspects })
     }
 
     /// To be compared with a file of `size` bytes; `other`: its metadata or length has changed. Its stamp is new and
     /// proves nothing until the file has been read.
-    fn renewed(mut self, size: u64, other: bool) -> Had {
-        let touched = self.touched || other;
-        self.suspects.retain(|chunk, _| *chunk < chunks(size));
-        Had { digests: self.digests.renewed(size), stamp_tells: false, touched, clone: None, ..self }
+    fn renewed(mut self: Box<Had>, size: u64, other: bool) -> Box<Had> {
+        self.suspects.retain(|chunk| chunk < chunks(size));
+        self.digests = std::mem::replace(&mut self.digests, FileDigests::new(0)).renewed(size);
+        self.touched |= other;
+        (self.stamp_tells, self.clone) = (false, None);
+        self
     }
 }
 
@@ -71,14 +114,14 @@ pub(super) struct Planned {
     pub(super) found: Found,
     pub(super) task: Task,
     /// `None` for entries without content.
-    pub(super) had: Option<Had>,
+    pub(super) had: Option<Box<Had>>,
     /// A directory as the joiner has it, if that is to be updated.
-    before: Option<Box<Found>>,
+    before: Option<Found>,
 }
 
 /// The whole tree as the joiner has it, ordered by path, with what was found when it was read. An entry without content
 /// has an empty [`Had`] if the joiner may not know it.
-pub(super) type Basis = Vec<(Found, Option<Had>)>;
+pub(super) type Basis = Vec<(Found, Option<Box<Had>>)>;
 
 /// One round's work, and what has disappeared since the last.
 #[derive(Debug, Default)]
@@ -99,7 +142,7 @@ impl Plan {
         let mut journals = Vec::new();
         for found in found {
             while let Some((gone, _)) = basis.next_if(|(before, _)| before.entry.path < found.entry.path) {
-                plan.removed.push(gone.entry.path);
+                plan.removed.push(Entry::from(gone).path);
             }
             match basis.next_if(|(before, _)| before.entry.path == found.entry.path) {
                 Some((before, had)) => {
@@ -110,7 +153,7 @@ impl Plan {
                 None => plan.send(found),
             }
         }
-        plan.removed.extend(basis.map(|(gone, _)| gone.entry.path));
+        plan.removed.extend(basis.map(|(gone, _)| Entry::from(gone).path));
         if !plan.is_empty() {
             for (place, found) in journals {
                 let planned = &mut plan.entries[place];
@@ -125,7 +168,7 @@ impl Plan {
     }
 
     pub(super) fn into_basis(self) -> Basis {
-        let known = |Planned { found, had, before, .. }| (before.map_or(found, |before| *before), had);
+        let known = |Planned { found, had, before, .. }| (before.unwrap_or(found), had);
         self.entries.into_iter().map(known).collect()
     }
 
@@ -148,7 +191,7 @@ impl Plan {
         self.removed.is_empty() && self.work().next().is_none()
     }
 
-    fn push(&mut self, found: Found, task: Task, had: Option<Had>) {
+    fn push(&mut self, found: Found, task: Task, had: Option<Box<Had>>) {
         self.entries.push(Planned { found, task, had, before: None });
     }
 
@@ -158,7 +201,7 @@ impl Plan {
     }
 
     /// The joiner has something under this path.
-    fn known(&mut self, before: Found, had: Option<Had>, found: Found, again: bool) {
+    fn known(&mut self, before: Found, had: Option<Box<Had>>, found: Found, again: bool) {
         let same = before.entry == found.entry;
         match (&before.entry.content, &found.entry.content, had) {
             (Content::File { .. }, Content::File { .. }, Some(had)) => {
@@ -177,11 +220,11 @@ impl Plan {
             (_, _, None) if same => self.push(found, Task::Keep, None),
             (now, then, Some(_)) if discriminant(now) == discriminant(then) => self.send(found),
             (Content::Directory, Content::Directory, had) => {
-                self.entries.push(Planned { found, task: Task::Update, had, before: Some(Box::new(before)) });
+                self.entries.push(Planned { found, task: Task::Update, had, before: Some(before) });
             }
             // The type has changed, or a link points elsewhere: the old one goes first.
             _ => {
-                self.removed.push(before.entry.path);
+                self.removed.push(Entry::from(before).path);
                 self.send(found);
             }
         }
@@ -208,7 +251,8 @@ mod tests {
                 (0..chunks(planned.found.size())).for_each(|chunk| {
                     had.digests.take(chunk, Digest::from_bytes([1; 32]));
                 });
-                Had { stamp_tells: true, touched: false, ..had }
+                (had.stamp_tells, had.touched) = (true, false);
+                had
             });
             (planned.found, had)
         };
@@ -292,7 +336,7 @@ mod tests {
         };
         assert_eq!(with(|_| {}), [""; 0]);
         assert_eq!(with(|had| had.stamp_tells = false), ["Compare f"]);
-        assert_eq!(with(|had| had.digests.tear(1)), ["Compare f"]);
+        assert_eq!(with(|had| had.digests.tear(1..2)), ["Compare f"]);
         assert_eq!(with(|had| had.digests = FileDigests::new(CHUNK + 1)), ["Compare f"]);
     }
 

@@ -17,14 +17,21 @@ use crate::tree::{Found, Stillness};
 /// One frame's worth of work; numbers are those of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// One chunk of a file that has several.
-    Chunk { file: u32, chunk: u64 },
+    /// One chunk of a file that has several; or more of them in a row, if they are all hole.
+    Chunks { file: u32, first: u64, count: u64 },
     /// Small files, directories and links.
     Small(Vec<u32>),
     /// What a stream has brought.
     Parcel(Arc<Parcel>),
     /// A piece of a byte stream.
     Piece(Arc<Piece>),
+}
+
+impl Work {
+    /// How many of its `bytes` tell how fast the link is: none of a run of holes.
+    pub(super) fn weight(&self, bytes: u64) -> u64 {
+        if matches!(self, Work::Chunks { count: 2.., .. }) { 0 } else { bytes }
+    }
 }
 
 /// What is left of a round. Lanes take work from it and report how it ended.
@@ -60,7 +67,7 @@ struct State {
 #[derive(Debug)]
 struct Large {
     file: u32,
-    /// The next chunk, and how many there are.
+    /// The next chunk, and where they end.
     next: u64,
     count: u64,
     /// The redo log comes first: the server writes to it all the time, so a clone of it costs room.
@@ -182,6 +189,22 @@ impl Queue {
         }
     }
 
+    /// Hands out more chunks together with `file`'s last one, which came before `next`: up to `end`, if nobody has taken
+    /// the next one since. Returns where what is handed out ends now.
+    pub fn widen(&self, file: u32, next: u64, end: u64) -> u64 {
+        let mut state = self.state();
+        let turns = state.large.len().saturating_sub(SIDE_BY_SIDE);
+        let found = state.large[turns..].iter().position(|large| large.file == file && large.next == next);
+        let Some(place) = found.map(|place| turns + place) else { return next };
+        let large = &mut state.large[place];
+        large.next = end.clamp(next, large.count);
+        let end = large.next;
+        if end == large.count {
+            state.large.remove(place);
+        }
+        end
+    }
+
     /// Stops holding this entry back.
     pub fn release(&self, number: u32) {
         let mut state = self.state();
@@ -231,7 +254,13 @@ impl Queue {
                 self.finished.notify_waiters();
             }
         } else {
-            state.returned.push(work);
+            match work {
+                // Not all of it need be a hole by then.
+                Work::Chunks { file, first, count } if count > 1 => {
+                    state.large.push(Large { file, next: first, count: first + count, journal: false });
+                }
+                work => state.returned.push(work),
+            }
         }
         self.changed.notify_all();
     }
@@ -285,7 +314,7 @@ impl State {
             self.turn = (self.turn + 1) % side_by_side;
             let place = self.large.len() - 1 - self.turn;
             let Large { file, next, count, .. } = &mut self.large[place];
-            let work = Work::Chunk { file: *file, chunk: *next };
+            let work = Work::Chunks { file: *file, first: *next, count: 1 };
             *next += 1;
             if next == count {
                 self.large.remove(place);
@@ -320,7 +349,11 @@ mod tests {
     fn the_largest_come_first_and_the_small_in_batches() {
         let queue = queue(&[10, 3 * CHUNK, 20, 2 * CHUNK + 1, CHUNK]);
         let order: Vec<Work> = std::iter::from_fn(|| queue.next().inspect(|_| queue.done())).collect();
-        let chunks = [(1, 0), (3, 0), (1, 1), (3, 1), (1, 2), (3, 2)].map(|(file, chunk)| Work::Chunk { file, chunk });
+        let chunks = [(1, 0), (3, 0), (1, 1), (3, 1), (1, 2), (3, 2)].map(|(file, first)| Work::Chunks {
+            file,
+            first,
+            count: 1,
+        });
         assert_eq!(order[..6], chunks);
         assert_eq!(order[6..], [Work::Small(vec![0, 2]), Work::Small(vec![4])]);
         assert!(queue.is_finished());
@@ -332,7 +365,7 @@ mod tests {
         let queue = queue(&sizes);
         let mut next = [0; 7];
         let mut under_way = Vec::new();
-        while let Some(Work::Chunk { file, chunk }) = queue.next() {
+        while let Some(Work::Chunks { file, first: chunk, .. }) = queue.next() {
             queue.done();
             assert_eq!(chunk, next[file as usize]);
             next[file as usize] += 1;
@@ -365,7 +398,7 @@ mod tests {
         let queue = awaiting(&[10, 3 * CHUNK, 2 * CHUNK, 70_000], &[1, 3]);
         let all =
             || std::iter::from_fn(|| (!queue.only_awaits()).then(|| queue.next().inspect(|_| queue.done())).flatten());
-        let chunk = |file, chunk| Work::Chunk { file, chunk };
+        let chunk = |file, first| Work::Chunks { file, first, count: 1 };
         assert_eq!(all().collect::<Vec<_>>(), [chunk(2, 0), chunk(2, 1), Work::Small(vec![0])]);
         assert!(queue.only_awaits() && !queue.is_finished());
         queue.release(7);
@@ -383,6 +416,24 @@ mod tests {
         let queue = awaiting(&[70_000], &[0]);
         queue.abandon();
         assert!(queue.is_finished() && queue.next().is_none());
+    }
+
+    #[test]
+    fn a_run_is_handed_out_at_once_and_comes_back_as_its_chunks() {
+        let queue = queue(&[5 * CHUNK]);
+        let next = || match queue.next() {
+            Some(Work::Chunks { first, count, .. }) => Some((first, count)),
+            _ => None,
+        };
+        assert_eq!((next(), next()), (Some((0, 1)), Some((1, 1))));
+        assert_eq!(queue.widen(0, 1, 4), 1, "somebody has the next one");
+        assert_eq!(queue.widen(0, 2, 4), 4);
+        assert_eq!(queue.widen(0, 4, 9), 5, "there are no more");
+        queue.give_back(Work::Chunks { file: 0, first: 1, count: 3 });
+        assert_eq!([next(), next(), next()], [Some((1, 1)), Some((2, 1)), Some((3, 1))]);
+        (0..4).for_each(|_| queue.done());
+        assert!(queue.is_finished() && next().is_none());
+        assert_eq!(queue.widen(0, 5, 9), 5);
     }
 
     #[test]

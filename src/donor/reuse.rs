@@ -18,7 +18,7 @@ use crate::link::Control;
 use crate::manifest::{CHUNK, Digest, FileDigests, chunks};
 use crate::progress::{bytes, counted};
 use crate::threads::blocking;
-use crate::tree::{Found, RelPath, Roots, Source, locate};
+use crate::tree::{Entry, Found, RelPath, Roots, Source, locate};
 use crate::wire::{BasisParts, Message, SampledChunk};
 
 /// The rest is compared if at least one sampled page in this many is equal.
@@ -255,7 +255,8 @@ impl Course {
 
 impl Awaited {
     fn new(common: Vec<Common>) -> Awaited {
-        let common = common.into_iter().map(|Common { file, found, size }| (found.entry.path, (file, size))).collect();
+        let common =
+            common.into_iter().map(|Common { file, found, size }| (Entry::from(found).path, (file, size))).collect();
         Awaited {
             common,
             files: HashMap::new(),

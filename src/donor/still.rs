@@ -57,7 +57,7 @@ pub(super) fn look(roots: &mut Roots, server: &dyn Server) -> Result<Vec<Found>>
 
 /// Whether, since the last look, nothing has changed but what may, and the joiner has everything.
 pub(super) fn holds(basis: &Basis, before: &Tops, roots: &Roots) -> bool {
-    let still = |(found, had): &(Found, Option<super::plan::Had>)| {
+    let still = |(found, had): &(Found, Option<Box<super::plan::Had>>)| {
         let stat = locate(roots, &found.entry.path).and_then(|place| std::fs::symlink_metadata(place).ok());
         let known = had.as_ref().is_none_or(|had| had.digests.is_complete() || had.clone.is_some());
         known && stat.is_some_and(|stat| found.stillness().holds(found.stamp, Stamp::of(&stat)))

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::link::Control;
 use crate::progress::Phase;
 use crate::threads::blocking;
-use crate::tree::{Found, Metadata, Mtime, RelPath, Roots, Scope};
+use crate::tree::{Attributes, Found, Metadata, Mtime, RelPath, Roots, Scope};
 use crate::wire::{self, Message, WireBytes};
 
 /// How many unacknowledged frames' worth a lane may have: each is a chunk in memory.
@@ -161,6 +161,6 @@ fn metadata(roots: &Roots) -> Result<(Metadata, Metadata)> {
     let stat = std::fs::metadata(datadir).map_err(|e| Error::io("cannot read", datadir, e))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let mtime = Mtime { secs: now.as_secs().cast_signed(), nanos: now.subsec_nanos() };
-    let of = |mode| Metadata { mode, uid: stat.uid(), gid: stat.gid(), mtime, xattrs: Vec::new() };
+    let of = |mode| Metadata { mode, uid: stat.uid(), gid: stat.gid(), mtime, xattrs: Attributes::default() };
     Ok((of(0o660), of(0o700)))
 }

@@ -621,15 +621,15 @@ fn what_is_the_nodes_own_is_told_and_accepted_from_nobody() {
         ("datadir/gone/tmp", Content::Directory, false),
         ("datadir/gone/tmp/deep/x", file(), false),
         ("datadir/grastate.dat", file(), false),
-        ("datadir/grastate.dat", Content::Symlink { target: b"/x".into() }, false),
+        ("datadir/grastate.dat", Content::Symlink { target: (*b"/x").into() }, false),
         ("datadir/ibdata1", file(), false),
         ("innodb-data/ibdata1", file(), true),
         ("datadir/ibdata1", Content::Directory, true),
-        ("datadir/undo7", Content::Symlink { target: b"/x".into() }, true),
+        ("datadir/undo7", Content::Symlink { target: (*b"/x").into() }, true),
         ("innodb-undo/undo007", file(), true),
         ("innodb-undo/undo7", Content::Directory, false),
         ("datadir/ibtmp_archive", Content::Directory, true),
-        ("datadir/ibtmp_archive", Content::Symlink { target: b"/x".into() }, false),
+        ("datadir/ibtmp_archive", Content::Symlink { target: (*b"/x").into() }, false),
     ] {
         let given = RelPath::parse(path.as_bytes()).unwrap();
         assert_eq!(staging.accepts(&given, &content), accepted, "{path} {content:?}");

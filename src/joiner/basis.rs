@@ -20,7 +20,7 @@ use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::install::{KeepRules, KeptFile, Reuse, Staging, kept};
 use crate::manifest::chunks;
-use crate::tree::{Content, RelPath, Roots, Rules, Scope, Source, Tolerance, locate, scan};
+use crate::tree::{Content, Entry, RelPath, Roots, Rules, Scope, Source, Tolerance, locate, scan};
 use crate::wire::{Base64, BasisParts, Message, Offer, SampledChunk};
 
 /// Bytes. Sending smaller files is quicker than comparing them.
@@ -101,7 +101,7 @@ impl Basis {
                 found.into_iter().filter(|found| found.size() >= SMALLEST && !known.contains(&found.entry.path));
             files.extend(found.map(|found| {
                 let size = found.size();
-                Had { path: found.entry.path, size, kept: None, origin: Origin::OldTree }
+                Had { path: Entry::from(found).path, size, kept: None, origin: Origin::OldTree }
             }));
         }
         files.retain(|Had { path, size, .. }| travels(path) && staging.accepts(path, &Content::File { size: *size }));

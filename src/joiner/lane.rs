@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ledger::{Ledger, ROUNDS, out_of_turn};
+use super::ledger::{Ledger, ROUNDS};
 use super::outlet::{Delivered, Outlet};
+use super::refusal::out_of_turn;
 use crate::archive::{Codec, CodecError, MemberError, unpack};
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};

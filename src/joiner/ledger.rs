@@ -4,20 +4,21 @@
 //! it was, and the seal covers everything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
 use std::mem::discriminant;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::basis::Origin;
-use super::read_back::{Patched, read_back};
-use super::record::{Record, Staged};
+use super::read_back::{patched, read_back};
+use super::record::{Record, Seed, Staged};
+use super::refusal::{announced, out_of_turn, short, twice};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
 use crate::backup::DataSource;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{CHUNK, Checksum, FileDigests, Item, Manifest, Seen, chunks};
+use crate::manifest::{CHUNK, Checksum, Item, Manifest, Seen, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Entry, Metadata, RelPath, is_link_file};
 use crate::wire::Round;
@@ -46,21 +47,11 @@ pub struct Ledger {
     closed: AtomicBool,
 }
 
-/// A file of this node, beside the staged tree, that may become part of it.
-#[derive(Debug)]
-pub(super) struct Seed {
-    /// Its name among the seeds.
-    pub(super) name: OsString,
-    pub(super) origin: Origin,
-    /// It is a copy made for this transfer.
-    pub(super) copied: bool,
-    pub(super) size: u64,
-    /// Digests of all its chunks, as they were read and written.
-    pub(super) digests: FileDigests,
-}
-
 /// The most bytes of extended attributes in one tree. A database uses none.
 const ATTRIBUTES: u64 = 32 << 20;
+/// The most bytes that all files may be long, holes included: each MiB has a digest that is hashed at the end, though
+/// nothing need arrive for it.
+const LARGEST: u64 = 1 << 50;
 /// The most rounds. An honest donor needs a few.
 pub(super) const ROUNDS: u16 = 100;
 
@@ -232,6 +223,7 @@ impl Ledger {
         }
         match member {
             Member::Chunk(chunk) => self.chunk(&round, chunk),
+            Member::Empty { entry, chunks } => self.empty(&round, entry, chunks),
             Member::Entry(entry) => {
                 if entry.content == Content::Directory {
                     self.tree.make_directory(&entry.path)?;
@@ -270,9 +262,9 @@ impl Ledger {
                 return self.touch(&path, &record).map(|()| 0);
             }
             match &chunk.patch {
-                Some(_) => file.patched.insert(number),
-                None => file.patched.remove(&number),
-            };
+                Some(_) => file.patched.get_or_insert_default().insert(number..number.saturating_add(1)),
+                None => file.sent_whole(number..number.saturating_add(1)),
+            }
             if let Some(origin) = replaced {
                 let bytes = chunk.patch.as_ref().map_or(len as usize, |patch| patch.covers.data_len());
                 self.reused[origin as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
@@ -295,6 +287,38 @@ impl Ledger {
         target.write_runs(&chunk.extents, chunk.data, offset).map_err(failed)?;
         self.written(&path, &record)?;
         Ok(len.into())
+    }
+
+    /// Takes whole chunks that are all hole: nothing is written but where there was something before.
+    fn empty(&self, round: &Round, entry: Entry, run: Range<u64>) -> Result<u64> {
+        let path = entry.path.clone();
+        let record = self.record(round, entry)?;
+        let Some(file) = &record.file else {
+            return Err(Error::new(Kind::Protocol, format!("{path}: a chunk of something that is not a file")));
+        };
+        let (target, clear, new) = {
+            let mut file = lock(file);
+            let new = file.digests.take_run(run, self.checksum.of_empty_chunk());
+            if new.is_empty() {
+                drop(file);
+                return self.touch(&path, &record).map(|()| 0);
+            }
+            for (part, had) in &new {
+                file.sent_whole(part.clone());
+                if let Some(origin) = file.seeded.filter(|_| *had) {
+                    self.reused[origin as usize].fetch_sub(length(part), Ordering::Relaxed);
+                }
+            }
+            let size = file.size;
+            let target = self.open(&path, size, &mut file, false)?;
+            file.writing += 1;
+            (target, file.written_before, new)
+        };
+        for (part, _) in new.iter().filter(|_| clear) {
+            target.clear(part.start * CHUNK, length(part)).map_err(|e| failure("cannot write", &path, e))?;
+        }
+        self.written(&path, &record)?;
+        Ok(new.iter().map(|(part, _)| length(part)).sum())
     }
 
     /// Of a newer version, perhaps only the metadata or the length is new.
@@ -373,11 +397,7 @@ impl Ledger {
             Content::File { size } => {
                 let before = known.as_ref().and_then(|known| known.file.as_ref()).map(|file| lock(file).size);
                 let others = self.promised.load(Ordering::Relaxed).saturating_sub(before.unwrap_or(0));
-                let promised = others.saturating_add(size);
-                if promised > self.allowed.load(Ordering::Relaxed) {
-                    return Err(announced(&path, round));
-                }
-                self.promised.store(promised, Ordering::Relaxed);
+                self.promise(&path, round, others.saturating_add(size))?;
                 let known = known.as_ref().and_then(|known| known.file.as_ref());
                 Some(Mutex::new(match known {
                     Some(known) => lock(known).renewed(size),
@@ -391,16 +411,26 @@ impl Ledger {
         Ok(record)
     }
 
+    /// Notes what all files add up to now.
+    fn promise(&self, path: &RelPath, round: &Round, bytes: u64) -> Result<()> {
+        if bytes > self.allowed.load(Ordering::Relaxed) {
+            return Err(announced(path, round));
+        }
+        if bytes > LARGEST {
+            return Err(Error::new(Kind::Limit, format!("{path}: with it the files are longer than 1 PiB in all"))
+                .remedy("the donor has a file whose length is wrong: most of it must be a hole"));
+        }
+        self.promised.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Whether `known` is the same file as this one of a stream, which may tell that it is longer.
     fn grows(&self, path: &RelPath, round: &Round, known: &Record, content: &Content) -> Result<bool> {
         let (Some(file), Content::File { size }) = (&known.file, content) else { return Ok(false) };
         let mut file = lock(file);
         if *size > file.size {
             let promised = self.promised.load(Ordering::Relaxed).saturating_add(size.saturating_sub(file.size));
-            if promised > self.allowed.load(Ordering::Relaxed) {
-                return Err(announced(path, round));
-            }
-            self.promised.store(promised, Ordering::Relaxed);
+            self.promise(path, round, promised)?;
             file.grow(*size);
         }
         Ok(true)
@@ -482,41 +512,21 @@ impl Ledger {
     }
 }
 
-/// The chunks of which only a part came last.
-fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
-    let patched = records.iter().filter_map(|(path, record)| {
-        let file = lock(record.file.as_ref()?);
-        let chunks = file.patched.iter().filter_map(|&chunk| Some((chunk, file.digests.get(chunk)?)));
-        let patched = Patched { path, size: file.size, chunks: chunks.collect() };
-        (!patched.chunks.is_empty()).then_some(patched)
-    });
-    patched.collect()
-}
-
-fn twice(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: the donor sent it twice, with different content"))
-}
-
-fn short(path: &RelPath) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: a chunk has less data than its extents say"))
-}
-
-fn announced(path: &RelPath, round: &Round) -> Error {
-    Error::new(Kind::Protocol, format!("{path}: more than the {} bytes that were announced", round.bytes))
-}
-
-pub(super) fn out_of_turn(round: u16) -> Error {
-    Error::new(Kind::Protocol, format!("a frame of round {round} came out of turn"))
+/// Bytes of whole chunks.
+fn length(run: &Range<u64>) -> u64 {
+    run.end.saturating_sub(run.start).saturating_mul(CHUNK)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::archive::{Batch, Extents, MemberError, unpack};
+    use crate::manifest::FileDigests;
     use crate::tree::Mtime;
 
     fn entry(path: &str, content: Content) -> Entry {
-        let meta = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
+        let meta =
+            Metadata { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: Default::default() };
         Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
     }
 
@@ -602,6 +612,36 @@ mod tests {
         let content = std::fs::read(dir.path().join(".highline/incoming/datadir/g")).unwrap();
         let chunk = CHUNK as usize;
         assert!(content == [vec![1; chunk], vec![2; chunk], vec![3; 5], vec![0; 4]].concat());
+    }
+
+    #[test]
+    fn a_run_of_holes_clears_what_was_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = entry("datadir/f", Content::File { size: 5 * CHUNK + 3 });
+        let ledger = ledger(dir.path(), 1, 5 * CHUNK + 3);
+        let run = |round, chunks: std::ops::Range<u64>| {
+            let mut batch = Batch::default();
+            batch.push_empty(&file, chunks).unwrap();
+            at(&ledger, round, &batch)
+        };
+        for chunk in [0, 2, 5] {
+            take(&ledger, &batch(&file, chunk * CHUNK, 1)).unwrap();
+        }
+        assert_eq!([run(0, 3..5), run(0, 1..2), run(0, 1..2)].map(|bytes| bytes.unwrap() / CHUNK), [2, 1, 0]);
+        // A later round: the run replaces one chunk and a patch of another, and is replaced in turn.
+        ledger.begin(round(1, 1, 5 * CHUNK + 3), vec![]).unwrap();
+        at(&ledger, 1, &patch(&file, 0, &[vec![7; 16_384], vec![1; (1 << 20) - 16_384]].concat(), "0+16384")).unwrap();
+        ledger.begin(round(2, 1, 5 * CHUNK + 3), vec![]).unwrap();
+        assert_eq!(run(2, 0..4).unwrap(), 2 * CHUNK, "two of them were so already");
+        at(&ledger, 2, &batch(&file, 4 * CHUNK, 9)).unwrap();
+        let (manifest, _) = ledger.finish().unwrap();
+        let content = std::fs::read(dir.path().join(".highline/incoming/datadir/f")).unwrap();
+        assert!(content == [vec![0; 4 << 20], vec![9; 1 << 20], vec![1; 3]].concat());
+        let digests: Vec<_> = content.chunks(1 << 20).map(|part| Checksum::Blake3.digest(part)).collect();
+        assert_eq!(manifest.items()[0].digest, Some(Checksum::Blake3.fold(&digests)));
+        use std::os::unix::fs::MetadataExt;
+        let blocks = std::fs::metadata(dir.path().join(".highline/incoming/datadir/f")).unwrap().blocks();
+        assert!(blocks * 512 < 2 * CHUNK, "{blocks}");
     }
 
     #[test]

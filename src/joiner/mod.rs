@@ -16,6 +16,7 @@ mod preflight;
 mod prepare;
 mod read_back;
 mod record;
+mod refusal;
 mod reuse;
 mod room;
 mod rounds;

@@ -1,13 +1,16 @@
 //! Reads back what came in parts: only the disk can say whether they add up to the donor's chunk.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::record::Record;
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::direct::Pages;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Digest};
-use crate::threads::on_all_cores;
+use crate::threads::{lock, on_all_cores};
 use crate::tree::RelPath;
 
 /// A file of `size` bytes, and the chunks of which only a part came last, each with the donor's digest.
@@ -15,6 +18,18 @@ pub(super) struct Patched<'a> {
     pub(super) path: &'a RelPath,
     pub(super) size: u64,
     pub(super) chunks: Vec<(u64, Digest)>,
+}
+
+/// The chunks of which only a part came last.
+pub(super) fn patched(records: &BTreeMap<RelPath, Arc<Record>>) -> Vec<Patched<'_>> {
+    let patched = records.iter().filter_map(|(path, record)| {
+        let file = lock(record.file.as_ref()?);
+        let chunks = file.patched.as_ref()?.iter().flatten();
+        let chunks = chunks.filter_map(|chunk| Some((chunk, file.digests.get(chunk)?)));
+        let patched = Patched { path, size: file.size, chunks: chunks.collect() };
+        (!patched.chunks.is_empty()).then_some(patched)
+    });
+    patched.collect()
 }
 
 /// Reads every such chunk, on several threads, and compares it with its digest.

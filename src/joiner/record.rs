@@ -1,11 +1,12 @@
 //! What a ledger knows of one entry: the version that a round brought, and of a file which of its chunks have come.
 
-use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::basis::Origin;
 use super::target::Target;
-use crate::manifest::{FileDigests, chunks};
+use crate::manifest::{FileDigests, Ranges, chunks};
 use crate::threads::lock;
 use crate::tree::{Content, Metadata};
 
@@ -42,7 +43,7 @@ pub(super) struct Staged {
     pub(super) written_before: bool,
     pub(super) digests: FileDigests,
     /// Chunks of which only a part came last; they are read back at the end.
-    pub(super) patched: BTreeSet<u64>,
+    pub(super) patched: Option<Box<Ranges>>,
     /// Threads writing to it now. The modification time is set when the last one ends.
     pub(super) writing: u32,
     /// It was a seed until this round.
@@ -59,7 +60,7 @@ impl Staged {
             made: false,
             written_before: false,
             digests: FileDigests::new(size),
-            patched: BTreeSet::new(),
+            patched: None,
             writing: 0,
             seeded: None,
             grown: false,
@@ -75,8 +76,14 @@ impl Staged {
     /// The same file in a later round.
     pub(super) fn renewed(&self, size: u64) -> Staged {
         let digests = self.digests.clone().renewed(size);
-        let patched = self.patched.range(..chunks(size)).copied().collect();
+        let mut patched = self.patched.clone();
+        patched.iter_mut().for_each(|patched| patched.remove(chunks(size)..u64::MAX));
         Staged { made: self.made, written_before: self.made, digests, patched, ..Staged::new(size) }
+    }
+
+    /// These chunks need not be read back.
+    pub(super) fn sent_whole(&mut self, chunks: Range<u64>) {
+        self.patched.iter_mut().for_each(|patched| patched.remove(chunks.clone()));
     }
 
     /// The same file once more of it is known, in the same round.
@@ -84,4 +91,17 @@ impl Staged {
         self.digests.grow(size);
         (self.size, self.grown) = (size, true);
     }
+}
+
+/// A file of this node, beside the staged tree, that may become part of it.
+#[derive(Debug)]
+pub(super) struct Seed {
+    /// Its name among the seeds.
+    pub(super) name: OsString,
+    pub(super) origin: Origin,
+    /// It is a copy made for this transfer.
+    pub(super) copied: bool,
+    pub(super) size: u64,
+    /// Digests of all its chunks, as they were read and written.
+    pub(super) digests: FileDigests,
 }

@@ -17,7 +17,8 @@ use rustix::fs::{fstatvfs, ioctl_ficlone};
 use tokio::sync::mpsc;
 
 use super::basis::{Basis, Had, Opened};
-use super::ledger::{Ledger, Seed};
+use super::ledger::Ledger;
+use super::record::Seed;
 use super::staged_tree::failure;
 use super::target::Target;
 use crate::archive::Located;

@@ -259,7 +259,7 @@ impl StagedTree {
             rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed)?;
         }
         rustix::fs::fchmod(file, Mode::from_raw_mode(self.owners.mode(meta))).map_err(failed)?;
-        for (name, value) in &meta.xattrs {
+        for (name, value) in meta.xattrs.iter() {
             rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()).map_err(failed)?;
         }
         rustix::fs::futimens(file, &times(meta)).map_err(failed)
@@ -336,7 +336,7 @@ mod tests {
             uid: 0,
             gid: 0,
             mtime: Mtime { secs: 1_700_000_000, nanos: 123_456_789 },
-            xattrs: vec![],
+            xattrs: Default::default(),
         };
         let file = tree.create(&path("datadir/a/b/c"), 10).unwrap();
         tree.settle(&path("datadir/a/b/c"), &file, &meta).unwrap();
@@ -353,7 +353,7 @@ mod tests {
         for (uid, gid, mode, expected) in
             [(999, 998, 0o640, 0o640), (0, 998, 0o040, 0o440), (0, 0, 0o604, 0o604), (0, 0, 0o1067, 0o1767)]
         {
-            let meta = Metadata { mode, uid, gid, mtime: Mtime { secs: 0, nanos: 0 }, xattrs: vec![] };
+            let meta = Metadata { mode, uid, gid, mtime: Mtime { secs: 0, nanos: 0 }, xattrs: Default::default() };
             assert_eq!(owners.mode(&meta), expected, "{mode:o}");
         }
     }

@@ -1,10 +1,13 @@
 //! The digests of one file's chunks, by number: what a later round, or a later transfer, compares with.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use super::ranges::cut;
 use super::{CHUNK, Checksum, Digest, chunks};
 
-/// The digests of the chunks of one file, 32 bytes each. It grows with what is known, not with the file's length.
+/// The digests of the chunks of one file, 32 bytes each. It grows with what is known, not with the file's length; of
+/// chunks in a row with the same digest, which are holes, only the first counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkDigests {
     size: u64,
@@ -15,14 +18,80 @@ pub struct ChunkDigests {
 enum Known {
     /// Most files have one chunk.
     One(Option<Digest>),
-    Some(BTreeMap<u64, Digest>),
+    Some(Runs),
+    /// Of a file whose chunks mostly differ, once all are known.
     All(Box<[Digest]>),
+}
+
+/// Chunks in a row with the same digest, by the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Runs {
+    by_start: BTreeMap<u64, Run>,
+    /// How many chunks they have in all.
+    chunks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    end: u64,
+    digest: Digest,
+}
+
+impl Runs {
+    fn of(digests: impl IntoIterator<Item = Digest>) -> Runs {
+        let mut runs = Runs::default();
+        (0..).zip(digests).for_each(|(chunk, digest)| runs.insert(chunk..chunk + 1, digest));
+        runs
+    }
+
+    fn get(&self, chunk: u64) -> Option<Digest> {
+        let (_, run) = self.by_start.range(..=chunk).next_back()?;
+        (chunk < run.end).then_some(run.digest)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Range<u64>, Digest)> {
+        self.by_start.iter().map(|(start, run)| (*start..run.end, run.digest))
+    }
+
+    fn split(&self, within: Range<u64>) -> Vec<(Range<u64>, Option<Digest>)> {
+        let before = self.by_start.range(..within.start).next_back();
+        let runs = before.into_iter().chain(self.by_start.range(within.clone()));
+        cut(within, runs.map(|(start, run)| (*start..run.end, run.digest)))
+    }
+
+    fn insert(&mut self, range: Range<u64>, digest: Digest) {
+        self.forget(range.clone());
+        self.chunks += range.end - range.start;
+        let left = self.by_start.range(..range.start).next_back().map(|(start, run)| (*start, *run));
+        let start = left.filter(|(_, left)| left.end == range.start && left.digest == digest).map(|(start, _)| start);
+        let right = self.by_start.get(&range.end).copied().filter(|right| right.digest == digest);
+        if right.is_some() {
+            self.by_start.remove(&range.end);
+        }
+        let end = right.map_or(range.end, |right| right.end);
+        self.by_start.insert(start.unwrap_or(range.start), Run { end, digest });
+    }
+
+    fn forget(&mut self, range: Range<u64>) {
+        while let Some((&start, &run)) =
+            self.by_start.range(..range.end).next_back().filter(|(_, run)| run.end > range.start)
+        {
+            self.by_start.remove(&start);
+            self.chunks -= run.end.min(range.end) - start.max(range.start);
+            if start < range.start {
+                self.by_start.insert(start, Run { end: range.start, ..run });
+            }
+            if run.end > range.end {
+                self.by_start.insert(range.end, run);
+            }
+        }
+    }
 }
 
 impl ChunkDigests {
     /// For a file of `size` bytes; none is known yet.
     pub fn new(size: u64) -> ChunkDigests {
-        let known = if chunks(size) == 1 { Known::One(None) } else { Known::Some(BTreeMap::new()) };
+        let known = if chunks(size) == 1 { Known::One(None) } else { Known::Some(Runs::default()) };
         ChunkDigests { size, known }
     }
 
@@ -33,47 +102,72 @@ impl ChunkDigests {
     pub fn get(&self, chunk: u64) -> Option<Digest> {
         match &self.known {
             Known::One(one) => one.filter(|_| chunk == 0),
-            Known::Some(known) => known.get(&chunk).copied(),
+            Known::Some(known) => known.get(chunk),
             Known::All(all) => usize::try_from(chunk).ok().and_then(|chunk| all.get(chunk)).copied(),
+        }
+    }
+
+    /// `within`, cut where the digest changes; each part with its digest.
+    #[must_use]
+    pub fn split(&self, within: Range<u64>) -> Vec<(Range<u64>, Option<Digest>)> {
+        match &self.known {
+            Known::Some(known) => known.split(within),
+            Known::One(_) | Known::All(_) => {
+                within.map(|chunk| (chunk..chunk.saturating_add(1), self.get(chunk))).collect()
+            }
         }
     }
 
     /// Notes the digest of a chunk, which must be one of the file's; returns the one known before.
     pub fn insert(&mut self, chunk: u64, digest: Digest) -> Option<Digest> {
+        let before = self.get(chunk);
+        match &mut self.known {
+            Known::All(all) => {
+                if let Some(place) = usize::try_from(chunk).ok().and_then(|chunk| all.get_mut(chunk)) {
+                    *place = digest;
+                }
+            }
+            _ => self.insert_run(chunk..chunk.saturating_add(1), digest),
+        }
+        before
+    }
+
+    /// Notes that all of these chunks have this digest. What is beyond the file's end does not count.
+    pub fn insert_run(&mut self, run: Range<u64>, digest: Digest) {
         let count = chunks(self.size);
-        if chunk >= count {
-            return None;
+        let run = run.start..run.end.min(count);
+        if run.is_empty() {
+            return;
+        }
+        if let Known::All(all) = &mut self.known {
+            self.known = Known::Some(Runs::of(std::mem::take(all)));
         }
         match &mut self.known {
-            Known::One(one) => one.replace(digest),
-            Known::All(all) => {
-                let place = usize::try_from(chunk).ok().and_then(|chunk| all.get_mut(chunk))?;
-                Some(std::mem::replace(place, digest))
-            }
+            Known::One(one) => *one = Some(digest),
             Known::Some(known) => {
-                let before = known.insert(chunk, digest);
-                if known.len() as u64 == count {
-                    self.known = Known::All(std::mem::take(known).into_values().collect());
+                known.insert(run, digest);
+                if known.chunks == count && known.by_start.len() as u64 > count / 2 {
+                    let all = known.iter().flat_map(|(run, digest)| run.map(move |_| digest));
+                    self.known = Known::All(all.collect());
                 }
-                before
             }
+            Known::All(_) => {}
         }
     }
 
-    /// Forgets the digest of a chunk.
-    pub fn forget(&mut self, chunk: u64) {
+    /// Forgets the digests of chunks.
+    pub fn forget(&mut self, run: Range<u64>) {
+        if run.is_empty() || run.start >= chunks(self.size) {
+            return;
+        }
         match &mut self.known {
-            Known::One(one) if chunk == 0 => *one = None,
-            Known::One(_) => {}
-            Known::Some(known) => {
-                known.remove(&chunk);
-            }
-            Known::All(all) if (all.len() as u64) > chunk => {
-                let mut known: BTreeMap<u64, Digest> = (0..).zip(std::mem::take(all)).collect();
-                known.remove(&chunk);
+            Known::One(one) => *one = None,
+            Known::Some(known) => known.forget(run),
+            Known::All(all) => {
+                let mut known = Runs::of(std::mem::take(all));
+                known.forget(run);
                 self.known = Known::Some(known);
             }
-            Known::All(_) => {}
         }
     }
 
@@ -81,7 +175,7 @@ impl ChunkDigests {
     pub fn missing(&self) -> u64 {
         match &self.known {
             Known::One(one) => u64::from(one.is_none()),
-            Known::Some(known) => chunks(self.size).saturating_sub(known.len() as u64),
+            Known::Some(known) => chunks(self.size).saturating_sub(known.chunks),
             Known::All(_) => 0,
         }
     }
@@ -90,6 +184,9 @@ impl ChunkDigests {
     pub fn fold(&self, checksum: Checksum) -> Option<Digest> {
         match &self.known {
             Known::One(one) => *one,
+            Known::Some(known) if known.chunks == chunks(self.size) => {
+                Some(checksum.fold_runs(known.iter().map(|(run, digest)| (run.end - run.start, digest))))
+            }
             Known::Some(_) => None,
             Known::All(all) => Some(checksum.fold(all)),
         }
@@ -102,14 +199,15 @@ impl ChunkDigests {
             return;
         }
         if !self.size.is_multiple_of(CHUNK) || self.size == 0 {
-            self.forget(chunks(self.size).saturating_sub(1));
+            let last = chunks(self.size).saturating_sub(1);
+            self.forget(last..last.saturating_add(1));
         }
         self.size = size;
         match &mut self.known {
             Known::One(_) if chunks(size) == 1 => {}
-            Known::One(one) => self.known = Known::Some(one.map(|digest| (0, digest)).into_iter().collect()),
+            Known::One(one) => self.known = Known::Some(Runs::of(*one)),
             Known::All(all) if (all.len() as u64) < chunks(size) => {
-                self.known = Known::Some((0..).zip(std::mem::take(all)).collect());
+                self.known = Known::Some(Runs::of(std::mem::take(all)));
             }
             Known::All(_) | Known::Some(_) => {}
         }
@@ -124,12 +222,11 @@ impl ChunkDigests {
         let whole = self.size.min(size) / CHUNK;
         let mut resized = ChunkDigests::new(size);
         match self.known {
-            Known::One(Some(one)) if whole > 0 => {
+            Known::One(one) => one.into_iter().take(usize::from(whole > 0)).for_each(|one| {
                 resized.insert(0, one);
-            }
-            Known::One(_) => {}
-            Known::Some(known) => known.into_iter().filter(|(chunk, _)| *chunk < whole).for_each(|(chunk, digest)| {
-                resized.insert(chunk, digest);
+            }),
+            Known::Some(known) => known.iter().for_each(|(run, digest)| {
+                resized.insert_run(run.start..run.end.min(whole), digest);
             }),
             Known::All(all) => (0..whole).zip(all).for_each(|(chunk, digest)| {
                 resized.insert(chunk, digest);
@@ -157,7 +254,7 @@ mod tests {
         assert_eq!(of.insert(1, digest(1)), None);
         assert_eq!(of.fold(checksum), Some(checksum.fold(&[digest(0), digest(1), digest(2)])));
         assert_eq!((of.insert(1, digest(7)), of.get(1), of.missing()), (Some(digest(1)), Some(digest(7)), 0));
-        [1, 5].into_iter().for_each(|chunk| of.forget(chunk));
+        [1..2, 5..6].into_iter().for_each(|run| of.forget(run));
         assert_eq!((of.get(0), of.get(1), of.missing()), (Some(digest(0)), None, 1));
         let mut small = ChunkDigests::new(0);
         assert_eq!((small.insert(0, digest(1)), small.insert(1, digest(2)), small.get(1)), (None, None, None));
@@ -214,5 +311,51 @@ mod tests {
             assert_eq!(grown, of(before).resized(after.max(before)), "{before} {after}");
             assert_eq!((0..9).filter(|chunk| grown.get(*chunk).is_some()).count(), kept, "{before} {after}");
         }
+    }
+
+    /// Whatever is noted in whatever order, runs say what their chunks said one by one.
+    #[test]
+    fn runs_are_their_chunks() {
+        const COUNT: u64 = 40;
+        let mut random = 7u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for _ in 0..300 {
+            let (mut runs, mut one_by_one) = (ChunkDigests::new(COUNT * CHUNK), [None; COUNT as usize]);
+            for _ in 0..next(60) {
+                let (from, digest) = (next(COUNT), digest(next(3) as u8));
+                let to = (from + next(9)).min(COUNT);
+                if next(4) == 0 {
+                    runs.forget(from..to);
+                    one_by_one[from as usize..to as usize].fill(None);
+                } else {
+                    runs.insert_run(from..to, digest);
+                    one_by_one[from as usize..to as usize].fill(Some(digest));
+                }
+                assert!((0..COUNT).all(|chunk| runs.get(chunk) == one_by_one[chunk as usize]));
+                assert_eq!(runs.missing(), one_by_one.iter().filter(|one| one.is_none()).count() as u64);
+                let parts = runs.split(3..30);
+                assert!(parts.iter().all(|(part, known)| part.clone().all(|chunk| runs.get(chunk) == *known)));
+                assert!(parts.into_iter().flat_map(|(part, _)| part).eq(3..30));
+                let all: Option<Vec<Digest>> = one_by_one.iter().copied().collect();
+                assert_eq!(runs.fold(Checksum::Blake3), all.map(|all| Checksum::Blake3.fold(&all)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_of_terabytes_takes_no_more_than_one_chunk() {
+        const COUNT: u64 = 3 << 20;
+        let mut of = ChunkDigests::new(COUNT * CHUNK);
+        of.insert_run(0..COUNT, digest(0));
+        of.insert(COUNT / 2, digest(1));
+        let Known::Some(known) = &of.known else { panic!() };
+        assert_eq!((known.by_start.len(), of.missing()), (3, 0));
+        let mut all = vec![digest(0); COUNT as usize];
+        all[COUNT as usize / 2] = digest(1);
+        assert_eq!(of.fold(Checksum::Blake3), Some(Checksum::Blake3.fold(&all)));
+        assert_eq!(of.resized(CHUNK).fold(Checksum::Blake3), Some(digest(0)));
     }
 }

@@ -1,17 +1,27 @@
 //! What one side knows about a file's chunks through all rounds. Donor and joiner keep the same record, so both reach
 //! the same answer if a chunk is read, or arrives, twice in one round.
 
-use std::collections::BTreeSet;
+use std::ops::Range;
 
-use super::{Checksum, ChunkDigests, Digest};
+use super::{Checksum, ChunkDigests, Digest, Ranges};
 
 /// The digests of a file's chunks, some perhaps from earlier rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileDigests {
     known: ChunkDigests,
-    /// The chunks of this round, if others are from earlier ones; `None`: everything known is from this round.
-    fresh: Option<BTreeSet<u64>>,
-    torn: BTreeSet<u64>,
+    /// There were earlier rounds; otherwise everything known is from this one.
+    later: bool,
+    /// Most files need none.
+    marks: Option<Box<Marks>>,
+}
+
+/// What this round has brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Marks {
+    /// The chunks that came, if there were earlier rounds.
+    fresh: Ranges,
+    /// Nothing is known of these.
+    torn: Ranges,
 }
 
 /// How a chunk's digest compares with what was known.
@@ -28,14 +38,13 @@ pub enum Seen {
 impl FileDigests {
     /// For a file of `size` bytes that is seen for the first time.
     pub fn new(size: u64) -> FileDigests {
-        FileDigests { known: ChunkDigests::new(size), fresh: None, torn: BTreeSet::new() }
+        FileDigests { known: ChunkDigests::new(size), later: false, marks: None }
     }
 
     /// The same file in a later round, in which it has `size` bytes. Torn chunks stay unknown until they come again.
     #[must_use]
-    pub fn renewed(mut self, size: u64) -> FileDigests {
-        std::mem::take(&mut self.torn).into_iter().for_each(|chunk| self.known.forget(chunk));
-        FileDigests { known: self.known.resized(size), fresh: Some(BTreeSet::new()), torn: BTreeSet::new() }
+    pub fn renewed(self, size: u64) -> FileDigests {
+        FileDigests { known: self.known.resized(size), later: true, marks: None }
     }
 
     /// In the same round more of the file is known: it has `size` bytes.
@@ -45,40 +54,82 @@ impl FileDigests {
 
     /// Notes the digest of one chunk of this round.
     pub fn take(&mut self, chunk: u64, digest: Digest) -> Seen {
-        if self.torn.contains(&chunk) {
-            return Seen::Torn;
+        let torn = self.is_torn_at(chunk);
+        if !self.take_run(chunk..chunk.saturating_add(1), digest).is_empty() {
+            return Seen::New;
         }
-        let first = self.fresh.as_mut().map_or(self.known.get(chunk).is_none(), |fresh| fresh.insert(chunk));
-        match self.known.get(chunk) {
-            Some(known) if known == digest => Seen::Same,
-            Some(_) if !first => {
-                self.torn.insert(chunk);
-                Seen::Torn
-            }
-            _ => {
-                self.known.insert(chunk, digest);
-                Seen::New
+        if torn || self.is_torn_at(chunk) { Seen::Torn } else { Seen::Same }
+    }
+
+    fn is_torn_at(&self, chunk: u64) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.torn.contains(chunk))
+    }
+
+    /// Notes that all of these chunks of this round have this digest; returns the parts that are [`Seen::New`], each with
+    /// whether something was known of it.
+    pub fn take_run(&mut self, run: Range<u64>, digest: Digest) -> Vec<(Range<u64>, bool)> {
+        let (mut new, mut torn) = (Vec::new(), Vec::new());
+        let none = Marks::default();
+        let marks = self.marks.as_deref().unwrap_or(&none);
+        for (part, _) in marks.torn.split(run.clone()).into_iter().filter(|(_, torn)| !torn) {
+            for (part, known) in self.known.split(part) {
+                match known {
+                    None => new.push((part, false)),
+                    Some(known) if known == digest => {}
+                    Some(_) if !self.later => torn.push(part),
+                    Some(_) => {
+                        for (part, again) in marks.fresh.split(part) {
+                            if again {
+                                torn.push(part);
+                            } else {
+                                new.push((part, true));
+                            }
+                        }
+                    }
+                }
             }
         }
+        new.iter().for_each(|(part, _)| self.known.insert_run(part.clone(), digest));
+        torn.into_iter().for_each(|part| self.tear(part));
+        if self.later {
+            self.marks.get_or_insert_default().fresh.insert(run);
+        }
+        new
+    }
+
+    /// `within`, cut where what is known changes; each part with its digest, from whichever round.
+    #[must_use]
+    pub fn split(&self, within: Range<u64>) -> Vec<(Range<u64>, Option<Digest>)> {
+        self.known.split(within)
     }
 
     /// The digest of a chunk, from whichever round.
     pub fn get(&self, chunk: u64) -> Option<Digest> {
-        self.known.get(chunk).filter(|_| !self.torn.contains(&chunk))
+        self.known.get(chunk)
     }
 
     /// Whether the chunk's digest was noted in this round.
     pub fn is_fresh(&self, chunk: u64) -> bool {
-        self.fresh.as_ref().map_or(self.known.get(chunk).is_some(), |fresh| fresh.contains(&chunk))
+        self.has_fresh(chunk..chunk.saturating_add(1))
     }
 
-    /// The chunk could not be read in this round: it is unknown what the other side has of it.
-    pub fn tear(&mut self, chunk: u64) {
-        self.torn.insert(chunk);
+    /// Whether the digest of any of these chunks was noted in this round.
+    pub fn has_fresh(&self, run: Range<u64>) -> bool {
+        match (&self.marks, self.later) {
+            (_, false) => self.known.split(run).iter().any(|(_, known)| known.is_some()),
+            (Some(marks), true) => marks.fresh.split(run).iter().any(|(_, fresh)| *fresh),
+            (None, true) => false,
+        }
+    }
+
+    /// The chunks could not be read in this round: it is unknown what the other side has of them.
+    pub fn tear(&mut self, run: Range<u64>) {
+        self.known.forget(run.clone());
+        self.marks.get_or_insert_default().torn.insert(run);
     }
 
     pub fn is_torn(&self) -> bool {
-        !self.torn.is_empty()
+        self.marks.as_ref().is_some_and(|marks| !marks.torn.is_empty())
     }
 
     /// Every chunk is known.
@@ -133,5 +184,35 @@ mod tests {
         let longer = file.clone().renewed(CHUNK + 6);
         assert!(!longer.is_complete());
         assert!(file.renewed(CHUNK).is_complete());
+    }
+
+    /// A run is what its chunks are one by one, in this round and after it.
+    #[test]
+    fn a_run_is_taken_as_its_chunks_are() {
+        const C: Digest = Digest::from_bytes([3; 32]);
+        for order in 0..4u32 {
+            let mut one = FileDigests::new(9 * CHUNK);
+            (0..6).for_each(|chunk| _ = one.take(chunk, if chunk % 3 == 0 { A } else { B }));
+            if order % 2 == 1 {
+                one = one.renewed(9 * CHUNK);
+                one.take(3, C);
+                one.take(4, A);
+            }
+            let mut run = one.clone();
+            let known: Vec<bool> = (0..9).map(|chunk| one.get(chunk).is_some()).collect();
+            let seen: Vec<Seen> = (2..8).map(|chunk| one.take(chunk, A)).collect();
+            let new = run.take_run(2..8, A);
+            for (chunk, seen) in (2..8).zip(seen) {
+                let part = new.iter().find(|(part, _)| part.contains(&chunk));
+                assert_eq!(part.is_some(), seen == Seen::New, "{chunk}");
+                assert!(part.is_none_or(|(_, had)| *had == known[chunk as usize]), "{chunk}");
+            }
+            if order > 1 {
+                (one, run) = (one.renewed(8 * CHUNK), run.renewed(8 * CHUNK));
+            }
+            assert_eq!(one.is_torn(), run.is_torn());
+            assert!((0..9).all(|chunk| one.get(chunk) == run.get(chunk) && one.is_fresh(chunk) == run.is_fresh(chunk)));
+            assert!((0..8).all(|chunk| one.take(chunk, C) == run.take(chunk, C)));
+        }
     }
 }

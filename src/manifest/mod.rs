@@ -7,6 +7,7 @@ mod chunk_digests;
 mod digest;
 mod escaped;
 mod file_digests;
+mod ranges;
 mod stream_seal;
 mod text;
 
@@ -15,6 +16,7 @@ pub use chunk_digests::ChunkDigests;
 pub use digest::{Checksum, Digest, DigestError, Hasher};
 pub use escaped::Escaped;
 pub use file_digests::{FileDigests, Seen};
+pub use ranges::Ranges;
 pub use stream_seal::{StreamSeal, StreamSealer, Whole};
 
 use crate::error::{Error, Kind, Result};
@@ -153,7 +155,13 @@ mod tests {
         Item {
             entry: Entry {
                 path: RelPath::parse(path.as_bytes()).unwrap(),
-                meta: Metadata { mode: 0o660, uid: 1, gid: 2, mtime: Mtime { secs: 3, nanos: 4 }, xattrs: vec![] },
+                meta: Metadata {
+                    mode: 0o660,
+                    uid: 1,
+                    gid: 2,
+                    mtime: Mtime { secs: 3, nanos: 4 },
+                    xattrs: Default::default(),
+                },
                 content: Content::File { size: content.len() as u64 },
             },
             digest: Some(Checksum::Blake3.digest(content)),

@@ -47,7 +47,7 @@ pub(super) fn line(entry: &Entry, digest: Option<Digest>, out: &mut String) {
         out.push(' ');
         escape(target, out);
     }
-    for (name, value) in xattrs {
+    for (name, value) in xattrs.iter() {
         out.push(' ');
         escape(name.as_bytes(), out);
         out.push('=');
@@ -114,7 +114,7 @@ fn parse_line(line: &str) -> Option<Item> {
     let (content, digest) = match kind {
         "f" => (Content::File { size: size.parse().ok()? }, Some(digest.parse().ok()?)),
         "d" => (Content::Directory, None),
-        "l" => (Content::Symlink { target: unescape(columns.next()?)? }, None),
+        "l" => (Content::Symlink { target: unescape(columns.next()?)?.into() }, None),
         "h" => (Content::HardLink { to: RelPath::parse(&unescape(columns.next()?)?).ok()? }, None),
         _ => return None,
     };
@@ -125,7 +125,8 @@ fn parse_line(line: &str) -> Option<Item> {
         let value: Option<Vec<u8>> = pairs.iter().map(|[high, low]| hex(*high, *low)).collect();
         xattrs.push((String::from_utf8(unescape(name)?).ok()?, value.filter(|_| rest.is_empty())?));
     }
-    Some(Item { entry: Entry { path, meta: Metadata { mode, uid, gid, mtime, xattrs }, content }, digest })
+    let meta = Metadata { mode, uid, gid, mtime, xattrs: xattrs.into() };
+    Some(Item { entry: Entry { path, meta, content }, digest })
 }
 
 #[cfg(test)]
@@ -142,13 +143,13 @@ mod tests {
         let content = prop_oneof![
             any::<u64>().prop_map(|size| Content::File { size }),
             Just(Content::Directory),
-            vec(any::<u8>(), 0..30).prop_map(|target| Content::Symlink { target }),
+            vec(any::<u8>(), 0..30).prop_map(|target| Content::Symlink { target: target.into() }),
             Just(Content::HardLink { to: RelPath::parse(b"datadir/other name").unwrap() }),
         ];
         let numbers = (0..=0o7777u32, any::<u32>(), any::<u32>(), any::<i64>(), 0..1_000_000_000u32);
         (path, xattrs, content, numbers).prop_map(|(path, xattrs, content, (mode, uid, gid, secs, nanos))| {
             let digest = matches!(content, Content::File { .. }).then(|| Checksum::Blake3.digest(path.as_bytes()));
-            let meta = Metadata { mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs };
+            let meta = Metadata { mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs: xattrs.into() };
             Item { entry: Entry { path, meta, content }, digest }
         })
     }

@@ -18,7 +18,7 @@ mod stillness;
 
 pub use complete::{Part, is_of_mysql, lacks, parts};
 pub use data_files::{holds_tables, is_data_file, is_link_file};
-pub use entry::{Content, Entry, Metadata, Mtime};
+pub use entry::{Attributes, Content, Entry, Metadata, Mtime};
 pub use filesystem::{Filesystems, free_space};
 pub use innodb::{InnodbFiles, Recovery, RedoLog, system_tablespace};
 pub use node_owned::{Row, TABLE, is_key_file, row};

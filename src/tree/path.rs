@@ -87,11 +87,7 @@ impl fmt::Display for RootName {
 /// Its parts are never empty, `.` or `..`, contain no NUL, and have at most 255 bytes each (`NAME_MAX`); there are at
 /// most 64 parts and 4,000 bytes in all (below `PATH_MAX`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath {
-    bytes: Box<[u8]>,
-    /// Where the root's name ends.
-    root: u8,
-}
+pub struct RelPath(Box<[u8]>);
 
 /// Why bytes are not a path that may cross the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,12 +140,17 @@ impl RelPath {
         if parts > Self::MAX_PARTS {
             return Err(PathError::Long);
         }
-        Ok(RelPath { bytes: bytes.into(), root: root as u8 })
+        Ok(RelPath(bytes.into()))
     }
 
     /// `root/part/part`.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0
+    }
+
+    /// Where the root's name ends.
+    fn root_end(&self) -> usize {
+        self.0.iter().position(|&byte| byte == b'/').unwrap_or_default()
     }
 
     pub fn root(&self) -> RootName {
@@ -157,7 +158,7 @@ impl RelPath {
     }
 
     pub fn root_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.root as usize]).unwrap_or_default()
+        std::str::from_utf8(&self.0[..self.root_end()]).unwrap_or_default()
     }
 
     /// Whether its root is one of [`RootName::is_innodb_data`].
@@ -167,30 +168,30 @@ impl RelPath {
 
     /// The path beneath the root, never empty and never absolute.
     pub fn beneath(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.bytes[self.root as usize + 1..]))
+        Path::new(OsStr::from_bytes(&self.0[self.root_end() + 1..]))
     }
 
     /// The first part beneath the root: the entry that an install switches.
     pub fn first(&self) -> &OsStr {
-        let rest = &self.bytes[self.root as usize + 1..];
+        let rest = &self.0[self.root_end() + 1..];
         OsStr::from_bytes(rest.split(|&b| b == b'/').next().unwrap_or_default())
     }
 
     /// Whether `other` is this path or beneath it.
     pub fn holds(&self, other: &RelPath) -> bool {
-        other.bytes.strip_prefix(&*self.bytes).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
+        other.0.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
     }
 
     /// The directory that contains it; `None` if that is the root.
     pub fn parent(&self) -> Option<RelPath> {
-        let last = self.bytes.iter().rposition(|&b| b == b'/')?;
-        (last > self.root as usize).then(|| RelPath { bytes: self.bytes[..last].into(), root: self.root })
+        let last = self.0.iter().rposition(|&b| b == b'/')?;
+        (last > self.root_end()).then(|| RelPath(self.0[..last].into()))
     }
 }
 
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printable(&self.bytes).fmt(f)
+        Printable(&self.0).fmt(f)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::io::Errno;
 
 use super::data_files::is_data_file;
-use super::entry::{Content, Entry, Metadata, Mtime};
+use super::entry::{Attributes, Content, Entry, Metadata, Mtime};
 use super::node_owned::is_key_file;
 use super::path::{RelPath, RootName};
 use super::roots::{Root, Roots, Scope, Shape};
@@ -22,20 +23,24 @@ use crate::error::{Error, Kind, Printable, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
     inode: u64,
     device: u64,
+    /// Seconds since 1970 and, in `nanos`, nanoseconds.
+    mtime: i64,
+    ctime: i64,
+    nanos: (u32, u32),
 }
 
 impl Stamp {
     pub fn of(stat: &fs::Metadata) -> Stamp {
+        let nanos = |nanos| u32::try_from(nanos).unwrap_or_default();
         Stamp {
             size: stat.size(),
-            mtime: (stat.mtime(), stat.mtime_nsec()),
-            ctime: (stat.ctime(), stat.ctime_nsec()),
             inode: stat.ino(),
             device: stat.dev(),
+            mtime: stat.mtime(),
+            ctime: stat.ctime(),
+            nanos: (nanos(stat.mtime_nsec()), nanos(stat.ctime_nsec())),
         }
     }
 
@@ -55,24 +60,48 @@ impl Stamp {
     /// Whether it was last written before `when`, by both of its times.
     pub fn is_older_than(&self, when: SystemTime) -> bool {
         let when = when.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), i64::from(when.subsec_nanos()));
-        self.mtime < when && self.ctime < when
+        let when = (i64::try_from(when.as_secs()).unwrap_or(i64::MAX), when.subsec_nanos());
+        self.times().into_iter().all(|time| time < when)
+    }
+
+    /// Its modification and its change.
+    fn times(self) -> [(i64, u32); 2] {
+        [(self.mtime, self.nanos.0), (self.ctime, self.nanos.1)]
     }
 
     /// When it last changed, since 1970; `None` if earlier.
     pub fn changed(self) -> Option<Duration> {
-        let (secs, nanos) = self.mtime.max(self.ctime);
-        Some(Duration::new(u64::try_from(secs).ok()?, u32::try_from(nanos).ok()?))
+        let (secs, nanos) = self.times().into_iter().max()?;
+        Some(Duration::new(u64::try_from(secs).ok()?, nanos))
     }
 }
 
-/// An entry of the donor's tree.
+/// An entry of the donor's tree. It goes from list to list: behind a pointer, so that two of them cost little more than
+/// one.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Found(Box<Facts>);
+
+/// What a scan finds of an entry.
+#[derive(Clone, Debug)]
+pub struct Facts {
     pub entry: Entry,
     pub stamp: Stamp,
     /// Bytes allocated to it on disk.
     pub allocated: u64,
+}
+
+impl Deref for Found {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl From<Found> for Entry {
+    fn from(found: Found) -> Entry {
+        found.0.entry
+    }
 }
 
 impl Found {
@@ -325,7 +354,7 @@ impl<'a> Scan<'a> {
             if stands_for_data(root, beneath, place) {
                 self.follow(place)?;
             }
-            Content::Symlink { target: target.into_os_string().into_vec() }
+            Content::Symlink { target: target.into_os_string().into_vec().into() }
         } else if kind.is_file() {
             if place.extension() == Some(OsStr::new("isl")) {
                 self.follow_isl(place)?;
@@ -358,11 +387,11 @@ impl<'a> Scan<'a> {
             uid: stat.uid(),
             gid: stat.gid(),
             mtime: Mtime { secs: stat.mtime(), nanos: u32::try_from(stat.mtime_nsec()).unwrap_or(0) },
-            xattrs: if kind.is_symlink() { Vec::new() } else { user_attributes(place)? },
+            xattrs: if kind.is_symlink() { Attributes::default() } else { user_attributes(place)?.into() },
         };
         let directory = content == Content::Directory;
         let entry = Entry { path, meta, content };
-        self.found.push(Found { entry, stamp: Stamp::of(&stat), allocated: stat.blocks() * 512 });
+        self.found.push(Found(Box::new(Facts { entry, stamp: Stamp::of(&stat), allocated: stat.blocks() * 512 })));
         Ok(directory)
     }
 

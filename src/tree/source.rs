@@ -135,6 +135,19 @@ impl Source {
         }
     }
 
+    /// Where the next data is, as far as the filesystem tells: `offset` itself, if it is not asked. `u64::MAX`: there is
+    /// none up to the end.
+    pub fn next_data(&self, offset: u64) -> u64 {
+        if self.holes != Holes::Ask {
+            return offset;
+        }
+        match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => u64::MAX,
+            Err(_) => offset,
+        }
+    }
+
     fn ask(&self, offset: u64, len: u64, most: usize) -> io::Result<Vec<(u64, u64)>> {
         let end = offset + len;
         let mut runs = Vec::new();
@@ -323,6 +336,9 @@ mod tests {
             let runs = source.data(&place, 0, 1 << 20, 100, &mut scratch).unwrap();
             source.read_runs(&place, 0, &runs, &mut bytes, &mut scratch).unwrap();
             assert_eq!(bytes, [7; 8192]);
+            let asked = holes == Holes::Ask;
+            assert_eq!(source.next_data(0), if asked { 65536 } else { 0 });
+            assert_eq!(source.next_data(131_072), if asked { u64::MAX } else { 131_072 });
         }
     }
 

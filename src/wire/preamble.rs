@@ -2,8 +2,8 @@
 //!
 //! Protocol versions:
 //! 1. the first: one pass over the tree, chunk acknowledgements, pax members, seal.
-//! 2. passes while the server runs, patches of pages, a conversation that outlives its connections,
-//!    byte streams.
+//! 2. passes while the server runs, patches of pages, runs of empty chunks, a conversation that outlives its
+//!    connections, byte streams.
 
 use super::WireError;
 

@@ -17,7 +17,7 @@ pub fn dialer(ticket: &str) -> Dialer {
 }
 
 pub fn entry(path: &str, content: Content) -> Entry {
-    let meta = Metadata { mode: 0o640, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: vec![] };
+    let meta = Metadata { mode: 0o640, uid: 0, gid: 0, mtime: Mtime { secs: 1, nanos: 2 }, xattrs: Default::default() };
     Entry { path: RelPath::parse(path.as_bytes()).unwrap(), meta, content }
 }
 
