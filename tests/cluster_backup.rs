@@ -304,7 +304,7 @@ fn a_backup_is_refused_where_a_root_lies_on_another_filesystem() {
     let (donor, joiner) = failure(&mut cluster);
     println!("{}\n{}", said(&cluster, 1), said(&cluster, 2));
     let why = format!(
-        "{} (innodb-log) lies on another filesystem than the data directory, and a backup is prepared in one directory",
+        "{} (innodb-log) is on another filesystem than the data directory, and a backup is prepared in one directory",
         place.display()
     );
     assert!(joiner.contains(&why) && joiner.contains("remedy: set source=files on the donors"), "{joiner}");

@@ -384,7 +384,7 @@ fn malformed(error: StreamError) -> Error {
 }
 
 #[cfg(test)]
-pub(in crate::donor) mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::backup::mbstream::tests::{anew, chunk, data, end, renamed};
     use std::path::Path;
@@ -398,7 +398,7 @@ pub(in crate::donor) mod tests {
     }
 
     /// What comes of a stream.
-    pub(in crate::donor) fn of(stream: &[Vec<u8>]) -> Unpacked {
+    pub(crate) fn of(stream: &[Vec<u8>]) -> Unpacked {
         unpack(whole(stream).as_slice(), &frame(&[]), |_| true).unwrap()
     }
 
