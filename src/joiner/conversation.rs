@@ -328,11 +328,11 @@ impl Conversation {
             entries(count)
         ));
         let owners = preflight::owners(self.options.roots.datadir(), &offer)?;
-        let tree = StagedTree::new(Arc::clone(&staging), owners);
+        let tree = StagedTree::new(Arc::clone(&staging), owners).of(offer.source);
         // From when bytes begin to flow: the wait for a donor says nothing about their rate.
         self.meter = Arc::new(Meter::default());
         self.meter.set_total(total);
-        let ledger = Arc::new(Ledger::new(checksum, round, tree).of(offer.source));
+        let ledger = Arc::new(Ledger::new(checksum, round, tree));
         self.ledger = Some(Arc::clone(&ledger));
         self.reporter.phase(Phase::Copying);
         let reports = follow(Arc::clone(&self.meter), Arc::clone(&self.reporter));

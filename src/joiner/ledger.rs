@@ -16,19 +16,16 @@ use super::refusal::{announced, out_of_turn, short, twice};
 use super::staged_tree::{StagedTree, failure};
 use super::target::Target;
 use crate::archive::{Chunk, Extents, Member};
-use crate::backup::DataSource;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CHUNK, Checksum, Item, Manifest, Seen, chunks};
 use crate::threads::lock;
-use crate::tree::{Content, Entry, Metadata, RelPath, is_link_file};
+use crate::tree::{Content, Entry, Metadata, RelPath};
 use crate::wire::Round;
 
 /// The record of all rounds. The threads of all lanes write to it.
 #[derive(Debug)]
 pub struct Ledger {
     checksum: Checksum,
-    /// What is written is a backup, so another program goes through it before it is installed.
-    backup: bool,
     /// Read-locked while a member is taken, so that nothing of one round is written after the next has begun.
     round: RwLock<Round>,
     tree: StagedTree,
@@ -66,7 +63,6 @@ impl Ledger {
     pub fn new(checksum: Checksum, round: Round, tree: StagedTree) -> Ledger {
         Ledger {
             checksum,
-            backup: false,
             allowed: AtomicU64::new(round.bytes),
             round: RwLock::new(round),
             tree,
@@ -77,22 +73,6 @@ impl Ledger {
             reused: Default::default(),
             closed: AtomicBool::new(false),
         }
-    }
-
-    /// For a tree from `source`.
-    #[must_use]
-    pub fn of(self, source: DataSource) -> Ledger {
-        Ledger { backup: source == DataSource::Mariabackup, ..self }
-    }
-
-    /// Refuses what would lead the program that prepares a backup out of it: a backup has none of it.
-    fn leads_nowhere(&self, path: &RelPath, content: &Content) -> Result<()> {
-        let link = matches!(content, Content::Symlink { .. } | Content::HardLink { .. });
-        if self.backup && (link || is_link_file(path)) {
-            let what = format!("{path}: a backup may not contain links, because mariadb-backup would follow them");
-            return Err(Error::new(Kind::Protocol, what));
-        }
-        Ok(())
     }
 
     /// Begins the next round, once the threads still writing for the last one are done. `withdrawn` paths are removed.
@@ -123,7 +103,6 @@ impl Ledger {
         let Some(record) = records.get(from).filter(whole).cloned() else {
             return Err(Error::new(Kind::Protocol, format!("{from} is renamed and has not arrived")));
         };
-        self.leads_nowhere(to, &record.content())?;
         self.tree.examine(to, &record.content())?;
         self.tree.rename(from, to)?;
         records.remove(from);
@@ -383,7 +362,6 @@ impl Ledger {
                 _ => return Err(twice(&path)),
             }
         } else {
-            self.leads_nowhere(&path, &content)?;
             self.tree.examine(&path, &content)?;
             if records.len() as u64 >= round.entries {
                 return Err(Error::new(

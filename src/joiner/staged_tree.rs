@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::backup::DataSource;
 use crate::error::{Error, Kind, Result};
 use crate::install::{KeptFile, Staging};
 use crate::threads::lock;
-use crate::tree::{Content, Metadata, RelPath};
+use crate::tree::{Content, Metadata, RelPath, is_link_file};
 
 /// Who will own the files: the owner of the data directory, because user numbers differ between hosts and this server
 /// must be able to read what the donor's could. A server run by root can read everything, so then the donor's numbers
@@ -55,6 +56,8 @@ impl Owners {
 pub struct StagedTree {
     staging: Arc<Staging>,
     owners: Owners,
+    /// Another program goes through it before it is installed.
+    backup: bool,
     /// Recently opened directories, by path.
     opened: Mutex<HashMap<RelPath, Arc<Directory>>>,
 }
@@ -78,11 +81,23 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 impl StagedTree {
     pub fn new(staging: Arc<Staging>, owners: Owners) -> StagedTree {
-        StagedTree { staging, owners, opened: Mutex::new(HashMap::new()) }
+        StagedTree { staging, owners, backup: false, opened: Mutex::new(HashMap::new()) }
     }
 
-    /// Refuses what the install would refuse later.
+    /// For what comes from `source`.
+    #[must_use]
+    pub fn of(self, source: DataSource) -> StagedTree {
+        StagedTree { backup: source == DataSource::Mariabackup, ..self }
+    }
+
+    /// Refuses what the install would refuse later, and what would lead the program that prepares a backup out of it: a
+    /// backup has no links.
     pub fn examine(&self, path: &RelPath, content: &Content) -> Result<()> {
+        let link = matches!(content, Content::Symlink { .. } | Content::HardLink { .. });
+        if self.backup && (link || is_link_file(path)) {
+            let what = format!("{path}: a backup may not contain links, because mariadb-backup would follow them");
+            return Err(Error::new(Kind::Protocol, what));
+        }
         if self.staging.accepts(path, content) {
             return Ok(());
         }
