@@ -51,7 +51,7 @@ fn two_hundred_thousand_files() {
 
 /// Chunks without data go as runs, in passes as in a copy of a tree that nobody writes to; and they stay holes.
 #[test]
-fn pair_limits_3_tb_of_holes() {
+fn three_terabytes_of_holes() {
     const TIB: u64 = 1 << 40;
     let pair = Pair::default();
     for number in 0..3u64 {

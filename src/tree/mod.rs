@@ -14,6 +14,7 @@ mod roots;
 mod rules;
 mod scan;
 mod source;
+mod stamp;
 mod stillness;
 
 pub use complete::{Part, is_of_mysql, lacks, parts};
@@ -26,6 +27,7 @@ pub use own::{Own, OwnName, OwnPath};
 pub use path::{PathError, RelPath, RootName};
 pub use roots::{Root, Roots, Scope, Shape, matches, names};
 pub use rules::Rules;
-pub use scan::{Found, Scanned, Stamp, Tolerance, leads_outside, locate, scan, scan_fully};
+pub use scan::{Found, Scanned, Tolerance, leads_outside, locate, scan, scan_fully};
 pub use source::{Source, changed, data_runs, readable, vanished};
+pub use stamp::Stamp;
 pub use stillness::{Stillness, likely_writer, may_vanish};

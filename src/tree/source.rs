@@ -10,7 +10,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::entry::Content;
 use super::roots::Roots;
-use super::scan::{Found, Stamp, locate};
+use super::scan::{Found, locate};
+use super::stamp::Stamp;
 use crate::direct::{Direct, PAGE, Pages};
 use crate::error::{Error, Kind, Printable, Result};
 

@@ -3,7 +3,8 @@
 
 use super::path::{RelPath, RootName};
 use super::roots::matches;
-use super::scan::{Found, Stamp};
+use super::scan::Found;
+use super::stamp::Stamp;
 
 /// How still a file must hold for its copy to be good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
