@@ -146,10 +146,10 @@ pub(super) async fn arrange(
         (equal + same, sampled + all)
     });
     let what = format!(
-        "the joiner already has {} of {}; of {sampled} pages sampled, {} the same here",
+        "the joiner already has {} of {}; of {sampled} pages sampled, {}",
         counted(common.len() as u64, "file", "files"),
         bytes(total),
-        counted(equal, "is", "are"),
+        counted(equal, "is the same here", "are the same here"),
     );
     if !is_worth_it(equal, sampled) {
         control.send(Message::NoReuse).await?;
