@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use consumer::{Consumer, Writer};
 pub use guard::guard;
-pub use producer::{Producer, Reader};
+pub use producer::{Producer, Read, Reader};
 pub use program::Program;
 
 /// One end of a stream, as the operator names it.
