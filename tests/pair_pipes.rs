@@ -3,7 +3,7 @@
 use crate::support::faulty_link::{Fate, Fault, FaultyLink, WELL};
 use crate::support::pair::{Both, Joiner, LIMIT, Pair, Running, SECONDS, redirected};
 use crate::support::pipe::{KEEP, Pipes};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
@@ -123,6 +123,16 @@ fn what_a_slow_producer_has_written_arrives_meanwhile() {
 }
 
 #[test]
+fn a_producer_that_never_pauses_and_never_fills_a_piece_is_in_time() {
+    let pipes = Pipes::default();
+    let joiner = pipes.receive(&["--idle-timeout=1s"], KEEP);
+    let script = "for i in $(seq 60); do printf x; sleep 0.05; done";
+    let donor = pipes.send(&joiner.ticket, &["--idle-timeout=1s"], script);
+    Both::of(donor, joiner, LIMIT).succeeded();
+    assert_eq!(pipes.kept().unwrap(), [b'x'; 60]);
+}
+
+#[test]
 fn the_rate_limit_holds() {
     let pipes = Pipes::default();
     pipes.fill(6 * MIB);
@@ -237,6 +247,39 @@ fn a_joiner_that_is_killed_takes_its_consumer_with_it() {
     assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
     both.donor.failed(32, &["the joiner at", "nobody is listening there any more"]);
     pipes.never_ended();
+}
+
+/// Whom no kill from here reaches, as one of another user, must not take the end of our process for that of the stream.
+#[test]
+fn a_consumer_that_cannot_be_killed_sees_no_end() {
+    for (consumer, killed) in [("exec setsid", false), ("exec setsid", true), ("setsid", false), ("setsid", true)] {
+        let pipes = Pipes::default();
+        let joiner = pipes.receive(&[], &format!("{consumer} sh -c 'echo $$ > pid; {KEEP}'; exit 1"));
+        let producer = if killed { "cat /dev/urandom" } else { "head -c 9000000 /dev/urandom; sleep 1; exit 9" };
+        let donor = pipes.send(&joiner.ticket, &["--rate-limit=10M"], producer);
+        pipes.wait_for("out");
+        if killed {
+            joiner.running.signal(Signal::KILL);
+        }
+        let both = Both::of(donor, joiner, SECONDS);
+        if !killed {
+            both.failed(125, &["sh ended with exit status 9"]);
+            both.joiner.said(
+                "sh or what it started still runs, as another user or outside its process group; its input stays open",
+            );
+        }
+        pipes.never_ended();
+        assert_eq!(pipes.holders(), 1);
+        // The shell and its `cat`: the leader of the session, and all that is in it.
+        let group = Pid::from_raw(pipes.wait_for("pid").trim().parse().unwrap()).unwrap();
+        kill_process_group(group, Signal::KILL).unwrap();
+        let deadline = Instant::now() + LIMIT;
+        while pipes.holders() > 0 {
+            assert!(Instant::now() < deadline, "a process is left behind");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        pipes.never_ended();
+    }
 }
 
 #[test]

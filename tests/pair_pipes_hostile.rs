@@ -116,7 +116,7 @@ fn pieces_that_break_the_rules_end_both() {
             round: 0,
             members: 1,
             wire_len: packed.len() as u32,
-            raw_len: 100,
+            raw_len: 1000,
         };
         [header.encode().as_slice(), &packed].concat()
     };
@@ -125,11 +125,14 @@ fn pieces_that_break_the_rules_end_both() {
         (frame(8, digest(), DATA), 71, "piece 8 of the stream is beyond the window"),
         (frame(u64::MAX, digest(), DATA), 71, "is beyond the window"),
         ([frame(1, digest(), DATA), frame(1, other, b"other")].concat(), 71, "came twice, and not as the same"),
+        // It is the first of the window, so none of them is acknowledged.
+        (frame(1, digest(), DATA).repeat(9), 71, "a lane brought more pieces of the stream than were agreed on"),
         (with(|header| header.round = 1), 71, "a lane frame is malformed"),
         (with(|header| header.members = 2), 71, "a lane frame is malformed"),
         (with(|header| header.kind = FrameKind::End), 71, "a lane frame is malformed"),
         (with(|header| header.raw_len = 2 << 20), 71, "a lane frame is malformed"),
         (with(|header| (header.kind, header.raw_len) = (FrameKind::Batch, 4096)), 71, "what does not belong to this"),
+        (with(|header| header.wire_len += 1), 71, "a lane frame is malformed"),
         (with(|header| header.codec = 9), 71, "was refused"),
         (bomb, 71, "was refused"),
     ] {

@@ -76,7 +76,11 @@ pub enum Command {
     Check(CheckArgs),
     /// Kill the program that a stream goes to when the process that feeds it is gone
     #[command(hide = true)]
-    Guard,
+    Guard {
+        /// Keep standard output, a pipe, open as long as anybody reads it
+        #[arg(long)]
+        hold: bool,
+    },
     /// For the database server, which calls it (`wsrep_sst_method=highline`)
     #[command(disable_help_flag = true)]
     Sst(SstArgs),
@@ -246,7 +250,8 @@ pub struct ReceiveArgs {
     pub stdout: bool,
 
     /// Run this program, and give it the byte stream as its standard input. It sees the end of it only when all of it is
-    /// verified, and is killed when that cannot be; when it fails both ends fail
+    /// verified, and is killed when that cannot be; when it fails both ends fail. Only what runs on this host, as this user,
+    /// in its process group can be killed: behind `ssh`, `docker exec` or `kubectl exec` it is not safe
     #[arg(last = true, value_name = "PROGRAM", conflicts_with_all = ["stdout", "TreeArgs", "install", "reuse", "force_older"])]
     pub program: Vec<OsString>,
 

@@ -59,8 +59,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => {
             return exit(check::run(&args, SystemTime::now(), &mut std::io::stdout().lock()));
         }
-        Command::Guard => {
-            crate::pipe::guard();
+        Command::Guard { hold } => {
+            if hold {
+                crate::pipe::hold()
+            } else {
+                crate::pipe::guard()
+            }
             Ok(())
         }
         Command::Generate(args) => generate::run(&args),

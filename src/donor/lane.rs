@@ -24,7 +24,8 @@ use crate::wire::{Answer, FrameHeader, Purpose};
 const AHEAD: usize = 2;
 
 /// How many unacknowledged bytes one lane may have in flight: as much as a long fast link holds and no more, so that a
-/// joiner that acknowledges nothing is noticed soon.
+/// joiner that acknowledges nothing is noticed soon. Pieces of a stream do not count: they are acknowledged in its order, so
+/// the one that all wait for must not wait for its lane. The queue's own window bounds them.
 const WINDOW: u64 = 64 << 20;
 /// How many bytes are written at once.
 const PIECE: usize = 256 << 10;
@@ -49,8 +50,10 @@ struct Flight {
 }
 
 impl Flight {
+    /// What counts against [`WINDOW`].
     fn wire(&self) -> u64 {
-        lock(&self.pending).iter().map(|pending| pending.wire).sum()
+        let counts = |pending: &&Pending| !matches!(pending.work, Work::Piece(_));
+        lock(&self.pending).iter().filter(counts).map(|pending| pending.wire).sum()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::link::{Control, Dialer};
 use crate::manifest::{Checksum, StreamSeal};
 use crate::pace::Throttle;
-use crate::pipe::{End, Producer};
+use crate::pipe::{End, Producer, Read};
 use crate::progress::{Meter, Phase, Reporter, bytes, follow};
 use crate::stop::Stop;
 use crate::threads::{alone, blocking, or_never};
@@ -29,6 +29,9 @@ use crate::wire::{self, Message, PipeAccept, PipeOffer, Speeds};
 
 /// How many pieces a lane may have that are not acknowledged: each is in memory, here or there.
 const A_LANE: u32 = 8;
+
+/// How old the first byte of a piece may be that is not full; where `idle-timeout` is short, a quarter of that.
+const OLD: Duration = Duration::from_secs(1);
 
 /// What a donor of a stream is asked to do; every value is checked.
 #[derive(Debug)]
@@ -161,6 +164,7 @@ async fn bring(control: &mut Control, lanes: &mut Lanes, producer: Producer, win
     transfer.rounds.begin(Arc::clone(&round));
     let sealing = Arc::new(Sealing::new(transfer.checksum));
     let (reader, program) = producer.parts();
+    let old = OLD.min(transfer.dialer.deadlines.idle / 4);
     let reading = blocking({
         let (transfer, round, sealing) = (Arc::clone(&transfer), Arc::clone(&round), Arc::clone(&sealing));
         move || {
@@ -172,7 +176,7 @@ async fn bring(control: &mut Control, lanes: &mut Lanes, producer: Producer, win
                 !transfer.rounds.is_closed()
             };
             let mut number = 0;
-            reader.pieces(wire::Piece::MAX, wanted, |data| {
+            reader.pieces(wire::Piece::MAX, old, wanted, |data| {
                 let piece = Piece { number, data, sealing: Arc::clone(&sealing) };
                 number += 1;
                 round.queue.push(Work::Piece(Arc::new(piece)), window)
@@ -180,11 +184,12 @@ async fn bring(control: &mut Control, lanes: &mut Lanes, producer: Producer, win
         }
     });
     let all = async {
-        reading.await?;
+        let read = reading.await?;
+        let read = read.ok_or_else(|| Error::new(Kind::Io, "the transfer ended before the producer did"))?;
         round.queue.end();
-        Ok(())
+        Ok(read)
     };
-    let both = async { tokio::try_join!(all, arrived(lanes, &round)).map(|_| ()) };
+    let both = async { tokio::try_join!(all, arrived(lanes, &round)).map(|(read, _)| read) };
     let failed = or_never(program.as_ref().map(|program| program.failed()));
     let held = async {
         loop {
@@ -200,18 +205,33 @@ async fn bring(control: &mut Control, lanes: &mut Lanes, producer: Producer, win
         error = failed => Err(error),
         error = held => Err(error),
     };
-    if let Err(error) = sent {
+    let read = sent.map_err(|error| {
         // Who still pushes is woken by that, and ends.
         transfer.rounds.close();
         program.iter().for_each(|program| program.kill());
-        return Err(transfer.rounds.failure().unwrap_or(error));
-    }
+        transfer.rounds.failure().unwrap_or(error)
+    })?;
     transfer.rounds.end();
     lanes.farewell().await;
     drop(round);
     let sealing = alone(sealing, transfer.dialer.deadlines.idle).await;
     let sealing = sealing.ok_or_else(|| Error::new(Kind::Timeout, "a packing thread does not end"))?;
-    Ok(sealing.finish())
+    sealed(read, sealing.finish())
+}
+
+/// The seal, if it is over all that was read: it is made of what the lanes have packed.
+fn sealed(read: Read, seal: StreamSeal) -> Result<StreamSeal> {
+    if (read.pieces, read.bytes) == (seal.pieces, seal.bytes) {
+        return Ok(seal);
+    }
+    let what = format!(
+        "not all of the stream was sent: {} in {} pieces were read, and {} in {} were sealed",
+        bytes(read.bytes),
+        read.pieces,
+        bytes(seal.bytes),
+        seal.pieces
+    );
+    Err(Error::new(Kind::Integrity, what).remedy("start again, and report this: it must not happen"))
 }
 
 /// The joiner's answer; it has five times `idle` for it.
@@ -229,6 +249,23 @@ async fn told<T>(control: &mut Control, pick: impl FnOnce(Message) -> Result<T, 
         match control.next().await? {
             Message::PipeHeld => {}
             word => return pick(word).map_err(|other| control.unexpected(&other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::StreamSealer;
+
+    #[test]
+    fn a_seal_over_less_than_was_read_is_none() {
+        let mut sealer = StreamSealer::new(Checksum::Blake3);
+        sealer.add(3, Checksum::Blake3.digest(b"one"));
+        let seal = sealer.finish();
+        assert_eq!(sealed(Read { pieces: 1, bytes: 3 }, seal).unwrap(), seal);
+        for (pieces, bytes) in [(2, 3), (1, 4), (0, 0)] {
+            assert_eq!(sealed(Read { pieces, bytes }, seal).unwrap_err().kind(), Kind::Integrity);
         }
     }
 }

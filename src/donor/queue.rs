@@ -305,9 +305,15 @@ impl State {
         self.large.is_empty() && self.small.is_empty() && self.returned.is_empty() && !pushed
     }
 
+    /// Of a stream's pieces the earliest: the consumer waits for it.
+    fn first_returned(&self) -> Option<usize> {
+        let number = |work: &Work| if let Work::Piece(piece) = work { piece.number } else { 0 };
+        (0..self.returned.len()).rev().min_by_key(|place| self.returned.get(*place).map(number))
+    }
+
     fn take(&mut self) -> Option<Work> {
-        if let Some(work) = self.returned.pop() {
-            return Some(work);
+        if let Some(place) = self.first_returned() {
+            return Some(self.returned.swap_remove(place));
         }
         let side_by_side = self.large.len().min(SIDE_BY_SIDE);
         if side_by_side > 0 {
@@ -391,6 +397,19 @@ mod tests {
         assert!(!queue.is_finished());
         queue.done();
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn of_the_pieces_that_come_back_the_earliest_goes_first() {
+        use super::super::piece::Sealing;
+        let sealing = Arc::new(Sealing::new(crate::manifest::Checksum::Blake3));
+        let queue = Queue::open();
+        let piece = |number| Work::Piece(Arc::new(Piece { number, data: vec![0], sealing: Arc::clone(&sealing) }));
+        let pieces = [0, 1, 2, 3, 4].map(piece);
+        pieces.iter().for_each(|work| assert!(queue.push(work.clone(), 9)));
+        let out: Vec<_> = (0..4).map(|_| queue.next().unwrap()).collect();
+        [2, 1, 3, 0].into_iter().for_each(|number| queue.give_back(out[number].clone()));
+        assert_eq!((0..5).map(|_| queue.next().unwrap()).collect::<Vec<_>>(), pieces);
     }
 
     #[test]

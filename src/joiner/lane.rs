@@ -79,12 +79,12 @@ pub(super) async fn run(stream: Stream, peer: String, shared: Shared, replaced: 
     let (reader, writer) = split(stream);
     let (arrived, frames) = mpsc::channel(AHEAD);
     let (written, answers) = mpsc::channel(64);
-    let spare: Spare = match &sink {
-        Sink::Tree(_) => Arc::default(),
-        Sink::Pipe(outlet) => Arc::clone(&outlet.spare),
+    let (spare, delivered): (Spare, _) = match &sink {
+        Sink::Tree(_) => (Arc::default(), Delivered::new(0)),
+        Sink::Pipe(outlet) => (Arc::clone(&outlet.spare), outlet.delivered()),
     };
+    let delivered = Arc::new(delivered);
     let finished = |joined| ended("a writing thread", joined);
-    let delivered = Arc::new(Delivered::default());
     let takes = sink.takes();
     let acknowledged = or_never(match &sink {
         Sink::Tree(_) => None,
@@ -241,7 +241,7 @@ fn hand_over(outlet: &Outlet, mut frames: mpsc::Receiver<Arrived>, delivered: &D
             lock(&outlet.spare).push(payload);
             raw
         };
-        delivered.push(outlet.take(raw)?);
+        delivered.push(outlet.take(raw)?)?;
     }
     Ok(())
 }

@@ -144,19 +144,37 @@ impl Outlet {
     pub(super) fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }
+
+    /// For a lane that brings pieces.
+    pub(super) fn delivered(&self) -> Delivered {
+        Delivered::new(self.window)
+    }
 }
 
 /// The pieces that one lane has brought, in the order in which it did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Delivered {
     numbers: Mutex<VecDeque<u64>>,
+    /// So many may wait: an honest donor has no more that are not acknowledged.
+    window: u64,
     more: Notify,
 }
 
 impl Delivered {
-    pub(super) fn push(&self, number: u64) {
-        lock(&self.numbers).push_back(number);
+    pub(super) fn new(window: u64) -> Delivered {
+        Delivered { numbers: Mutex::default(), window, more: Notify::new() }
+    }
+
+    /// # Errors
+    /// The window is full.
+    pub(super) fn push(&self, number: u64) -> Result<()> {
+        let mut numbers = lock(&self.numbers);
+        if numbers.len() as u64 >= self.window {
+            return Err(Error::new(Kind::Protocol, "a lane brought more pieces of the stream than were agreed on"));
+        }
+        numbers.push_back(number);
         self.more.notify_one();
+        Ok(())
     }
 
     /// How many more are written, of those that no earlier one of this lane waits before. Waits until there is one;
@@ -253,14 +271,15 @@ mod tests {
     #[tokio::test]
     async fn a_lane_acknowledges_what_is_written_of_its_first() {
         let (sender, mut written) = watch::channel(0);
-        let delivered = Delivered::default();
-        [3, 0, 1].into_iter().for_each(|number| delivered.push(number));
+        let delivered = Delivered::new(3);
+        [3, 0, 1].into_iter().for_each(|number| delivered.push(number).unwrap());
+        assert_eq!(delivered.push(3).unwrap_err().kind(), Kind::Protocol);
         sender.send_replace(2);
         let none = tokio::time::timeout(Duration::from_millis(20), delivered.written(&mut written)).await;
         assert!(none.is_err(), "the lane's first is not written");
         sender.send_replace(4);
         assert_eq!(delivered.written(&mut written).await, Some(3));
-        delivered.push(2);
+        delivered.push(2).unwrap();
         assert_eq!(delivered.written(&mut written).await, Some(1), "written before it came again");
         drop(sender);
         assert_eq!(delivered.written(&mut written).await, None);

@@ -2,28 +2,29 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::ioctl_fionread;
 
-use super::guard::Guard;
+use super::guard::{Guard, holder};
 use super::program::Stream;
-use super::{End, Program, widen};
+use super::{End, Program, is, is_closed, widen};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Whole;
 use crate::progress::Reporter;
 
-/// The consumer. Dropped before its [`Consumer::end`], its program is killed, and only then is its input closed.
+/// The consumer. Dropped before its [`Consumer::end`], its program is killed, and only then is its input closed; where
+/// not all of it can be killed, another process keeps that open.
 #[derive(Debug)]
 pub struct Consumer {
     program: Option<Arc<Program>>,
     guard: Option<Guard>,
     /// Until the end is shown.
     file: Option<Arc<File>>,
+    reporter: Arc<dyn Reporter>,
 }
 
 /// Its input.
@@ -42,12 +43,12 @@ impl Consumer {
                 let failed = |e| Error::new(Kind::Io, "cannot make a pipe").because(e);
                 let (reads, writes) = std::io::pipe().map_err(failed)?;
                 let guard = Guard::start(writes.try_clone().map_err(failed)?.into())?;
-                let program = Program::start(&words, Stream::To(reads), Some(guard.group), reporter)?;
+                let program = Program::start(&words, Stream::To(reads), Some(guard.group), Arc::clone(&reporter))?;
                 (File::from(OwnedFd::from(writes)), Some(Arc::new(program)), Some(guard))
             }
         };
         widen(&file);
-        Ok(Consumer { program, guard, file: Some(Arc::new(file)) })
+        Ok(Consumer { program, guard, file: Some(Arc::new(file)), reporter })
     }
 
     pub fn program(&self) -> Option<Arc<Program>> {
@@ -72,8 +73,8 @@ impl Consumer {
     pub fn end(mut self, _: &Whole) -> Result<()> {
         let file = self.file.as_ref().ok_or_else(written_to)?;
         self.drained(file)?;
-        if is(file, FileType::RegularFile) {
-            let failed = |e| Error::new(Kind::Io, "cannot sync the file that the stream went to").because(e);
+        if is(file, FileType::RegularFile) || is(file, FileType::BlockDevice) {
+            let failed = |e| Error::new(Kind::Io, "cannot sync what the stream was written to").because(e);
             file.sync_all().map_err(failed)?;
         }
         if let Some(guard) = self.guard.take() {
@@ -103,9 +104,29 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        if self.file.is_some() {
-            self.kill();
+        /// Who was killed is gone by then.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let Some(file) = self.file.take() else { return };
+        self.kill();
+        let Some(program) = &self.program else { return };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if is_closed(&*file) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        let name = program.name();
+        self.reporter.warn(&match file.try_clone().and_then(|file| holder(file.into())) {
+            Ok(()) => format!(
+                "{name} or what it started still runs, as another user or outside its process group; its input stays open, so that \
+                 it takes nothing for whole: end it by hand"
+            ),
+            Err(error) => format!(
+                "{name} or what it started still runs, as another user or outside its process group; its input cannot be kept open \
+                 ({error}), so it may take what it has got for whole"
+            ),
+        });
     }
 }
 
@@ -137,19 +158,10 @@ fn closed(program: Option<&Program>) -> Error {
         let what = format!("whoever reads the stream from standard output {EARLY}");
         return Error::new(Kind::Program, what).remedy("see what that program says, and start again");
     };
-    let deadline = std::time::Instant::now() + PATIENCE;
-    match program.wait(|| std::time::Instant::now() < deadline) {
+    let deadline = Instant::now() + PATIENCE;
+    match program.wait(|| Instant::now() < deadline) {
         Some(Err(error)) => error,
         Some(Ok(())) => program.failure(&format!("ended with exit status 0, but {EARLY}")),
         None => program.failure(EARLY),
     }
-}
-
-fn is(file: &File, kind: FileType) -> bool {
-    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)
-}
-
-fn is_closed(file: impl AsFd) -> bool {
-    let mut files = [PollFd::new(&file, PollFlags::empty())];
-    poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && files[0].revents().contains(PollFlags::ERR)
 }

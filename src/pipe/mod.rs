@@ -13,11 +13,14 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+
 use crate::error::{Error, Kind, Result};
 
 pub use consumer::{Consumer, Writer};
-pub use guard::guard;
-pub use producer::{Producer, Reader};
+pub use guard::{guard, hold};
+pub use producer::{Producer, Read, Reader};
 pub use program::Program;
 
 /// One end of a stream, as the operator names it.
@@ -48,6 +51,16 @@ impl End {
         let again = stream.as_fd().try_clone_to_owned();
         Ok(End::Open(again.map_err(|e| Error::new(Kind::Io, "cannot open the stream").because(e))?.into()))
     }
+}
+
+fn is(file: impl AsFd, kind: FileType) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)
+}
+
+/// Whether nobody has the reading end of this pipe open any more (poll(2), `POLLERR`).
+fn is_closed(file: impl AsFd) -> bool {
+    let mut files = [PollFd::new(&file, PollFlags::empty())];
+    poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && files[0].revents().contains(PollFlags::ERR)
 }
 
 /// Bytes that a pipe may hold, if the kernel lets it: fewer changes from one process to another.

@@ -1,7 +1,7 @@
 //! Where a stream comes from: it is read in pieces, as they come.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,6 @@ use crate::progress::Reporter;
 /// How long a piece that is not full waits for more.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// How old its first byte may be.
-const OLD: Duration = Duration::from_secs(1);
-
 /// The producer.
 #[derive(Debug)]
 pub struct Producer {
@@ -31,6 +28,13 @@ pub struct Producer {
 pub struct Reader {
     file: File,
     program: Option<Arc<Program>>,
+}
+
+/// What has been read in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    pub pieces: u64,
+    pub bytes: u64,
 }
 
 impl Producer {
@@ -56,20 +60,23 @@ impl Producer {
 
 impl Reader {
     /// Gives all that comes to `take`, in pieces of `most` bytes, or of fewer where nothing more has come for a moment, or
-    /// it comes slowly. Returns when the producer has ended well; or as soon as `take` or `wanted`, which is asked at least
-    /// once a second while nothing is taken, says that nothing more is wanted.
+    /// its first byte is so `old`. Returns how many they were, and their bytes, when the producer has ended well; `None` as
+    /// soon as `take` or `wanted`, which is asked at least that often while nothing is taken, says that nothing more is
+    /// wanted.
     ///
     /// # Errors
     /// It cannot be read, or its program ended badly.
     pub fn pieces(
         mut self,
         most: usize,
+        old: Duration,
         wanted: impl Fn() -> bool,
         mut take: impl FnMut(Vec<u8>) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Read>> {
         let failed = |e: std::io::Error| Error::new(Kind::Io, "cannot read the stream to be sent").because(e);
         let mut piece = vec![0; most];
         let (mut filled, mut begun) = (0, Instant::now());
+        let mut all = Read::default();
         loop {
             if filled == 0 {
                 begun = Instant::now();
@@ -78,16 +85,20 @@ impl Reader {
                 let rest = piece.get_mut(filled..).unwrap_or_default();
                 match self.file.read(rest) {
                     Ok(0) => break,
-                    Ok(count) => filled += count,
+                    Ok(count) => {
+                        all.pieces += u64::from(filled == 0);
+                        all.bytes += count as u64;
+                        filled += count;
+                    }
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(failed(error)),
                 }
-                if filled < most && begun.elapsed() < OLD {
+                if filled < most && begun.elapsed() < old {
                     continue;
                 }
             }
             if filled < most && !wanted() {
-                return Ok(());
+                return Ok(None);
             }
             if filled > 0 {
                 let whole = if filled == most {
@@ -97,17 +108,21 @@ impl Reader {
                 };
                 filled = 0;
                 if !take(whole) {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
         }
         if filled > 0 {
             piece.truncate(filled);
             if !take(piece) {
-                return Ok(());
+                return Ok(None);
             }
         }
-        self.program.as_ref().and_then(|program| program.wait(wanted)).unwrap_or(Ok(()))
+        match self.program.as_ref().map(|program| program.wait(wanted)) {
+            None | Some(Some(Ok(()))) => Ok(Some(all)),
+            Some(None) => Ok(None),
+            Some(Some(Err(error))) => Err(error),
+        }
     }
 
     /// Whether there is something to read, or the end.
@@ -127,11 +142,12 @@ mod tests {
     use crate::progress::Recorder;
     use std::io::Write;
 
-    fn read(end: End, most: usize) -> (Vec<Vec<u8>>, Result<()>) {
+    fn read(end: End, most: usize) -> (Vec<Vec<u8>>, Result<Option<Read>>) {
         let mut pieces = Vec::new();
         let (reader, _program) = Producer::start(end, Arc::new(Recorder::default())).unwrap().parts();
         let ended = reader.pieces(
             most,
+            Duration::from_secs(1),
             || true,
             |piece| {
                 pieces.push(piece);
@@ -148,10 +164,11 @@ mod tests {
     #[test]
     fn pieces_are_full_or_what_there_is() {
         let (pieces, ended) = read(shell("printf 1234567; sleep 0.5; printf 89"), 4);
-        ended.unwrap();
+        assert_eq!(ended.unwrap(), Some(Read { pieces: 3, bytes: 9 }));
         assert_eq!(pieces, [b"1234".to_vec(), b"567".to_vec(), b"89".to_vec()]);
         let (pieces, ended) = read(shell(":"), 4);
-        assert!(pieces.is_empty() && ended.is_ok());
+        assert!(pieces.is_empty());
+        assert_eq!(ended.unwrap(), Some(Read::default()));
         let slowly = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26; do printf x; sleep 0.05; done";
         let (pieces, ended) = read(shell(slowly), 1000);
         ended.unwrap();
@@ -170,9 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_nothing_more_is_not_kept() {
+    fn who_wants_nothing_more_is_not_kept_and_has_no_end_of_the_stream() {
         let (reader, program) = Producer::start(shell("exec sleep 60"), Arc::new(Recorder::default())).unwrap().parts();
-        reader.pieces(4, || false, |_| true).unwrap();
+        assert_eq!(reader.pieces(4, Duration::from_secs(1), || false, |_| true).unwrap(), None);
         drop(program);
+        for (script, wanted) in [("printf 12345", true), ("printf 123", true), ("exec 1>&-; exec sleep 60", false)] {
+            let (reader, program) = Producer::start(shell(script), Arc::new(Recorder::default())).unwrap().parts();
+            assert_eq!(reader.pieces(4, Duration::from_secs(1), || wanted, |_| false).unwrap(), None, "{script}");
+            drop(program);
+        }
     }
 }

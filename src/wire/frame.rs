@@ -81,9 +81,10 @@ impl FrameHeader {
 }
 
 impl FrameHeader {
-    /// A stream has one round, and a piece is a frame of its own.
+    /// A stream has one round, and a piece is a frame of its own, which packing never makes longer.
     fn is_piece(self) -> bool {
-        self.round == 0 && self.members == 1 && self.wire_len > 0 && Piece::fits(self.raw_len)
+        let packed = self.wire_len > 0 && self.wire_len <= self.raw_len;
+        self.round == 0 && self.members == 1 && packed && Piece::fits(self.raw_len)
     }
 }
 
@@ -182,6 +183,7 @@ mod tests {
             FrameHeader { round: 1, ..piece },
             FrameHeader { members: 2, ..piece },
             FrameHeader { wire_len: 0, ..piece },
+            FrameHeader { wire_len: 42, ..piece },
             FrameHeader { raw_len: 40, ..piece },
             FrameHeader { raw_len: 41 + (1 << 20), ..piece },
         ] {
