@@ -22,7 +22,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let limit = args.connect_timeout.limit();
     let here = wish.cluster.reach(limit)?;
     make(&args.to, args.user.as_deref())?;
-    let tree = wish.tree(args);
+    let (tree, aside) = wish.tree(args);
     let roots = config::placed(&tree)?.roots;
     if args.replace {
         looks_like_a_datadir(roots.datadir())?
@@ -35,7 +35,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let Wish { cluster, group, donor, provider, .. } = wish;
     let request = Request { program, cluster, group, donor, provider, listen };
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Joiner);
-    notes.iter().for_each(|note| reporter.note(note));
+    aside.iter().chain(&notes).for_each(|note| reporter.note(note));
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals()?;
         let waiting = Waiting::bind(order, &*reporter)?;
@@ -70,7 +70,8 @@ async fn take(
     let (ticket, place) = (waiting.ticket().clone(), waiting.place());
     let said = Arc::clone(&reporter);
     said.note(&format!("asking the cluster {} for a copy to {place}", Printable(request.group.as_bytes())));
-    let mut received = pin!(waiting.receive(reporter, stop));
+    let (chosen, asked) = tokio::sync::oneshot::channel::<()>();
+    let mut received = pin!(waiting.receive_when(async { _ = asked.await }, reporter, stop));
     let donor = {
         let asked = pin!(request.ask(&ticket, &*said, limit));
         tokio::select! {
@@ -78,6 +79,7 @@ async fn take(
             asked = asked => asked?,
         }
     };
+    let _ = chosen.send(());
     said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
     received.await
 }
