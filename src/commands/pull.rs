@@ -59,6 +59,9 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     Ok(())
 }
 
+/// How long garbd may take to leave once the copy is whole.
+const LEAVE: Duration = Duration::from_secs(5);
+
 /// Listens first, then asks. Whoever ends first with an error ends the other.
 async fn take(
     waiting: Waiting,
@@ -72,14 +75,23 @@ async fn take(
     said.note(&format!("asking the cluster {} for a copy to {place}", Printable(request.group.as_bytes())));
     let (chosen, asked) = tokio::sync::oneshot::channel::<()>();
     let mut received = pin!(waiting.receive_when(async { _ = asked.await }, reporter, stop));
+    let left = |donor: &str| {
+        said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
+    };
     let donor = {
-        let asked = pin!(request.ask(&ticket, &*said, limit));
+        let mut asked = pin!(request.ask(&ticket, &*said, limit));
         tokio::select! {
-            received = &mut received => return received,
-            asked = asked => asked?,
+            received = &mut received => {
+                // A small copy can be whole before garbd has left.
+                if received.is_ok() && let Ok(Ok(donor)) = tokio::time::timeout(LEAVE, asked).await {
+                    left(&donor);
+                }
+                return received;
+            }
+            asked = &mut asked => asked?,
         }
     };
     let _ = chosen.send(());
-    said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
+    left(&donor);
     received.await
 }
