@@ -76,7 +76,10 @@ struct Pulling {
 
 impl Pulling {
     fn start(cluster: &Cluster, donor: &str, to: &Path, n: usize) -> Self {
-        let mut command = Command::new(cluster.program());
+        Self::by(Command::new(cluster.program()), cluster, donor, to, n)
+    }
+
+    fn by(mut command: Command, cluster: &Cluster, donor: &str, to: &Path, n: usize) -> Self {
         command.arg("pull").arg("--to").arg(to).args(["--donor", donor, "--connect-timeout", "40s"]);
         command.arg("--listen").arg(format!("{}:4444", address(cluster, n)));
         named(&mut command, cluster, "lab").args(["--progress", "lines"]).stderr(Stdio::piped());
@@ -327,6 +330,26 @@ fn a_pull_that_is_killed_frees_the_donor_and_leaves_no_copy() {
     cluster.write_options(1);
     let again = run(named(&mut pull(&cluster, "node1", &to("first"), 4), &cluster, "lab"));
     assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn an_arbitrator_that_does_not_leave_is_made_to() {
+    let mut cluster = Cluster::plan(2, "highline").highline("rate-limit=2M").build();
+    cluster.start(1);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The real one, after whose end its process stays.
+    let lingers = dir.path().join("garbd");
+    let path = std::env::var("PATH").unwrap();
+    std::fs::write(&lingers, format!("#!/bin/sh\nPATH='{path}'\ngarbd \"$@\"\nexec sleep 60\n")).unwrap();
+    std::fs::set_permissions(&lingers, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(cluster.program());
+    command.env("PATH", format!("{}:{path}", dir.path().display()));
+    let started = Instant::now();
+    let mut pulling = Pulling::by(command, &cluster, "node1", &dir.path().join("copy"), 4);
+    pulling.until("node1 was chosen to send; garbd has left the cluster");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(pulling.end(Signal::TERM).0, Some(4));
 }
 
 #[test]

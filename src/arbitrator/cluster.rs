@@ -1,7 +1,7 @@
 //! Where a cluster is: the hosts of `wsrep_cluster_address`, and which of them answers.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,8 @@ impl fmt::Display for Cluster {
 }
 
 impl Cluster {
-    /// The address of this host by which a node that listens sees it. Takes at most `limit`, and blocks.
+    /// The address of this host by which a node that listens sees it: a loopback address, which is no use to other hosts,
+    /// only if no node is reached by another. Takes at most `limit`, and blocks.
     ///
     /// # Errors
     /// No node listens: each with its reason.
@@ -60,26 +61,24 @@ impl Cluster {
         const A_NODE: Duration = Duration::from_secs(3);
         let deadline = Instant::now() + limit;
         let mut failures = Vec::new();
+        let mut places = Vec::new();
         for host in &self.0 {
-            let port = host.port.unwrap_or(PORT);
-            let addresses: Vec<SocketAddr> = match (host.host.as_str(), port).to_socket_addrs() {
-                Ok(found) => found.collect(),
-                Err(error) => {
-                    failures.push(format!("{host}: {error}"));
-                    continue;
-                }
-            };
-            for address in addresses {
-                let left = deadline.saturating_duration_since(Instant::now()).min(A_NODE);
-                if left.is_zero() {
-                    failures.push(format!("{address}: no time was left"));
-                    continue;
-                }
-                match TcpStream::connect_timeout(&address, left).and_then(|stream| stream.local_addr()) {
-                    Ok(here) => return Ok(here.ip()),
-                    Err(error) => failures.push(format!("{address}: {error}")),
-                }
+            match (host.host.as_str(), host.port.unwrap_or(PORT)).to_socket_addrs() {
+                Ok(found) => places.extend(found),
+                Err(error) => failures.push(format!("{host}: {error}")),
             }
+        }
+        let seen = places.into_iter().filter_map(|address| {
+            let left = deadline.saturating_duration_since(Instant::now()).min(A_NODE);
+            if left.is_zero() {
+                failures.push(format!("{address}: no time was left"));
+                return None;
+            }
+            let here = TcpStream::connect_timeout(&address, left).and_then(|stream| stream.local_addr());
+            here.map(|here| here.ip()).map_err(|error| failures.push(format!("{address}: {error}"))).ok()
+        });
+        if let Some(here) = of_use(seen) {
+            return Ok(here);
         }
         let what = format!("no node of the cluster can be reached: {}", failures.join("; "));
         Err(Error::new(Kind::Network, what).remedy(
@@ -89,9 +88,40 @@ impl Cluster {
     }
 }
 
+/// The first address that other hosts can use, or else the first.
+fn of_use(mut addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    let first = addresses.next()?;
+    if !is_loopback(first) {
+        return Some(first);
+    }
+    Some(addresses.find(|address| !is_loopback(*address)).unwrap_or(first))
+}
+
+/// Whether only this host can use the address.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loopback_address_is_the_last_resort() {
+        for (seen, chosen) in [
+            (&["127.0.1.1", "10.0.0.14", "10.0.1.14"][..], Some("10.0.0.14")),
+            (&["::ffff:127.0.0.1", "::1", "fd00::2"], Some("fd00::2")),
+            (&["127.0.1.1", "::1"], Some("127.0.1.1")),
+            (&[], None),
+        ] {
+            let seen = seen.iter().map(|address| address.parse().unwrap());
+            assert_eq!(of_use(seen), chosen.map(|address| address.parse().unwrap()));
+        }
+        // No more nodes are tried than it takes.
+        let mut seen = ["10.0.0.14", "127.0.0.1"].map(|address| address.parse().unwrap()).into_iter();
+        of_use(&mut seen).unwrap();
+        assert_eq!(seen.len(), 1);
+    }
 
     #[test]
     fn the_servers_own_value_is_understood() {

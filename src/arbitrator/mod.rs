@@ -9,6 +9,6 @@ mod provider;
 mod run;
 mod words;
 
-pub use cluster::{Cluster, PORT};
+pub use cluster::{Cluster, PORT, is_loopback};
 pub use provider::carried;
 pub use run::{Request, listen_near, program};

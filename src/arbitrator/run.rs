@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Printable, Result};
 use crate::programs::find;
 use crate::progress::Reporter;
 use crate::threads::{ended_within, lock};
-use crate::tls::Ticket;
+use crate::tls::{Ticket, random};
 
 /// How long a node that answers may take to let it in.
 const LET_IN: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Request {
     /// Nobody is donor within `limit`, and why.
     pub async fn ask(&self, ticket: &Ticket, reporter: &dyn Reporter, limit: Duration) -> Result<String> {
         let mut running = self.start(ticket, limit)?;
-        let (started, mut told) = (Instant::now(), false);
+        let (started, mut answered, mut told) = (Instant::now(), None, false);
         loop {
             let ended =
                 running.child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for garbd").because(e))?;
@@ -87,8 +87,10 @@ impl Request {
             let heard = lock(&running.heard).clone();
             let late = started.elapsed() > limit || (started.elapsed() > LET_IN && !heard.let_in);
             match heard.donor {
-                // It leaves by itself now.
-                Some(donor) if ended.is_some() || late => return Ok(donor),
+                // It leaves by itself now, or is made to.
+                Some(donor) if ended.is_some() || answered.get_or_insert_with(Instant::now).elapsed() > LEAVE => {
+                    return Ok(donor);
+                }
                 // A release that words it otherwise, and has nothing to complain of.
                 None if ended.is_some_and(|status| status.success()) && heard.is_content() => {
                     return Ok(self.donor.clone());
@@ -112,7 +114,8 @@ impl Request {
             Error::io("cannot make a directory in", &std::env::temp_dir(), e)
                 .remedy("set TMPDIR to one that can be written")
         })?;
-        let name = format!("highline-pull-{}", std::process::id());
+        // Members hear what all of them ask for, and in containers every process may have the same number.
+        let name = format!("highline-pull-{:08x}", u32::from_be_bytes(random()?));
         // This program once more, which asks to be told of this one's death and then becomes garbd.
         let mut command = Command::new("/proc/self/exe");
         command.args(["arbitrate", "--parent"]).arg(std::process::id().to_string()).arg("--").arg(&self.program);

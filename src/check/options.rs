@@ -32,7 +32,7 @@ const CLIENTS: [&str; 5] = ["client", "client-server", "client-mariadb", "mysql"
 impl Options {
     /// Where the server's data is.
     pub fn datadir(&self) -> PathBuf {
-        PathBuf::from(self.server("datadir").unwrap_or("/var/lib/mysql"))
+        self.files.datadir()
     }
 
     /// Runs `my_print_defaults`, found through `PATH`.

@@ -1,12 +1,12 @@
 //! The directory that a transfer by hand writes into: what may be replaced, and what a new copy needs.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::privileges;
 use crate::error::{Error, Kind, Printable, Result, Side};
-use crate::install::{HOME, KEPT, LOCK, MANIFEST, holds_database};
+use crate::install::{HOME, KEPT, LOCK, MANIFEST, holds_database, refuse_half_switched};
 use crate::progress::status;
 use crate::tree::{Roots, Shape};
 
@@ -38,7 +38,10 @@ pub(super) fn unused(roots: &Roots) -> Result<()> {
             ));
         }
     }
-    Ok(())
+    refuse_half_switched(roots).map_err(|error| {
+        let datadir = Printable::path(roots.datadir());
+        error.remedy(format!("run `highline recover --datadir {datadir}`, which also says what is left there"))
+    })
 }
 
 /// Makes the directory for a copy, if there is none. Where root is the caller, an empty one of root's becomes `user`'s.
@@ -48,26 +51,27 @@ pub(super) fn make(to: &Path, user: Option<&str>) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Error::io("cannot make the directory", to, error)),
     }
-    if is_empty(to)? { privileges::give(to, user) } else { Ok(()) }
+    privileges::give(to, user, is_ours)
 }
 
 /// What an empty filesystem contains, and what an earlier attempt left, do not count.
 fn is_empty(directory: &Path) -> Result<bool> {
-    let ours = |name: &OsStr| {
-        matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE | HOME))
-            || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
-    };
-    Ok(names(directory)?.all(|name| ours(&name)))
+    Ok(names(directory)?.iter().all(|name| is_ours(name)))
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    matches!(name.to_str(), Some("lost+found" | LOCK | status::FILE | HOME))
+        || name.as_encoded_bytes().starts_with(KEPT.as_bytes())
 }
 
 /// Whether a directory beside the data directory has files that the roots would replace.
 fn holds_ours(roots: &Roots, directory: &Path) -> Result<bool> {
-    Ok(names(directory)?.any(|name| roots.owner(directory, &name, Shape::File).is_some()))
+    Ok(names(directory)?.iter().any(|name| roots.owner(directory, name, Shape::File).is_some()))
 }
 
-fn names(directory: &Path) -> Result<impl Iterator<Item = std::ffi::OsString>> {
-    let failed = |e| Error::io("cannot read the directory", directory, e);
-    Ok(std::fs::read_dir(directory).map_err(failed)?.filter_map(|item| item.ok()).map(|item| item.file_name()))
+fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let all = std::fs::read_dir(directory).and_then(|items| items.map(|item| Ok(item?.file_name())).collect());
+    all.map_err(|e| Error::io("cannot read the directory", directory, e))
 }
 
 #[cfg(test)]
@@ -87,6 +91,19 @@ mod tests {
         assert!(error.sentence().ends_with("is not empty and does not look like a data directory"));
         std::fs::write(dir.path().join("ibdata1"), "x").unwrap();
         looks_like_a_datadir(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_interrupted_install_is_not_an_empty_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::new(dir.path(), &BTreeMap::new()).unwrap();
+        std::fs::create_dir(dir.path().join(HOME)).unwrap();
+        unused(&roots).unwrap();
+        std::fs::write(dir.path().join(".highline/journal"), "garbage").unwrap();
+        let error = unused(&roots).unwrap_err();
+        assert!(error.sentence().contains("is not usable"), "{}", error.sentence());
+        let remedy = error.remedy_text().unwrap();
+        assert!(remedy.starts_with(&format!("run `highline recover --datadir {}`", dir.path().display())), "{remedy}");
     }
 
     #[test]

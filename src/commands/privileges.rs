@@ -1,7 +1,7 @@
 //! A command started by root runs as the owner of the data directory. Whatever the server's user has put there can then
 //! make it do nothing that this user could not do anyway, and all files it makes belong to the server's user.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
@@ -39,8 +39,10 @@ fn become_user(user: Uid, group: Gid) -> nix::Result<()> {
 }
 
 /// Gives an empty directory of root's to `user`, so that a server can use what is put there; by default to `mysql`, if there
-/// is such an account. Does nothing if this process is not root or the directory is somebody else's, or a symlink.
-pub(super) fn give(directory: &Path, user: Option<&str>) -> Result<()> {
+/// is such an account. It is empty if it has only names that are `ours`. Does nothing if this process is not root or the
+/// directory is somebody else's, or a symlink.
+pub(super) fn give(directory: &Path, user: Option<&str>, ours: impl Fn(&OsStr) -> bool) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     if !Uid::effective().is_root() {
         return match user {
@@ -64,9 +66,40 @@ pub(super) fn give(directory: &Path, user: Option<&str>) -> Result<()> {
             Err(Error::new(Kind::Usage, format!("there is no account {user}")).remedy("see --user"))
         }
         (Some(account), _) if owner == 0 => {
+            // Of what was opened, not of what has this path by now.
+            let unread = |e: rustix::io::Errno| Error::io("cannot read the directory", directory, e);
+            for item in rustix::fs::Dir::read_from(&opened).map_err(unread)? {
+                let item = item.map_err(unread)?;
+                let name = item.file_name().to_bytes();
+                if !matches!(name, b"." | b"..") && !ours(OsStr::from_bytes(name)) {
+                    return Ok(());
+                }
+            }
             std::os::unix::fs::fchown(&opened, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
                 .map_err(|e| Error::io("cannot give away the directory", directory, e))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn only_an_empty_directory_is_given_away() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let owner = || std::fs::metadata(dir.path()).unwrap().uid();
+        std::fs::write(dir.path().join("thesis.txt"), "x").unwrap();
+        give(dir.path(), Some("nobody"), |name| name == "lost+found").unwrap();
+        assert_eq!(owner(), 0);
+        std::fs::rename(dir.path().join("thesis.txt"), dir.path().join("lost+found")).unwrap();
+        give(dir.path(), Some("nobody"), |name| name == "lost+found").unwrap();
+        assert_ne!(owner(), 0);
     }
 }

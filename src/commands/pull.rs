@@ -22,7 +22,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let limit = args.connect_timeout.limit();
     let here = wish.cluster.reach(limit)?;
     make(&args.to, args.user.as_deref())?;
-    let tree = wish.tree(args);
+    let (tree, aside) = wish.tree(args);
     let roots = config::placed(&tree)?.roots;
     if args.replace {
         looks_like_a_datadir(roots.datadir())?
@@ -35,7 +35,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let Wish { cluster, group, donor, provider, .. } = wish;
     let request = Request { program, cluster, group, donor, provider, listen };
     let reporter: Arc<dyn Reporter> = Style::from(args.talk.progress).reporter(Side::Joiner);
-    notes.iter().for_each(|note| reporter.note(note));
+    aside.iter().chain(&notes).for_each(|note| reporter.note(note));
     let outcome = block_on(async {
         let (_, stop) = Stop::on_signals()?;
         let waiting = Waiting::bind(order, &*reporter)?;
@@ -59,6 +59,9 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     Ok(())
 }
 
+/// How long garbd may take to leave once the copy is whole.
+const LEAVE: Duration = Duration::from_secs(5);
+
 /// Listens first, then asks. Whoever ends first with an error ends the other.
 async fn take(
     waiting: Waiting,
@@ -70,14 +73,25 @@ async fn take(
     let (ticket, place) = (waiting.ticket().clone(), waiting.place());
     let said = Arc::clone(&reporter);
     said.note(&format!("asking the cluster {} for a copy to {place}", Printable(request.group.as_bytes())));
-    let mut received = pin!(waiting.receive(reporter, stop));
+    let (chosen, asked) = tokio::sync::oneshot::channel::<()>();
+    let mut received = pin!(waiting.receive_when(async { _ = asked.await }, reporter, stop));
+    let left = |donor: &str| {
+        said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
+    };
     let donor = {
-        let asked = pin!(request.ask(&ticket, &*said, limit));
+        let mut asked = pin!(request.ask(&ticket, &*said, limit));
         tokio::select! {
-            received = &mut received => return received,
-            asked = asked => asked?,
+            received = &mut received => {
+                // A small copy can be whole before garbd has left.
+                if received.is_ok() && let Ok(Ok(donor)) = tokio::time::timeout(LEAVE, asked).await {
+                    left(&donor);
+                }
+                return received;
+            }
+            asked = &mut asked => asked?,
         }
     };
-    said.note(&format!("{} was chosen to send; garbd has left the cluster", Printable(donor.as_bytes())));
+    let _ = chosen.send(());
+    left(&donor);
     received.await
 }

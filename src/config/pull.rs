@@ -2,15 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use super::listen_address;
-use crate::arbitrator::{Cluster, carried};
+use crate::arbitrator::{Cluster, carried, is_loopback};
 use crate::check::own::Own;
 use crate::cli::{PullArgs, ReceiveArgs, TreeArgs};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::Reuse;
 use crate::joiner::{InstallMode, ReceiveOptions};
+use crate::sst::layout::Layout;
 use crate::sst::options::{OptionFiles, ProviderOptions, Settings, Tier};
 use crate::sst::server_args::{Defaults, ServerArgs};
 
@@ -67,7 +69,7 @@ impl Wish {
                     return Err(Error::new(Kind::Usage, fault.clone())
                         .remedy("mend it, or say with --provider-options what replaces it"));
                 }
-                carried(options.iter(), &datadir(files).unwrap_or_else(|| args.to.clone()))
+                carried(options.iter(), &files.datadir())
             }
             (None, None) => Vec::new(),
         };
@@ -81,19 +83,22 @@ impl Wish {
         })
     }
 
-    /// Where the copy's files go: other directories than `DIR` count only where the option file is about `DIR`.
-    pub fn tree(&self, args: &PullArgs) -> TreeArgs {
+    /// Where the copy's files go, and what the operator should know: other directories than `DIR` count only where the
+    /// option file is about `DIR`.
+    pub fn tree(&self, args: &PullArgs) -> (TreeArgs, Option<String>) {
         let same = |there: PathBuf| {
             let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
             real(&there).is_some() && real(&there) == real(&args.to)
         };
-        let about_it = self.files.as_ref().and_then(datadir).is_some_and(same);
-        TreeArgs {
+        let about_it = self.files.as_ref().is_some_and(|files| same(files.datadir()));
+        let note = self.files.as_ref().filter(|_| !about_it).and_then(|files| aside(files, &args.to));
+        let tree = TreeArgs {
             datadir: args.to.clone(),
             roots: Vec::new(),
             defaults_file: args.defaults_file.clone().filter(|_| about_it),
             defaults_group_suffix: args.defaults_group_suffix.clone().filter(|_| about_it),
-        }
+        };
+        (tree, note)
     }
 
     /// The joiner, and what the operator should know; `here` is the address by which the cluster sees this host.
@@ -101,6 +106,12 @@ impl Wish {
         let listens = listen_address("listen", &args.listen)?.ip();
         let advertise = args.advertise.clone();
         let advertise = advertise.unwrap_or_else(|| if listens.is_unspecified() { here } else { listens }.to_string());
+        let mut notes = Vec::new();
+        if args.advertise.is_none() && IpAddr::from_str(&advertise).is_ok_and(is_loopback) {
+            notes.push(format!(
+                "the donor is told to connect to {advertise}, which only this host can: if it is on another, give --advertise"
+            ));
+        }
         let mut order = super::joiner(&ReceiveArgs {
             tree: Some(tree),
             stdout: false,
@@ -119,22 +130,34 @@ impl Wish {
         })?;
         // The donor asks of us what its option file says, so a node's own file also says what to show it.
         if let (Some(files), false) = (&self.files, args.identity.says_something()) {
-            let base = datadir(files).unwrap_or_else(|| args.to.clone());
-            let settings = Settings::resolve(files, Side::Joiner, &base)?;
+            let settings = Settings::resolve(files, Side::Joiner, &files.datadir())?;
             let own = Own::of(&settings.tls, Side::Joiner, Some(&advertise), SystemTime::now())?;
             if let Some(identity) = own.identity {
                 order.identity = identity;
             }
             (order.trust, order.policy) = (own.trust, own.policy);
-            return Ok((order, own.notes));
+            notes.extend(own.notes);
         }
-        Ok((order, Vec::new()))
+        Ok((order, notes))
     }
 }
 
-/// `datadir` of an option file.
-fn datadir(files: &OptionFiles) -> Option<PathBuf> {
-    files.last(Tier::Server, "datadir")?.value.as_ref().map(PathBuf::from)
+/// What the operator should know if the file's other directories are not used.
+fn aside(files: &OptionFiles, to: &Path) -> Option<String> {
+    let (datadir, to) = (files.datadir(), Printable::path(to).to_string());
+    let others = match Layout::of_files(&datadir, files) {
+        Ok(layout) => {
+            let others = layout.roots.directories().into_iter().filter(|place| *place != layout.roots.datadir());
+            others.map(|place| Printable::path(place).to_string()).collect::<Vec<_>>().join(", ")
+        }
+        Err(error) => format!("could not be found ({})", error.sentence()),
+    };
+    (!others.is_empty()).then(|| {
+        format!(
+            "the option file is about {}, not about {to}, so its other directories are not used: {others}",
+            Printable::path(&datadir)
+        )
+    })
 }
 
 fn typed_options(text: &str) -> Result<Vec<(&str, &str)>> {
@@ -180,15 +203,41 @@ mod tests {
         assert_eq!((wish.cluster.to_string().as_str(), wish.group.as_str()), ("gcomm://a,b:1", "prod"));
         assert_eq!(wish.provider, [("socket.ssl_key".to_owned(), format!("{data}/key.pem"))]);
         // The file's other directories are those of its own data directory.
-        assert!(wish.tree(&typed).defaults_file.is_some());
+        assert!(matches!(wish.tree(&typed), (TreeArgs { defaults_file: Some(_), .. }, None)));
         let elsewhere = args(&["--to", dir.path().to_str().unwrap(), "--defaults-file", file]);
-        assert!(Wish::of(&elsewhere).unwrap().tree(&elsewhere).defaults_file.is_none());
+        let (tree, note) = Wish::of(&elsewhere).unwrap().tree(&elsewhere);
+        assert_eq!((tree.defaults_file, note), (None, None));
 
         let words = ["--cluster-address", "c", "--cluster-name", "other", "--provider-options", "gmcast.segment = 1;;"];
         let typed = args(&[&["--to", data, "--defaults-file", file], &words[..]].concat());
         let wish = Wish::of(&typed).unwrap();
         assert_eq!((wish.cluster.to_string().as_str(), wish.group.as_str()), ("gcomm://c", "other"));
         assert_eq!(wish.provider, [("gmcast.segment".to_owned(), "1".to_owned())]);
+    }
+
+    #[test]
+    fn an_option_file_without_a_datadir_is_about_the_servers_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, redo) = (dir.path().join("my.cnf"), dir.path().join("redo"));
+        let redo = redo.to_str().unwrap();
+        let text = "wsrep_cluster_address=gcomm://a\nwsrep_provider_options=socket.ssl_key=key.pem";
+        std::fs::write(&file, format!("[mysqld]\n{text}\ninnodb_log_group_home_dir={redo}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let typed = args(&["--to", "/var/lib/mysql", "--defaults-file", file]);
+        let wish = Wish::of(&typed).unwrap();
+        assert!(matches!(wish.tree(&typed), (TreeArgs { defaults_file: Some(_), .. }, None)));
+        let to = dir.path().to_str().unwrap();
+        let elsewhere = args(&["--to", to, "--defaults-file", file]);
+        let wish = Wish::of(&elsewhere).unwrap();
+        assert_eq!(wish.provider, [("socket.ssl_key".to_owned(), "/var/lib/mysql/key.pem".to_owned())]);
+        let (tree, note) = wish.tree(&elsewhere);
+        assert!(tree.defaults_file.is_none());
+        assert_eq!(
+            note.unwrap(),
+            format!(
+                "the option file is about /var/lib/mysql, not about {to}, so its other directories are not used: {redo}"
+            )
+        );
     }
 
     #[test]

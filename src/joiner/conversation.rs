@@ -75,9 +75,9 @@ impl Conversation {
         Conversation { lock, options, connections, reporter, meter, facts, ledger, touched }
     }
 
-    /// The first control connection that has proven itself, and the donor's number for this conversation.
-    pub(super) async fn donor(&mut self) -> Result<(ProvenConnection, u64)> {
-        port::donor(&mut self.connections, self.options.deadlines.arrival).await
+    /// As [`port::donor`].
+    pub(super) async fn donor(&mut self, asked: impl Future<Output = ()>) -> Result<(ProvenConnection, u64)> {
+        port::donor(&mut self.connections, asked, self.options.deadlines.arrival).await
     }
 
     /// Starts the control conversation. From now on only this donor's lanes are let in, and its control connection when

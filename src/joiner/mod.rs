@@ -191,13 +191,23 @@ impl Waiting {
     /// If dropped before the end, it leaves the old tree as it is, except in the middle of the
     /// switch, which `recover` then finishes.
     pub async fn receive(self, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<Outcome> {
+        self.receive_when(std::future::ready(()), reporter, stop).await
+    }
+
+    /// As [`Waiting::receive`], where a donor is still to be `asked`: the limit of its arrival begins then.
+    pub async fn receive_when(
+        self,
+        asked: impl Future<Output = ()>,
+        reporter: Arc<dyn Reporter>,
+        stop: &Stop,
+    ) -> Result<Outcome> {
         let Waiting { lock, options, port: Port { listener, ticket } } = self;
         let tls = server_config(&options.identity, options.trust.clone(), &options.policy)?;
         let connections =
             listener.open(tls, options.trust.clone(), ticket.secret, options.deadlines, Arc::clone(&reporter));
         let mut conversation = Conversation::new(lock, options, connections, Arc::clone(&reporter));
         let connection = tokio::select! {
-            connection = conversation.donor() => connection,
+            connection = conversation.donor(asked) => connection,
             asked = stop.requested() => Err(without_donor(asked)),
         };
         let (connection, number) = connection.map_err(|e| {

@@ -101,7 +101,7 @@ impl PipeWaiting {
         let mut connections =
             listener.open(tls, options.trust.clone(), secret, options.deadlines, Arc::clone(&reporter));
         let (connection, number) = tokio::select! {
-            arrived = donor(&mut connections, options.deadlines.arrival) => arrived,
+            arrived = donor(&mut connections, std::future::ready(()), options.deadlines.arrival) => arrived,
             asked = stop.requested() => Err(asked),
         }
         .map_err(|e| e.on(Side::Joiner))?;

@@ -35,9 +35,11 @@ impl Port {
     }
 }
 
-/// The first control connection that has proven itself, and the donor's number for this conversation. `None` waits forever.
+/// The first control connection that has proven itself, and the donor's number for this conversation. The limit begins
+/// when somebody was `asked` to send; `None` waits forever.
 pub(super) async fn donor(
     connections: &mut mpsc::Receiver<ProvenConnection>,
+    asked: impl Future<Output = ()>,
     limit: Option<Duration>,
 ) -> Result<(ProvenConnection, u64)> {
     let arrival = async {
@@ -48,11 +50,36 @@ pub(super) async fn donor(
         }
         Err(Error::new(Kind::Network, "the port was closed"))
     };
-    match limit {
-        None => arrival.await,
-        Some(limit) => tokio::time::timeout(limit, arrival).await.unwrap_or_else(|_| {
+    let Some(limit) = limit else { return arrival.await };
+    let late = async {
+        asked.await;
+        tokio::time::sleep(limit).await;
+    };
+    tokio::select! {
+        biased;
+        arrived = arrival => arrived,
+        () = late => {
             Err(Error::new(Kind::Timeout, format!("no donor connected within {} s", limit.as_secs_f64()))
                 .remedy("see the donor's log for the reason; a firewall may block this port"))
-        }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_donors_time_begins_when_it_was_asked() {
+        let (_open, mut connections) = mpsc::channel(1);
+        let limit = Some(Duration::from_millis(20));
+        let (answered, asked) = tokio::sync::oneshot::channel::<()>();
+        let asked = async { _ = asked.await };
+        let mut arrival = std::pin::pin!(donor(&mut connections, asked, limit));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut arrival).await;
+        assert!(early.is_err(), "nobody was asked yet");
+        answered.send(()).unwrap();
+        let error = arrival.await.unwrap_err();
+        assert_eq!((error.kind(), error.sentence().as_str()), (Kind::Timeout, "no donor connected within 0.02 s"));
     }
 }

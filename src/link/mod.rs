@@ -44,7 +44,7 @@ pub struct Deadlines {
     pub silence: Duration,
     /// Without a chunk written, while chunks are in flight; and without a control connection.
     pub idle: Duration,
-    /// From the ticket to the donor's arrival; `None` waits forever.
+    /// From the ticket, or from when a donor was asked, to the donor's arrival; `None` waits forever.
     pub arrival: Option<Duration>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::error::{Error, Kind, Printable, Result};
@@ -127,6 +128,12 @@ impl OptionFiles {
     /// The last mention of an option.
     pub fn last(&self, tier: Tier, key: &str) -> Option<&Item> {
         self.tier(tier).iter().rev().find(|item| item.key == key)
+    }
+
+    /// Where the server's data is; without the option where packages put it.
+    pub fn datadir(&self) -> PathBuf {
+        let given = self.last(Tier::Server, "datadir").and_then(|item| item.value.as_ref());
+        PathBuf::from(given.filter(|value| !value.is_empty()).map_or(OsStr::new("/var/lib/mysql"), OsString::as_os_str))
     }
 
     /// What the groups of other programs say, such as the client's.
@@ -274,7 +281,8 @@ pub(super) mod tests {
         let suffixed = Defaults { file: Some(file), group_suffix: Some(".1".into()), ..Defaults::default() };
         let files = OptionFiles::read(&suffixed, &none).unwrap();
         assert_eq!(told(&files, Tier::Sst, "encrypt").unwrap().0, "4");
-        assert_eq!(told(&files, Tier::Server, "datadir").unwrap().0, "/one");
+        assert_eq!(files.datadir().to_str().unwrap(), "/one");
+        assert_eq!(OptionFiles::default().datadir().to_str().unwrap(), "/var/lib/mysql");
         let with_extra = Defaults { extra_file: Some(extra), ..Defaults::default() };
         assert_eq!(told(&OptionFiles::read(&with_extra, &none).unwrap(), Tier::Sst, "time").unwrap().0, "1");
     }
