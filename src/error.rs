@@ -123,7 +123,7 @@ impl Kind {
             Kind::Network => "the network refused or failed",
             Kind::Changed => "the data changed while it was being read",
             Kind::Untrusted => "the peer could not prove who it is",
-            Kind::Program => "a program at the end of a pipe failed",
+            Kind::Program => "a program at the end of a pipe failed, or stopped reading too early",
             Kind::ServerGone => "the database server that started the transfer is gone",
         }
     }
