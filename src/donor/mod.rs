@@ -270,6 +270,20 @@ fn complete(roots: &Roots, found: &[Found]) -> Result<()> {
     ))
 }
 
+/// Dials the joiner's control connection.
+async fn connect(dialer: &Dialer, reporter: &Arc<dyn Reporter>, stop: &Stop) -> Result<(Control, Session)> {
+    reporter.phase(Phase::Connecting);
+    reporter.meet(&dialer.ticket.address.to_string());
+    let dialled = tokio::select! {
+        dialled = Control::dial(dialer, Arc::clone(reporter)) => dialled,
+        asked = stop.requested() => Err(asked),
+    };
+    let (control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
+    reporter.note(&format!("connected to {}: {session}", dialer.peer()));
+    reporter.phase(Phase::Agreeing);
+    Ok((control, session))
+}
+
 /// Sends a whole tree. Returns once the joiner has verified it and installed it on disk.
 pub async fn send(
     options: SendOptions,
@@ -301,25 +315,13 @@ pub async fn send(
     if !stays.is_empty() {
         reporter.note(&format!("not sent, because it belongs to this node: {}", listed(&stays)));
     }
-    reporter.phase(Phase::Connecting);
-    reporter.meet(&options.dialer.ticket.address.to_string());
-    let dialled = tokio::select! {
-        dialled = Control::dial(&options.dialer, Arc::clone(&reporter)) => dialled,
-        asked = stop.requested() => Err(asked),
-    };
-    let (mut control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
-    reporter.note(&format!("connected to {}: {session}", options.dialer.peer()));
-    reporter.phase(Phase::Agreeing);
+    let (mut control, session) = connect(&options.dialer, &reporter, stop).await?;
     let sent = tokio::select! {
         sent = converse(options, (roots, found), server, &reporter, &mut control, session) => sent,
         asked = stop.requested() => Err(asked),
     };
     match sent {
         Ok(report) => Ok(report),
-        Err(error) => {
-            let error = control.cause(error.on(Side::Donor)).await;
-            control.fail(&error).await;
-            Err(error)
-        }
+        Err(error) => Err(control.give_up(error, Side::Donor).await),
     }
 }

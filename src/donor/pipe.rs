@@ -14,8 +14,8 @@ use super::hold::arrived;
 use super::lane::Lanes;
 use super::piece::{Piece, Sealing};
 use super::queue::Work;
-use super::say_bye;
 use super::transfer::{Round, Transfer};
+use super::{connect, say_bye};
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::link::{Control, Dialer};
 use crate::manifest::{Checksum, StreamSeal};
@@ -70,26 +70,14 @@ impl fmt::Display for PipeReport {
 
 /// Sends one stream to its end. Returns once the joiner has compared it and its consumer has ended well.
 pub async fn pipe(options: PipeOptions, reporter: Arc<dyn Reporter>, stop: &Stop) -> Result<PipeReport> {
-    reporter.phase(Phase::Connecting);
-    reporter.meet(&options.dialer.ticket.address.to_string());
-    let dialled = tokio::select! {
-        dialled = Control::dial(&options.dialer, Arc::clone(&reporter)) => dialled,
-        asked = stop.requested() => Err(asked),
-    };
-    let (mut control, session) = dialled.map_err(|e| e.on(Side::Donor))?;
-    reporter.note(&format!("connected to {}: {session}", options.dialer.peer()));
-    reporter.phase(Phase::Agreeing);
+    let (mut control, session) = connect(&options.dialer, &reporter, stop).await?;
     let sent = tokio::select! {
         sent = converse(options, &reporter, &mut control, session) => sent,
         asked = stop.requested() => Err(asked),
     };
     match sent {
         Ok(report) => Ok(report),
-        Err(error) => {
-            let error = control.cause(error.on(Side::Donor)).await;
-            control.fail(&error).await;
-            Err(error)
-        }
+        Err(error) => Err(control.give_up(error, Side::Donor).await),
     }
 }
 

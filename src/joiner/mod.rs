@@ -8,6 +8,7 @@ mod conversation;
 mod earlier;
 mod fit;
 mod lane;
+mod lanes;
 mod ledger;
 mod outlet;
 mod pipe;
@@ -223,8 +224,7 @@ impl Waiting {
         match conversation.converse(&mut control, session, stop).await {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
-                let error = control.cause(error.on(Side::Joiner)).await;
-                control.fail(&error).await;
+                let error = control.give_up(error, Side::Joiner).await;
                 conversation.clear(&error).await;
                 if !conversation.touched {
                     reporter.note(UNTOUCHED);

@@ -1,28 +1,26 @@
 //! One byte stream as what is received: consent, the lanes, the comparison with the seal, the consumer's end.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 
 use super::conversation::{agree, bye};
-use super::lane::{self, Sink};
+use super::lane::{Shared, Sink};
+use super::lanes::Lanes;
 use super::outlet::Outlet;
 use super::port::{Port, donor};
-use super::rounds::farewell;
 use crate::error::{Error, Kind, Result, Side};
 use crate::link::{Control, Deadlines, Followers, ProvenConnection};
 use crate::manifest::{Checksum, StreamSeal};
 use crate::pipe::{Consumer, End};
 use crate::progress::{Meter, Phase, Reporter, bytes, follow};
 use crate::stop::Stop;
-use crate::threads::{self, alone, blocking, or_never};
+use crate::threads::{alone, blocking, or_never};
 use crate::tls::{Identity, Policy, Session, Ticket, Trust, server_config};
-use crate::wire::{Message, PipeAccept, PipeOffer, Purpose};
+use crate::wire::{Message, PipeAccept, PipeOffer};
 
 /// The most pieces, of 1 MiB at most, that are in memory here.
 const WINDOW: u32 = 256;
@@ -115,11 +113,7 @@ impl PipeWaiting {
         let conversation = Conversation { connections: lanes, reporter: Arc::clone(&reporter), meter: Arc::default() };
         match conversation.converse(options, &mut control, session, stop).await {
             Ok(report) => Ok(report),
-            Err(error) => {
-                let error = control.cause(error.on(Side::Joiner)).await;
-                control.fail(&error).await;
-                Err(error)
-            }
+            Err(error) => Err(control.give_up(error, Side::Joiner).await),
         }
     }
 }
@@ -204,8 +198,8 @@ impl Conversation {
         let program = consumer.program();
         let failed = or_never(program.as_ref().map(|program| program.failed()));
         let (sink, meter) = (Sink::Pipe(Arc::clone(&outlet)), Arc::clone(&self.meter));
-        let shared = lane::Shared { sink, meter, in_hand: Arc::default(), turn: watch::channel(0).1 };
-        let gathered = self.gather(control, &outlet, shared, most);
+        let shared = Shared { sink, meter, in_hand: Arc::default(), turn: watch::channel(0).1 };
+        let gathered = self.gather(control, &outlet, Lanes::new(shared, most));
         let mut writing = std::pin::pin!(writing);
         let donors = tokio::select! {
             biased;
@@ -224,38 +218,20 @@ impl Conversation {
         Ok((outlet.finish(), donors))
     }
 
-    async fn gather(
-        &mut self,
-        control: &mut Control,
-        outlet: &Outlet,
-        shared: lane::Shared,
-        most: u16,
-    ) -> Result<StreamSeal> {
+    async fn gather(&mut self, control: &mut Control, outlet: &Outlet, mut lanes: Lanes) -> Result<StreamSeal> {
         // The shortest idle deadlines are seconds.
         const TELL: Duration = Duration::from_millis(250);
         /// After so long an operator is told.
         const LONG: Duration = Duration::from_secs(60);
-        let mut lanes = JoinSet::new();
-        // Dropped when a lane comes again: that ends the one before.
-        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
         let mut tick = tokio::time::interval(TELL);
         let mut warned = false;
         loop {
             tokio::select! {
-                Some(connection) = self.connections.recv() => match connection.purpose {
-                    // The threads of replaced lanes may still be unpacking.
-                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
-                        let peer = connection.peer();
-                        let (place, replaced) = oneshot::channel();
-                        places.insert(number, place);
-                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
-                    }
-                    _ => drop(tokio::spawn(connection.turn_away())),
-                },
-                Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
+                Some(connection) = self.connections.recv() => lanes.take(connection),
+                Some(ended) = lanes.ended() => ended?,
                 message = control.next() => match message? {
                     Message::PipeEnd { pieces, bytes, digest } => {
-                        farewell(&mut lanes).await?;
+                        lanes.farewell().await?;
                         return Ok(StreamSeal { pieces, bytes, digest });
                     }
                     other => return Err(control.unexpected(&other)),

@@ -1,15 +1,14 @@
 //! The rounds as they arrive: lanes come and go, the donor announces and withdraws, files already here are seeded,
 //! until the seal.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
 use super::conversation::{Conversation, stands_still};
+use super::lanes::Lanes;
 use super::ledger::Ledger;
 use super::seeding::{Order, Seeding};
 use super::{lane, preflight};
@@ -17,9 +16,9 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Control;
 use crate::manifest::Seal;
 use crate::progress::Phase;
-use crate::threads::{self, blocking, or_never};
+use crate::threads::{blocking, or_never};
 use crate::tree::{PathError, RelPath};
-use crate::wire::{Message, Offer, Purpose, WireBytes};
+use crate::wire::{Message, Offer, WireBytes};
 
 impl Conversation {
     /// Runs the lanes of all rounds until the donor seals the last, once everything is
@@ -33,13 +32,11 @@ impl Conversation {
         order: Option<Order>,
     ) -> Result<Seal> {
         let idle = self.options.deadlines.idle;
-        let mut lanes = JoinSet::new();
-        // Dropped when a lane comes again: that ends the one before.
-        let mut places: HashMap<u16, oneshot::Sender<()>> = HashMap::new();
         let (turn, turns) = watch::channel(0);
-        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::default());
+        let (meter, in_hand) = (Arc::clone(&self.meter), Arc::<AtomicU64>::default());
         let sink = lane::Sink::Tree(Arc::clone(ledger));
-        let shared = lane::Shared { sink, meter, in_hand, turn: turns };
+        let shared = lane::Shared { sink, meter, in_hand: Arc::clone(&in_hand), turn: turns };
+        let mut lanes = Lanes::new(shared, most);
         let mut withdrawn = Vec::new();
         let mut last = (0, Instant::now());
         // A stream comes as the backup is made; the donor sees whether that stands still.
@@ -50,20 +47,11 @@ impl Conversation {
             let seeds = or_never(seeding.as_mut().map(Seeding::next));
             tokio::select! {
                 message = seeds => control.send(message).await?,
-                Some(connection) = self.connections.recv() => match connection.purpose {
-                    // The threads of replaced lanes may still be writing.
-                    Purpose::Lane { number } if number < most && lanes.len() < 2 * usize::from(most) => {
-                        let peer = connection.peer();
-                        let (place, replaced) = oneshot::channel();
-                        places.insert(number, place);
-                        lanes.spawn(lane::run(connection.stream, peer, shared.clone(), replaced));
-                    }
-                    _ => drop(tokio::spawn(connection.turn_away())),
-                },
-                Some(ended) = lanes.join_next() => threads::ended("a lane", ended)?,
+                Some(connection) = self.connections.recv() => lanes.take(connection),
+                Some(ended) = lanes.ended() => ended?,
                 message = control.next() => match message? {
                     Message::Seal { entries, digest } => {
-                        farewell(&mut lanes).await?;
+                        lanes.farewell().await?;
                         return Ok(Seal { entries, digest });
                     }
                     // What follows, perhaps a freeze, may take a while.
@@ -109,7 +97,7 @@ impl Conversation {
                     if moved != last.0 || !under_way {
                         last = (moved, Instant::now());
                     } else if last.1.elapsed() > idle {
-                        if shared.in_hand.load(Ordering::Relaxed) > 0 {
+                        if in_hand.load(Ordering::Relaxed) > 0 {
                             return Err(Error::new(Kind::Timeout, format!("nothing could be written here for {} s", idle.as_secs_f64()))
                                 .remedy("check whether this node's disk responds; idle-timeout sets the limit"));
                         }
@@ -120,18 +108,6 @@ impl Conversation {
             }
         }
     }
-}
-
-/// Everything is acknowledged, so lanes need only end; one whose link is dead is abandoned. An error from any of the
-/// others still counts.
-pub(super) async fn farewell(lanes: &mut JoinSet<Result<()>>) -> Result<()> {
-    let all = async {
-        while let Some(ended) = lanes.join_next().await {
-            threads::ended("a lane", ended)?;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_or(Ok(()))
 }
 
 fn refused(error: PathError) -> Error {

@@ -12,7 +12,7 @@ use super::again::Again;
 use super::dial::unexpected;
 use super::line::{Line, State};
 use super::{Deadlines, Dialer, ProvenConnection, Stream};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::progress::{Quiet, Reporter};
 use crate::threads::lock;
 use crate::tls::{Session, random};
@@ -249,6 +249,13 @@ impl Control {
             Ok(theirs) => error.or_more_telling(theirs),
             Err(_) => error,
         }
+    }
+
+    /// Ends the conversation because of `error` on this `side`: the peer is told the cause, which is returned.
+    pub async fn give_up(self, error: Error, side: Side) -> Error {
+        let error = self.cause(error.on(side)).await;
+        self.fail(&error).await;
+        error
     }
 
     /// Tells the peer why this side gives up, and gives it a moment to hear: longer if the link is down, unless this
