@@ -107,8 +107,7 @@ pub fn placed(args: &TreeArgs) -> Result<Placed> {
             plugins: Vec::new(),
         },
         Some(file) => {
-            let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
-            let defaults = Defaults { file, group_suffix, ..Defaults::default() };
+            let defaults = Defaults::of_file(Some(file), args.defaults_group_suffix.as_ref());
             let files = OptionFiles::read(&defaults, &ServerArgs::default())?;
             let socket = files.last(Tier::Server, "socket").and_then(|item| item.value.clone());
             let mut layout = Layout::of_files(&args.datadir, &files)?;
@@ -243,9 +242,8 @@ pub fn pipe_donor(args: &SendArgs, ticket: Ticket, producer: End) -> Result<dono
 }
 
 fn backup(args: &SendArgs, tree: &TreeArgs, socket: Option<PathBuf>) -> Backup {
-    let (file, group_suffix) = (tree.defaults_file.clone(), tree.defaults_group_suffix.clone());
     Backup {
-        defaults: Defaults { file, group_suffix, ..Defaults::default() }.flags(),
+        defaults: Defaults::of_file(tree.defaults_file.as_ref(), tree.defaults_group_suffix.as_ref()).flags(),
         datadir: tree.datadir.clone(),
         socket,
         threads: args.lanes.lanes.map(Lanes::get),

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::words::{Heard, listen};
 use crate::error::{Error, Kind, Printable, Result};
 use crate::programs::find;
 use crate::progress::Reporter;
-use crate::threads::{ended_within, lock};
+use crate::threads::{Killed, ended_within, joined_within, lock};
 use crate::tls::{Ticket, random};
 
 /// How long a node that answers may take to let it in.
@@ -78,11 +78,12 @@ impl Request {
         let (started, mut answered, mut told) = (Instant::now(), None, false);
         loop {
             let ended =
-                running.child.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for garbd").because(e))?;
+                running.child.0.try_wait().map_err(|e| Error::new(Kind::Io, "cannot wait for garbd").because(e))?;
             if ended.is_some()
                 && let Some(listener) = running.listener.take()
             {
-                let _ = listener.join();
+                // What the program has left behind may keep it listening.
+                let _ = joined_within(listener, LEAVE).await;
             }
             let heard = lock(&running.heard).clone();
             let late = started.elapsed() > limit || (started.elapsed() > LET_IN && !heard.let_in);
@@ -125,7 +126,7 @@ impl Request {
         command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (input, said) = (child.stdin.take(), child.stderr.take());
-        let mut running = Running { child, heard: Arc::default(), listener: None, _dir: dir };
+        let mut running = Running { child: Killed(child), heard: Arc::default(), listener: None, _dir: dir };
         let text = ticket.reveal();
         // Not in the list of processes.
         let asked = zeroize::Zeroizing::new(format!("sst=highline:{}\n", *text));
@@ -193,7 +194,7 @@ fn told(why: &str) -> String {
 /// The program while it runs. Dropped, it leaves the cluster.
 #[derive(Debug)]
 struct Running {
-    child: Child,
+    child: Killed,
     heard: Arc<Mutex<Heard>>,
     listener: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
@@ -201,13 +202,10 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        if !matches!(ended_within(&mut self.child, LEAVE), Ok(Some(_))) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        let child = &mut self.child.0;
+        if matches!(child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            let _ = ended_within(child, LEAVE);
         }
     }
 }

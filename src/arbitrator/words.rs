@@ -1,11 +1,11 @@
 //! What `garbd` says on standard error (galera 26.4.23). Its exit code is 0 even where no donor was found, so only its words
 //! tell whether one was.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use crate::error::Printable;
+use crate::programs::lines;
 use crate::threads::lock;
 
 /// The longest line that is kept, in bytes.
@@ -69,18 +69,11 @@ pub(super) fn listen(
     heard: Arc<Mutex<Heard>>,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        let mut said = BufReader::new(said);
-        loop {
-            let mut line = Vec::new();
-            match said.by_ref().take(LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            let line = Printable(line.trim_ascii()).to_string();
+        lines(said, LINE, |line| {
             if !line.contains(secret.as_str()) {
-                lock(&heard).hear(&line, &name);
+                lock(&heard).hear(line, &name);
             }
-        }
+        });
     })
 }
 

@@ -10,14 +10,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::run::{cause, failure};
 use super::{CHECKPOINTS, ProgramOptions, program, settings, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
 use crate::stop::Stop;
-use crate::threads::{Killed, exited_within};
+use crate::threads::{Killed, exited};
 
 /// How a backup is prepared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,10 +114,9 @@ impl Prepare {
         let mut child = Killed(child);
         let said = child.0.stderr.take().map(|said| words::listen(said, reporter, || {}));
         let status = tokio::select! {
-            ended = exited_within(&mut child.0, Duration::MAX) => ended.map_err(waiting)?,
+            ended = exited(&mut child.0) => ended.map_err(waiting)?,
             asked = stop.requested() => return Err(asked),
         };
-        let status = status.ok_or_else(|| Error::new(Kind::Timeout, "mariadb-backup does not exit"))?;
         if status.success() {
             return is_prepared(dir);
         }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{ProgramOptions, program, settings, words};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Reporter;
-use crate::threads::{Killed, exited_within, joined_within};
+use crate::threads::{Killed, cores, exited_within, joined_within};
 
 /// What the stream's pipe holds, in bytes (fcntl(2), `F_SETPIPE_SZ`): the most that an ordinary user may have.
 const PIPE: usize = 1 << 20;
@@ -87,7 +87,7 @@ impl Backup {
         command.arg(option("--datadir=", &self.datadir));
         // Under its locks it waits until the log has been read to where the server stands, and by default looks once a second.
         command.arg("--log-copy-interval=50");
-        command.arg(format!("--parallel={}", self.threads.map_or_else(cores, usize::from)));
+        command.arg(format!("--parallel={}", self.threads.map_or_else(|| cores().min(16), usize::from)));
         command.args(self.socket.as_ref().map(|socket| option("--socket=", socket)));
         command.args(&self.options.0);
         // What the server passes to its scripts is only for them.
@@ -132,10 +132,6 @@ fn with_account(defaults: &[OsString], account: &Account, above: &Path) -> Resul
     text.extend(Zeroizing::new(settings::line("password", account.password.as_str().as_ref())).iter());
     file.write_all(&text).map_err(failed)?;
     Ok((flags, file))
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get()).min(16)
 }
 
 fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {

@@ -1,10 +1,10 @@
 //! What `mariadb-backup` says on standard error: which of it belongs in the log, and which is the cause of a failure.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::error::Printable;
+use crate::programs::lines;
 use crate::progress::Reporter;
 
 /// The longest line that is kept, in bytes.
@@ -17,19 +17,12 @@ pub(super) fn listen(
     alive: impl Fn() + Send + 'static,
 ) -> JoinHandle<Option<String>> {
     std::thread::spawn(move || {
-        let mut said = BufReader::new(said);
         let (mut cause, mut last) = (None, None);
-        loop {
-            let mut line = Vec::new();
-            match said.by_ref().take(LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return cause.or(last),
-                Ok(_) => {}
-            }
+        lines(said, LINE, |line| {
             alive();
-            let text = Printable(line.trim_ascii()).to_string();
-            let told = bare(&text);
+            let told = bare(line);
             if told.is_empty() {
-                continue;
+                return;
             }
             match weight(told) {
                 Weight::Detail => {}
@@ -42,7 +35,8 @@ pub(super) fn listen(
                 }
             }
             last = Some(told.to_owned());
-        }
+        });
+        cause.or(last)
     })
 }
 

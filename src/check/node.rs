@@ -1,13 +1,13 @@
 //! The node being checked: its options, the programs it would find, and the time.
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::options::{Group, Options};
 use super::own::PORT;
 use crate::host_port::HostPort;
+use crate::programs::find_in;
 use crate::sst::options::{ListenOn, Tier};
 
 #[derive(Clone, Debug)]
@@ -21,10 +21,7 @@ pub struct Node {
 impl Node {
     /// The program of that name that the server's scripts would run.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        let is_program = |path: &PathBuf| {
-            std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-        };
-        std::env::split_paths(&self.path).map(|dir| dir.join(name)).find(is_program)
+        find_in(&self.path, &[name])
     }
 
     pub fn has(&self, name: &str) -> bool {

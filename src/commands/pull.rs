@@ -10,7 +10,7 @@ use super::receive::tell;
 use super::{block_on, json, print};
 use crate::arbitrator::{self, Request};
 use crate::cli::PullArgs;
-use crate::config::{self, Wish};
+use crate::config::Wish;
 use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::joiner::{Outcome, Waiting};
 use crate::progress::{Publish, Published, Reporter, Style};
@@ -23,13 +23,12 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let here = wish.cluster.reach(limit)?;
     make(&args.to, args.user.as_deref())?;
     let (tree, aside) = wish.tree(args);
-    let roots = config::placed(&tree)?.roots;
-    if args.replace {
-        looks_like_a_datadir(roots.datadir())?
-    } else {
-        unused(&roots)?
-    }
     let (order, notes) = wish.joiner(args, tree, here)?;
+    if args.replace {
+        looks_like_a_datadir(order.roots.datadir())?
+    } else {
+        unused(&order.roots)?
+    }
     become_owner(order.roots.datadir())?;
     let listen = wish.group_listen.map_or_else(|| arbitrator::listen_near(here), Ok)?;
     let Wish { cluster, group, donor, provider, .. } = wish;

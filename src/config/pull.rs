@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use super::listen_address;
@@ -13,7 +12,7 @@ use crate::error::{Error, Kind, Printable, Result, Side};
 use crate::install::Reuse;
 use crate::joiner::{InstallMode, ReceiveOptions};
 use crate::sst::layout::Layout;
-use crate::sst::options::{OptionFiles, ProviderOptions, Settings, Tier};
+use crate::sst::options::{OptionFiles, ProviderOptions, Settings, Tier, provider_pairs};
 use crate::sst::server_args::{Defaults, ServerArgs};
 
 /// What the server takes for `wsrep_cluster_name` by default.
@@ -34,14 +33,11 @@ pub struct Wish {
 
 impl Wish {
     pub fn of(args: &PullArgs) -> Result<Wish> {
-        let files = match &args.defaults_file {
-            None => None,
-            Some(file) => {
-                let (file, group_suffix) = (Some(file.clone()), args.defaults_group_suffix.clone());
-                let defaults = Defaults { file, group_suffix, ..Defaults::default() };
-                Some(OptionFiles::read(&defaults, &ServerArgs::default())?)
-            }
+        let read = |file| {
+            let defaults = Defaults::of_file(Some(file), args.defaults_group_suffix.as_ref());
+            OptionFiles::read(&defaults, &ServerArgs::default())
         };
+        let files = args.defaults_file.as_ref().map(read).transpose()?;
         let written = |key: &str| files.as_ref().and_then(|files| files.last(Tier::Server, key));
         let cluster = match (&args.cluster_address, written("wsrep-cluster-address")) {
             (Some(cluster), _) => cluster.clone(),
@@ -88,7 +84,7 @@ impl Wish {
     pub fn tree(&self, args: &PullArgs) -> (TreeArgs, Option<String>) {
         let same = |there: PathBuf| {
             let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
-            real(&there).is_some() && real(&there) == real(&args.to)
+            real(&there).is_some_and(|there| real(&args.to) == Some(there))
         };
         let about_it = self.files.as_ref().is_some_and(|files| same(files.datadir()));
         let note = self.files.as_ref().filter(|_| !about_it).and_then(|files| aside(files, &args.to));
@@ -104,14 +100,16 @@ impl Wish {
     /// The joiner, and what the operator should know; `here` is the address by which the cluster sees this host.
     pub fn joiner(&self, args: &PullArgs, tree: TreeArgs, here: IpAddr) -> Result<(ReceiveOptions, Vec<String>)> {
         let listens = listen_address("listen", &args.listen)?.ip();
-        let advertise = args.advertise.clone();
-        let advertise = advertise.unwrap_or_else(|| if listens.is_unspecified() { here } else { listens }.to_string());
         let mut notes = Vec::new();
-        if args.advertise.is_none() && IpAddr::from_str(&advertise).is_ok_and(is_loopback) {
-            notes.push(format!(
-                "the donor is told to connect to {advertise}, which only this host can: if it is on another, give --advertise"
-            ));
-        }
+        let advertise = args.advertise.clone().unwrap_or_else(|| {
+            let seen = if listens.is_unspecified() { here } else { listens };
+            if is_loopback(seen) {
+                notes.push(format!(
+                    "the donor is told to connect to {seen}, which only this host can: if it is on another, give --advertise"
+                ));
+            }
+            seen.to_string()
+        });
         let mut order = super::joiner(&ReceiveArgs {
             tree: Some(tree),
             stdout: false,
@@ -161,15 +159,10 @@ fn aside(files: &OptionFiles, to: &Path) -> Option<String> {
 }
 
 fn typed_options(text: &str) -> Result<Vec<(&str, &str)>> {
-    let pieces = text.split(';').map(str::trim).filter(|piece| !piece.is_empty());
-    let pair = |piece: &'_ str| {
-        piece.find('=').ok_or_else(|| {
-            let piece = Printable(piece.as_bytes());
-            Error::new(Kind::Usage, format!("--provider-options: `{piece}` has no value"))
-                .remedy("write name=value, with semicolons in between, as in wsrep_provider_options")
-        })
-    };
-    pieces.map(|piece| pair(piece).map(|at| (piece[..at].trim(), piece[at + 1..].trim()))).collect()
+    provider_pairs(text).map_err(|why| {
+        Error::new(Kind::Usage, format!("--provider-options: {why}"))
+            .remedy("write name=value, with semicolons in between, as in wsrep_provider_options")
+    })
 }
 
 fn printable(option: &str, text: &str) -> Result<String> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::threads::cores;
+
 /// 1 to [`Lanes::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lanes(u16);
@@ -24,8 +26,7 @@ impl Lanes {
 /// One per core, 8 to 16: a lane waits by turns for the disk and for the link.
 impl Default for Lanes {
     fn default() -> Lanes {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Lanes::near(cores.clamp(8, 16) as u64)
+        Lanes::near(cores().clamp(8, 16) as u64)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A program at one end of a stream: started, watched, killed with all that it started.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read};
+use std::io::{PipeReader, PipeWriter, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::error::{Error, Kind, Printable, Result};
+use crate::programs::lines;
 use crate::progress::Reporter;
 use crate::threads::{ended_within, lock};
 
@@ -183,20 +184,12 @@ pub(super) fn pid_of(child: &Child) -> Result<Pid> {
 }
 
 fn listen(from: impl Read, name: &str, reporter: &dyn Reporter, mut heard: impl FnMut(String)) {
-    let mut from = BufReader::new(from);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match from.by_ref().take(LINE).read_until(b'\n', &mut line) {
-            Ok(1..) => {}
-            _ => return,
-        }
-        let text = Printable(line.trim_ascii()).to_string();
+    lines(from, LINE, |text| {
         if !text.is_empty() {
             reporter.note(&format!("{name}: {text}"));
-            heard(text);
+            heard(text.to_owned());
         }
-    }
+    });
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ pub struct Defaults {
 }
 
 impl Defaults {
+    /// One option file alone.
+    pub fn of_file(file: Option<&PathBuf>, group_suffix: Option<&OsString>) -> Defaults {
+        Defaults { file: file.cloned(), extra_file: None, group_suffix: group_suffix.cloned() }
+    }
+
     /// As the server's programs require them: first, in this order.
     pub fn flags(&self) -> Vec<OsString> {
         let file = |name: &str, path: &PathBuf| joined(name, path.as_os_str());

@@ -15,7 +15,7 @@ use climb::{Climb, Count};
 
 use crate::archive::{Codec, CodecError};
 use crate::direct::Pages;
-use crate::threads::lock;
+use crate::threads::{cores, lock};
 
 /// The operator's choice: `compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,8 +62,7 @@ pub(super) struct Chooser {
 
 impl Chooser {
     pub(super) fn new(choice: Compression, now: Instant) -> Chooser {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let climb = Mutex::new(Climb::new(now, idle_cores(), cores));
+        let climb = Mutex::new(Climb::new(now, idle_cores(), cores()));
         Chooser { choice, climb, packed: AtomicU64::new(0), acknowledged: AtomicU64::new(0), sent: Default::default() }
     }
 

@@ -20,7 +20,7 @@ pub use backup::{BackupSettings, plugins_with_keys};
 pub use files::{Item, OptionFiles, Tier};
 pub use listen::ListenOn;
 pub use lookup::{Requested, Source};
-pub use provider::{Lost, ProviderOptions};
+pub use provider::{Lost, ProviderOptions, provider_pairs};
 pub use quotes::odd_quotes;
 pub use tls::{SslMode, TlsSettings};
 

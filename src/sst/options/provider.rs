@@ -3,6 +3,7 @@
 
 use super::files::{Item, OptionFiles, Tier};
 use super::quotes::{CURLY, broken_quote};
+use crate::error::Printable;
 
 const NAME: &str = "wsrep-provider-options";
 
@@ -52,18 +53,11 @@ impl<'a> ProviderOptions<'a> {
         if let Some(quote) = text.chars().find(|c| CURLY.contains(c)) {
             fault(format!("it contains the typographic quote {quote}, which does not quote anything: write \""));
         }
-        let pieces = || text.split(';').map(str::trim).filter(|piece| !piece.is_empty());
-        if let Some(piece) = pieces().find(|piece| !piece.contains('='))
-            && options.faults.is_empty()
-        {
-            options.faults.push(format!(
-                "{}: `{}` has no value",
-                last.name(),
-                crate::error::Printable(piece.as_bytes())
-            ));
-        }
         if options.faults.is_empty() {
-            options.pairs = pairs(text);
+            match provider_pairs(text) {
+                Ok(pairs) => options.pairs = pairs,
+                Err(why) => options.faults.push(format!("{}: {why}", last.name())),
+            }
         }
         options.lost = lost(last, earlier, &options.pairs);
         options
@@ -91,6 +85,14 @@ impl<'a> ProviderOptions<'a> {
 
     pub fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
+    }
+}
+
+/// The parameters in a value; the error names the piece that is none.
+pub fn provider_pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
+    match text.split(';').map(str::trim).find(|piece| !piece.is_empty() && !piece.contains('=')) {
+        Some(piece) => Err(format!("`{}` has no value", Printable(piece.as_bytes()))),
+        None => Ok(pairs(text)),
     }
 }
 
